@@ -1,8 +1,9 @@
-"""Artifacts through one link: sent, fetched, listed, deleted. The methods of `HostClient` say what they do."""
+"""Artifacts: upload, send, download, list and delete them. `HostClient` documents these methods."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace as replace_fields
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from paglets.api.paglets import Done
 from paglets.client.destination import destination_for, is_downloaded, make_durable
 from paglets.client.download import Download, artifact_route, find_artifact, listed_host
 from paglets.client.mesh_client import MeshClient, quoted
+from paglets.client.messages import Target, resolve
 from paglets.client.pacing import READING, Progress, no_progress
-from paglets.client.targets import Target, addressee
 from paglets.client.upload import BlobUploader, BytesSource, FileSource, UploadSource
 from paglets.codec.envelope import WireMessage
 from paglets.core.content import stat_of
@@ -32,28 +33,29 @@ from paglets.core.refs import (
 
 PAGE_ARTIFACTS = 1000
 MOST_PAGES = 1000
-"""A million artifacts; a host that goes on is at fault, and shall not fill our memory."""
-TRIES_TO_SEND = 3
-"""Bytes that were just sent are kept for an hour: that they are missing again and again is a fault."""
+"""Bound for a faulty host whose list never ends: a million artifacts."""
+
+SEND_ATTEMPTS = 3
+"""A host keeps new bytes for an hour. If it lacks them after this many uploads, it is faulty."""
 
 
 class ArtifactTransfers:
-    """`timeout`: seconds without progress after which a transfer is given up, and bound of everything else."""
+    """Transfers of artifacts. `timeout`: seconds without progress until a transfer fails, and the bound of requests."""
 
     def __init__(self, mesh: MeshClient, timeout: float) -> None:
         self._mesh = mesh
         self._timeout = timeout
-        self._publisher = BlobUploader(mesh, timeout)
+        self._uploader = BlobUploader(mesh, timeout)
 
     def publish_bytes(self, data: bytes) -> BlobRef:
-        return self._publisher.publish(BytesSource(data))
+        return self._uploader.publish(BytesSource(data))
 
     def publish_file(self, path: str | Path, progress: Progress = no_progress) -> BlobRef:
         with FileSource(Path(path), progress) as source:
-            return self._publisher.publish(source, progress=progress)
+            return self._uploader.publish(source, progress=progress)
 
     def missing(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
-        return self._publisher.missing(blobs)
+        return self._uploader.missing(blobs)
 
     # Sending.
 
@@ -86,7 +88,7 @@ class ArtifactTransfers:
 
     def send(self, to: Target, path: str | Path, message: WireMessage, *, name: str | None, move: bool) -> ArtifactRef:
         artifact_name = _name(path, name)
-        target = addressee(self._mesh, to, self._timeout)
+        target = resolve(self._mesh, to, self._timeout)
         with FileSource(Path(path)) as source:
             artifact = ArtifactRef(
                 artifact_id=self._new_id(),
@@ -105,26 +107,26 @@ class ArtifactTransfers:
             return artifact
 
     def _with_bytes(
-        self, source: UploadSource, progress: Progress, tell: Callable[[], ArtifactRef | HostRef]
+        self, source: UploadSource, progress: Progress, store: Callable[[], ArtifactRef | HostRef]
     ) -> ArtifactRef:
-        """What `tell` gives; before that the bytes go to each host of which it says that they are missing there."""
-        for _ in range(TRIES_TO_SEND):
-            told = tell()
-            if isinstance(told, ArtifactRef):
-                return told
-            self._publisher.publish(source, told, progress)
-        raise Conflict(f"{told.name} does not keep the bytes that it was sent")
+        """Return the artifact of `store`. Whenever it returns a host that lacks the bytes, upload them there first."""
+        for _ in range(SEND_ATTEMPTS):
+            stored = store()
+            if isinstance(stored, ArtifactRef):
+                return stored
+            self._uploader.publish(source, stored, progress)
+        raise Conflict(f"{stored.name} does not keep uploaded bytes; that host is faulty")
 
     def _add(self, wanted: AddArtifact, owner: ProxyRef | str | None) -> ArtifactRef | HostRef:
-        """The artifact; or the host which must have the bytes first."""
+        """Return the artifact, or the host that needs the bytes first."""
         if owner is None:
             return self._add_at(self._mesh.host(), wanted, self._timeout)
-        return self._mesh.pursue(owner, lambda host, left: self._add_at(host, wanted, left), self._timeout)
+        return self._mesh.follow(owner, lambda host, left: self._add_at(host, wanted, left), self._timeout)
 
     def _add_at(self, host: HostRef, wanted: AddArtifact, timeout: float) -> ArtifactRef | HostRef:
         try:
             return self._mesh.ask("POST", "/v1/artifacts", wanted, ArtifactRef, host=host, timeout=timeout)
-        except CallOutcomeUnknown as error:  # by its id it may be added again, there or where its owner went
+        except CallOutcomeUnknown as error:  # its id makes a retry safe, also on another host
             raise Unreachable(error.message) from error
         except Conflict as error:
             if "missing" in error.details:
@@ -151,7 +153,7 @@ class ArtifactTransfers:
         ref = artifact if isinstance(artifact, ArtifactRef) else self.find(artifact).artifact
         blob = check_blob(ref.blob)
         place = destination_for(target, ref.name)
-        # An earlier try may have done it, and deleted the artifact: so this is looked at first.
+        # An earlier attempt may have downloaded the file and deleted the artifact, so check the file first.
         if not replace and is_downloaded(place, blob, lambda done: progress(READING, done, blob.size_bytes)):
             if move:
                 make_durable(place)
@@ -162,10 +164,10 @@ class ArtifactTransfers:
         return place
 
     def _view_of(self, ref: ArtifactRef) -> ArtifactView:
-        """Where its bytes are."""
+        """Return the artifact with its current host."""
         view = self.find(ref)
         if view.artifact.blob != ref.blob:
-            raise Conflict(f"{ref.artifact_id} is not what the ref says: it has other bytes")
+            raise Conflict(f"{ref.artifact_id} has other bytes than the reference says")
         return replace_fields(view, host=listed_host(self._mesh, view))
 
     # What there is.
@@ -174,9 +176,9 @@ class ArtifactTransfers:
         return find_artifact(self._mesh, _artifact_id(artifact), self._timeout)
 
     def listed(self, host: HostRef, owner: str | None, group_id: str = "") -> tuple[ArtifactRef, ...]:
-        """All artifacts on that host, or those of one owner, and files of one group's finished jobs, there.
+        """Return the artifacts on that host, optionally those of one owner, and files of one group's finished jobs.
 
-        Raises BadRequest where they have no end.
+        Raises BadRequest if the list has no end.
         """
         filtered = "" if owner is None else f"&owner={quoted(owner)}"
         filtered += f"&group={quoted(group_id)}" if group_id else ""
@@ -189,35 +191,33 @@ class ArtifactTransfers:
             if not (page.artifacts and page.next and page.next > after):
                 return tuple(found)
             after = page.next
-        raise BadRequest(f"it lists artifacts without an end, {len(found):,} so far: that host is at fault")
+        raise BadRequest(f"its list of artifacts has no end ({len(found):,} so far); that host is faulty")
 
     def delete(self, artifact: ArtifactRef | str) -> None:
         self._delete(self.find(artifact).artifact.artifact_id)
 
     def _delete(self, artifact_id: str) -> None:
-        """One that was there a moment ago: not to be found means that it is done, perhaps by a request whose reply
-        was lost."""
-        try:
+        """Delete an artifact that existed a moment ago."""
+        # Unknown: an earlier request, whose reply was lost, has deleted it.
+        with suppress(Unknown):
             self._mesh.ask("DELETE", artifact_route(artifact_id), None, Done, timeout=self._timeout)
-        except Unknown:
-            return
 
 
 def once_each(found: tuple[tuple[ArtifactRef, ...], ...]) -> tuple[ArtifactRef, ...]:
-    """By id; one that moves just now may be listed by two hosts."""
+    """Return each artifact once, by id. Two hosts may list an artifact that moves."""
     by_id = {artifact.artifact_id: artifact for artifacts in found for artifact in artifacts}
     return tuple(by_id[artifact_id] for artifact_id in sorted(by_id))
 
 
 def _name(path: str | Path, name: str | None) -> str:
-    """Of the artifact that the file at `path` becomes. Raises Invalid, also where there is no such file."""
+    """Return the name of the artifact for the file at `path`. Raises Invalid, also if there is no such file."""
     stat_of(Path(path))
     if name is not None:
         return check_file_name(name)
     try:
         return check_file_name(Path(path).name)
     except Invalid as error:
-        raise Invalid(f"{error.message}; give the artifact a name of its own (--name, or name=...)") from None
+        raise Invalid(error.message, hint=["give the artifact another name (--name, or name=...)"]) from None
 
 
 def _check_owner(owner: ProxyRef | str | None) -> None:

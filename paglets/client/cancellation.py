@@ -1,4 +1,4 @@
-"""Cancelling jobs of a group: the collector ends their keys, then each host is asked until no copy is left."""
+"""Cancellation of jobs of a group: the collector cancels their keys, then all hosts are asked until no copy is left."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from paglets.core.refs import HostRef
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 1.0
 COUNT_SECONDS = 3.0
-"""A host counts at once. One that takes longer is asked again: meanwhile what runs on the others may have ended."""
+"""Timeout of one round. A host counts its copies at once. A slower one is asked again in the next round."""
 
 QUIET_ROUNDS = 2
-"""A copy that moves while the hosts are asked one beside another may be missed once."""
+"""Rounds without a copy before all have ended. One is not enough: it may miss a copy that moves between two hosts."""
 
 AWAY = "away"
 """`collector` in the details of an Unreachable: its host cannot be asked, and nothing was cancelled."""
@@ -41,11 +41,11 @@ CANCELLED = ("cancelled", "already_cancelled")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelOutcome:
-    """What became of each job: `cancelled`, or `already_completed`, `already_failed`, `already_cancelled`, `unknown`.
+    """The outcome of a cancellation.
 
-    `running`: by the name of its host, how many copies have not ended yet. `unreachable`: hosts that may have one
-    and could not be asked, by name; a copy that one of them has ends when it is back. So does one that was on its way
-    to a host that does not answer: where it came from, it ends at once.
+    `keys`: the outcome of each job: `cancelled`, `already_completed`, `already_failed`, `already_cancelled` or
+    `unknown`. `running`: by name of host, the number of copies that have not ended yet. `unreachable`: names of hosts
+    that may have copies and could not be asked. Their copies end when these hosts are back.
     """
 
     group_id: str
@@ -55,7 +55,7 @@ class CancelOutcome:
 
     @property
     def ended(self) -> bool:
-        """Whether the process trees of all cancelled jobs are gone."""
+        """Return True if the process trees of all cancelled jobs have ended."""
         return not self.running and not self.unreachable
 
 
@@ -69,41 +69,41 @@ def cancel_jobs(
     answer_seconds: float,
     timeout: float,
 ) -> CancelOutcome:
-    """Cancel these keys of a group (None: all) and wait for their ends. `call` asks its collector.
+    """Cancel these keys of a group (None: all) and wait until their copies have ended. `call` calls the collector.
 
-    Raises Unreachable where that cannot be asked.
+    Raises Unreachable if the collector cannot be asked.
     """
     try:
-        told = call(Message("cancel", {"job_keys": job_keys, "reason": reason}))
+        reply = call(Message("cancel", {"job_keys": job_keys, "reason": reason}))
     except Unreachable as error:
         raise Unreachable(error.message, collector=AWAY) from None
-    outcome = wait_ended(mesh, group_id, told, whole=job_keys is None, answer_seconds=answer_seconds, timeout=timeout)
-    if outcome.ended and told["copies"]:
-        with suppress(PagletsError):  # else the next cancel asks those hosts again
+    outcome = wait_ended(mesh, group_id, reply, whole=job_keys is None, answer_seconds=answer_seconds, timeout=timeout)
+    if outcome.ended and reply["copies"]:
+        with suppress(PagletsError):  # on failure, the next cancellation asks these hosts again
             call(Message("copies_gone", {"job_keys": job_keys}))
     return outcome
 
 
 def wait_ended(
-    mesh: MeshClient, group_id: str, told: Mapping[str, Any], *, whole: bool, answer_seconds: float, timeout: float
+    mesh: MeshClient, group_id: str, reply: Mapping[str, Any], *, whole: bool, answer_seconds: float, timeout: float
 ) -> CancelOutcome:
-    """Wait until no host has a copy of the cancelled keys, at most `timeout` seconds.
+    """Wait until no host has a copy of the cancelled keys, for at most `timeout` seconds.
 
-    `told` is the collector's reply to `cancel`; `whole`: it was asked of all keys of the group. Each host is given
-    `answer_seconds` for an answer, and COUNT_SECONDS at most.
+    `reply`: the reply of the collector to `cancel`. `whole`: the request was for all keys of the group. Each host has
+    `answer_seconds` to answer, and at most COUNT_SECONDS.
     """
-    keys: dict[str, str] = told["keys"]
+    keys: dict[str, str] = reply["keys"]
     gone = tuple(key for key, what in keys.items() if what in CANCELLED)
     if not gone:
         return CancelOutcome(group_id=group_id, keys=keys)
     body = FlushJobStatus(job_keys=None if whole else gone)
     rounds = _Rounds(mesh, timeout)
-    # By id: those that have not said since that they have none. One that went offline meanwhile still may.
-    may_have = {copy["host"]["store_id"]: copy["host"]["name"] for copy in told["copies"]}
+    # Names by store id of hosts that have not reported zero copies. A host that went offline meanwhile stays here.
+    may_have = {copy["host"]["store_id"]: copy["host"]["name"] for copy in reply["copies"]}
     while True:
         views = mesh.hosts()
         hosts = online_refs(views)
-        # Of a host that was forgotten nothing is expected any more.
+        # A host that was removed meanwhile cannot answer any more.
         listed = {view.host.store_id for view in views}
         may_have = {store_id: name for store_id, name in may_have.items() if store_id in listed}
         seconds = min(answer_seconds, COUNT_SECONDS, rounds.left())
@@ -123,7 +123,7 @@ def wait_ended(
 
 
 class _Rounds:
-    """All hosts are asked again and again: until QUIET_ROUNDS in a row were quiet, at most `timeout` seconds."""
+    """Rounds of requests to all hosts, until QUIET_ROUNDS in a row found no copy, or `timeout` seconds have passed."""
 
     def __init__(self, mesh: MeshClient, timeout: float) -> None:
         self._mesh = mesh
@@ -132,11 +132,11 @@ class _Rounds:
         self._quiet = 0
 
     def left(self) -> float:
-        """Seconds."""
+        """Return the seconds left."""
         return self._end - self._mesh.clock.monotonic()
 
     def go_on(self, *, is_quiet: bool) -> bool:
-        """After a round: whether there is another one, for which it pauses."""
+        """Pause and return True if another round is due. `is_quiet`: the last one found no copy."""
         self._quiet = self._quiet + 1 if is_quiet else 0
         if self._quiet == QUIET_ROUNDS or self.left() <= self._pause_seconds:
             return False
@@ -146,19 +146,18 @@ class _Rounds:
 
 
 def _unfinished(mesh: MeshClient, group_id: str, body: FlushJobStatus, timeout: float, host: HostRef) -> int:
-    """How many copies of these keys `host` has; it tells the collector of them at once, and ends the unwanted ones."""
+    """Have `host` report its copies to the collector and end unwanted ones. Return how many of these keys it has."""
     route = f"/v1/groups/{quoted(group_id)}/unfinished"
     return mesh.ask("POST", route, body, UnfinishedCount, host=host, timeout=timeout).count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndOutcome:
-    """What hosts ended of a group without its collector.
+    """The outcome of a cancellation without the collector.
 
-    `ended`: by the name of its host, the keys of the copies that it ended. `running`: how many copies there have not
-    ended yet. `unreachable`: hosts that are offline or gave no answer, by name, and why: they may have more.
-    `cleared`: by the name of their host, the finished reports that were removed; `kept`: results that still wait.
-    `freed`: the group's id may be used again.
+    All dicts are by name of host. `ended`: keys of the copies that the host ended. `running`: the number of copies
+    that have not ended yet. `unreachable`: the reason why a host was not asked; it may have more copies. `cleared`:
+    finished reports that were removed. `kept`: results that still wait. `freed`: the group id can be used again.
     """
 
     group_id: str
@@ -173,10 +172,10 @@ class EndOutcome:
 def end_copies(
     mesh: MeshClient, group_id: str, job_keys: tuple[str, ...] | None, *, reason: str, timeout: float
 ) -> EndOutcome:
-    """Have each online host end its copies of these keys (None: all), and wait for their ends.
+    """Have each online host cancel its copies of these keys (None: all), and wait until they have ended.
 
-    Asked again and again, at most `timeout` seconds: what was on its way may have come back, or have arrived; and a
-    host that refuses, as it takes the collector's host to be online, does so for ten seconds after that has died.
+    Hosts are asked repeatedly, for at most `timeout` seconds, because copies in transit may arrive or return. A host
+    refuses while it sees the collector's host as online, which is up to ten seconds after that host has died.
     """
     return _end(mesh, group_id, EndCopies(job_keys=job_keys, reason=reason), timeout)
 
@@ -190,10 +189,10 @@ def clear_group(
     timeout: float,
     drop_results: bool,
 ) -> EndOutcome:
-    """Do what `end_copies` does, and remove the reports that wait for a collector whose host was forgotten.
+    """Cancel copies like `end_copies`, and remove the reports that wait for a collector whose host was removed.
 
-    Results stay without `drop_results`. Where nothing is left, the id of the whole group may be used again. Raises
-    Unknown where no host that answers has anything of the group.
+    Without `drop_results`, results stay. If nothing of the whole group is left, its id can be used again. Raises
+    Unknown if no host that answers has anything of the group.
     """
     left = orphaned_group(mesh, group_id, min(timeout, COUNT_SECONDS))
     host = _collector_host(mesh, group_id, left, timeout)
@@ -204,11 +203,11 @@ def clear_group(
     rest = orphaned_group(mesh, group_id, min(timeout, COUNT_SECONDS))
     if rest.hosts:
         return replace(outcome, kept=rest.counts.results)
-    wish = ClearGroup(submissions=max(left.submissions, 1), host=host)
+    body_of_clear = ClearGroup(submissions=max(left.submissions, 1), host=host)
     hosts = online_refs(mesh.hosts())
 
     def free(each: HostRef) -> Done:
-        return mesh.ask("POST", _route(group_id, "clear"), wish, Done, host=each, timeout=timeout)
+        return mesh.ask("POST", _route(group_id, "clear"), body_of_clear, Done, host=each, timeout=timeout)
 
     answers = zip(hosts, ask_all(returning_errors(free), hosts), strict=True)
     failed = {each.name: answer.message for each, answer in answers if isinstance(answer, PagletsError)}
@@ -216,7 +215,7 @@ def clear_group(
 
 
 def _collector_host(mesh: MeshClient, group_id: str, left: OrphanedGroup, timeout: float) -> HostRef:
-    """Return where the collector was, as home knows, else as copies of jobs say. Raises Unknown."""
+    """Return the last host of the collector, as the home host or the copies of jobs know it. Raises Unknown."""
     try:
         return mesh.ask("GET", _route(group_id), None, GroupView, timeout=timeout).collector.host
     except Unknown:

@@ -1,4 +1,4 @@
-"""Finding the collector of a group: where it is now, or why it cannot be asked and whether waiting for it helps."""
+"""Lookup of the collector of a group: return its current host, or say why it cannot be asked."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from paglets.core.errors import Moving, PagletsError, Unreachable
 from paglets.core.refs import ProxyRef
 
 FIRST_SECONDS = 5.0
-SILENT_SECONDS = 3.0
-"""A collector that does not answer for so long, on a host not heard of for so long, is not waited for."""
+"""Time for the collector to answer a request."""
 
-LOOKS = 2
-"""One is too few: what others heard of a host that has just died may reach us late, as the first look ends."""
+UNSEEN_SECONDS = 3.0
+"""Give up if the collector has not answered and its host was not seen for this long."""
+
+ATTEMPTS = 2
+"""One is too few: contact that other hosts had with a host that just died may be reported only after the first."""
 
 REPLACED, FORGOTTEN = "replaced", "forgotten"
-"""`collector` in the details of an Unreachable: what is known of the host where the collector is."""
+"""`collector` in the details of an Unreachable: the state of the host where the collector was."""
 
 LOST = (REPLACED, FORGOTTEN)
-"""Waiting for the collector is of no use: nobody expects that host back."""
+"""States of a host that is not expected back, so waiting for the collector is of no use."""
 
 
 @runtime_checkable
 class CollectorFinder(Protocol):
-    """A HostClient, as far as it is needed to find a collector."""
+    """The methods of HostClient that find a collector."""
 
     timeout: float
 
@@ -50,16 +52,16 @@ def find_collector(
     tell: Callable[[str], None],
     now: Callable[[], float],
 ) -> ProxyRef:
-    """Return where the collector is, which was last known as `collector`.
+    """Return a reference to the collector of a group, last known as `collector`, on its current host.
 
-    Raises Unreachable where its host is away or gone, or does not answer. Waits no longer than the client's timeout,
-    and calls `tell` with what is waited for where that takes long.
+    Raises Unreachable if its host is offline, removed or does not answer. Waits for the timeout of the client at most.
+    If that takes long, calls `tell` with a text.
     """
     collector = online_collector(client, collector, group_id)
     end = now() + client.timeout
     text = f"waiting for {collector.host.name}, which has the collector of {group_id}"
     with told_if_slow(tell, text, QUIET_SECONDS):
-        for _ in range(LOOKS):
+        for _ in range(ATTEMPTS):
             left = end - now()
             if left <= 0:
                 break
@@ -67,15 +69,14 @@ def find_collector(
                 client.paglet(collector, timeout=min(FIRST_SECONDS, left))
             except PagletsError as error:
                 if not error.no_reply:
-                    break  # who asks it something is told the same
+                    break  # the next request to it raises the same error
                 if isinstance(error.__cause__, Moving):
                     raise Unreachable(
-                        f"the collector of {group_id} is on its way from {collector.host.name}: "
-                        f"{error.__cause__.message}",
+                        f"the collector of {group_id} is moving from {collector.host.name}: {error.__cause__.message}",
                         collector=AWAY,
                     ) from None
-                # A host that has just died is not worth the whole wait.
-                collector = online_collector(client, collector, group_id, SILENT_SECONDS)
+                # Do not wait for the whole timeout if the host has just died.
+                collector = online_collector(client, collector, group_id, UNSEEN_SECONDS)
             else:
                 break
     return collector
@@ -84,9 +85,9 @@ def find_collector(
 def online_collector(
     client: CollectorFinder, collector: ProxyRef, group_id: str, most_seconds: float = math.inf
 ) -> ProxyRef:
-    """Return where the collector is, on a host that is online and was heard of in the last `most_seconds`.
+    """Return the collector on its current host, which is online and was seen in the last `most_seconds`.
 
-    Raises Unreachable at once where its host is away or silent.
+    Raises Unreachable at once if that host is offline or was not seen.
     """
     found = moved_group(client, collector, group_id, most_seconds)
     return collector if found is None else found.collector
@@ -95,9 +96,9 @@ def online_collector(
 def moved_group(
     client: CollectorFinder, collector: ProxyRef, group_id: str, most_seconds: float = math.inf
 ) -> GroupView | None:
-    """Return the group as the host tells it to which its collector moved; None: the collector is where it was.
+    """Return the group as the new host of its collector shows it; None if the collector has not moved.
 
-    Raises as `heard`.
+    Raises like `online_collector`.
     """
     host, views = collector.host, client.hosts()
     view = view_of(host, views)
@@ -121,7 +122,7 @@ def moved_group(
 
 
 def next_steps(group_id: str, state: str, host: str) -> list[str]:
-    """Return what to do about a group whose collector cannot be asked. `host`: its name, or its store's id."""
+    """Return the next steps for a group whose collector cannot be asked. `host`: its name, or its store id."""
     shown = f"`paglets jobs groups {group_id}` shows what other hosts have of {group_id}"
     if state == FORGOTTEN:
         return [shown, f"`paglets jobs cancel {group_id}` clears it; then submit it again"]

@@ -1,4 +1,4 @@
-"""Where a client enters the mesh: which host it speaks to, and with which key."""
+"""Connections of a client to the mesh: choose the host, and find the key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from paglets.wire.pooled_client import PooledClient
 
 
 def find_host(at: str | None, home: Path, client_of: Callable[[HostRef], MeshClient]) -> tuple[MeshClient, str]:
-    """A link to the host that `at` names (a URL, or a name here or in the mesh), and a note on the choice."""
+    """Return a client of the host that `at` names, and a note on the choice.
+
+    `at`: a URL, the name of a host on this machine, or of one in its mesh. Raises Unreachable, Unknown.
+    """
     if at and ":" in at:
         url = at if "://" in at else f"http://{at}"
         return client_of(HostRef(store_id="", name="", url=url.rstrip("/"))), ""
@@ -27,24 +30,26 @@ def find_host(at: str | None, home: Path, client_of: Callable[[HostRef], MeshCli
             raise
     if not running_hosts(home):
         raise Unreachable(
-            f"no host runs on this machine that could look up {at!r} in its mesh",
+            f"no host runs on this machine, so the name {at!r} cannot be looked up",
             hint=[f"give its URL, such as http://{at}:8765", "paglets host --background"],
         )
     through, _ = local_host(home)
     mesh = client_of(through.ref)
-    return mesh.to(mesh.member_named(at)), ""
+    return mesh.to(mesh.host_named(at)), ""
 
 
-def open_mesh_client(at: str | None, line: BlockingTransport, environ: Mapping[str, str]) -> tuple[MeshClient, str]:
-    """As `find_host`; by default the host that `PAGLETS_AT` names, else the one that runs here."""
+def open_mesh_client(
+    at: str | None, transport: BlockingTransport, environ: Mapping[str, str]
+) -> tuple[MeshClient, str]:
+    """Return a client, like `find_host`. By default, it uses the host of `PAGLETS_AT`, else one on this machine."""
 
     def client_of(base: HostRef) -> MeshClient:
-        return MeshClient(base, line, clock=SystemClock(), entropy=SystemEntropy(), pause=system_pause)
+        return MeshClient(base, transport, clock=SystemClock(), entropy=SystemEntropy(), pause=system_pause)
 
     return find_host(at or environ.get("PAGLETS_AT") or None, paglets_home(environ), client_of)
 
 
 def connect(key: str | None, environ: Mapping[str, str]) -> BlockingTransport:
-    """Connections with `key`, by default the key that is found where hosts find it. Raises NotAllowed, Invalid."""
+    """Return a transport with `key`. By default, the key is found as hosts find it. Raises NotAllowed, StartFailed."""
     mesh_key = client_key(environ) if key is None else parse_key(key, "the key given to HostClient")
     return PooledClient(mesh_key, clock=SystemClock(), entropy=SystemEntropy())

@@ -1,4 +1,4 @@
-"""Where a fetched file goes. What stands there already is never replaced unasked, not even by another fetched file."""
+"""Destinations of downloads. An existing file is never replaced unless requested, not even by another download."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from paglets.core.refs import BlobRef, check_file_name, visible_name
 from paglets.core.text import printable
 
 HashProgress = Callable[[int], None]
-"""Is told how many bytes of a file that is there were read so far."""
+"""A callback with the number of bytes of an existing file that were read so far."""
 
 
 def destination_for(target: str | Path, name: str) -> Path:
-    """Return where the file `name` goes. A `target` that ends as a folder is created.
+    """Return the path for the file `name`. If `target` ends with a slash, the folder is created.
 
-    In a folder the file keeps its name, but for one that begins with a dot or hyphen (`visible_name`). Raises Invalid.
+    In a folder the file keeps its name, unless it begins with a dot or hyphen (`visible_name`). Raises Invalid.
     """
     path = Path(target)
     if str(target).endswith(("/", os.sep)):
         _make_folder(path)
-    if not os.path.isdir(path):  # which takes a path that cannot be for none
+    if not os.path.isdir(path):  # returns False for an invalid path instead of raising
         return path
     try:
         return path / visible_name(check_file_name(name))
@@ -40,24 +40,24 @@ def _make_folder(path: Path) -> None:
         raise Invalid(f"there is no folder {printable(path.parent)}") from None
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise Invalid(f"{printable(path)} cannot be made a folder: {why}") from None
+        raise Invalid(f"folder {printable(path)} cannot be created: {why}") from None
 
 
 def is_downloaded(place: Path, blob: BlobRef, hashing: HashProgress = lambda done: None) -> bool:
-    """Whether the file is at `place` already, with these bytes. Raises Conflict where something else is."""
+    """Return True if the file exists at `place` with these bytes. Raises Conflict if something else is there."""
     if not os.path.lexists(place):
         return False
     check_replaceable(place)
     if not _is_same(place, blob, hashing):
-        raise _stands_there(place)
+        raise _exists(place)
     return True
 
 
 def check_replaceable(place: Path) -> None:
-    """A rename would replace a device or a pipe as well: nobody wants /dev/null to be a file."""
+    """Raise Conflict or Invalid unless `place` is a file, a link or missing. A rename would replace even a device."""
     if os.path.isdir(place):
         raise Conflict(f"{printable(place)} is a folder: name another target")
-    with suppress(FileNotFoundError):  # a name that cannot be is told now, not when all is there
+    with suppress(FileNotFoundError):  # but an invalid name is reported now, not after the download
         mode = os.lstat(place).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
             raise Invalid(f"{printable(place)} is neither a file nor a folder: name another target")
@@ -71,24 +71,24 @@ def _is_same(place: Path, blob: BlobRef, hashing: HashProgress) -> bool:
 
 
 def put_in_place(part: Path, place: Path, *, replace: bool) -> None:
-    """Give a whole file its name, in one step. Raises OSError, and Conflict where something has that name."""
+    """Give a complete file its name, in one step. Raises OSError, and Conflict if the name exists."""
     if replace:
         os.replace(part, place)
         return
     try:
-        os.link(part, place)  # unlike a rename it fails where the name is taken, also when it was taken just now
+        os.link(part, place)  # unlike a rename, this fails if the name exists, even since a moment ago
     except FileExistsError:
-        raise _stands_there(place) from None
-    except OSError:  # a file system without links
+        raise _exists(place) from None
+    except OSError:  # a file system without hard links
         if os.path.lexists(place):
-            raise _stands_there(place) from None
+            raise _exists(place) from None
         os.replace(part, place)
     else:
         os.unlink(part)
 
 
 def make_durable(place: Path) -> None:
-    """Not even a power cut takes it away from now on. Raises Invalid."""
+    """Sync the file and its folder to the disk, so that the file survives a power failure. Raises Invalid."""
     try:
         descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -100,6 +100,6 @@ def make_durable(place: Path) -> None:
         raise Invalid(f"{printable(place)} cannot be synced to its disk: {error.strerror}") from None
 
 
-def _stands_there(place: Path) -> Conflict:
-    text = f"{printable(place)} is there already"
+def _exists(place: Path) -> Conflict:
+    text = f"{printable(place)} already exists"
     return Conflict(f"{text}: name another target, or replace it with replace=True", there=text)

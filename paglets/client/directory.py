@@ -1,4 +1,4 @@
-"""What is asked of all online hosts at once: paglets by name or service, all paglets, notes."""
+"""Requests to all online hosts: find and list paglets, read notes, remove a host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeshNotes:
-    """Notes of all homes that answered, oldest first. `seen` is what `HostClient.notes` goes on from."""
+    """The notes of all home hosts that answered, oldest first. Pass `seen` to `HostClient.notes` for later notes."""
 
     notes: tuple[Note, ...]
     seen: dict[str, int]
@@ -32,7 +32,7 @@ class MeshNotes:
 
 
 class DirectoryClient:
-    """The part of a `HostClient` that asks everybody. Hosts that do not answer are left out, or told as errors."""
+    """The methods of `HostClient` that ask all hosts. Hosts that do not answer are left out, or returned as errors."""
 
     _mesh: MeshClient
     timeout: float
@@ -41,25 +41,25 @@ class DirectoryClient:
         raise NotImplementedError
 
     def mesh_state(self) -> Hosts:
-        """Return the mesh as this client's host sees it: its hosts, and what keeps hosts apart."""
+        """Return the mesh as the client's host sees it: its hosts, and the connections that fail between them."""
         return self._mesh.ask("GET", "/v1/mesh/hosts", None, Hosts, timeout=self.timeout)
 
     def forget_host(self, host: str) -> ForgottenHost:
-        """Have all online hosts forget one that is gone for good: its name, URL or store id.
+        """Remove a host that is gone for good from all online hosts. `host`: its name, URL or store id.
 
-        Paglets that were on their way there come back to where they were. Raises Conflict while it is online, Unknown.
+        Paglets that were moving there return to the hosts that sent them. Raises Conflict if it is online, Unknown.
         """
         return forget_host(self._mesh, host, self.timeout)
 
     def find(self, name: str) -> tuple[PagletProxy, ...]:
-        """Return the paglets of that name on all online hosts that answer: this host's first, the others by host.
+        """Return the paglets of that name on all online hosts that answer: those of this host first, then by host.
 
-        A name is of one host: two hosts may each have a paglet of that name.
+        Names are unique on one host only: two hosts may each have a paglet of that name.
         """
         return self._found(FindPaglets(name=name))
 
     def lookup(self, service_name: str) -> tuple[PagletProxy, ...]:
-        """Return, like `find`, the paglets that offer the service of that name (`ServicePaglet.contract`)."""
+        """Return the paglets that offer the service of that name (`ServicePaglet.contract`), like `find`."""
         return self._found(FindPaglets(service=service_name))
 
     def _found(self, wanted: FindPaglets) -> tuple[PagletProxy, ...]:
@@ -69,7 +69,7 @@ class DirectoryClient:
     def paglets(self, *, timeout: float | None = None) -> tuple[tuple[PagletView, ...], tuple[PagletsError, ...]]:
         """Return all paglets, without their states, on the hosts that answer, and an error for each of the others.
 
-        All are asked at once; `timeout` bounds each answer, a page of one's paglets.
+        All hosts are asked at once. `timeout` bounds each answer, a page of paglets.
         """
         answers, errors = self._everybody(lambda host: self._paglets_of(host, timeout))
         return tuple(view for views in answers for view in views), errors
@@ -92,10 +92,11 @@ class DirectoryClient:
         seen: dict[str, int] | None = None,
         timeout: float | None = None,
     ) -> MeshNotes:
-        """Return the notes that online hosts keep for their users: the newest `limit`, oldest first.
+        """Return the newest `limit` notes that online hosts have for their users, oldest first.
 
-        With the `seen` of an earlier answer: what came since, at most `limit` of each home. Of a home that had not
-        answered then, what comes from now on. All are asked at once; `timeout` bounds each answer.
+        With the `seen` of an earlier result, return the notes since then, at most `limit` of each home host. A home
+        host that did not answer then adds only notes from now on. All hosts are asked at once; `timeout` bounds each
+        answer.
         """
         group = {} if group_id is None else {"group": group_id}
 
@@ -107,12 +108,12 @@ class DirectoryClient:
             return host.store_id, replace(found, notes=()) if is_new else found
 
         answers, errors = self._everybody(ask)
-        told = sorted((note for _, notes in answers for note in notes.notes), key=lambda note: note.at)
-        last = {**(seen or {}), **{store_id: notes.next for store_id, notes in answers}}
-        return MeshNotes(notes=tuple(told[-limit:] if seen is None else told), seen=last, errors=errors)
+        notes = sorted((note for _, page in answers for note in page.notes), key=lambda note: note.at)
+        last = {**(seen or {}), **{store_id: page.next for store_id, page in answers}}
+        return MeshNotes(notes=tuple(notes[-limit:] if seen is None else notes), seen=last, errors=errors)
 
     def _everybody(self, ask: Callable[[HostRef], T]) -> tuple[list[T], tuple[PagletsError, ...]]:
-        """What the online hosts answer, this one first and the others by name; the errors of those that do not."""
+        """Return the answers of the online hosts, this one first, then by name, and the errors of the others."""
         own = self._mesh.host().store_id
         hosts = sorted(online_hosts(self._mesh), key=lambda host: host.store_id != own)
         answers: Sequence[T | PagletsError] = ask_all(returning_errors(ask), hosts)

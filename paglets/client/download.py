@@ -1,21 +1,26 @@
-"""The bytes of an artifact into a file: piece by piece, from wherever the artifact is by then."""
+"""Downloads of artifacts and blobs, piece by piece, from the host where they are."""
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from paglets.api.blobs import ArtifactView, AskBlobs, BlobStates
+from paglets.api.limits import MAX_PIECE_BYTES
 from paglets.client.mesh_client import MeshClient, quoted
 from paglets.client.pacing import READING, RECEIVING, ChunkSizer, Progress, RetryBudget
 from paglets.client.partial_file import PartialFile, partial_file
-from paglets.core.errors import Conflict, FileChanged, PagletsError, Unreachable
-from paglets.core.refs import BlobRef, HostRef
+from paglets.core.errors import Conflict, FileChanged, PagletsError, TooLarge, Unreachable
+from paglets.core.refs import BlobRef, HostRef, check_blob
+
+MAX_READ_BYTES = 80 << 20
+"""Bound of a blob that is read into memory, such as a bundle."""
 
 
 class Download:
-    """One artifact on its way to one file, until `timeout` seconds went by without progress."""
+    """A download of one artifact to one file. It fails after `timeout` seconds without progress."""
 
     def __init__(self, mesh: MeshClient, view: ArtifactView, timeout: float, progress: Progress) -> None:
         self._mesh = mesh
@@ -25,38 +30,38 @@ class Download:
         self._progress = progress
 
     def into(self, target: Path, *, replace: bool) -> None:
-        """The whole file is at `target`, safe on the disk, when this returns; until then nothing of it is.
+        """Download the file to `target`. The file appears there in one step, complete and synced to the disk.
 
-        What an earlier try left beside it is used. Raises NoRoom, Invalid, Conflict, FileChanged.
+        The partial file of an earlier attempt is resumed. Raises NoRoom, Invalid, Conflict, FileChanged.
         """
         blob = self._artifact.blob
         with partial_file(target, blob) as part:
             part.resume(lambda done: self._progress(READING, done, blob.size_bytes))
             try:
-                self._receive_right(part, blob)
+                self._receive_and_check(part, blob)
             except PagletsError as error:
                 if not _may_be_elsewhere(error):
                     raise
-                kept = f"{part.offset:,} of {blob.size_bytes:,} bytes are kept: another try goes on there"
+                kept = f"{part.offset:,} of {blob.size_bytes:,} bytes are kept; the next attempt resumes there"
                 raise type(error)(f"{error.message}; {kept}", **error.details) from None
             if not part.is_right():
                 part.remove()
-                self._doubt(blob)
+                self._request_check(blob)
                 raise FileChanged(
-                    f"the bytes of {self._artifact.artifact_id} are not the ones that it was made of: "
-                    f"the disk of {self._artifact.host_name} may be damaged; nothing was kept"
+                    f"the bytes of {self._artifact.artifact_id} do not match its hash; nothing was kept",
+                    hint=[f"the disk of {self._artifact.host_name} may be damaged"],
                 )
             part.finish(replace=replace)
 
-    def _doubt(self, blob: BlobRef) -> None:
-        """Have the host look at what it has: if that is damaged, the same file may be put there anew."""
+    def _request_check(self, blob: BlobRef) -> None:
+        """Ask the host to check its copy of the blob. If it is damaged, the same file can be uploaded again."""
         if self._host is not None:
             asked = AskBlobs(sha256s=(blob.sha256,), check=True)
             with suppress(PagletsError):
                 self._mesh.ask("POST", "/v1/blobs/state", asked, BlobStates, host=self._host, timeout=self._timeout)
 
-    def _receive_right(self, part: PartialFile, blob: BlobRef) -> None:
-        """Once more where what an earlier try left was something else."""
+    def _receive_and_check(self, part: PartialFile, blob: BlobRef) -> None:
+        """Receive the blob. If a resumed file does not match its hash, receive it again from the start."""
         resumed = part.offset > 0
         self._receive(part, blob)
         if not part.is_right() and resumed:
@@ -64,7 +69,11 @@ class Download:
             self._receive(part, blob)
 
     def _receive(self, part: PartialFile, blob: BlobRef) -> None:
-        """This thread asks for a piece while others hash and write the one before, and sync those before that."""
+        """Receive the rest of the blob.
+
+        This thread requests a piece, while another one hashes and writes the piece before, and a third one syncs the
+        file.
+        """
         pace = ChunkSizer(self._mesh.clock)
         patience = RetryBudget(self._mesh.clock, self._mesh.pause, self._timeout)
         offset = part.offset
@@ -84,7 +93,7 @@ class Download:
                 except PagletsError as error:
                     if not _may_be_elsewhere(error):
                         raise
-                    # That no other host has it says less than why its own does not answer.
+                    # An unreachable host explains more than "no other host has it".
                     cut = error if error.retryable else cut
                     patience.wait(cut or error)
                     pace.failed()
@@ -107,20 +116,20 @@ class Download:
         host = self._host or self._look_up(timeout)
         piece = self._mesh.fetch(host, f"/v1/blobs/{blob.sha256}?offset={offset}&length={length}", timeout)
         if not 0 < len(piece) <= length:
-            raise Conflict(f"{host.name} answered {len(piece):,} bytes where {length:,} were asked for")
+            raise Conflict(f"{host.name} sent {len(piece):,} bytes instead of {length:,}")
         return piece
 
     def _look_up(self, timeout: float) -> HostRef:
-        """Where the artifact is now, at the address that the mesh knows."""
+        """Return the current host of the artifact, at the address that the mesh lists."""
         view = find_artifact(self._mesh, self._artifact.artifact_id, timeout)
         if view.artifact.sha256 != self._artifact.sha256:
-            raise Conflict(f"another artifact has the id {view.artifact.artifact_id} now")
+            raise Conflict(f"the artifact {view.artifact.artifact_id} now has other bytes")
         self._host = listed_host(self._mesh, view)
         return self._host
 
 
 def _may_be_elsewhere(error: PagletsError) -> bool:
-    """Return True if the next try may get the piece, from this host or another.
+    """Return True if a retry may get the piece, from this host or another.
 
     The artifact existed when the download began, so Unknown means that it is moving to another host.
     """
@@ -128,20 +137,37 @@ def _may_be_elsewhere(error: PagletsError) -> bool:
 
 
 def find_artifact(mesh: MeshClient, artifact_id: str, timeout: float) -> ArtifactView:
-    """The artifact, and the host that has its bytes. Raises Unknown."""
+    """Return an artifact and the host that has its bytes. Raises Unknown."""
     return mesh.ask("GET", artifact_route(artifact_id), None, ArtifactView, timeout=timeout)
 
 
 def listed_host(mesh: MeshClient, view: ArtifactView) -> HostRef:
-    """The host of `view` as the mesh lists it just now: an address in a reply is never contacted."""
+    """Return the host of `view` at the address that the mesh lists now. Addresses in replies are never contacted."""
     mesh.hosts()
-    found = mesh.member(view.host)
+    found = mesh.listed(view.host)
     if found is None:
-        raise Unreachable(
-            f"{view.artifact.artifact_id} is on {view.host.name}, which is not in the mesh as {mesh.base.name} knows it"
-        )
+        raise Unreachable(f"{view.artifact.artifact_id} is on {view.host.name}, which {mesh.base.name} does not list")
     return found
 
 
 def artifact_route(artifact_id: str) -> str:
     return f"/v1/artifacts/{quoted(artifact_id)}"
+
+
+def read_blob(mesh: MeshClient, blob: BlobRef, host: HostRef, timeout: float) -> bytes:
+    """Return all bytes of a blob on `host`. Raises Unknown, TooLarge, FileChanged, Unreachable."""
+    if check_blob(blob).size_bytes > MAX_READ_BYTES:
+        raise TooLarge(f"a blob of {blob.size_bytes:,} bytes exceeds the limit of {MAX_READ_BYTES:,} for one read")
+    at = mesh.listed(host)
+    if at is None:
+        raise Unreachable(f"{mesh.base.name} does not list {host.name}")
+    data = bytearray()
+    while len(data) < blob.size_bytes:
+        length = min(MAX_PIECE_BYTES, blob.size_bytes - len(data))
+        piece = mesh.fetch(at, f"/v1/blobs/{blob.sha256}?offset={len(data)}&length={length}", timeout)
+        if not 0 < len(piece) <= length:
+            raise FileChanged(f"{host.name} sent {len(piece):,} bytes instead of {length:,}")
+        data += piece
+    if hashlib.sha256(data).hexdigest() != blob.sha256:
+        raise FileChanged(f"the bytes of blob {blob.sha256[:8]} on {host.name} do not match its hash")
+    return bytes(data)

@@ -1,4 +1,4 @@
-"""The same question to several hosts at once."""
+"""Requests to several hosts at once."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ MOST_PARALLEL_ASKS = 16
 
 
 def online_hosts(mesh: MeshClient) -> list[HostRef]:
-    """Those that the link's host takes to be online, by name."""
+    """Return the hosts that are online as the client's host sees them, by name."""
     return online_refs(mesh.hosts())
 
 
 def online_refs(views: Iterable[MeshHostView]) -> list[HostRef]:
-    """Those of them that are online, by name."""
+    """Return the hosts of `views` that are online, by name."""
     return sorted((view.host.ref for view in views if view.online), key=lambda host: host.name)
 
 
 def ask_all(ask: Callable[[A], T], things: Sequence[A]) -> list[T]:
-    """What `ask` gives for each of `things`, asked at once: one silent host does not hold up the rest.
+    """Return `ask(thing)` for each of `things`, called in parallel: one unresponsive host does not delay the others.
 
-    An error, or Ctrl-C, ends it at once: what is being asked then is left to threads that hold up nobody, not even
-    the end of the process, as those of an executor do.
+    An error, or Ctrl-C, ends the call at once. Daemon threads then finish the calls in progress. The threads of an
+    executor would delay the end of the process.
     """
     if len(things) < 2:
         return [ask(thing) for thing in things]
@@ -68,17 +68,17 @@ def _fill(answer: Future[T], ask: Callable[[A], T], thing: A) -> None:
 
 
 def with_host_name(host: HostRef, error: PagletsError) -> PagletsError:
-    """The same error, which says whose it is."""
+    """Return the error with the name of the host before its message."""
     return type(error)(f"{host.name}: {error.message}", **error.details)
 
 
 def names_host(name: str, error: PagletsError) -> bool:
-    """Whether `with_host_name` said that it is that of the host of this name."""
+    """Return True if `with_host_name` put this name before the message of `error`."""
     return error.message.startswith(f"{name}: ")
 
 
 def returning_errors(ask: Callable[[A], T]) -> Callable[[A], T | PagletsError]:
-    """`ask`, which gives its error instead of raising it."""
+    """Return a function that calls `ask` and returns a PagletsError instead of raising it."""
 
     def asked(thing: A) -> T | PagletsError:
         try:

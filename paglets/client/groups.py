@@ -1,8 +1,9 @@
-"""What is asked about groups of jobs: the list of all, one, its summary; and their ends."""
+"""Groups of jobs: list, show, summarise, cancel and clear them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from paglets.api.paglets import PagletView
 from paglets.client.cancellation import AWAY, CancelOutcome, EndOutcome, cancel_jobs, clear_group, end_copies
 from paglets.client.collectors import online_collector
 from paglets.client.fan_out import ask_all, online_hosts, returning_errors, with_host_name
-from paglets.client.group_lists import merged_groups
 from paglets.client.group_records import whole_summary
 from paglets.client.large_results import load_summary
 from paglets.client.mesh_client import MeshClient, quoted
@@ -22,9 +22,12 @@ from paglets.core.errors import PagletsError, PeerReplaced, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef, ProxyRef, check_group_id
 
+UNKNOWN = "UNKNOWN"
+"""Status of a group on a host that only has reports of it."""
+
 
 class GroupClient:
-    """The part of a `HostClient` for groups that are there."""
+    """The methods of `HostClient` for groups of jobs."""
 
     _mesh: MeshClient
     timeout: float
@@ -44,7 +47,8 @@ class GroupClient:
     def groups(self) -> tuple[GroupLine, ...]:
         """Return the groups that the online hosts submitted or collect, newest first.
 
-        The collector's host knows the counts; where that is away, they are the last that home heard, or null.
+        The counts come from the host of the collector. If it is offline, they are the last ones that the home host
+        received, or None.
         """
         return self.mesh_groups(self.timeout)[0]
 
@@ -61,15 +65,15 @@ class GroupClient:
         return merged_groups([answer for answer in answers if not isinstance(answer, PagletsError)]), errors
 
     def group(self, group_id: str) -> GroupView:
-        """Return one group, whichever host of the mesh knows it. Raise Unknown, Invalid."""
+        """Return one group, from whichever host of the mesh knows it. Raise Unknown, Invalid."""
         route = f"/v1/groups/{quoted(check_group_id(group_id))}"
         return self._mesh.ask("GET", route, None, GroupView, timeout=self.timeout)
 
     def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None:
-        """Return a group as the host of its collector knows it; None if no online host has the collector.
+        """Return a group as the host of its collector shows it; None if no online host has the collector.
 
-        All are asked at once: what home knows of the collector may be older than its last move. Raises Unreachable
-        where one gives no answer within `timeout` seconds, for it may be there.
+        All hosts are asked at once, because the home host may not know the last move of the collector. Raises
+        Unreachable if a host does not answer within `timeout` seconds: it may have the collector.
         """
         route, hosts = f"/v1/groups/{quoted(check_group_id(group_id))}?here=1", online_hosts(self._mesh)
 
@@ -89,17 +93,17 @@ class GroupClient:
         return None
 
     def _collector(self, group_id: str) -> ProxyRef:
-        """As home knows it; where its host is no member any more, as the host knows it that has it.
+        """Return the collector as the home host knows it. If its host was removed, find the host that has it now.
 
-        Raises Unreachable with the next steps where no host has it.
+        Raises Unreachable with the next steps if no host has it.
         """
         known = self.group(group_id).collector
-        return known if self._mesh.member(known.host) else online_collector(self, known, group_id)
+        return known if self._mesh.listed(known.host) else online_collector(self, known, group_id)
 
     def summary(self, group_id: str) -> dict[str, Any]:
         """Return the collector's summary of a group with all its records (its fields: `groups.summary`).
 
-        Raises TooLarge where the records are over 1 GiB in all: `Submission.as_completed` gives them one by one.
+        Raises TooLarge if the records exceed 1 GiB in all: `Submission.as_completed` returns them one by one.
         """
         collector = self._collector(group_id)
         ask = self.proxy(collector).call
@@ -107,20 +111,22 @@ class GroupClient:
             summary = whole_summary(ask, ask(Message("summary")))
         except PeerReplaced as error:
             raise PeerReplaced(
-                f"the collector of {group_id} was on {collector.host.name}, and {error.message}: that host began anew "
-                "with an empty data directory, or another one has its address",
-                **error.details,
+                f"the collector of {group_id} was on {collector.host.name}, and {error.message}",
+                **{
+                    **error.details,
+                    "hint": ["that host restarted with an empty data directory, or another host has its address"],
+                },
             ) from None
         return load_summary(self, summary, group_id)
 
     def cancel(
         self, group_id: str, job_keys: Sequence[str] | None = None, *, reason: str = "", timeout: float | None = None
     ) -> CancelOutcome:
-        """End these jobs of a group (None: all), queued and running ones; a record that is there already wins.
+        """Cancel these jobs of a group (None: all), queued and running ones. Jobs that have ended stay as they are.
 
-        Returns when their process trees are gone, or after `timeout` seconds (None: those of this client) with what
-        is left. `reason` is kept in the jobs' failures. Raises Unreachable where the collector's host is away: then
-        nothing was cancelled (see `end_copies`).
+        Returns when their process trees have ended, or after `timeout` seconds (default: the timeout of the client).
+        `reason` is stored in the failures of the jobs. If the host of the collector is offline, nothing is cancelled,
+        and Unreachable is raised (see `end_copies`).
         """
         keys = None if job_keys is None else tuple(job_keys)
         call = self.proxy(self._collector(group_id)).call
@@ -130,25 +136,25 @@ class GroupClient:
     def end_copies(
         self, group_id: str, job_keys: Sequence[str] | None = None, *, reason: str = "", timeout: float | None = None
     ) -> EndOutcome:
-        """End these jobs of a group (None: all) on each host that answers, where its collector cannot be asked.
+        """Cancel these jobs of a group (None: all) on each host that answers, if its collector cannot be asked.
 
-        A host that is in touch with the collector's refuses. The ends are reported: a collector that comes back has
-        them as failures with the cause `cancelled`. Returns as `cancel` does.
+        A host that has contact with the host of the collector refuses. When the collector is back, it gets reports of
+        these jobs as failures with the cause `cancelled`. Returns like `cancel`.
         """
         keys = None if job_keys is None else tuple(job_keys)
         wait = self.timeout if timeout is None else timeout
         return end_copies(self._mesh, check_group_id(group_id), keys, reason=reason, timeout=wait)
 
-    # Groups whose collector is lost (client.orphaned_groups).
+    # Groups whose collector is lost.
 
     def orphaned_group(self, group_id: str, *, timeout: float | None = None) -> OrphanedGroup:
-        """Return what online hosts still have of a group: finished reports that wait for its collector, and copies."""
+        """Return the finished reports and the copies of jobs that online hosts have of a group."""
         return orphaned_group(self._mesh, check_group_id(group_id), timeout or self.timeout)
 
     def waiting_reports(
         self, left: OrphanedGroup, job_key: str | None = None
     ) -> Iterator[tuple[HostRef, WaitingReport]]:
-        """Yield the finished reports of a group that wait on the hosts of `left`; of one job where its key is given."""
+        """Yield the finished reports of a group that wait on the hosts of `left`, optionally of one job only."""
         hosts = tuple(each.host for each in left.hosts if each.counts.results or each.counts.failures)
         return waiting_reports(self._mesh, left.group_id, hosts, self.timeout, job_key)
 
@@ -161,13 +167,26 @@ class GroupClient:
         timeout: float | None = None,
         drop_results: bool = False,
     ) -> EndOutcome:
-        """End a group (or these jobs of it) whose collector was lost with a forgotten host, and remove what is left.
+        """Cancel a group (or these jobs of it) whose collector was lost with a removed host, and delete its reports.
 
-        Finished results that wait for the collector stay, unless `drop_results`. Once nothing is left the group's id
-        may be used again. Returns as `cancel` does. Raises Unknown.
+        Finished results that wait for the collector stay, unless `drop_results`. When nothing is left, the group id
+        can be used again. Returns like `cancel`. Raises Unknown.
         """
         keys = None if job_keys is None else tuple(job_keys)
         wait = self.timeout if timeout is None else timeout
         return clear_group(
             self._mesh, check_group_id(group_id), keys, reason=reason, timeout=wait, drop_results=drop_results
         )
+
+
+def merged_groups(answers: Sequence[Sequence[GroupLine]]) -> tuple[GroupLine, ...]:
+    """Return each group once, newest first: as the host of its collector shows it, else as its home host does."""
+    found: dict[str, GroupLine] = {}
+    waiting: dict[str, int] = {}
+    for line in (line for lines in answers for line in lines):
+        waiting[line.group_id] = waiting.get(line.group_id, 0) + line.waiting_reports
+        known = found.get(line.group_id)
+        if known is None or line.here or (known.status == UNKNOWN and not known.here):
+            found[line.group_id] = line
+    lines = (replace(line, waiting_reports=waiting[line.group_id]) for line in found.values())
+    return tuple(sorted(lines, key=lambda line: (-line.created_at, line.group_id)))

@@ -15,8 +15,6 @@ from paglets.api.hosts import HostIdentity, MeshHostView
 from paglets.api.logs import AttemptView
 from paglets.api.paglets import CreatePaglet, Done, MovePaglet, PagletView
 from paglets.api.slots import JobView, PlacementPreview, PreviewPlacement, Slots
-from paglets.client.blobs import read_blob
-from paglets.client.calls import call_paglet
 from paglets.client.connect import connect, open_mesh_client
 from paglets.client.directory import DirectoryClient
 from paglets.client.fan_out import ask_all, online_hosts, returning_errors, with_host_name
@@ -24,10 +22,10 @@ from paglets.client.group_submission import submit
 from paglets.client.groups import GroupClient
 from paglets.client.job_logs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
 from paglets.client.mesh_client import BlockingTransport, paglet_route
+from paglets.client.messages import Target, call_paglet, id_of, plain, resolve, to_wire
 from paglets.client.pacing import Progress, no_progress
 from paglets.client.proxy import PagletProxy, as_message, message_and_timeout
 from paglets.client.slots import mesh_slots, slots_of
-from paglets.client.targets import Target, addressee, id_of, plain, to_wire
 from paglets.client.undelivered import UndeliveredClient
 from paglets.codec.class_names import class_name, refuse_while_importing
 from paglets.codec.tagged_json import decode, encode_state
@@ -118,7 +116,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
 
     def slots(self, *, limit: int = 100, host: str | None = None, timeout: float | None = None) -> Slots:
         """Return queue and leases of this host, or of the host of that name or URL; `limit` bounds its jobs."""
-        at = None if host is None else self._mesh.member_named(host)
+        at = None if host is None else self._mesh.host_named(host)
         return slots_of(self._mesh, at, limit, timeout or self.timeout)
 
     def mesh_slots(
@@ -150,7 +148,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     send = call
 
     def call_tree(self, target: Target, message: Message, timeout_seconds: float | None = None) -> Any:
-        """Send a message and return the reply as tagged JSON (`codec.wire`), for which no class is needed here."""
+        """Send a message and return the reply as tagged JSON (`codec.tagged_json`). No class is needed here."""
         timeout = self.timeout if timeout_seconds is None else timeout_seconds
         return call_paglet(self._mesh, plain(target), to_wire(message), timeout)
 
@@ -159,7 +157,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
 
         Raise Unknown for a name that no paglet on this host has.
         """
-        ref = addressee(self._mesh, target, self.timeout)
+        ref = resolve(self._mesh, target, self.timeout)
         wire = to_wire(as_message(message, args))
         self._ask("POST", "/v1/outbox", PostMessage(target=ref, message=wire, token=self._entropy.token()), Done)
 
@@ -232,6 +230,8 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
 
     def read_blob(self, blob: BlobRef, host: HostRef) -> bytes:
         """Return all bytes of a small blob that the member `host` keeps. Raise Unknown, TooLarge, FileChanged."""
+        from paglets.client.download import read_blob
+
         return read_blob(self._mesh, blob, host, self.timeout)
 
     def upload_artifact(
@@ -355,7 +355,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         """A request about a paglet, at the host where it is."""
         wanted = plain(target)
         route = paglet_route(check_agent_id(id_of(wanted)), *further)
-        return self._mesh.pursue(wanted, self._mesh.performer(method, route, body, kind), timeout or self.timeout)
+        return self._mesh.follow(wanted, self._mesh.performer(method, route, body, kind), timeout or self.timeout)
 
 
 HostClient.__module__ = "paglets.remote.client"

@@ -1,4 +1,4 @@
-"""`paglets mesh forget`: tells every host that is online that another one is gone for good."""
+"""Removal of a host from the mesh (`paglets mesh forget`): tell every online host that it is gone for good."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef
 from paglets.core.urls import normalise_url
 
 STORE_ID = re.compile(r"[0-9a-f]{32}")
-"""As hosts make them. One that no host lists may still be what something is on its way to."""
+"""The form of store ids. A paglet may be moving to a store that no host lists."""
 
 LIST_SECONDS = 5.0
-"""For another host's list of hosts: one that was cut off a moment ago does not hold up the answer."""
+"""Time for other hosts to list the mesh. A host that was just cut off must not delay the command."""
 
 LEAST_PREFIX_CHARACTERS = 4
-"""Of a store id, to mean it by how it begins."""
+"""Shortest prefix of a store id that names a host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgottenHost:
-    """`answers` of the hosts that did it; `errors` of those that could not be asked or refused; names of those that
-    are `unreachable`: they still know it. `which`: in words, which host that was;
-    `others`: those besides it that were named by the same words."""
+    """The outcome of a removal.
+
+    `answers`: from the hosts that removed it. `errors`: from the hosts that refused or did not answer. `unreachable`:
+    names of hosts that are offline and still know it. `which`: words that tell the host from others of its name.
+    `others`: other hosts with the same name.
+    """
 
     store_id: str
     name: str
@@ -39,7 +42,10 @@ class ForgottenHost:
 
 
 def forget_host(mesh: MeshClient, wanted: str, timeout: float) -> ForgottenHost:
-    """`wanted`: its name, URL, or store id or how that begins. Raises Conflict while it is online, Invalid, Unknown."""
+    """Remove the host `wanted` (name, URL, store id or a prefix of it) from all online hosts.
+
+    Raises Conflict if the host is online, Invalid, Unknown.
+    """
     views = mesh.hosts()
     online = online_refs(views)
     known = views
@@ -70,7 +76,7 @@ def forget_host(mesh: MeshClient, wanted: str, timeout: float) -> ForgottenHost:
 
 
 def _others(mesh: MeshClient, hosts: list[HostRef], timeout: float) -> tuple[MeshHostView, ...]:
-    """Whom these hosts list: the one that was asked may have forgotten that host already, and others not."""
+    """Return the hosts that `hosts` list. The client's host may have removed a host that others still list."""
 
     def ask(host: HostRef) -> tuple[MeshHostView, ...]:
         return mesh.ask("GET", "/v1/mesh/hosts", None, Hosts, host=host, timeout=timeout).hosts
@@ -81,43 +87,43 @@ def _others(mesh: MeshClient, hosts: list[HostRef], timeout: float) -> tuple[Mes
 
 
 def _unknown_here(others: tuple[MeshHostView, ...], views: tuple[MeshHostView, ...]) -> tuple[MeshHostView, ...]:
-    """Those that the asked host does not list: of one that it does, it knows best whether it is online."""
+    """Return the views of offline hosts that the client's host does not list."""
     listed = {view.host.store_id for view in views}
     online = {view.host.store_id for view in others if view.online}
     return tuple(view for view in others if view.host.store_id not in listed | online)
 
 
 def _check_offline(wanted: str, views: tuple[MeshHostView, ...]) -> None:
-    """Raises Conflict where that is the name of a host that is online."""
+    """Raise Conflict if the host is online."""
     for view in _named(wanted, views):
-        seconds = "ten" if view.host.reachable else "twenty"
+        seconds = 10 if view.host.reachable else 20
         raise Conflict(
-            f"{view.host.name} is online; stop it first (one that was cut off counts as online for up to {seconds} "
-            "seconds)"
+            f"{view.host.name} is online; stop it first",
+            hint=[f"a host that was just cut off counts as online for up to {seconds} s"],
         )
 
 
 def _unlisted(mesh: MeshClient, wanted: str) -> tuple[str, str]:
     if STORE_ID.fullmatch(wanted):
         return wanted, wanted
-    found = mesh.member_named(wanted)  # raises
+    found = mesh.host_named(wanted)
     return found.store_id, found.name
 
 
 def _meant(wanted: str, views: tuple[MeshHostView, ...]) -> MeshHostView | None:
-    """The one that is not online. Raises Invalid where there are several."""
+    """Return the offline host that `wanted` names. Raises Invalid if there are several."""
     found = _named(wanted, views)
-    away = [view for view in found if not view.online]
-    if len(away) > 1:
+    offline = [view for view in found if not view.online]
+    if len(offline) > 1:
         raise Invalid(
-            f"{wanted!r} is more than one host; name one by its store id: {', '.join(map(shown, away))}"
+            f"{wanted!r} names several hosts; name one by its store id: {', '.join(map(shown, offline))}"
             + "".join(f"; online is {shown(view)}" for view in found if view.online)
         )
-    return away[0] if away else None
+    return offline[0] if offline else None
 
 
 def _named(wanted: str, views: tuple[MeshHostView, ...]) -> list[MeshHostView]:
-    """Those with that name, URL or store id; else those whose store id begins so."""
+    """Return the hosts with that name, URL or store id; else those whose store id begins with `wanted`."""
     exact = [view for view in views if _address(wanted) in _names(view)]
     if exact or len(wanted) < LEAST_PREFIX_CHARACTERS:
         return exact
@@ -125,7 +131,7 @@ def _named(wanted: str, views: tuple[MeshHostView, ...]) -> list[MeshHostView]:
 
 
 def shown(view: MeshHostView) -> str:
-    """In words, which one of several hosts of a name it is."""
+    """Return words that tell this host from others with its name."""
     return f"{view.host.store_id[:SHORT_ID_CHARACTERS]} at {view.host.url}{_state(view)}"
 
 
@@ -134,7 +140,7 @@ def _state(view: MeshHostView) -> str:
         return ""
     if has_not_joined(view):
         return f", {NOT_JOINED}"
-    return f", silent for {view.seconds_since_seen:.0f} s" if view.was_seen else ", not heard of yet"
+    return f", not seen for {view.seconds_since_seen:.0f} s" if view.was_seen else ", not seen yet"
 
 
 def _address(wanted: str) -> str:

@@ -1,4 +1,4 @@
-"""Files that a paglet or the jobs of a group begin with: all are looked at first, then published, equal ones once.
+"""Input files of paglets and jobs: all are checked first, then uploaded; files with equal bytes are uploaded once.
 
 A host keeps bytes that nothing refers to for an hour, and to send others may take longer: `UploadSession`
 sends such bytes again.
@@ -26,32 +26,35 @@ from paglets.core.text import printable, type_of
 T = TypeVar("T")
 
 RENEW_SECONDS = 300.0
-"""So long what was sent is taken to be there; then it is asked for, which makes the host keep it for another hour."""
+"""Time after which the host is asked for the uploaded blobs. It then keeps them for another hour."""
 
-TRIES_TO_TELL = 3
+SUBMIT_ATTEMPTS = 3
 InputPaths = Mapping[str, str | Path]
-"""The name of a file in the scratch directory -> where it is now."""
+"""Paths by the name that the file gets in the scratch directory."""
 
 
 class FilePublisher(BytesPublisher, Protocol):
-    """A paglet's context, or a HostClient."""
+    """A publisher of files: the context of a paglet, or a HostClient."""
 
     def publish_file(self, path: str | Path) -> BlobRef: ...
 
 
 @runtime_checkable
 class RenewingPublisher(Protocol):
-    """A HostClient. (What a paglet publishes its host keeps anyway, while that is at work.)"""
+    """A publisher whose host may delete blobs meanwhile: a HostClient.
+
+    A running paglet does not need this, because its host keeps what it publishes.
+    """
 
     def publish_file(self, path: str | Path, progress: Progress) -> BlobRef: ...
 
     def missing_blobs(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
-        """Those that the host has not got; the others it keeps for an hour from now on."""
+        """Return the blobs that the host lacks. It keeps the others for an hour from now on."""
         ...
 
 
 class UploadSession:
-    """A FilePublisher of the bytes that one request names: `tell` sees to it that the host has them all by then."""
+    """A publisher of the blobs that one request names. `submit` makes sure that the host has all of them."""
 
     def __init__(self, publisher: FilePublisher, clock: Clock | None = None) -> None:
         self._publisher = publisher
@@ -77,7 +80,7 @@ class UploadSession:
         return blob
 
     def _meanwhile(self, what: str, done: int, total: int) -> None:
-        """A long file is on its way: those before it are to stay."""
+        """Renew earlier blobs during the upload of a long file."""
         try:
             self._renew()
         except PagletsError as error:
@@ -89,22 +92,22 @@ class UploadSession:
             self._renew_at = self._clock.monotonic() + RENEW_SECONDS
             self._lost.update(dict.fromkeys(self._publisher.missing_blobs(self._again)))
 
-    def submit(self, tell: Callable[[], T]) -> T:
-        """What `tell` gives, a request that names the bytes; what the host has no more is sent again before.
+    def submit(self, send: Callable[[], T]) -> T:
+        """Upload blobs that the host no longer has, and return the result of `send`, the request that names them.
 
-        Raises what `tell` raises, and FileChanged.
+        Raises what `send` raises, and FileChanged.
         """
-        for _ in range(TRIES_TO_TELL):
+        for _ in range(SUBMIT_ATTEMPTS):
             self._renew()
             self._send_lost()
             try:
-                return tell()
+                return send()
             except Conflict as error:
                 self._lost = self._named(error.details.get("missing"))
                 if not self._lost:
                     raise
         self._send_lost()
-        return tell()
+        return send()
 
     def _named(self, missing: Any) -> dict[BlobRef, None]:
         return {blob: None for blob in self._again if isinstance(missing, list) and blob.sha256 in missing}
@@ -112,13 +115,13 @@ class UploadSession:
     def _send_lost(self) -> None:
         for blob in tuple(self._lost):
             if self._again[blob]() != blob:
-                raise FileChanged("a file changed after it was sent: write it completely, then submit again")
+                raise FileChanged("a file changed after its upload: write it completely, then submit again")
             self._lost.pop(blob, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFile:
-    """A file that was found: a regular one that this process may read."""
+    """A regular file that this process may read."""
 
     name: str
     path: Path
@@ -126,7 +129,7 @@ class InputFile:
 
 
 def check_inputs(paths: InputPaths | None, whose: str = "") -> tuple[InputFile, ...]:
-    """The files by name. Raises Invalid that names the first that cannot be one, and `whose` it is; TypeError."""
+    """Return the files by name. Raises Invalid, which names the first bad file and `whose` it is, and TypeError."""
     if paths is not None and not isinstance(paths, Mapping):
         raise TypeError(f"{_of(whose)}inputs is {type_of(paths)}: give a dict, {{'name': 'path of the file'}}")
     found = tuple(_checked(name, path, whose) for name, path in sorted((paths or {}).items()))
@@ -135,14 +138,14 @@ def check_inputs(paths: InputPaths | None, whose: str = "") -> tuple[InputFile, 
 
 
 def check_apart(names: Iterable[str], whose: str) -> None:
-    """Raises Invalid where two names are one in a scratch directory."""
+    """Raise Invalid if two names are the same in a scratch directory."""
     spellings: dict[str, str] = {}
     for name in names:
         folded = name.casefold()
         if folded in spellings:
             other = spellings[folded]
             wrong = "is given twice" if other == name else f"differs from {other!r} only in case"
-            raise Invalid(f"{_of(whose)}input {name!r} {wrong}: give each file a name of its own")
+            raise Invalid(f"{_of(whose)}input {name!r} {wrong}: give each file another name")
         spellings[folded] = name
 
 
@@ -163,7 +166,7 @@ def _of(whose: str) -> str:
 
 
 class PublishedInputs:
-    """The files of some inputs, on the publisher's host. Those of equal size are hashed first: they may be equal."""
+    """Uploaded input files. Files of equal size are hashed before the upload, because their bytes may be equal."""
 
     def __init__(self, publisher: FilePublisher, inputs: Iterable[InputFile]) -> None:
         sizes = {each.path: each.size_bytes for each in inputs}
@@ -175,18 +178,18 @@ class PublishedInputs:
             if known is None or known.sha256 not in by_hash:
                 blob = publisher.publish_file(path)
                 if known not in (None, blob):
-                    raise FileChanged(f"{printable(path)} changed while it was sent: write it completely, then send it")
+                    raise FileChanged(f"{printable(path)} changed during the upload: write it completely, then retry")
                 by_hash[blob.sha256] = blob
             self._blobs[path] = blob if known is None else by_hash[known.sha256]
 
     def files(self, inputs: Iterable[InputFile]) -> tuple[FileRef, ...]:
-        """The refs of these of them, as they travel."""
+        """Return references to the blobs of these inputs."""
         blobs = ((each.name, self._blobs[each.path]) for each in inputs)
         return tuple(FileRef(name=name, sha256=blob.sha256, size_bytes=blob.size_bytes) for name, blob in blobs)
 
 
 class GroupInputs:
-    """The input files of a group, all found before one is sent. Raises Invalid."""
+    """The input files of a group. All are checked before the first upload. Raises Invalid."""
 
     def __init__(
         self, request: SubmitGroup, common: InputPaths | None, by_key: Mapping[str, InputPaths] | None
@@ -200,12 +203,12 @@ class GroupInputs:
         keys = {job.job_key for job in request.jobs}
         for key, paths in (by_key or {}).items():
             if key not in keys:
-                raise Invalid(f"job_inputs names a job {key!r}, and none of the {len(keys):,} jobs has that key")
+                raise Invalid(f"job_inputs names a job {key!r}, but none of the {len(keys):,} jobs has that key")
             self._by_key[key] = check_inputs(paths, f"job {key!r}")
             check_apart((each.name for each in (*self._common, *self._by_key[key])), f"job {key!r}")
 
     def put_into(self, request: SubmitGroup, publisher: FilePublisher) -> SubmitGroup:
-        """Publish the files, and return the request with references to them."""
+        """Upload the files, and return the request with references to them."""
         each = (*self._common, *(one for inputs in self._by_key.values() for one in inputs))
         published = PublishedInputs(publisher, each)
         jobs = (replace(job, inputs=published.files(self._by_key.get(job.job_key, ()))) for job in request.jobs)
@@ -213,6 +216,6 @@ class GroupInputs:
 
 
 def publish_inputs(publisher: FilePublisher, paths: InputPaths | None) -> tuple[FileRef, ...]:
-    """The files of one paglet, published. Raises Invalid before any is, FileChanged, NoRoom."""
+    """Upload the files of one paglet and return references. Raises Invalid before any upload, FileChanged, NoRoom."""
     inputs = check_inputs(paths)
     return PublishedInputs(publisher, inputs).files(inputs)

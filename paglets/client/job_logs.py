@@ -1,9 +1,7 @@
-"""What jobs printed, as clients see it: the attempts that several hosts know of, and pieces of logs as bytes."""
+"""Logs of jobs: the attempts that hosts know, and pieces of their output."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,11 +10,12 @@ from paglets.client.fan_out import with_host_name
 from paglets.client.mesh_client import MeshClient, quoted
 from paglets.core.errors import BadRequest, PagletsError
 from paglets.core.refs import HostRef
+from paglets.wire.base64_text import from_base64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobAttempts:
-    """Of one job: attempts, the newest last; its copies that are not finished; errors of hosts that did not answer."""
+    """The attempts of one job, newest last, its unfinished copies, and errors of hosts that did not answer."""
 
     attempts: tuple[AttemptView, ...]
     unfinished: tuple[UnfinishedJob, ...]
@@ -35,12 +34,12 @@ class LogBytes:
 
     @property
     def is_last(self) -> bool:
-        """The attempt has ended, and nothing follows."""
+        """Return True if the attempt has ended and no more bytes follow."""
         return self.ended and (not self.data or self.next >= self.size_bytes)
 
 
 def ask_attempts(mesh: MeshClient, host: HostRef, job: str, timeout: float) -> tuple[HostRef, Attempts | PagletsError]:
-    """What one host knows of a job, or why it does not say."""
+    """Return what one host knows about a job, or its error."""
     try:
         return host, mesh.ask("POST", "/v1/jobs/attempts", AskAttempts(job=job), Attempts, host=host, timeout=timeout)
     except PagletsError as error:
@@ -48,9 +47,9 @@ def ask_attempts(mesh: MeshClient, host: HostRef, job: str, timeout: float) -> t
 
 
 def merged_attempts(answers: Sequence[tuple[HostRef, Attempts | PagletsError]]) -> JobAttempts:
-    """What the hosts know, together. Raises the first error where none of them answered.
+    """Return what the hosts know about a job. Raises the first error if none of them answered.
 
-    Each attempt is given the address of its host by which that was asked, never one out of a message.
+    The host of each attempt gets the address by which it was asked. Addresses in replies are not used.
     """
     good = [(host, answer) for host, answer in answers if isinstance(answer, Attempts)]
     unreachable = tuple(answer for _, answer in answers if isinstance(answer, PagletsError))
@@ -65,12 +64,12 @@ def merged_attempts(answers: Sequence[tuple[HostRef, Attempts | PagletsError]]) 
 
 
 def _age(view: AttemptView) -> tuple[int, int, bool, bool]:
-    """Sort the host where the attempt was at work last: where a hook of the job ran later there is only a log."""
+    """Return the sort key of a view. The host that ran the attempt is last; others may have a log of a later hook."""
     return view.generation, view.attempt, not view.ended, bool(view.status)
 
 
 def read_log(mesh: MeshClient, attempt: AttemptView, stream: str, offset: int, limit: int, timeout: float) -> LogBytes:
-    """A piece of a log. Raises BadRequest where its host does not keep to the rules, and Unreachable."""
+    """Return a piece of a log. Raises BadRequest if the host sends a wrong piece, and Unreachable."""
     run = f"generation={attempt.generation}&attempt={attempt.attempt}"
     piece = mesh.ask(
         "GET",
@@ -80,19 +79,16 @@ def read_log(mesh: MeshClient, attempt: AttemptView, stream: str, offset: int, l
         host=attempt.host,
         timeout=timeout,
     )
-    try:
-        data = base64.b64decode(piece.data, validate=True)
-    except binascii.Error as error:
-        raise BadRequest(f"the host sent a piece of a log that is not base64: {error}") from None
-    _check_goes_on(piece, data, attempt.host, offset, limit)
+    data = from_base64(piece.data, f"the piece of a log from {attempt.host.name}")
+    _check_piece(piece, data, attempt.host, offset, limit)
     return LogBytes(offset=piece.offset, data=data, next=piece.next, size_bytes=piece.size_bytes, ended=piece.ended)
 
 
-def _check_goes_on(piece: LogPiece, data: bytes, host: HostRef, offset: int, limit: int) -> None:
-    """Else whoever follows the log would be shown the same bytes for ever. Raises BadRequest."""
+def _check_piece(piece: LogPiece, data: bytes, host: HostRef, offset: int, limit: int) -> None:
+    """Raise BadRequest if a piece does not continue the log. Following such a log would repeat bytes without end."""
     end = piece.offset + len(data)
     if data and not (len(data) <= limit and offset <= piece.offset and piece.next == end <= piece.size_bytes):
         raise BadRequest(
-            f"{host.name} was asked for {limit:,} bytes of a log from byte {offset:,}, and sent {len(data):,} from "
-            f"byte {piece.offset:,} of {piece.size_bytes:,}, to go on at byte {piece.next:,}: that host is at fault"
+            f"{host.name} sent a wrong piece of a log: {len(data):,} bytes from {piece.offset:,} of "
+            f"{piece.size_bytes:,}, next {piece.next:,}; requested were {limit:,} from {offset:,}"
         )

@@ -1,4 +1,4 @@
-"""A line to one host and through it to its mesh: one request, a request repeated, a request that follows a paglet."""
+"""A client of one host and, through it, of the other hosts of its mesh: it sends, retries and redirects requests."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from paglets.wire.request import Request, Response, dump_json
 
 T = TypeVar("T")
 Perform = Callable[[HostRef, float], T]
-"""Does a request at that host within so many seconds."""
+"""A function that sends a request to a host, with a timeout in seconds, and returns the reply."""
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 SHORTEST_TIMEOUT_SECONDS = 0.1
 RELAY_GRACE_SECONDS = 3.0
-"""For the host that relays to say that no answer came."""
+"""Added to the timeout of a relayed request, so that the relay can report that no reply came."""
 
 
 class BlockingTransport(Protocol):
-    """What a link needs of `wire.pooled_client.PooledClient`."""
+    """The methods of `wire.pooled_client.PooledClient` that a MeshClient uses."""
 
     def request(
         self, url: str, expected_store_id: str | None, request: Request, *, timeout_seconds: float
@@ -50,16 +50,16 @@ class BlockingTransport(Protocol):
 
 
 class MeshClient:
-    """Speaks to `base`, and to other hosts only at the addresses that `base` lists for its mesh.
+    """A client of the host `base`, and of other hosts at the addresses that `base` lists for its mesh.
 
-    Members to which nobody can connect are spoken to through `base`; where that is one of them itself, through the
-    host `through`, by which it was found.
+    Requests to hosts that do not accept connections are relayed by `base`. If `base` is such a host itself, the host
+    `through` relays them.
     """
 
     def __init__(
         self,
         base: HostRef,
-        exchange: BlockingTransport,
+        transport: BlockingTransport,
         *,
         clock: Clock,
         entropy: Entropy,
@@ -70,18 +70,18 @@ class MeshClient:
         self._through = through
         self._near = "" if through is None else through.store_id
         self._relayed = frozenset() if through is None else frozenset({base.store_id})
-        self._exchange = exchange
+        self._transport = transport
         self.clock = clock
         self.entropy = entropy
         self.pause = pause
-        self._members: dict[str, HostRef] = {}
+        self._listed: dict[str, HostRef] = {}
         self._answered = False
 
     def close(self) -> None:
-        self._exchange.close()
+        self._transport.close()
 
     def host(self) -> HostRef:
-        """`base` with its id, which is asked for where only its address is known."""
+        """Return `base` with its store id. Ask the host for it if only the address is known."""
         if not self.base.store_id:
             self.identity()
         return self.base
@@ -93,8 +93,8 @@ class MeshClient:
 
     def hosts(self) -> tuple[MeshHostView, ...]:
         views = self.ask("GET", "/v1/mesh/hosts", None, Hosts).hosts
-        self._members = {view.host.store_id: view.host.ref for view in views}
-        if self._through is None and views:  # the first is the host that was asked
+        self._listed = {view.host.store_id: view.host.ref for view in views}
+        if self._through is None and views:  # the first view is that of `base`
             self._near = views[0].host.store_id
         self._relayed = frozenset(
             view.host.store_id for view in views if not view.host.reachable and view.host.store_id != self._near
@@ -102,16 +102,16 @@ class MeshClient:
         return views
 
     def to(self, host: HostRef) -> MeshClient:
-        """A link to a member that this one has listed."""
+        """Return a client of another host that `hosts` has listed."""
         if host.store_id == self._near and self._through is None:
             return self
         through = (self._through or self.base) if host.store_id in self._relayed else None
         return MeshClient(
-            host, self._exchange, clock=self.clock, entropy=self.entropy, pause=self.pause, through=through
+            host, self._transport, clock=self.clock, entropy=self.entropy, pause=self.pause, through=through
         )
 
-    def member_named(self, name: str) -> HostRef:
-        """The member of that name or URL. Raises Unknown, and Invalid for what looks like a URL and is none."""
+    def host_named(self, name: str) -> HostRef:
+        """Return the host of that name or URL. Raises Unknown, and Invalid for a malformed URL."""
         wanted = normalise_url(name) if ":" in name else name
         views = sorted(self.hosts(), key=lambda view: not view.online)
         for view in views:
@@ -125,9 +125,9 @@ class MeshClient:
     def ask(
         self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None, timeout: float = 30.0
     ) -> T:
-        """A request that may be repeated without harm, until an answer comes or the time is over.
+        """Send an idempotent request, and repeat it until a reply comes or the timeout passes.
 
-        Not repeated where `base` never answered, nor where another host cannot be reached: nobody is there to wait for.
+        It is not repeated if `base` has never answered, nor if another host is unreachable.
         """
         payload = b"" if body is None else dump_json(body)
         end = self.clock.monotonic() + timeout
@@ -144,19 +144,19 @@ class MeshClient:
             pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
 
     def once(self, host: HostRef, method: str, route: str, body: bytes, kind: type[T], timeout: float) -> T:
-        """One request, sent once."""
+        """Send a request once, and return the record in its reply."""
         response = self._send(host, Request(method=method, target=route, body=body), timeout)
         try:
             return response.parse(kind)
         except (BadRequest, Invalid) as error:
             if response.status >= 400:
                 raise
-            raise BadRequest(f"what {host.name or host.url} answers is not as agreed: {error.message}") from error
+            raise BadRequest(f"{host.name or host.url} sent a malformed reply: {error.message}") from error
 
     def fetch(self, host: HostRef, route: str, timeout: float) -> bytes:
-        """A piece of a blob, asked for once. Raises the error that came in its place.
+        """Request a piece of a blob once, and return its bytes. Raises the error of the host.
 
-        Who asks must hash the whole: nothing else proves it.
+        The bytes are not signed: check the hash of the whole blob.
         """
         response = self._send(host, Request(method="GET", target=route, by_name=True), timeout)
         if response.status >= 400:
@@ -168,84 +168,91 @@ class MeshClient:
         if host.store_id in self._relayed:
             at, limit, request = near, timeout + RELAY_GRACE_SECONDS, relayed(host, request, timeout).loaded()
         elif host.store_id and host.store_id == self._near:
-            at = near  # its address for others may be none for this machine
+            at = near  # the address that it announces to others may not work from this machine
         try:
-            response = self._exchange.request(at.url, at.store_id or None, request, timeout_seconds=limit)
+            response = self._transport.request(at.url, at.store_id or None, request, timeout_seconds=limit)
         except Unreachable as error:
             if self._answered or host.url != self.base.url:
                 raise
-            who = f"start host {host.name} there" if host.name else "start a host there"
-            ways = f"{who}, or ask another one with HostClient(URL) or PAGLETS_AT"
-            raise Unreachable(f"{error.message}; {ways}") from None
+            start = f"start host {host.name} there" if host.name else "start a host there"
+            hint = f"{start}, or name another host with HostClient(URL) or PAGLETS_AT"
+            raise Unreachable(error.message, **{**error.details, "hint": [hint]}) from None
         if host.url == self.base.url:
             self._answered = True
         return response
 
     def performer(self, method: str, route: str, body: Any, kind: type[T]) -> Perform[T]:
-        """`once` with everything fixed but host and time."""
+        """Return `once` with all arguments except host and timeout."""
         payload = b"" if body is None else dump_json(body)
         return lambda host, left: self.once(host, method, route, payload, kind, left)
 
-    def pursue(
+    def follow(
         self,
         target: ProxyRef | str,
         perform: Perform[T],
         timeout: float,
         finished: Callable[[T], bool] = lambda reply: True,
     ) -> T:
-        """`perform` at the host where the paglet is, until `finished` says so of its reply."""
+        """Call `perform` with the host of the paglet until `finished(reply)` is true, and return that reply.
+
+        If the paglet moves, the request follows it. Raises the last error if the timeout passes.
+        """
         agent_id = target if isinstance(target, str) else target.agent_id
         end = self.clock.monotonic() + timeout
-        chase = Redirects(agent_id, deadline=end, jitter=self.entropy.uniform)
-        host = self.base if isinstance(target, str) else self.member(target.host) or self.base
+        redirects = Redirects(agent_id, deadline=end, jitter=self.entropy.uniform)
+        host = self.base if isinstance(target, str) else self.listed(target.host) or self.base
         while True:
-            left = chase.left(self.clock.monotonic())
+            left = redirects.left(self.clock.monotonic())
             try:
                 if finished(reply := perform(host, left)):
                     return reply
-                chase.answered()
+                redirects.answered()
             except PagletsError as error:
                 if isinstance(error, Unreachable) and host.url == self.base.url and not self._answered:
                     raise
                 failed = error
             else:
                 continue
-            host = self._next_host(host, agent_id, chase, failed)  # what it raises is told without what led there
+            # Outside the `except` block, so that its errors are shown without `failed` as their context.
+            host = self._next_host(host, agent_id, redirects, failed)
 
-    def _next_host(self, host: HostRef, agent_id: str, chase: Redirects, error: PagletsError) -> HostRef:
+    def _next_host(self, host: HostRef, agent_id: str, redirects: Redirects, error: PagletsError) -> HostRef:
         if isinstance(error, PeerReplaced):
-            self._members = {}  # it may have another address by now
-        step = chase.after(error, self.clock.monotonic())
-        self.pause(step.pause_seconds)
-        wanted = step.host or host
+            self._listed = {}  # the host may have another address now
+        retry = redirects.after(error, self.clock.monotonic())
+        self.pause(retry.pause_seconds)
+        wanted = retry.host or host
         try:
-            if step.locate or self.member(wanted) is None:
-                # What a host says of it may be older than its last move, and the host that is named forgotten.
+            if retry.locate or self.listed(wanted) is None:
+                # A redirect may be older than the last move, and may name a removed host.
                 wanted = self._locate(agent_id, host)
         except Moving as moving:
-            # No host has it just now: ask where it was, until it is somewhere.
-            self.pause(chase.after(moving, self.clock.monotonic()).pause_seconds)
+            # The paglet is between two hosts: ask its last host again until it arrives.
+            self.pause(redirects.after(moving, self.clock.monotonic()).pause_seconds)
             wanted = host
         except Unknown:
             if isinstance(error, Unreachable):
-                raise error from None  # that no other host knows it says less than why its own does not answer
+                raise error from None  # it explains more than "no other host knows this paglet"
             if not isinstance(error, Moved):
                 raise
-        found = self.member(wanted)
+        found = self.listed(wanted)
         if found is None:
-            raise Unreachable(f"{agent_id} is on {wanted.name}, which is not in the mesh as {self.base.name} knows it")
+            raise Unreachable(f"{agent_id} is on {wanted.name}, which {self.base.name} does not list")
         return found
 
-    def member(self, wanted: HostRef) -> HostRef | None:
-        """`wanted` at the address that the mesh knows: an address in a message is never contacted."""
+    def listed(self, wanted: HostRef) -> HostRef | None:
+        """Return `wanted` at the address that `base` lists; None if it is not listed.
+
+        Addresses in messages are never contacted.
+        """
         if wanted.store_id == self.host().store_id:
             return self.base
-        if wanted.store_id not in self._members:
+        if wanted.store_id not in self._listed:
             self.hosts()
-        return self._members.get(wanted.store_id)
+        return self._listed.get(wanted.store_id)
 
     def _locate(self, agent_id: str, last: HostRef) -> HostRef:
-        """The host where `base` says the paglet is; `last` where it cannot say for the moment."""
+        """Return the host of the paglet, as `base` knows it; `last` if `base` cannot answer now."""
         try:
             return self.ask("GET", paglet_route(agent_id), None, PagletView).host
         except Moved as moved:
@@ -255,7 +262,7 @@ class MeshClient:
 
 
 def quoted(part: str) -> str:
-    """`part` as one step of a route."""
+    """Return `part`, quoted as one segment of a path."""
     return quote(part, safe="")
 
 

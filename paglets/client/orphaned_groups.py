@@ -1,4 +1,4 @@
-"""What hosts still have of a group whose collector cannot be asked: finished reports that wait, and copies of jobs."""
+"""Orphaned groups: what hosts still have of a group whose collector cannot be asked."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from paglets.core.refs import HostRef
 
 PAGE_REPORTS = 500
 MOST_PAGES = 100_000
-"""A host that goes on is at fault, and shall not keep us for ever."""
+"""Bound for a faulty host whose list never ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanedGroup:
-    """`hosts`: those that have something of the group. `submissions`: how many groups had its id, as all hosts say.
+    """The reports and copies that hosts have of a group.
 
-    `unreachable`: hosts that are offline or gave no answer, by name, and why: they may have more.
+    `hosts`: the hosts that have something of the group. `submissions`: how many groups had this id, as the hosts know
+    it. `unreachable`: by name of host, the reason why it was not asked; it may have more.
     """
 
     group_id: str
@@ -30,7 +31,7 @@ class OrphanedGroup:
 
     @property
     def counts(self) -> ReportCounts:
-        """The reports on all hosts together."""
+        """Return the counts of the reports on all hosts."""
         total = ReportCounts()
         for each in self.hosts:
             total = total.plus(each.counts)
@@ -38,17 +39,17 @@ class OrphanedGroup:
 
     @property
     def unfinished(self) -> int:
-        """Copies that wait or run."""
+        """Return the number of copies that wait or run."""
         return sum(each.running + each.queued for each in self.hosts)
 
     @property
     def collectors(self) -> tuple[HostRef, ...]:
-        """The hosts where the collector was last known to live, as the hosts that have copies say."""
+        """Return the last known hosts of the collector, as the hosts that have copies know them."""
         return tuple({host.store_id: host for each in self.hosts for host in each.collectors}.values())
 
 
 def orphaned_group(mesh: MeshClient, group_id: str, timeout: float) -> OrphanedGroup:
-    """Ask all online hosts at once; `timeout` bounds each answer."""
+    """Return what all online hosts have of a group. `timeout` bounds each answer."""
     views = mesh.hosts()
     hosts = online_refs(views)
     answers = ask_all(returning_errors(lambda host: _page(mesh, host, group_id, "limit=0", timeout)), hosts)
@@ -70,7 +71,7 @@ def orphaned_group(mesh: MeshClient, group_id: str, timeout: float) -> OrphanedG
 def waiting_reports(
     mesh: MeshClient, group_id: str, hosts: tuple[HostRef, ...], timeout: float, job_key: str | None = None
 ) -> Iterator[tuple[HostRef, WaitingReport]]:
-    """Yield the reports that wait on these hosts, page by page; those of one job where its key is given."""
+    """Yield the reports that wait on these hosts, optionally of one job only."""
     only = "" if job_key is None else f"&job_key={quoted(job_key)}"
     for host in hosts:
         after = 0
@@ -83,7 +84,7 @@ def waiting_reports(
 
 
 def newest_reports(found: Iterator[tuple[HostRef, WaitingReport]]) -> dict[str, tuple[HostRef, WaitingReport]]:
-    """Return one report of each job, by key: a result before a failure, then the newest generation."""
+    """Return one report of each job, by key. A result goes before a failure, then the newest generation wins."""
     newest: dict[str, tuple[HostRef, WaitingReport]] = {}
     for host, report in found:
         known = newest.get(report.job_key)

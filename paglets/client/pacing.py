@@ -1,4 +1,4 @@
-"""How long and in what steps bytes are sent and fetched: decided here, done by `publish` and `fetch`."""
+"""Sizes of pieces and retries of uploads and downloads. This module only decides; `upload` and `download` act."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from paglets.core.clock import Clock
 from paglets.core.errors import PagletsError
 
 Progress = Callable[[str, int, int], None]
-"""Is told what is done, one of the steps below, and how many bytes of how many."""
+"""A callback with the current step (one of those below), the bytes done and the total bytes."""
 
 READING = "reading"
 SENDING = "sending"
 RECEIVING = "receiving"
 
 FIRST_PIECE_BYTES = 256 << 10
-"""A line of 10 KB/s gets through that within a time-out of 30 s; a fast one is at whole pieces after five."""
+"""At 10 KB/s this takes less than a timeout of 30 s. A fast connection reaches the largest size after five pieces."""
 
 SHORTEST_PIECE_BYTES = 32 << 10
 QUICK_SECONDS = 0.5
 SLOW_SECONDS = 3.0
-"""Pieces grow while one takes less than the first, and shrink where it takes more than the second: progress is seen
-every few seconds on any line, and little is sent anew after a cut."""
+"""The next piece is larger after a piece that took less than QUICK_SECONDS, and smaller after more than SLOW_SECONDS.
+So progress is shown every few seconds on any connection, and little is sent again after an interruption."""
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
@@ -30,11 +30,11 @@ SHORTEST_TIMEOUT_SECONDS = 0.1
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """The `Progress` of who does not look."""
+    """Ignore the progress."""
 
 
 class ChunkSizer:
-    """The size of the next piece, by how long the last ones took."""
+    """The size of the next piece, which depends on the times of earlier pieces."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -42,11 +42,11 @@ class ChunkSizer:
         self.piece_bytes = FIRST_PIECE_BYTES
 
     def begin(self) -> None:
-        """A piece is asked for now."""
+        """Start the clock of a piece."""
         self._began = self._clock.monotonic()
 
     def done(self) -> None:
-        """It is there."""
+        """Adjust the size after a piece that was transferred."""
         took = self._clock.monotonic() - self._began
         if took < QUICK_SECONDS:
             self.piece_bytes = min(MAX_PIECE_BYTES, self.piece_bytes * 2)
@@ -54,11 +54,12 @@ class ChunkSizer:
             self.failed()
 
     def failed(self) -> None:
+        """Halve the size."""
         self.piece_bytes = max(SHORTEST_PIECE_BYTES, self.piece_bytes // 2)
 
 
 class RetryBudget:
-    """Another try after what passes, until `timeout` seconds went by without progress."""
+    """Retries after transient errors, until `timeout` seconds have passed without progress."""
 
     def __init__(self, clock: Clock, pause: Callable[[float], None], timeout: float) -> None:
         self._clock = clock
@@ -67,16 +68,16 @@ class RetryBudget:
         self.progressed()
 
     def progressed(self) -> None:
-        """The time begins anew."""
+        """Restart the timeout."""
         self._end = self._clock.monotonic() + self._timeout
         self._pause = FIRST_PAUSE_SECONDS
 
     def left(self) -> float:
-        """Seconds for the next try; never none, so that there is an error to tell."""
+        """Return the seconds for the next attempt. They are never 0, so that the attempt ends with a real error."""
         return max(SHORTEST_TIMEOUT_SECONDS, self._end - self._clock.monotonic())
 
     def wait(self, error: PagletsError) -> None:
-        """Pause before another try. Raises `error` where the time is over."""
+        """Pause before the next attempt. Raises `error` if the timeout has passed."""
         if self._clock.monotonic() + self._pause >= self._end:
             raise error
         self._sleep(self._pause)

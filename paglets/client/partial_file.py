@@ -1,4 +1,4 @@
-"""A file that arrives: beside its target under another name until it is whole, so that nobody sees half of it."""
+"""Partial files of downloads: a file has another name beside its target until it is complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ READ_BYTES = 1 << 20
 
 
 class PartialFile:
-    """The first `offset` bytes of `blob`, on their way to `target`. One thread at a time."""
+    """The first `offset` bytes of `blob`, which becomes the file `target`. Use it from one thread at a time."""
 
     def __init__(self, target: Path, blob: BlobRef, path: Path, descriptor: int) -> None:
         self._target = target
@@ -32,8 +32,8 @@ class PartialFile:
         self.offset = 0
 
     def resume(self, progress: Callable[[int], None]) -> None:
-        """Take over what an earlier try left; `progress` hears how many bytes were read."""
-        with _telling(self._target):
+        """Read the bytes of an earlier attempt. `progress` is called with the number of bytes read."""
+        with _as_paglets_error(self._target):
             size = os.fstat(self._descriptor).st_size
             if size > self._blob.size_bytes:
                 size = 0
@@ -45,30 +45,31 @@ class PartialFile:
         self._check_room()
 
     def append(self, piece: bytes) -> None:
-        """Raises NoRoom where the disk is full; nothing of the file is then left."""
-        with self._telling():
+        """Write the next piece. If the disk is full, remove the partial file and raise NoRoom."""
+        with self._removing_if_full():
             os.lseek(self._descriptor, self.offset, os.SEEK_SET)
             write_all(self._descriptor, piece)
         self._take(piece)
 
     def sync(self) -> None:
-        """Let the disk take what is there so far, so that little is left at the end; what fails, fails there too."""
-        with suppress(OSError):
+        """Sync the bytes so far to the disk, so that little is left for the end."""
+        with suppress(OSError):  # `finish` reports it
             os.fsync(self._descriptor)
 
     def restart(self) -> None:
-        with self._telling():
+        """Discard all bytes."""
+        with self._removing_if_full():
             os.ftruncate(self._descriptor, 0)
         self._hash = hashlib.sha256()
         self.offset = 0
 
     def is_right(self) -> bool:
-        """Whether the bytes that are there are those of the blob."""
+        """Return True if all bytes are there and match the hash of the blob."""
         return (self._hash.hexdigest(), self.offset) == (self._blob.sha256, self._blob.size_bytes)
 
     def finish(self, *, replace: bool) -> None:
-        """Put the whole file in its place, in one step. Raises Conflict where something stands there by now."""
-        with self._telling():
+        """Give the complete file its name, in one step. Raises Conflict if the name exists by now."""
+        with self._removing_if_full():
             os.fsync(self._descriptor)
             try:
                 put_in_place(self._path, self._target, replace=replace)
@@ -78,7 +79,7 @@ class PartialFile:
             sync_folder(self._target.parent)
 
     def remove(self) -> None:
-        with suppress(OSError):  # it is gone already, or its folder cannot be written any more: then it stays
+        with suppress(OSError):  # already removed, or the folder is now read-only
             self._path.unlink()
 
     def _take(self, piece: bytes) -> None:
@@ -86,21 +87,22 @@ class PartialFile:
         self.offset += len(piece)
 
     def _check_room(self) -> None:
-        """Tell at once, not after hours, that it cannot fit."""
+        """Raise NoRoom before the download starts, if the file does not fit on the disk."""
         needed = self._blob.size_bytes - self.offset
-        with _telling(self._target):
+        with _as_paglets_error(self._target):
             usage = shutil.disk_usage(self._target.parent)
         if usage.total and needed > usage.free:
             self.remove()
             raise NoRoom(
-                f"{_place(self._target)} has {usage.free:,} bytes free; {needed:,} are needed: "
-                "free some, or choose another place"
+                f"{_folder(self._target)} has {usage.free:,} bytes free; {needed:,} are needed",
+                hint=["free disk space, or choose another target"],
             )
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _removing_if_full(self) -> Iterator[None]:
+        """Map system errors like `_as_paglets_error`, and remove the partial file if the disk is full."""
         try:
-            with _telling(self._target):
+            with _as_paglets_error(self._target):
                 yield
         except NoRoom:
             self.remove()
@@ -109,17 +111,17 @@ class PartialFile:
 
 @contextmanager
 def partial_file(target: Path, blob: BlobRef) -> Iterator[PartialFile]:
-    """The partial file of `blob` for `target`, which nobody else writes meanwhile.
+    """Open and lock the partial file of `blob` for `target`.
 
-    Raises Invalid where `target` cannot be written; Conflict where it is a folder, or another download to it is under
-    way.
+    Raises Invalid if `target` cannot be written. Raises Conflict if it is a folder, or if another download to it is in
+    progress.
     """
     path = target.with_name(partial_name(target.name, blob.sha256))
-    with _telling(target):
+    with _as_paglets_error(target):
         check_replaceable(target)
         descriptor = _open(path)
     try:
-        with _telling(target):
+        with _as_paglets_error(target):
             _lock(descriptor, path, target)
         yield PartialFile(target, blob, path, descriptor)
     finally:
@@ -127,58 +129,58 @@ def partial_file(target: Path, blob: BlobRef) -> Iterator[PartialFile]:
 
 
 def partial_name(name: str, sha256: str) -> str:
-    """`.NAME.<8 digits>.part`; a name that is too long for that is cut."""
+    """Return `.NAME.<8 digits>.part`, with a long name cut short."""
     short = name.encode("utf-8", "surrogateescape")[:MAX_FILE_NAME_BYTES].decode("utf-8", "ignore")
     return f".{short}.{sha256[:8]}.part"
 
 
 def _open(path: Path) -> int:
-    # Not blocking: whatever stands there, a pipe too, must not hold us up.
+    # O_NONBLOCK, because opening a named pipe would block.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Invalid(f"{printable(path)} is in the way: it is not a file")
+        raise Invalid(f"{printable(path)} is not a regular file and blocks the download")
     return descriptor
 
 
 def _lock(descriptor: int, path: Path, target: Path) -> None:
-    # Not everywhere: where it is missing two downloads to one place may disturb each other, which their hash tells.
+    # Windows has no fcntl. Two downloads to one target may then disturb each other, and the hash shows it.
     with suppress(ImportError):
         import fcntl
 
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Conflict(f"another download to {printable(target)} is under way") from error
+            raise Conflict(f"another download to {printable(target)} is in progress") from error
         there = os.stat(path, follow_symlinks=False)
         if not os.path.samestat(there, os.fstat(descriptor)):
-            raise Conflict(f"another download to {printable(target)} has just ended; look at it, or begin again")
+            raise Conflict(f"another download to {printable(target)} has just ended; check it, or try again")
 
 
 @contextmanager
-def _telling(target: Path) -> Iterator[None]:
-    """The system's errors as ours, in one line that names the place. ValueError: a name that no file can have."""
+def _as_paglets_error(target: Path) -> Iterator[None]:
+    """Map OSError, and ValueError for an invalid file name, to a PagletsError that names the target."""
     try:
         yield
-    except PagletsError:  # ours already, though Invalid is a ValueError too
+    except PagletsError:  # Invalid is a ValueError, too
         raise
     except (OSError, ValueError) as error:
-        raise _told(error, target) from error
+        raise _paglets_error(error, target) from error
 
 
-def _told(error: OSError | ValueError, target: Path) -> PagletsError:
+def _paglets_error(error: OSError | ValueError, target: Path) -> PagletsError:
     if not isinstance(error, OSError):
         return Invalid(f"{printable(target)} cannot be written: {error}")
     full = no_room(error, target.parent)
     if full is not None:
         return NoRoom(f"{printable(target)} cannot be written: {full.message}; nothing of it was kept")
     if error.errno == errno.ENOTDIR:
-        return Invalid(f"{_place(target)} is not a folder")
+        return Invalid(f"{_folder(target)} is not a folder")
     if error.errno == errno.ENOENT and not os.path.isdir(target.parent):
-        return Invalid(f"there is no folder {_place(target)}")
+        return Invalid(f"there is no folder {_folder(target)}")
     return Invalid(f"{printable(target)} cannot be written: {error.strerror}")
 
 
-def _place(target: Path) -> str:
+def _folder(target: Path) -> str:
     return printable(target.parent.absolute())

@@ -1,4 +1,4 @@
-"""Where to ask next when a paglet is not where it was thought to be: decided here, done by the client."""
+"""Decisions about redirects: which host to ask next if a paglet is not where it was expected. No I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from paglets.core.refs import HostRef
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 2.0
 MOVES_WITHOUT_PAUSE = 5
-"""A paglet that really moves is caught in a step or two; more means rows that point in a circle for a moment."""
+"""One or two redirects find a paglet that moves. More of them mean that hosts point to each other for a moment."""
 
 REPLACED_SECONDS = 5.0
 """Where another store answers at an address, the one that was meant is heard of at another within a few heartbeats, or
@@ -27,7 +27,7 @@ not at all."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """What to do before asking again: pause, then look the paglet up (`locate`), or go to `host`."""
+    """A retry: pause, then look the paglet up (`locate`), or ask `host`, or the same host again."""
 
     pause_seconds: float = 0.0
     locate: bool = False
@@ -35,9 +35,9 @@ class Retry:
 
 
 class Redirects:
-    """One request on its way to a paglet that may move, until `deadline` (monotonic seconds).
+    """The redirects and retries of one request to a paglet, until `deadline` (monotonic seconds).
 
-    Only errors after which the request was certainly not done lead to another try.
+    A request is retried only if it was certainly not processed.
     """
 
     def __init__(self, agent_id: str, *, deadline: float, jitter: Callable[[float, float], float]) -> None:
@@ -51,7 +51,7 @@ class Redirects:
         self._replaced_at: float | None = None
 
     def left(self, now: float) -> float:
-        """Seconds left. Raises when none are: the last error where it says more than that time ran out."""
+        """Return the seconds left. If none are left, raise the last error if it explains why, else TimedOut."""
         left = self._deadline - now
         if left > 0:
             return left
@@ -60,17 +60,17 @@ class Redirects:
             raise last
         detail = f" ({last.message})" if last else ""
         raise TimedOut(
-            f"no reply from {self._agent_id} in the time given{detail}; what was asked for may go on"
+            f"no reply from {self._agent_id} within the timeout{detail}; its handler may still be running"
         ) from last
 
     def answered(self) -> None:
-        """The paglet's host answered, if not yet with the reply: earlier errors say nothing any more."""
+        """Forget earlier errors, because the host of the paglet has answered, even if not yet with the reply."""
         self._last = None
         self._replaced_at = None
         self._tries = 0
 
     def after(self, error: PagletsError, now: float) -> Retry:
-        """The next step after `error`. Raises `error` where trying again cannot or must not help."""
+        """Return the retry after `error`. Raises `error` if a retry cannot help or is not allowed."""
         self._last = error
         if isinstance(error, PeerReplaced) and self._is_replaced_for_good(now):
             raise error

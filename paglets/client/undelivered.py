@@ -1,4 +1,4 @@
-"""What finished jobs left on the hosts of the mesh: hooks that failed, which can be run again, and files."""
+"""Undelivered outputs of finished jobs: failed hooks, which can be run again, and files that no hook took."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeshUndelivered:
-    """What the hosts that answered have of a group's finished jobs; `unreachable`: errors of those that did not."""
+    """The undelivered outputs of a group on all hosts. `unreachable`: errors of hosts that did not answer."""
 
     hooks: tuple[FailedHook, ...] = ()
     files: tuple[ArtifactRef, ...] = ()
@@ -25,7 +25,7 @@ class MeshUndelivered:
 
 
 class UndeliveredClient:
-    """The part of a `HostClient` for what finished jobs left."""
+    """The methods of `HostClient` for undelivered outputs."""
 
     _mesh: MeshClient
     timeout: float
@@ -33,7 +33,7 @@ class UndeliveredClient:
     def undelivered(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshUndelivered:
         """Return the failed hooks and files that online hosts have of a group's jobs, or of one job.
 
-        All hosts are asked at once; `timeout` bounds each answer, of 1,000 hooks and files at most.
+        All hosts are asked at once. `timeout` bounds each answer, which has at most 1,000 hooks and 1,000 files.
         """
         hosts = online_hosts(self._mesh)
         body, seconds = AskUndelivered(group_id=group_id, job_key=job_key), timeout or self.timeout
@@ -44,7 +44,7 @@ class UndeliveredClient:
         answers = list(zip(hosts, ask_all(returning_errors(ask), hosts), strict=True))
         good = [answer for _, answer in answers if isinstance(answer, UndeliveredOutputs)]
         files = {file.artifact_id: file for answer in good for file in answer.files}
-        # One that moves may be told of by both hosts.
+        # Two hosts may report a job that moves between them.
         undelivered = {job.agent_id: job for answer in good for job in answer.undelivered}
         return MeshUndelivered(
             hooks=tuple(hook for answer in good for hook in answer.hooks),
@@ -56,9 +56,9 @@ class UndeliveredClient:
         )
 
     def rerun_hook(self, failed: FailedHook, *, timeout: float | None = None) -> FailedHook | None:
-        """Run a hook again that failed, and wait for its end: None where it returned, else the new failure.
+        """Run a failed hook again and wait for its end. Return None if it succeeded, else the new failure.
 
-        Raises TimedOut while it still runs (no `timeout`: waits as long as it runs), Unknown, Conflict, Unreachable.
+        Without `timeout`, wait as long as it runs. Raises TimedOut if it still runs, Unknown, Conflict, Unreachable.
         """
         route = f"/v1/paglets/{quoted(failed.agent_id)}/rerun"
         self._mesh.ask("POST", route, None, Done, host=failed.host, timeout=self.timeout)
@@ -67,7 +67,7 @@ class UndeliveredClient:
         while True:
             again = self._failed_again(failed)
             if again is not None or not self._runs(failed):
-                # Between the two questions it may have ended.
+                # The hook may have failed between the two requests.
                 return again or self._failed_again(failed)
             if end is not None and self._mesh.clock.monotonic() >= end:
                 raise TimedOut(f"{failed.hook} of {failed.group_id}/{failed.job_key} still runs on {failed.host.name}")

@@ -1,4 +1,4 @@
-"""Bytes to a host: hashed first, then only what the host does not have yet, piece by piece."""
+"""Uploads of bytes to a host: hash them, then send what the host lacks, piece by piece."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from paglets.core.text import printable
 
 
 class UploadSource(Protocol):
-    """Bytes whose hash is known."""
+    """A source of bytes whose hash is known."""
 
     blob: BlobRef
 
     def read(self, offset: int, length: int) -> bytes:
-        """As many bytes as there are, up to `length`."""
+        """Return at most `length` bytes."""
         ...
 
     def changed(self) -> str:
-        """In words, where these are no longer the bytes that were hashed; "" where nothing says so."""
+        """Return words if the bytes have changed since they were hashed, else ""."""
         ...
 
 
 class BytesSource:
-    """Bytes at hand."""
+    """A source of bytes in memory."""
 
     def __init__(self, data: bytes) -> None:
         self.blob = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
@@ -49,9 +49,9 @@ class BytesSource:
 
 
 class FileSource:
-    """A file, hashed when this is made and open until it is left. Raises Invalid, FileChanged.
+    """A file as source, hashed when it is opened. Use it in a `with` block. Raises Invalid, FileChanged.
 
-    Of a database with files beside it a copy that has all of its rows is read instead.
+    If the file is a database with files beside it, a copy with all its rows is read instead.
     """
 
     def __init__(self, path: Path, progress: Progress = no_progress) -> None:
@@ -83,18 +83,18 @@ class FileSource:
         except PagletsError as error:
             return error.message
         return (
-            "" if same else f"{printable(self.path)} changed while it was sent: write it completely, then send it again"
+            "" if same else f"{printable(self.path)} changed during the upload: write it completely, then send it again"
         )
 
     def remove(self, instead: str) -> None:
-        """Remove the file, which `instead` now stands for. Raises FileChanged, Invalid: it is still there."""
+        """Remove the file, which was stored as `instead`. Raises FileChanged or Invalid if the file stays."""
         if self.changed():
-            raise FileChanged(f"{printable(self.path)} is kept: it changed after it became {instead}")
+            raise FileChanged(f"{printable(self.path)} was not removed: it changed after it was stored as {instead}")
         try:
             remove_file(self.path, self._database)
         except OSError as error:
             raise Invalid(
-                f"{printable(self.path)} is now {instead}, but it cannot be removed: {error.strerror}"
+                f"{printable(self.path)} was stored as {instead}, but it cannot be removed: {error.strerror}"
             ) from error
 
 
@@ -103,30 +103,30 @@ def _unreadable(path: Path, error: OSError) -> Invalid:
 
 
 class BlobUploader:
-    """Gives bytes to hosts of the mesh, until `timeout` seconds went by without progress."""
+    """Uploads to hosts of the mesh. An upload fails after `timeout` seconds without progress."""
 
     def __init__(self, mesh: MeshClient, timeout: float) -> None:
         self._mesh = mesh
         self._timeout = timeout
 
     def publish(self, source: UploadSource, host: HostRef | None = None, progress: Progress = no_progress) -> BlobRef:
-        """The bytes are whole on `host` (by default the link's own) when this returns.
+        """Upload all bytes to `host` (default: the client's host).
 
-        The host then keeps them for an hour, and for as long as something refers to them. Raises FileChanged, NoRoom.
+        The host keeps them for an hour, and as long as something refers to them. Raises FileChanged, NoRoom.
         """
         host = host or self._mesh.base
-        began = self._confirmed(source.blob, host)
+        state = self._state(source.blob, host)
         try:
-            self._send_rest(source, host, began, progress)
+            self._send_rest(source, host, state, progress)
         except FileChanged as error:
-            self._check(source, began, error)
-            # What the host kept of an earlier try was another file's: it has thrown that away.
-            began = self._confirmed(source.blob, host)
-            self._send_rest(source, host, began, progress)
+            self._check_unchanged(source, state, error)
+            # The partial bytes of an earlier upload were wrong, and the host has deleted them. Start again.
+            state = self._state(source.blob, host)
+            self._send_rest(source, host, state, progress)
         return source.blob
 
     def missing(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
-        """Those that are not whole on the link's own host; the others it keeps for an hour from now on."""
+        """Return the blobs that the client's host lacks. The host keeps the others for an hour from now on."""
         wanted = tuple(dict.fromkeys(blobs))
         there: set[str] = set()
         for begin in range(0, len(wanted), MAX_ASKED_BLOBS):
@@ -135,16 +135,16 @@ class BlobUploader:
             there.update(state.sha256 for state in states.blobs if state.complete)
         return tuple(blob for blob in wanted if blob.sha256 not in there)
 
-    def _check(self, source: UploadSource, began: BlobState, error: FileChanged) -> None:
+    def _check_unchanged(self, source: UploadSource, first: BlobState, error: FileChanged) -> None:
         problem = source.changed()
-        if problem or began.offset == 0:
+        if problem or first.offset == 0:
             raise FileChanged(problem or error.message) from error
 
-    def _confirmed(self, blob: BlobRef, host: HostRef) -> BlobState:
+    def _state(self, blob: BlobRef, host: HostRef) -> BlobState:
         asked = AskBlobs(sha256s=(blob.sha256,))
         states = self._mesh.ask("POST", "/v1/blobs/state", asked, BlobStates, host=host, timeout=self._timeout)
         if len(states.blobs) != 1 or states.blobs[0].sha256 != blob.sha256:
-            raise Conflict(f"{host.name or host.url} was asked for one blob and answered of others")
+            raise Conflict(f"{host.name or host.url} sent the states of other blobs than requested")
         return states.blobs[0]
 
     def _send_rest(self, source: UploadSource, host: HostRef, state: BlobState, progress: Progress) -> None:
@@ -162,7 +162,7 @@ class BlobUploader:
                 pace.done()
             except FileChanged:
                 raise
-            except Conflict as error:  # the host has more than was heard of, or less after a restart
+            except Conflict as error:  # the host has more bytes than expected, or fewer after a restart
                 offset = _other_offset(error, offset, size)
                 if offset <= furthest:
                     patience.wait(error)
@@ -185,12 +185,12 @@ def _piece(source: UploadSource, offset: int, most: int) -> bytes:
     wanted = min(most, source.blob.size_bytes - offset)
     piece = source.read(offset, wanted)
     if len(piece) < wanted:
-        raise FileChanged(source.changed() or "the file became shorter while it was sent")
+        raise FileChanged(source.changed() or "the file became shorter during the upload")
     return piece
 
 
 def _other_offset(error: Conflict, offset: int, size: int) -> int:
-    """Where the host goes on; raises `error` where that is no news."""
+    """Return the offset that the host expects. Raises `error` if it names none, or the same one."""
     other = error.details.get("offset")
     if type(other) is not int or other == offset or not 0 <= other <= size:
         raise error
@@ -199,5 +199,5 @@ def _other_offset(error: Conflict, offset: int, size: int) -> int:
 
 def _within(offset: int, size: int) -> int:
     if not 0 <= offset <= size:
-        raise Conflict(f"the host has {offset:,} of {size:,} bytes, as it says")
+        raise Conflict(f"the host reports an offset of {offset:,} in a blob of {size:,} bytes")
     return offset

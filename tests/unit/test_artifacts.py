@@ -58,7 +58,7 @@ def test_a_file_that_is_moved_goes_only_after_the_reply(given: Given) -> None:
 
 def test_a_file_that_changed_since_is_not_removed(given: Given) -> None:
     given.exchange.hosts[given.a.ref.url] = Rewriting(given)
-    with pytest.raises(FileChanged, match="is kept"):
+    with pytest.raises(FileChanged, match="was not removed"):
         given.client.upload_artifact(given.path, move=True)
     assert given.path.read_bytes() == b"newer and longer"
 
@@ -182,7 +182,7 @@ def test_a_list_without_an_end_is_given_up_and_the_host_named(given: Given) -> N
     given.exchange.hosts[given.b.ref.url] = Endless(name="b")
     _, errors = given.client.mesh_artifacts()
     assert [error.message for error in errors] == [
-        "b: it lists artifacts without an end, 1,000 so far: that host is at fault"
+        "b: its list of artifacts has no end (1,000 so far); that host is faulty"
     ]
 
 

@@ -302,7 +302,7 @@ AWAY = MeshHostView(host=member("gpu"), online=False, seconds_since_seen=24.0)
 def test_where_the_collectors_host_is_away_nothing_is_cancelled_unless_that_is_forced() -> None:
     client: Any = Ends(AWAY)
     (told,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0)
-    assert str(told).startswith("nothing was cancelled: the collector of words is on gpu, last heard of 24 s ago")
+    assert str(told).startswith("nothing was cancelled: the collector of words is on gpu, last seen 24 s ago")
     assert isinstance(told, Unreachable)
     assert told.next_steps[0] == "run the same command when that host is back"
     assert told.next_steps[1].startswith("`paglets jobs cancel --force words` ends the jobs")
@@ -406,7 +406,8 @@ def test_a_summary_of_a_collector_whose_host_began_anew_says_so(tmp_path: Path) 
             raise PeerReplaced("at http://gpu:1 another host answers than the one meant")
 
     exchange = TableExchange(TableHost(name="home"), TableHost(name="gpu"))
-    with pytest.raises(PeerReplaced, match=r"of words was on gpu, and at http://gpu:1 another host .*anew"):
+    told = r"of words was on gpu, and at http://gpu:1 another host .*\nhint: that host restarted"
+    with pytest.raises(PeerReplaced, match=told):
         Client(exchange=exchange, environ=running(tmp_path, "home")).summary("words")
 
 

@@ -128,7 +128,7 @@ def test_no_host_means_exit_code_4_and_the_next_step(
     ]
     assert main(["mesh", "hosts", "--at", "http://127.0.0.1:1"]) == 4
     told = capsys.readouterr()
-    assert (told.out, len(told.err.splitlines())) == ("", 1)
+    assert (told.out, len(told.err.splitlines())) == ("", 2)
 
 
 def test_without_a_key_nothing_is_asked(

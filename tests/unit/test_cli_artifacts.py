@@ -288,7 +288,7 @@ def test_a_collector_that_does_not_answer_takes_no_longer_than_the_list_may() ->
             return super().request(url, store_id, request, timeout_seconds=timeout_seconds)
 
     given = Given()
-    given.client._mesh._exchange = Hangs(given.a, given.b)
+    given.client._mesh._transport = Hangs(given.a, given.b)
     found = given.b.keep(DATA, "f.db", "art-00000000", owner="c1")
     assert owner_texts(given.client, [found], [given.line()], 2.0) == {found.artifact_id: "group g1"}
     assert {target for target, _ in waited} == {"/v1/paglets/c1"}
@@ -324,7 +324,7 @@ def test_whose_an_artifact_is_is_told_without_a_host_that_hangs_which_is_named(
 
     given.result("a", 0)
     given.b.routes["GET /v1/groups"] = lambda body: Groups(groups=(given.line(),))
-    given.client._mesh._exchange = Hangs(given.a, given.b)
+    given.client._mesh._transport = Hangs(given.a, given.b)
     (artifact,) = given.client.list_artifacts()
     assert owner_text(given.client, artifact, 2.0) == {artifact.artifact_id: "g1/a"}
     assert waited

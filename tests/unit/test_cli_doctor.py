@@ -44,7 +44,7 @@ VIEW = MeshHostView(host=MEMBER, online=True, seconds_since_seen=0.0)
             None,
             0.0,
             WARNING,
-            "offline, last heard of 1 min 30 s ago",
+            "offline, last seen 1 min 30 s ago",
         ),
         (replace(VIEW, online=False, problem="http://w1:1 cannot be reached"), None, 0.0, WARNING, "cannot be reached"),
         (
@@ -52,7 +52,7 @@ VIEW = MeshHostView(host=MEMBER, online=True, seconds_since_seen=0.0)
             None,
             0.0,
             WARNING,
-            "not heard of since the host that was asked began to listen, 2.3 s ago",
+            "not seen by the answering host, which has listened for 2.3 s",
         ),
         (
             replace(VIEW, online=False, problem=no_route_text("w1", "w2")),

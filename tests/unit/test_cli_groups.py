@@ -37,7 +37,7 @@ AWAY = MeshHostView(host=member("w1"), online=False, seconds_since_seen=180.0)
 HEIR = MeshHostView(host=member("w1", store_id="new", url="http://new:1"), online=True, seconds_since_seen=0.0)
 INTRUDER = replace(HEIR, online=False, seconds_since_seen=38.0, problem="not joined: the name w1 belongs to another")
 
-LOST = "the results that lay there are lost unless its old folder comes back"
+LOST = "its results are lost unless its old data directory is restored"
 
 
 class Mesh(FakeHost):
@@ -62,9 +62,9 @@ class Mesh(FakeHost):
 @pytest.mark.parametrize(
     ("views", "text"),
     [
-        ((LAPTOP, AWAY), "is on w1, last heard of 3 min ago; only that host has all results"),
-        ((LAPTOP, AWAY, INTRUDER), "is on w1, last heard of 3 min ago"),
-        ((LAPTOP, AWAY, HEIR), f"w1, which began anew with an empty data directory at http://new:1 .*: {LOST}"),
+        ((LAPTOP, AWAY), "is on w1, last seen 3 min ago; only that host has all results"),
+        ((LAPTOP, AWAY, INTRUDER), "is on w1, last seen 3 min ago"),
+        ((LAPTOP, AWAY, HEIR), f"w1, which restarted with an empty data directory at http://new:1 .*: {LOST}"),
         ((LAPTOP, HEIR), f"was on w1, which was forgotten, or is no host of this mesh: {LOST}"),
     ],
 )
@@ -144,7 +144,7 @@ def test_a_collector_whose_host_counts_as_online_and_does_not_answer_is_not_wait
 
     waited: list[float | None] = []
     silent = replace(AWAY, online=True, seconds_since_seen=5.0)
-    with pytest.raises(Unreachable, match=r"is on w1, last heard of 5\.0 s ago"):
+    with pytest.raises(Unreachable, match=r"is on w1, last seen 5\.0 s ago"):
         collector_of(Mute(LAPTOP, silent), "g")  # type: ignore[arg-type]
     assert waited == [5.0]
 
@@ -159,7 +159,7 @@ def test_a_collector_whose_host_was_heard_of_a_moment_ago_is_looked_for_once_mor
             raise TimedOut("no reply")
 
     heard = replace(AWAY, online=True, seconds_since_seen=0.0)
-    with pytest.raises(Unreachable, match=r"is on w1, last heard of 5\.0 s ago"):
+    with pytest.raises(Unreachable, match=r"is on w1, last seen 5\.0 s ago"):
         collector_of(Mute(LAPTOP, heard), "g")  # type: ignore[arg-type]
 
 
@@ -238,7 +238,7 @@ def test_of_a_job_whose_collector_is_away_its_host_says_what_it_knows_and_what_c
     known: Any = Known()
     runs, ended = explain(known, "g/a"), explain(known, "g/b")
     assert (runs.fields["status"], runs.fields["host"], runs.code) == ("RUNNING", "w2", 0)
-    assert "is on w1, last heard of 3 min ago" in str(runs.fields["collector"])
+    assert "is on w1, last seen 3 min ago" in str(runs.fields["collector"])
     assert "jobs cancel --force g" in str(runs.fields["next"])
     assert (ended.fields["status"], ended.fields["why"]) == ("COMPLETED", "it has ended, and its report waits")
     assert ended.data["collector"] == runs.data["collector"]
@@ -306,7 +306,7 @@ def test_a_collector_that_is_stuck_on_its_way_is_told_of_with_what_is_in_its_way
             raise TimedOut("no reply in the time given") from Moving("it is on its way to home (home has no room)")
 
     leaving = Leaving(LAPTOP, replace(AWAY, online=True, seconds_since_seen=0.0))
-    with pytest.raises(Unreachable, match=r"the collector of g is on its way from w1: .*home has no room"):
+    with pytest.raises(Unreachable, match=r"the collector of g is moving from w1: .*home has no room"):
         collector_of(leaving, "g")  # type: ignore[arg-type]
 
 

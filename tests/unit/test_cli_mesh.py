@@ -27,7 +27,7 @@ def test_what_is_left_of_a_host_stands_below_the_table(capsys: pytest.CaptureFix
     told = capsys.readouterr()
     header, row, _, old = told.out.splitlines()
     assert (header.split()[0], row.split()[:2]) == ("HOST", ["w1", "online"])
-    assert old == f"w1, last heard of 40 s ago: {OLD.problem}"
+    assert old == f"w1, last seen 40 s ago: {OLD.problem}"
     assert told.err == "paglets: not joined: peer http://x:1: cannot be reached\n"
 
 
@@ -52,8 +52,8 @@ def test_who_cannot_connect_to_whom_and_who_has_another_key_is_said_below(capsys
 
 def test_one_that_was_not_heard_of_yet_is_not_silent_for_so_long() -> None:
     view = replace(AWAY, was_seen=False)
-    assert (host_row(AWAY)[1], host_row(view)[1]) == ("offline for 40 s", "not heard of yet")
-    listened = "not heard of since the host that was asked began to listen, 40 s ago"
+    assert (host_row(AWAY)[1], host_row(view)[1]) == ("offline for 40 s", "not seen yet")
+    listened = "not seen by the answering host, which has listened for 40 s"
     assert collector_problem(view.host.ref, [view]) == f"collector on w1, {listened}"
     assert offline_text(view).startswith(f"w1 is offline, {listened}: if that lasts")
 
@@ -66,7 +66,7 @@ def test_a_host_that_is_long_away_stays_in_the_table_with_the_way_to_give_it_up(
     told = capsys.readouterr()
     assert "try1  offline for 3 d" in told.out
     assert told.err == "hint: if it will not come back, `paglets mesh forget try1` removes it\n"
-    assert offline_text(old).startswith("try1 is offline, not heard of for 3 d: ")
+    assert offline_text(old).startswith("try1 is offline, not seen for 3 d: ")
     print_hosts(Hosts(hosts=(W1, old, replace(old, host=member("try2")))))
     assert capsys.readouterr().err == "hint: `paglets mesh forget NAME` removes a host that will not come back\n"
 
@@ -74,4 +74,4 @@ def test_a_host_that_is_long_away_stays_in_the_table_with_the_way_to_give_it_up(
 def test_where_only_a_third_host_is_lacking_that_is_said() -> None:
     told = offline_text(replace(AWAY, problem=no_route_text("w1", "n1")))
     no_route = "nobody can connect to w1, nor to n1, and no host is online that both can reach"
-    assert told.startswith(f"w1 is offline, last heard of 40 s ago ({no_route}): if that lasts")
+    assert told.startswith(f"w1 is offline, last seen 40 s ago ({no_route}): if that lasts")

@@ -219,7 +219,7 @@ def test_where_the_collector_is_away_what_the_jobs_host_knows_is_shown(capsys: p
 
     found = shown(Away(), "g/b")
     assert (found.explanation.fields["status"], found.is_here) == ("WAITING_FOR_SLOT", True)
-    assert "last heard of 20 s ago" in str(found.explanation.fields["collector"])
+    assert "last seen 20 s ago" in str(found.explanation.fields["collector"])
 
 
 @pytest.mark.parametrize("selector", ["g/a", "g/b", "b1"])

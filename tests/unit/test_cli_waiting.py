@@ -160,7 +160,7 @@ def test_why_of_a_group_asks_each_host_once() -> None:
 
 def test_of_a_host_that_is_away_it_is_said_what_becomes_of_its_jobs() -> None:
     mesh = Mesh(slots(ONE), online=False)
-    away = "w1 is offline, last heard of 0.0 s ago: {} the job is submitted again, or at once with "
+    away = "w1 is offline, last seen 0.0 s ago: {} the job is submitted again, or at once with "
     away += "`paglets mesh forget w1`"
     for mesh.lost_after, when in ((None, "if that lasts"), (97.0, "in about 1 min 37 s"), (0.0, "within seconds")):
         assert explain(mesh, "g/d").fields["why"] == f"0 free; {away.format(when)}"

@@ -224,7 +224,7 @@ def test_on_a_terminal_a_message_takes_the_place_of_a_bar(monkeypatch: pytest.Mo
     ("gone", "text"),
     [
         (HostRef(store_id="store-gpu", name="gpu", url="http://gpu:8765"), "was on gpu, which was forgotten"),
-        (HostRef(store_id="old", name="w1", url="http://w1:8765"), "was on w1, which began anew"),
+        (HostRef(store_id="old", name="w1", url="http://w1:8765"), "was on w1, which restarted"),
     ],
 )
 def test_a_collector_whose_host_was_forgotten_or_began_anew_is_not_waited_for(

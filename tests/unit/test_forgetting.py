@@ -91,7 +91,7 @@ def test_a_host_that_fails_is_told_of_and_holds_up_no_other(tmp_path: Path) -> N
         (
             "twin",
             Invalid,
-            "store-1 at http://twin:8765, silent for 99 s, store-2 at http://twin:8765, silent for 99 s$",
+            "store-1 at http://twin:8765, not seen for 99 s, store-2 at http://twin:8765, not seen for 99 s$",
         ),
         ("stor", Invalid, "online is store-ho at http://home:8765; online is store-w2"),
         ("store-w", Conflict, "w2 is online"),
@@ -111,7 +111,7 @@ def test_what_is_not_to_be_forgotten_is_refused_and_nobody_is_told(
 def test_of_two_hosts_of_one_name_the_one_that_is_away_is_meant(tmp_path: Path) -> None:
     exchange = Mesh(("w2", "store-old"))
     done = forget(exchange, tmp_path, "w2")
-    assert (done.store_id, done.which) == ("store-old", "store-ol at http://w2:8765, silent for 99 s")
+    assert (done.store_id, done.which) == ("store-old", "store-ol at http://w2:8765, not seen for 99 s")
     assert mesh.forget_json(done)["others"] == [
         {"store_id": "store-w2", "url": "http://w2:8765", "online": True},
     ]
@@ -136,7 +136,7 @@ def test_of_a_member_and_a_twin_that_never_joined_it_is_told_which_was_forgotten
 
 def test_of_several_old_stores_of_a_name_each_is_named_by_how_its_id_begins(tmp_path: Path) -> None:
     exchange = Mesh(("w2", "07a4-one"), ("w2", "07a5-two"))
-    with pytest.raises(Invalid, match=r"07a4-one at http://w2:8765, silent .* 07a5-two .*; online is store-w2 at"):
+    with pytest.raises(Invalid, match=r"07a4-one at http://w2:8765, not seen .* 07a5-two .*; online is store-w2 at"):
         forget(exchange, tmp_path, "w2")
     done = forget(exchange, tmp_path, "07a5")
     assert (done.store_id, done.unreachable) == ("07a5-two", ("away",))
@@ -144,7 +144,7 @@ def test_of_several_old_stores_of_a_name_each_is_named_by_how_its_id_begins(tmp_
 
 def test_a_host_behind_nat_counts_as_online_for_longer(tmp_path: Path) -> None:
     exchange = Mesh()
-    for reachable, words in ((True, "up to ten seconds"), (False, "up to twenty seconds")):
+    for reachable, words in ((True, "up to 10 s"), (False, "up to 20 s")):
         view = MeshHostView(host=member("nat", reachable=reachable), online=True, seconds_since_seen=9.0)
         exchange.members = lambda view=view: Hosts(hosts=(*Mesh.members(exchange).hosts, view))  # type: ignore[method-assign,misc]
         with pytest.raises(Conflict, match=words):

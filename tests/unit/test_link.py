@@ -63,8 +63,8 @@ class Given:
     def link_to(self, base: HostRef) -> MeshClient:
         return MeshClient(base, self.exchange, clock=self.clock, entropy=SeededEntropy(1), pause=self.clock.advance)
 
-    def pursue(self, target: ProxyRef | str, timeout: float = 10.0) -> Done:
-        return self.link.pursue(target, self.link.performer("POST", "/v1/paglets/p1/x", None, Done), timeout)
+    def follow(self, target: ProxyRef | str, timeout: float = 10.0) -> Done:
+        return self.link.follow(target, self.link.performer("POST", "/v1/paglets/p1/x", None, Done), timeout)
 
     def at(self, host: TableHost) -> ProxyRef:
         return ProxyRef(agent_id="p1", host=host.ref)
@@ -78,34 +78,34 @@ def given() -> Given:
 def test_a_paglet_that_moved_is_followed(given: Given) -> None:
     given.w1.routes[ASK] = raising(moved_to(given.w2.ref))
     given.w2.routes[ASK] = raising()
-    assert given.pursue(given.at(given.w1)) == Done()
+    assert given.follow(given.at(given.w1)) == Done()
     assert [one.target for one in given.w2.asked] == ["/v1/paglets/p1/x"]
 
 
 def test_an_address_in_a_reply_is_not_contacted_but_that_of_the_mesh(given: Given) -> None:
     given.w1.routes[ASK] = raising(moved_to(HostRef(store_id="store-w2", name="w2", url="http://169.254.169.254")))
     given.w2.routes[ASK] = raising()
-    assert given.pursue(given.at(given.w1)) == Done()
+    assert given.follow(given.at(given.w1)) == Done()
 
 
 def test_a_host_outside_the_mesh_is_not_followed(given: Given) -> None:
     given.w1.routes[ASK] = raising(moved_to(HostRef(store_id="evil", name="evil", url="http://evil:8765")))
     given.home.routes[ROUTE] = raising(Unknown("nobody has it"))
-    with pytest.raises(Unreachable, match="evil, which is not in the mesh as home knows it"):
-        given.pursue(given.at(given.w1))
+    with pytest.raises(Unreachable, match="evil, which home does not list"):
+        given.follow(given.at(given.w1))
 
 
 def test_a_paglet_that_went_on_from_a_host_that_was_forgotten_is_found(given: Given) -> None:
     given.w1.routes[ASK] = raising(moved_to(HostRef(store_id="store-w9", name="w9", url="http://w9:8765")))
     given.home.routes[ROUTE] = lambda body: view(given.w2.ref)
     given.w2.routes[ASK] = raising()
-    assert given.pursue(given.at(given.w1)) == Done()
+    assert given.follow(given.at(given.w1)) == Done()
 
 
 def test_a_paglet_on_its_way_is_asked_again_later(given: Given) -> None:
     given.w1.routes[ASK] = raising(Moving("on its way"), Overloaded("busy"))
     start = given.clock.monotonic()
-    assert given.pursue(given.at(given.w1)) == Done()
+    assert given.follow(given.at(given.w1)) == Done()
     assert 0 < given.clock.monotonic() - start < 1
 
 
@@ -113,7 +113,7 @@ def test_a_host_that_is_away_for_a_while_is_waited_for_and_the_paglet_looked_up(
     given.w1.broken = [Unreachable("refused")]
     given.home.routes[ROUTE] = lambda body: view(given.w2.ref)
     given.w2.routes[ASK] = raising()
-    assert given.pursue(given.at(given.w1)) == Done()
+    assert given.follow(given.at(given.w1)) == Done()
 
 
 def test_a_paglet_that_is_on_its_way_to_where_it_is_asked_for_is_waited_for(given: Given) -> None:
@@ -126,30 +126,30 @@ def test_a_paglet_that_is_on_its_way_to_where_it_is_asked_for_is_waited_for(give
 
     given.w1.routes[ASK] = raising(*[Unknown("not here yet") for _ in range(4)])
     given.home.routes[ROUTE] = looked_up
-    assert given.pursue(given.at(given.w1)) == Done()
+    assert given.follow(given.at(given.w1)) == Done()
 
 
 def test_a_paglet_unknown_where_it_was_is_looked_up_once(given: Given) -> None:
     given.w1.routes[ASK] = raising(Unknown("never seen"))
     given.home.routes[ROUTE] = lambda body: view(given.w1.ref)
-    assert given.pursue(given.at(given.w1)) == Done()
+    assert given.follow(given.at(given.w1)) == Done()
     given.w1.routes[ASK] = raising(Unknown("never seen"), Unknown("never seen"))
     with pytest.raises(Unknown):
-        given.pursue(given.at(given.w1))
+        given.follow(given.at(given.w1))
 
 
 @pytest.mark.parametrize("error", [CallOutcomeUnknown("cut"), HandlerFailed("it raised")])
 def test_what_may_have_been_done_is_not_done_again(given: Given, error: PagletsError) -> None:
     given.w1.routes[ASK] = raising(error)
     with pytest.raises(type(error)):
-        given.pursue(given.at(given.w1))
+        given.follow(given.at(given.w1))
     assert len([one for one in given.w1.asked if one.method == "POST"]) == 1
 
 
 def test_a_moving_paglet_times_out_with_what_was_last_heard(given: Given) -> None:
     given.w1.routes[ASK] = raising(*[Moving("on its way to w2")] * 1000)
     with pytest.raises(TimedOut, match="on its way to w2"):
-        given.pursue(given.at(given.w1), timeout=3.0)
+        given.follow(given.at(given.w1), timeout=3.0)
 
 
 def test_a_host_that_stays_away_is_named_when_time_is_over(given: Given) -> None:
@@ -157,14 +157,14 @@ def test_a_host_that_stays_away_is_named_when_time_is_over(given: Given) -> None
     given.home.routes["GET /v1/mesh/hosts"] = lambda body: Given().exchange.members()
     given.home.routes[ROUTE] = lambda body: view(given.w1.ref)
     with pytest.raises(Unreachable, match="http://w1:8765"):
-        given.pursue(given.at(given.w1), timeout=3.0)
+        given.follow(given.at(given.w1), timeout=3.0)
 
 
 def test_rows_that_point_in_a_circle_end_with_the_time(given: Given) -> None:
     given.w1.routes[ASK] = raising(*[moved_to(given.w2.ref)] * 1000)
     given.w2.routes[ASK] = raising(*[moved_to(given.w1.ref)] * 1000)
     with pytest.raises(TimedOut):
-        given.pursue(given.at(given.w1), timeout=3.0)
+        given.follow(given.at(given.w1), timeout=3.0)
 
 
 def test_where_nobody_ever_answered_nobody_is_waited_for(given: Given) -> None:
@@ -197,14 +197,14 @@ def test_the_id_of_a_host_known_by_url_is_asked_for_once(given: Given) -> None:
 
 def test_a_member_is_named_by_name_or_url(given: Given) -> None:
     for name in ("w2", "http://w2:8765", "HTTP://W2/", "w2:8765"):
-        assert given.link.member_named(name) == given.w2.ref
+        assert given.link.host_named(name) == given.w2.ref
     with pytest.raises(Unknown, match="it knows home, w1, w2"):
-        given.link.member_named("w3")
+        given.link.host_named("w3")
 
 
 def test_a_reply_that_is_not_as_agreed_names_the_host_it_came_from(given: Given) -> None:
     given.w1.routes[ROUTE] = lambda body: {"done": "perhaps"}
-    with pytest.raises(BadRequest, match="what w1 answers is not as agreed: "):
+    with pytest.raises(BadRequest, match="w1 sent a malformed reply: "):
         given.link.ask("GET", "/v1/paglets/p1", None, Done, host=given.w1.ref)
 
 
@@ -228,7 +228,7 @@ def behind_nat(given: Given) -> Given:
 
 
 def test_a_host_that_nobody_can_connect_to_is_asked_through_the_own_one(behind_nat: Given) -> None:
-    assert behind_nat.pursue(behind_nat.at(behind_nat.w2)) == Done()
+    assert behind_nat.follow(behind_nat.at(behind_nat.w2)) == Done()
     assert relays(behind_nat) == [("/v1/via/store-w2", "POST", "/v1/paglets/p1/x")]
     assert behind_nat.w2.asked == []
 
@@ -253,7 +253,7 @@ def test_a_link_to_such_a_host_goes_on_through_the_one_that_knew_it(behind_nat: 
         behind_nat.exchange.members() if body["target"] == "/v1/mesh/hosts" else identity("w2")
     )
     behind_nat.w1.routes["GET /v1/host"] = lambda body: identity("w1")
-    link = behind_nat.link.to(behind_nat.link.member_named("w2"))
+    link = behind_nat.link.to(behind_nat.link.host_named("w2"))
     assert link.identity().name == "w2"
     assert [view.host.name for view in link.hosts()] == ["home", "w1", "w2"]
     assert link.ask("GET", "/v1/host", None, HostIdentity, host=behind_nat.w1.ref).name == "w1"
@@ -269,10 +269,10 @@ def test_a_host_that_began_anew_at_its_address_is_not_asked_for_ever(given: Give
     given.w1.routes[ASK] = replaced
     began = given.clock.monotonic()
     with pytest.raises(PeerReplaced):
-        given.pursue(given.at(given.w1), timeout=30.0)
+        given.follow(given.at(given.w1), timeout=30.0)
     assert 5.0 <= given.clock.monotonic() - began < 10.0
 
 
 def test_of_a_mistyped_host_the_nearest_is_named(given: Given) -> None:
     with pytest.raises(Unknown, match=r"knows no host 'hmoe': did you mean 'home'\? it knows "):
-        given.link.member_named("hmoe")
+        given.link.host_named("hmoe")

@@ -163,14 +163,14 @@ def test_a_file_that_changes_while_it_is_sent_is_named(rig: FilesRig, path: Path
             path.write_bytes(b"x" * len(DATA))
 
     rig.a.before_piece = before
-    with pytest.raises(FileChanged, match=r"data\.bin changed while it was sent"):
+    with pytest.raises(FileChanged, match=r"data\.bin changed during the upload"):
         rig.files.publish_file(path)
     assert rig.a.blobs == {}
 
 
 def test_a_file_that_becomes_shorter_while_it_is_sent_is_named(rig: FilesRig, path: Path) -> None:
     rig.a.before_piece = lambda method, offset: path.write_bytes(b"short")
-    with pytest.raises(FileChanged, match=r"data\.bin changed while it was sent"):
+    with pytest.raises(FileChanged, match=r"data\.bin changed during the upload"):
         rig.files.publish_file(path)
 
 

@@ -11,7 +11,7 @@ import pytest
 from paglets.client.host_client import HostClient
 from paglets.client.inputs import (
     RENEW_SECONDS,
-    TRIES_TO_TELL,
+    SUBMIT_ATTEMPTS,
     InputPaths,
     RenewingPublisher,
     UploadSession,
@@ -224,7 +224,7 @@ def test_a_host_that_keeps_nothing_is_told_some_times_only(clock: FakeClock, pat
 
     with pytest.raises(Conflict, match="send them first"):
         sending.submit(tell)
-    assert len(told) == len(host.sent) == TRIES_TO_TELL + 1
+    assert len(told) == len(host.sent) == SUBMIT_ATTEMPTS + 1
 
 
 def test_another_conflict_is_told_at_once(clock: FakeClock, paths: list[Path]) -> None:

@@ -328,7 +328,7 @@ def test_a_group_that_is_there_with_other_code_is_told_with_the_way_out(capsys: 
         )
 
 
-GONE = "the results that lay there are lost unless its old folder comes back"
+GONE = "its results are lost unless its old data directory is restored"
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ GONE = "the results that lay there are lost unless its old folder comes back"
                 MeshHostView(host=member("w1"), online=False, seconds_since_seen=60.0),
                 MeshHostView(host=member("w1", store_id="s2", url="http://w1:9"), online=True, seconds_since_seen=0.1),
             ),
-            "the collector of g was on w1, which began anew with an empty data directory at http://w1:9 (or another "
+            "the collector of g was on w1, which restarted with an empty data directory at http://w1:9 (or another "
             f"machine has that name now): {GONE}",
             "`paglets mesh forget store-w1`, then `paglets jobs cancel g`",
         ),
@@ -740,7 +740,7 @@ def test_waiting_for_a_collector_whose_host_is_away_says_so_once_and_goes_on(
     client.hosts = lambda: (views.pop(0) if views else ONLINE,)  # type: ignore[method-assign]
     drained(client)
     (told,) = [line for line in capsys.readouterr().err.splitlines() if "waiting for it" in line]
-    assert "on w1, last heard of 24 s ago" in told
+    assert "on w1, last seen 24 s ago" in told
 
 
 def test_waiting_for_a_collector_that_has_ended_is_an_error() -> None:

@@ -103,7 +103,7 @@ def _state(view: MeshHostView, is_alone: bool) -> str:
         state = NOT_JOINED
     else:
         is_known = view.was_seen or is_long_known(view)
-        offline = f"offline for {duration_text(offline_seconds(view))}" if is_known else "not heard of yet"
+        offline = f"offline for {duration_text(offline_seconds(view))}" if is_known else "not seen yet"
         state = "online" if view.online else offline
     if not view.host.reachable:
         state += ", fetches"
