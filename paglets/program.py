@@ -26,7 +26,7 @@ from paglets.core.unpacking import INSIDE, is_whole, remove_unused, sizes_of, un
 
 PROGRAM_VERSION = "0.1.0"
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The version of the protocol between hosts. Hosts work together if it is equal."""
 
 READ_BYTES = 1 << 20

@@ -20,8 +20,9 @@ from paglets.cli.background import spawn_detached
 from paglets.client.host_client import HostClient
 from paglets.core.errors import PagletsError, StartFailed, TimedOut
 from paglets.core.text import printable
+from paglets.core.unpacked import HOME_VARIABLE
 from paglets.program import child_environment, this_program
-from paglets.wire.keys import HOME_VARIABLE, KEY_VARIABLE
+from paglets.wire.keys import KEY_VARIABLE
 from paglets.wire.local_hosts import running_hosts
 
 T = TypeVar("T")

@@ -19,6 +19,7 @@ from paglets.core.clock import Clock, Entropy, SystemClock, SystemEntropy
 from paglets.core.command import NAME, carried_command, program_path
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, StartFailed, StoreUndecided
 from paglets.core.text import counted, home_path, placed
+from paglets.core.unpacked import HOME_VARIABLE
 from paglets.core.urls import is_for_this_machine
 from paglets.host import greeting, setup
 from paglets.host.console import BACKGROUND, Console
@@ -49,7 +50,6 @@ from paglets.store import hosts
 from paglets.store.db import Tx
 from paglets.wire.auth import Verifier
 from paglets.wire.keys import (
-    HOME_VARIABLE,
     KEY_VARIABLE,
     MeshKey,
     default_key_file,

@@ -21,10 +21,10 @@ from paglets.core.clock import Entropy
 from paglets.core.errors import NotAllowed, StartFailed
 from paglets.core.plain import NotPlain, open_plain
 from paglets.core.text import home_path
+from paglets.core.unpacked import DEFAULT_HOME, HOME_VARIABLE
 from paglets.wire.local_hosts import RunningHost, running_hosts
 
 KEY_VARIABLE = "PAGLETS_API_KEY"
-HOME_VARIABLE = "PAGLETS_HOME"
 KEY_FILE_NAME = "mesh.key"
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 _KEY_BYTES = 32
@@ -57,7 +57,7 @@ def paglets_home(environ: Mapping[str, str]) -> Path:
 
     The directory need not exist. Raises StartFailed.
     """
-    named = environ.get(HOME_VARIABLE) or "~/.paglets"
+    named = environ.get(HOME_VARIABLE) or DEFAULT_HOME
     try:
         # Absolute, because each job's process has another working directory.
         return Path(named).expanduser().absolute()

@@ -7,6 +7,7 @@ import pytest
 from paglets.api.hosts import Gossip
 from paglets.core.errors import Invalid, Unknown
 from paglets.mesh.gossip import Gossiper
+from paglets.program import PROTOCOL
 from paglets.slots.model import Resources
 from paglets.store import hosts as stored
 from paglets.store.db import Tx, open_store
@@ -50,7 +51,7 @@ def test_when_receive_returns_the_sender_is_in_the_table() -> None:
     mesh = VirtualMesh()
     host = mesh.start(member("a"))
     row = member("b")
-    answer = host.gossip.receive(Gossip(mesh_version="test", protocol=1, hosts=(row,)), row.store_id)
+    answer = host.gossip.receive(Gossip(mesh_version="test", protocol=PROTOCOL, hosts=(row,)), row.store_id)
     assert host.online_names() == ["b"]
     assert host.gossip.by_store("store-b") == row
     assert answer.hosts[0].name == "a"
@@ -664,7 +665,7 @@ def test_rows_that_are_not_well_formed_are_refused_and_change_nothing() -> None:
     host = mesh.start(member("a"))
     bad = (member("b"), member("c", url="http://169.254.169.254/latest"))
     with pytest.raises(Invalid, match="member c"):
-        host.gossip.receive(Gossip(mesh_version="test", protocol=1, hosts=bad), "store-b")
+        host.gossip.receive(Gossip(mesh_version="test", protocol=PROTOCOL, hosts=bad), "store-b")
     assert len(host.gossip.hosts()) == 1
 
 
@@ -689,7 +690,7 @@ def test_many_server_threads_may_take_in_gossip_at_once(tmp_path: Path) -> None:
         row = member(f"h{n:03}")
         for beat in range(1, 4):
             gossip.record_contact(row.store_id)
-            told = Gossip(mesh_version="test", protocol=1, hosts=(replace(row, heartbeat=beat),))
+            told = Gossip(mesh_version="test", protocol=PROTOCOL, hosts=(replace(row, heartbeat=beat),))
             gossip.receive(told, row.store_id)
 
     with ThreadPoolExecutor(8) as pool:
@@ -709,7 +710,7 @@ def test_gossip_is_answered_while_a_large_change_holds_the_writer(tmp_path: Path
     def tell(heartbeat: int) -> Gossip:
         gossip.record_contact("store-w1")
         row = member("w1", heartbeat=heartbeat)
-        return gossip.receive(Gossip(mesh_version="test", protocol=1, hosts=(row,)), row.store_id)
+        return gossip.receive(Gossip(mesh_version="test", protocol=PROTOCOL, hosts=(row,)), row.store_id)
 
     tell(1)
     with ThreadPoolExecutor(1) as pool:

@@ -9,6 +9,7 @@ from paglets.core.errors import Invalid, Unknown
 from paglets.mesh import table as tables
 from paglets.mesh import view
 from paglets.mesh.table import Mark, Table, check_gossip, check_host, merge
+from paglets.program import PROTOCOL
 from paglets.slots.model import Resources
 from tests.fakes.mesh import member
 
@@ -243,10 +244,10 @@ def test_a_row_out_of_bounds_is_refused(changes: dict[str, object]) -> None:
 @pytest.mark.parametrize("members", [(), (member("b"), member("a"))])
 def test_gossip_must_begin_with_the_senders_own_row(members: tuple[MeshHost, ...]) -> None:
     with pytest.raises(Invalid, match="sender"):
-        check_gossip(Gossip(mesh_version="test", protocol=1, hosts=members), "store-a")
+        check_gossip(Gossip(mesh_version="test", protocol=PROTOCOL, hosts=members), "store-a")
 
 
 def test_gossip_of_too_many_rows_is_refused() -> None:
     rows = (member("a"),) * (tables.MAX_HOSTS + 2)
     with pytest.raises(Invalid, match="rows"):
-        check_gossip(Gossip(mesh_version="test", protocol=1, hosts=rows), "store-a")
+        check_gossip(Gossip(mesh_version="test", protocol=PROTOCOL, hosts=rows), "store-a")
