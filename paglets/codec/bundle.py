@@ -48,7 +48,7 @@ class Bundle:
 
 
 class BytesPublisher(Protocol):
-    """Publishes bytes on a host, which keeps them as long as something there refers to them."""
+    """A publisher of bytes. Its host keeps them as long as something there refers to them."""
 
     def publish_bytes(self, data: bytes) -> BlobRef: ...
 
@@ -68,7 +68,7 @@ def bundle_of(*classes: type) -> Bundle | None:
 
 
 def publish_code(publisher: BytesPublisher, *classes: type, states: Iterable[Any] = ()) -> BlobRef | None:
-    """Publish the bundle of these classes and of those in the trees `states`. Return None if every host has them.
+    """Publish a bundle of these classes and of those in the trees `states`; None if every host has them.
 
     The process of a paglet reuses its own bundle for classes that came in it. Raises the errors of `bundle_of`, and
     ImportFailed for a class in a state that cannot be imported by its name.

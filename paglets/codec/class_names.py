@@ -20,8 +20,8 @@ MAX_NAME_CHARACTERS = 400
 MAX_REASON_CHARACTERS = 500
 
 LACKS_LIBRARY = (
-    "install it there for that Python. A module of your own travels only if an import statement names it and it is in "
-    "or below the folder of the script, or of the class's top-level package"
+    "install it there for that Python. Your own modules are sent only if an import statement names them and they are "
+    "in or below the folder of the script, or of the class's top-level package"
 )
 """Advice for a library that a host lacks."""
 

@@ -60,7 +60,7 @@ _MAKERS: dict[type[Any], Make] = {
 
 
 def base_of(value: Any) -> type[Any] | None:
-    """Return the plain base of the class of `value`, or None. Raises CodecError if `value` has attributes."""
+    """Return the plain base of the class of `value`, or None. Raises CodecError if content would be lost."""
     if isinstance(value, defaultdict):
         raise CodecError("a subclass of defaultdict cannot be sent; convert it to dict")
     for base in _MAKERS:

@@ -19,7 +19,7 @@ EXCLUDED_FOLDERS = frozenset(
         *("build", "dist", "site-packages", "dist-packages"),
     )
 )
-"""Folders that are never searched, because tools create them. `.egg-info` folders are excluded as no module names."""
+"""Folders that are never searched, because tools create them. (`.egg-info` folders have no valid module names.)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ class Unreadable:
 
     @property
     def nbytes(self) -> int:
-        """The size of the value as JSON."""
+        """Return the size of the value as JSON."""
         return len(dump_bytes(self._tree))
 
     def __repr__(self) -> str:

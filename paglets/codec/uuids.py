@@ -1,4 +1,4 @@
-"""The type UUID and its reader. This module exists so that no other codec module can create random UUIDs."""
+"""The type UUID and its reader. No other codec module may import `uuid`, which can create random values."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class LaunchEvents(Protocol):
 
 
 class Launcher(Protocol):
-    """Starts and ends processes. No method blocks."""
+    """An interface to start and end processes. No method blocks."""
 
     def start(self, spec: LaunchSpec) -> None: ...
 

@@ -93,7 +93,7 @@ class GoFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoCode:
-    """The bundle with the paglet's class. `folder`: has a subfolder, named by SHA-256, for each unpacked bundle."""
+    """The bundle with the paglet's class. `folder`: the cache of unpacked bundles, one subfolder per SHA-256."""
 
     bundle: BlobRef
     path: str

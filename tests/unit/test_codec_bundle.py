@@ -1,4 +1,4 @@
-"""What travels with a class: which files, under which names, in which bytes."""
+"""The bundle of a class: its files, their names and their bytes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SCRIPT = CLASS + LOOK
 
 
 def told_of(folder: Path, script: str = "job.py", *, files: dict[str, str], head: str = "") -> Told:
-    """What `python SCRIPT` says of its class, its file beginning with `head`, with `files` beside it."""
+    """Run a script that starts with `head`, with `files` beside it. Return what it prints about its class."""
     return Project(folder, {script: f"{head}\n{SCRIPT}", **files}).run(script)
 
 
-# Which files.
+# Files in a bundle.
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_class_of_no_file_is_an_error_with_the_way_out(how: tuple[str, ...], t
 
 
 def test_a_script_within_another_program_has_no_file_of_its_own(tmp_path: Path) -> None:
-    """A profiler: its own module is `__main__`, and the class is not in it."""
+    """A profiler is `__main__` itself, and the class is not in its module."""
     told = Project(tmp_path, {"job.py": SCRIPT}).run("-m", "cProfile", "-o", tmp_path / "profile", "job.py")
     assert "define it in a file" in told.error
 
@@ -248,7 +248,7 @@ if __name__ == "__main__":
     assert Project(tmp_path, {"job.py": body}).run("job.py").is_same
 
 
-# Its bytes.
+# Bytes of a bundle.
 
 
 def test_equal_sources_make_equal_bytes_wherever_and_whenever(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_a_bundle_is_a_plain_archive_without_times_and_users() -> None:
         assert (entry.external_attr >> 16, entry.create_system) == (0o100600, 3)
 
 
-# What cannot be sent.
+# Code that cannot be sent.
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_a_class_that_only_a_state_holds_goes_along_from_wherever_it_is(
         sys.modules.pop(name)
 
 
-# Within a paglet's process.
+# In the process of a paglet.
 
 
 def test_a_class_that_came_in_a_bundle_goes_on_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Classes by name."""
+"""Names of classes and their import."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ REFUSAL = 'put the submission under `if __name__ == "__main__":` in module users
         "try:\n    refuse_while_importing()\nexcept Exception as error:\n    raise ValueError('no host') from error",
     ],
 )
-def test_what_a_module_may_not_do_when_it_is_imported_is_the_reason_whatever_it_makes_of_it(
+def test_a_refused_submission_is_the_reason_even_if_the_module_catches_it(
     end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "users_script.py").write_text(f"{SUBMITS}{end}\n")

@@ -1,4 +1,4 @@
-"""Trees that others wrote: read, or refused in our words with the place of the fault."""
+"""The decoder with trees that other programs wrote: the value, or an error with the path to the bad part."""
 
 from __future__ import annotations
 

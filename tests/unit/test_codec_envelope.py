@@ -1,4 +1,4 @@
-"""What a host does not keep, though it came signed: ids that are paths, numbers that are none."""
+"""Checks of signed envelopes: ids that are paths and bad numbers are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of numpy to tagged JSON and back, and what is done where numpy, or a class, is missing."""
+"""numpy values as tagged JSON, also on a machine that lacks numpy or a class."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_wrong_content_of_a_tag_is_invalid(tree: Any, message: str) -> None:
     assert message in failure.value.message
 
 
-# Where something is missing.
+# Without numpy or a class.
 
 MISSING = {"$object": {"class": "no_such_module:Row", "fields": {"a": 1}}}
 

@@ -1,4 +1,4 @@
-"""Results that can never travel are refused when they are declared, before any work."""
+"""Declared results that can never be sent are refused before any work."""
 
 from __future__ import annotations
 

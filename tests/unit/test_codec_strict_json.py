@@ -1,4 +1,4 @@
-"""JSON text: what goes through unchanged, and what is refused (bad input B2 among it)."""
+"""Strict JSON: values that survive unchanged, and input that is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values to tagged JSON and back."""
+"""Values as tagged JSON and back."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Place(NamedTuple):
 
 
 class FarPlace(Place):
-    """With a dictionary of attributes of its own."""
+    """A subclass whose instances have a `__dict__`."""
 
 
 class Members(set[int]):
@@ -140,7 +140,7 @@ class Members(set[int]):
 
 
 def exact(value: Any) -> Any:
-    """`value` with all its types, for a comparison in which 1, 1.0 and True differ."""
+    """Return `value` with all its types, so that 1, 1.0 and True compare as different."""
     if dataclasses.is_dataclass(value):
         return type(value), {f.name: exact(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, (list, tuple)):
@@ -157,7 +157,7 @@ def through_text(value: Any) -> Any:
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-# Whole seconds: CPython itself reads an offset of microseconds only as none.
+# Use whole seconds: CPython reads an offset of only microseconds as none.
 offsets = st.integers(-86_399, 86_399).map(lambda seconds: dt.timedelta(seconds=seconds))
 zones = st.none() | offsets.map(dt.timezone)
 keys = st.one_of(
@@ -288,7 +288,7 @@ def test_a_key_arrives_as_plain_text_and_a_path_as_one_of_here(value: Any, arriv
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_an_instance_of_a_subclass_arrives_with_its_class_and_without_its_constructor(value: Any) -> None:
+def test_an_instance_of_a_subclass_keeps_its_class_without_its_constructor(value: Any) -> None:
     back = through_text({"x": [value]})["x"][0]
 
     assert type(back) is type(value)
@@ -336,7 +336,7 @@ def test_what_arrives_shares_nothing_with_the_tree() -> None:
     assert tree == {"a": [1]}
 
 
-# What cannot be sent, and where it was.
+# Values that cannot be sent, and their paths.
 
 
 class Timestamp(dt.datetime):

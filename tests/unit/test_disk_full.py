@@ -1,4 +1,4 @@
-"""A full disk that user code meets: whose it is, and what comes of it."""
+"""Full disks in user code: whether the host's disk is full, and what happens to the attempt."""
 
 from __future__ import annotations
 

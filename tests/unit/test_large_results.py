@@ -1,4 +1,4 @@
-"""Results that are too large for a record: what becomes an artifact, and how it is read again."""
+"""Results that are too large for a record: the artifacts for their parts, and how clients read them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HALF = "x" * (MAX_INLINE_BYTES // 2)
 
 
 class Shelf:
-    """What was stored, and a client that fetches it."""
+    """Stored artifacts, and a client that fetches them."""
 
     def __init__(self) -> None:
         self.stored: dict[str, bytes] = {}
@@ -45,7 +45,7 @@ class Shelf:
         return Path(target)
 
     def through(self, value: Any, **options: Any) -> tuple[Any, Any]:
-        """The tree in the record of a job that gave `value`, and what is read of it."""
+        """Return the tree in the record of a job whose result is `value`, and the value that a client reads."""
         tree = shrink(encode(value), self.store, **options)
         assert len(dump_bytes(tree)) <= MAX_INLINE_BYTES
         return tree, load(self, {"result": decode(tree)})["result"]
@@ -96,7 +96,7 @@ def test_the_file_of_a_report_stays_named_in_its_record() -> None:
         shrink({"artifact": {}, **parts}, shelf.store, has_file=True)
 
 
-def test_a_large_value_that_was_deleted_fails_when_it_is_used_and_the_others_are_read() -> None:
+def test_a_deleted_large_value_fails_only_when_it_is_used() -> None:
     shelf = Shelf()
     tree, _ = shelf.through({"a": LARGE, "b": 1})
     shelf.stored.clear()

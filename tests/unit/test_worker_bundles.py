@@ -1,4 +1,4 @@
-"""Bundles from other hosts: unpacked once, and only where all of it is good."""
+"""Bundles from other hosts: unpacked once, and only if all of a bundle is valid."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def blob_of(data: bytes) -> BlobRef:
 
 
 def code_of(folder: Path, data: bytes, *, said: bytes | None = None) -> GoCode:
-    """The bundle `data` under the name of `said`."""
+    """Return the bundle `data` under the hash of `said`."""
     path = folder / "blob"
     path.write_bytes(data)
     return GoCode(bundle=blob_of(data if said is None else said), path=str(path), folder=str(folder / "code"))
@@ -44,7 +44,7 @@ def left_in(folder: Path) -> list[str]:
     return sorted(os.listdir(place)) if place.exists() else []
 
 
-# Good ones.
+# Valid bundles.
 
 
 def test_a_bundle_is_unpacked_into_a_folder_of_its_hash_for_its_user_alone(tmp_path: Path) -> None:
@@ -118,11 +118,11 @@ def test_forty_processes_at_once_leave_one_folder_and_no_error(tmp_path: Path) -
     assert len(list((tmp_path / "code" / code.bundle.sha256 / "pkg").iterdir())) == 100
 
 
-# Bad ones.
+# Invalid bundles.
 
 
 def archive_of(files: dict[str, bytes], method: int = zipfile.ZIP_STORED, **fields: object) -> bytes:
-    """An archive with `fields` of each entry set as given."""
+    """Return an archive whose entries have these `fields`."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", method) as archive:
         for name, data in files.items():
@@ -135,13 +135,13 @@ def archive_of(files: dict[str, bytes], method: int = zipfile.ZIP_STORED, **fiel
 
 
 def twice(name: str, other: str) -> bytes:
-    """`name` and then `other`, which has the same length, written over a placeholder of that length."""
+    """Return an archive with `name` and `other`, which have the same length."""
     stand_in = "z" * (len(name) - 3) + ".py"
     return archive_of({name: b"1", stand_in: b"2"}).replace(stand_in.encode(), other.encode())
 
 
 def flagged(flag: int) -> bytes:
-    """An archive whose only entry has that flag, in both of its heads."""
+    """Return an archive whose only entry has that flag in both headers."""
     data = bytearray(archive_of({"a.py": b"1"}))
     data[6:8] = struct.pack("<H", flag)
     place = data.index(b"PK\x01\x02") + 8
@@ -150,7 +150,7 @@ def flagged(flag: int) -> bytes:
 
 
 def with_size(size: int) -> bytes:
-    """An archive whose only entry has another size, as its directory says."""
+    """Return an archive whose directory has a wrong size for its only entry."""
     data = bytearray(archive_of({"a.py": b"1" * 10}))
     place = data.index(b"PK\x01\x02") + 24
     data[place : place + 4] = struct.pack("<I", size)
@@ -162,7 +162,7 @@ def many() -> bytes:
 
 
 def overlapping() -> bytes:
-    """Two entries of the directory for the same bytes."""
+    """Return an archive with two directory entries for the same bytes."""
     data = archive_of({"a.py": b"1"})
     start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
     entry = data[start:end]

@@ -1,4 +1,4 @@
-"""What a paglet's process asks of its host, without a process."""
+"""The context of a paglet, without a process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOST = host_ref("home")
 class Child(Paglet[Any]):
     @dataclass
     class State:
-        """`looked_at` is called when its fields are read."""
+        """A state that calls `looked_at` when its fields are read."""
 
         n: int = 0
 

@@ -1,4 +1,4 @@
-"""What a paglet's process puts on the disk for it: files that came with it, its code, artifacts that it fetches."""
+"""Files that the process of a paglet writes: the paglet's files, its code, and fetched artifacts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOST = HostRef(store_id="store-1", name="here")
 
 
 class Steps:
-    """Calls of the system that make files durable, in order, as ("fsync", path) and ("rename", new path)."""
+    """The recorded system calls that make files durable: ("fsync", path) and ("rename", new path)."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.taken: list[tuple[str, str]] = []
@@ -85,7 +85,7 @@ def go(folder: Path, entry: Entry) -> Go:
     )
 
 
-# A power cut.
+# Power failure.
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="nothing tells which file is synced")
@@ -116,11 +116,11 @@ def test_code_has_its_name_only_when_all_of_its_files_and_folders_are_safe(tmp_p
     assert steps.taken[at + 1 :] == [("fsync", str(code))]
 
 
-# Artifacts that are fetched.
+# Fetched artifacts.
 
 
 class Fetching:
-    """A paglet's artifacts, of which the host has one."""
+    """The artifacts of a paglet. The host has one of them."""
 
     def __init__(self, folder: Path, data: bytes) -> None:
         blob = blob_of(data)
@@ -166,7 +166,7 @@ def test_what_another_process_left_of_a_download_is_in_nobodys_way(tmp_path: Pat
     assert left.read_bytes() == b"da"
 
 
-def test_an_artifact_that_somebody_else_has_deleted_meanwhile_is_fetched_all_the_same(tmp_path: Path) -> None:
+def test_an_artifact_that_is_deleted_during_its_fetch_is_still_fetched(tmp_path: Path) -> None:
     fetching = Fetching(tmp_path, b"data")
     fetching.deletion = Unknown("there is no artifact art-12345678 here")
     assert fetching.artifacts.download(fetching.ref, tmp_path, True).read_bytes() == b"data"

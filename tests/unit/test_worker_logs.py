@@ -1,4 +1,4 @@
-"""Logs: bounded whatever is written, their offsets true, gaps told, troubles of the disk never raised."""
+"""Logs: bounded size, valid offsets, visible gaps, and no errors from a full disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def written(path: Path, *blocks: bytes) -> None:
 
 
 def everything(path: Path, most_bytes: int = 1000) -> list[tuple[int, bytes]]:
-    """The pieces that a reader gets who begins at 0."""
+    """Return the chunks that a reader gets from offset 0."""
     found = []
     offset = 0
     while piece := logs.read(str(path), offset, most_bytes):
@@ -112,15 +112,15 @@ def test_the_last_lines_begin_after_what_was_there_and_with_a_whole_line(tmp_pat
     assert logs.last_lines(path, since, 6) == b"two\n"
     log.write(memoryview(b"".join(b"%03d\n" % nth for nth in range(200))))
     assert logs.last_lines(path, since, 30) == b"".join(b"%03d\n" % nth for nth in range(193, 200))
-    # The last two segments are all that there is of so many.
+    # Only the last two of these segments are kept.
     assert logs.last_lines(path, since, 10_000).endswith(b"198\n199\n")
 
 
-# Troubles of the disk.
+# Errors of the disk.
 
 
 class Disk:
-    """Opens files, unless it is `full`: then they are opened and take nothing."""
+    """A disk. While it is `full`, files can be opened but take no bytes."""
 
     def __init__(self) -> None:
         self.full = False
@@ -130,7 +130,7 @@ class Disk:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk here that is always full")
-def test_what_finds_no_room_is_left_out_and_the_log_says_so_when_there_is_room_again(tmp_path: Path) -> None:
+def test_bytes_lost_to_a_full_disk_are_noted_when_there_is_space_again(tmp_path: Path) -> None:
     path, disk = tmp_path / "1.1.out", Disk()
     log = small(path, disk.open)
     log.write(memoryview(b"0123456789"))
@@ -178,7 +178,7 @@ log.close()
 """
 
 
-def test_where_there_is_no_room_to_the_end_the_last_bytes_give_way_to_what_is_missing(tmp_path: Path) -> None:
+def test_on_a_disk_that_stays_full_the_note_replaces_the_last_bytes(tmp_path: Path) -> None:
     path = tmp_path / "1.1.out"
     subprocess.run([sys.executable, "-c", STAYS_LIMITED, str(path)], check=True)
     note = b"\n[paglets: 259 bytes could not be written: File too large]\n"
@@ -194,7 +194,7 @@ def test_a_log_whose_empty_folder_is_removed_as_it_is_opened_makes_the_folder_ag
         nonlocal removals
         if not removals:
             removals += 1
-            path.parent.rmdir()  # as the look for old logs does
+            path.parent.rmdir()  # like the search for old logs
         return os.open(name, flags, mode)
 
     log = small(path, opener)

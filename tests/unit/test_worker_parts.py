@@ -1,4 +1,4 @@
-"""The pieces of a launcher that need no process."""
+"""The parts of a launcher that need no real process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TREE = {each.pid: each for each in (info(10, 1), info(11, 10), info(12, 11), inf
 
 
 class Table:
-    """A table that does not change, for what only looks."""
+    """A process table that does not change."""
 
     def get(self, pid: int) -> ProcessInfo | None:
         return TREE.get(pid)
@@ -122,7 +122,7 @@ def test_psutil_and_proc_tell_the_same_of_a_process() -> None:
 
 
 def test_a_pid_that_another_program_uses_now_is_left_alone() -> None:
-    # Each of these would end this very process if it were taken for a run's.
+    # A wrong match would kill this very process.
     own = ProcTable().get(os.getpid())
     assert own is not None
     assert kill_runs(ProcTable(), [RunTree(token="x", pid=own.pid, start_time=own.start_time + 5, seen={})]) == set()
@@ -188,7 +188,7 @@ def test_a_fault_is_bounded_and_shows_both_ends() -> None:
 
 
 def imported(folder: Path, text: str) -> ImportFailed:
-    """What importing a class of a module of that text fails with."""
+    """Import a class from a module with that text, and return the error."""
     (folder / "users.py").write_text(text)
     sys.path.insert(0, str(folder))
     try:
@@ -233,7 +233,7 @@ def test_a_class_that_is_not_there_has_a_message_and_no_traceback(
     assert capsys.readouterr().err == f"paglets: {error.message}\n"
 
 
-def test_a_library_that_is_missed_at_work_is_told_with_the_interpreter_and_the_way_out() -> None:
+def test_a_missing_library_is_reported_with_interpreter_and_advice() -> None:
     fault = fault_of(raised(ModuleNotFoundError("No module named 'x'", name="x")))
     assert fault.cause == "import_failed"
     assert f"No module named 'x': {sys.executable} (Python {platform.python_version()}) lacks it;" in fault.message
@@ -262,7 +262,7 @@ def test_a_problem_of_the_system_is_told_with_its_place_if_there_is_one(tmp_path
     assert placed(OSError(errno.EMFILE, os.strerror(errno.EMFILE))) == "Too many open files"
 
 
-# Whose doing it is.
+# Causes of faults.
 
 
 def cause_of(error: BaseException, work_dir: Path) -> str:
@@ -275,7 +275,7 @@ def raised_from(error: BaseException, cause: BaseException) -> BaseException:
 
 
 def test_an_error_that_is_its_own_cause_is_told_like_others(tmp_path: Path) -> None:
-    # `raise error from error` is that; a walk along the causes without an end held the process for ever.
+    # `raise error from error` has itself as its cause. An endless walk along the causes would hang the process.
     error = ValueError("oops")
     assert cause_of(raised_from(error, error), tmp_path) == "exception"
     first, second = ValueError("one"), ValueError("two")

@@ -1,4 +1,4 @@
-"""Files of a paglet's process that become blobs: no blob is ever a file that somebody may still write to."""
+"""Published files of a process: a blob is never a file that a process can still write to."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Rig:
         return hash_file(self.blob(ref)) == ref
 
     def is_untouched(self) -> bool:
-        """The source is where it was, as it was, and a file of its own; nothing else was left."""
+        """Return True if the source is unchanged and in its place, with one link, and nothing else is left."""
         found = self.source.stat()
         assert list(Path(self.blobs.staging()).iterdir()) == []
         assert os.listdir(self.scratch) == ["out.db"]
@@ -89,7 +89,7 @@ def rig(tmp_path: Path) -> Rig:
     return Rig(tmp_path)
 
 
-# Which files are taken.
+# Files that are moved.
 
 
 @linux
@@ -105,7 +105,7 @@ def test_a_closed_file_of_an_attempt_is_moved_and_not_copied(rig: Rig) -> None:
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """1,000 rows, all of them in the file beside it."""
+    """Open a database whose 1,000 rows are all in its WAL file."""
     database = sqlite3.connect(path)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("CREATE TABLE squares (n)")
@@ -120,7 +120,7 @@ def rows_in(path: Path) -> int:
 
 
 @pytest.mark.parametrize("is_kept", [True, False])
-def test_a_database_that_is_open_is_published_with_all_rows_and_goes_with_the_files_beside_it(
+def test_an_open_database_is_published_with_all_rows_and_moved_with_its_wal(
     rig: Rig, capsys: pytest.CaptureFixture[str], is_kept: bool
 ) -> None:
     path = rig.scratch / "squares.db"
@@ -176,7 +176,7 @@ def test_a_file_that_somebody_reaches_while_it_is_taken_is_copied(rig: Rig, open
     def reach() -> None:
         rig.before_staging = lambda: None
         if opened:
-            # It does not wait until the lease ends, and fails; others would wait, and write then.
+            # A non-blocking open fails; a blocking one would wait for the end of the lease and write then.
             with pytest.raises(BlockingIOError):
                 os.open(rig.source, os.O_WRONLY | os.O_NONBLOCK)
         else:
@@ -212,10 +212,10 @@ def test_a_file_of_another_user_is_copied(rig: Rig) -> None:
     assert (rig.source.stat().st_uid, rig.blob(publication.blob).stat().st_uid) == (65534, os.geteuid())
 
 
-# Ends.
+# End of the process.
 
 
-def test_a_process_that_dies_before_the_commit_leaves_its_file_to_a_scratch_that_stays(rig: Rig) -> None:
+def test_a_process_that_dies_before_the_commit_leaves_its_file_in_scratch(rig: Rig) -> None:
     publication = rig.copying.publish(rig.source, move=True)
     assert rig.is_untouched()
     rig.source.write_bytes(b"ROWS")
@@ -280,7 +280,7 @@ def test_a_file_is_not_put_back_over_a_newer_one(rig: Rig, capsys: pytest.Captur
 
 
 def without_links(staged: Path, source: Path) -> None:
-    """As a file system does that has none."""
+    """Fail like a file system without links."""
     raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
@@ -332,11 +332,11 @@ def test_a_file_that_changes_while_it_is_copied_is_published_once(rig: Rig) -> N
     assert rig.published == [blob]
 
 
-# A folder of the host that is closed for a while.
+# A folder of the host that is closed temporarily.
 
 
 def shut(rig: Rig) -> Path:
-    """A file in the place of the folder for what processes write; to be opened in the first pause."""
+    """Replace the staging folder by a file until the first pause."""
     staging = Path(rig.blobs.staging())
     staging.rename(staging.with_name("away"))
     staging.write_text("in its place")

@@ -1,4 +1,4 @@
-"""The storage of a paglet in its process: the host's rows under what is not committed yet."""
+"""The storage of a paglet in its process: uncommitted changes on top of the host's rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paglets.worker.protocol import Commit, StorageGet, StorageScan
 
 
 class Rows:
-    """The host's side of it."""
+    """The rows of the host."""
 
     def __init__(self, rows: dict[str, Any]) -> None:
         self.rows = rows
@@ -52,7 +52,7 @@ def test_a_scan_goes_on_behind_what_was_deleted_and_a_page() -> None:
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_what_is_discarded_is_not_read(at_once: bool) -> None:
-    # Its class is not installed here: a value that nobody asked for must not end the handler.
+    # The class is not installed here. An unused value must not fail the handler.
     host = Rows({"a": {"$object": {"class": "needs_torch:Cfg", "fields": {}}}, "b": 1})
     host.scope = UnitOfWork(at_once=at_once)
     host.storage.discard("a")

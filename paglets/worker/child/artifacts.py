@@ -24,7 +24,7 @@ from paglets.worker.protocol import ArtifactAdd, ArtifactDelete, ArtifactFetch, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingArtifact:
-    """A published file, and its ref as an artifact of another paglet once the host commits the message with it."""
+    """A published file, with the ref under which another paglet owns it once the host commits the message."""
 
     publication: Publication
     ref: ArtifactRef

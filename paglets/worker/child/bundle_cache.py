@@ -45,7 +45,7 @@ _END_BYTES = 22
 _LONG_END = b"PK\x06\x07"
 _LONG_END_BYTES = 20
 _ALLOWED_FLAGS = 0x0800 | 0x0008 | 0x0006
-"""Allowed are UTF-8 names, sizes after the data, and the deflate level; not encryption, patches or masked headers."""
+"""Allowed zip flags: UTF-8 names, sizes after the data, and the deflate level. Encryption and patches are refused."""
 
 
 def unpack_once(code: GoCode) -> str:

@@ -56,7 +56,7 @@ WAITABLE = "only run, run_compute_job and the handler of a call may wait for the
 
 
 class HandlerParked(BaseException):
-    """Raised when the handler of a call waits. It is no Exception, so that user code does not catch it as an error."""
+    """An exception of a call's handler that waits. It is no Exception, so that user code does not catch it."""
 
     def __init__(self, wait_seconds: float | None) -> None:
         super().__init__()

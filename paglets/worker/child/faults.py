@@ -48,7 +48,7 @@ def fault_of(error: BaseException, cause: str = "exception") -> Fault:
 
 
 def entry_fault_of(error: BaseException, work_dir: str) -> Fault:
-    """Return the fault of `error` for `done`. Its cause also tells missing host files and a full disk."""
+    """Return the fault of `error` for `done`, which can also have the cause HOST_FILES_MISSING or DISK_FULL."""
     fault = fault_of(error)
     if _lacks_host_files(error, work_dir):
         return replace(fault, cause=HOST_FILES_MISSING)

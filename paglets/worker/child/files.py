@@ -26,8 +26,8 @@ MODES = ("copy", "move")
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 
 _COPY_MTIME_SECONDS = 946_684_800
-"""2000-01-01. A copy gets this time plus some days that depend on its bytes. An unchanged mtime shows that nobody wrote
-to the copy. Seconds are whole and even, because every file system can store those."""
+"""The mtime of copies: 2000-01-01, plus some days that depend on the bytes. A copy with this mtime is unchanged.
+Seconds are whole and even, because every file system can store those."""
 
 _PART_NAME = ".paglets-part".ljust(MAX_FILE_NAME_BYTES + 1, "-")
 """Name of an unfinished copy. It is longer than any registered name, so that the two cannot clash."""
@@ -186,7 +186,9 @@ class RegisteredFiles:
         check_file_name(name)
         for other in self._all():
             if other != name and other.casefold() == name.casefold():
-                raise Invalid(f"{name!r} differs from the registered {other!r} in case only: they cannot both arrive")
+                raise Invalid(
+                    f"{name!r} differs from the registered {other!r} only in case: some disks cannot hold both"
+                )
         return name
 
 

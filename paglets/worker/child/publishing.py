@@ -47,7 +47,7 @@ def absolute(path: str | Path) -> Path:
 
 
 class ReserveStaging(Protocol):
-    """Reserves space, and returns the path of the file to write; see `protocol.ReserveSpace`."""
+    """A function that reserves space and returns the path of the file to write; see `protocol.ReserveSpace`."""
 
     def __call__(self, size_bytes: int, *, moved: bool = False, problem: str = "") -> Path: ...
 
@@ -96,7 +96,7 @@ class Publication:
 
 
 class FilePublisher:
-    """Publishes files and bytes of one run, whose token is `token`.
+    """A publisher of the files and bytes of one run, whose token is `token`.
 
     `settle`: waits until any change to a file with that mtime_ns gives it a new mtime. `scratch`: the scratch directory
     of an attempt. Files in it may be moved, and the attempt waits while the host's disk is full or closed. None: all

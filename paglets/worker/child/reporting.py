@@ -34,11 +34,11 @@ MAX_ENTRIES = 10_000
 """Most entries of a dict whose values are stored one by one."""
 
 Store = Callable[[bytes], Any]
-"""Publishes bytes, and returns the tag for them."""
+"""A function that publishes bytes and returns the tag for them."""
 
 
 class Reporting:
-    """The report of one process. `changed`: the lock of the state."""
+    """The one report of a process. `changed`: the lock of the state."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Reporting:
         self._reported = False
 
     def report(self, report: Mapping[str, Any]) -> bool:
-        """Report the outcome. Return False if this or an earlier outcome was not accepted.
+        """Report the outcome. Return True if the host accepts it; a second report returns False.
 
         `report`: `{"success": True, "result": value}`, or `{"success": False, "cause", "message"}` with an optional
         `traceback` and `code`. A result may come with `file`, {"path", "name", "move"}: see `core.context`. A result

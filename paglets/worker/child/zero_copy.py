@@ -24,7 +24,7 @@ from paglets.core.text import printable
 from paglets.worker.child.faults import say
 
 Reserve = Callable[[int], Path]
-"""Reserves space for so many bytes, and returns the path to move the file to."""
+"""A function that reserves space for so many bytes, and returns the path to move the file to."""
 
 
 class LeasedFile:

@@ -22,8 +22,9 @@ READ_BYTES = 1 << 18
 MAX_READS = 16
 """Most reads in a row from one child: more than its socket can hold, yet few enough for other children."""
 
-LAST_SCRATCH_ENTRIES = 1000
 STDERR_TAIL_BYTES = 8192
+
+LAST_SCRATCH_ENTRIES = 1000
 """Most files that are counted in the scratch directory when a process ends. Long runs were sampled before."""
 
 

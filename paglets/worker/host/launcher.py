@@ -54,7 +54,7 @@ class _AbandonedRun:
 
 
 class ZygoteLauncher:
-    """Implements `launch.Launcher` with zygotes.
+    """A `launch.Launcher` that forks processes from zygotes.
 
     `log` gets a line when a zygote ends; it must not raise. `table`: the processes of the machine; None: those that
     `process_table` finds.
@@ -249,7 +249,7 @@ class ZygoteLauncher:
         try:
             descriptor = child.connect()
         except OSError as error:
-            self._fail(child, f"no socket: {error.strerror}")
+            self._fail(child, f"cannot create a socket: {error.strerror}")
             return
         try:
             self._zygotes.send(link, child.spec, descriptor)

@@ -72,7 +72,7 @@ def larger(one: Usage, other: Usage) -> Usage:
 
 
 class Sampler:
-    """Samples all runs about every `seconds`, on its own thread, which runs `run`.
+    """A sampler of all runs, about every `seconds`. Its thread runs `run`.
 
     `runs` returns the runs to sample. `sampled` gets the samples, and the number of processes that the kernel had
     killed one round earlier because memory ran out.

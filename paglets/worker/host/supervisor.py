@@ -83,7 +83,7 @@ class Owner(Protocol):
 
 
 class ZygoteSupervisor:
-    """Keeps one shared zygote running, and those of runs that are alone. `shared` is None while there is none."""
+    """A supervisor of one shared zygote (`shared`, None while there is none) and of the zygotes of single runs."""
 
     def __init__(
         self, open_zygote: Callable[..., ZygoteLink], reactor: Reactor, log: Callable[[str], None], owner: Owner

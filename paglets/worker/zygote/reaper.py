@@ -60,7 +60,7 @@ class _Orphan:
 
 
 class Reaper:
-    """Reaps the children of this process. `runs`: the runs whose first process lives, by pid."""
+    """A reaper of the children of this process. `runs`: the runs whose first process lives, by pid."""
 
     def __init__(self, table: ProcTable) -> None:
         self._table = table

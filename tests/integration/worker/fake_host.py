@@ -1,4 +1,4 @@
-"""The host's side of a launcher, as small as it can be: it says `go`, answers requests and keeps what it heard."""
+"""A minimal host for a launcher: it sends `go`, answers requests, and records all events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[3]
 COMMAND = (sys.executable, "-c", "import sys; from paglets.worker.zygote.main import main; sys.exit(main([]))")
 PATIENT = "import sys; from paglets.worker.zygote.main import main; sys.exit(main([], grace_seconds={}))"
 PATIENCE_SECONDS = 60.0
-"""For what a process does: no promise is about how fast it does that, and this machine may be busy."""
+"""Time limit for the work of a process. No test is about its speed, and this machine may be busy."""
 
 HOST = HostRef(store_id="store-1", name="here", url="http://127.0.0.1:1")
 
@@ -34,7 +34,7 @@ Answer = Callable[[Any], Any]
 
 
 def patient_command(grace_seconds: float) -> tuple[str, ...]:
-    """A zygote that leaves so much time between SIGTERM and SIGKILL."""
+    """Return the command of a zygote with that time between SIGTERM and SIGKILL."""
     return (sys.executable, "-c", PATIENT.format(grace_seconds))
 
 
@@ -45,7 +45,7 @@ def environment() -> dict[str, str]:
 
 @dataclass
 class Told:
-    """What was heard of one run."""
+    """The recorded events of one run."""
 
     spec: LaunchSpec
     go: Go
@@ -66,7 +66,7 @@ class Told:
 
 
 class FakeHost:
-    """Implements `launch.LaunchEvents`. `answers` gives the replies of operations; the default is None."""
+    """A host that implements `launch.LaunchEvents`. `answers`: replies by operation; the default is None."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class FakeHost:
         self.launcher = ZygoteLauncher(zygote, self, **options)
 
     def publish(self, args: Any) -> None:
-        """As a host does: whole, of the right bytes, and in its place by a rename."""
+        """Check the bytes of a staged file and rename it to its blob, as a host does."""
         staged = self.staging / args.staged
         assert hashlib.sha256(staged.read_bytes()).hexdigest() == args.blob.sha256
         assert staged.stat().st_size == args.blob.size_bytes
@@ -108,7 +108,7 @@ class FakeHost:
         return (self.blobs / blob.sha256).read_bytes()
 
     def file(self, name: str, data: bytes, **more: Any) -> GoFile:
-        """A file that comes with a paglet."""
+        """Return a file that comes with a paglet."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.blobs / sha256
         path.write_bytes(data)
@@ -129,7 +129,7 @@ class FakeHost:
     ) -> Told:
         """Start a process for a paglet of class `cls`; in a scratch directory of its own, or of an earlier one."""
         number = len(self.runs) + 1
-        token = uuid4().hex  # which tests that run beside this one must not find among their own processes
+        token = uuid4().hex  # unique, so that other tests do not find these processes
         name = cls if isinstance(cls, str) else f"{cls.__module__}:{cls.__qualname__}"
         if work_dir is None:
             work_dir = str(self.folder / f"work-{number}")
@@ -183,7 +183,7 @@ class FakeHost:
         self.launcher.send(told.spec.token, {"deliver": to_json(from_json(Deliver, tree))})
 
     def handled(self, told: Told, message_id: str) -> Any:
-        """What the handler of that message came to."""
+        """Wait for the result of the handler of a message."""
         return wait_until(
             lambda: next((args for args in told.all("handled") if args.message_id == message_id), None),
             timeout_seconds=PATIENCE_SECONDS,
@@ -200,7 +200,7 @@ class FakeHost:
         return wait_until(lambda: told.ended, timeout_seconds=PATIENCE_SECONDS, what=what)
 
     def wait_for_log(self, told: Told, text: str) -> None:
-        """Until that text is in its stderr."""
+        """Wait until that text is in the log of stderr."""
         wait_until(
             lambda: told.pid and text in Path(told.spec.stderr_path).read_text(),
             timeout_seconds=PATIENCE_SECONDS,

@@ -1,4 +1,4 @@
-"""Paglets with files, whose code runs in the processes of these tests."""
+"""Paglets with files, for tests with real processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paglets.system.jobs import CollectingComputeJobPaglet, CollectingComputeJob
 
 
 def told(act: Callable[[], Any]) -> str:
-    """What came of it, as one line."""
+    """Call a function and return its result or error as one line."""
     try:
         return f"{act()}"
     except PagletsError as error:
@@ -27,7 +27,7 @@ def told(act: Callable[[], Any]) -> str:
 
 
 class Registers(Plain):
-    """Writes a file into its scratch directory and registers it."""
+    """A paglet that writes a file into its scratch directory and registers it."""
 
     def on_creation(self) -> None:
         Path("result.db").write_bytes(b"as it was")
@@ -44,7 +44,7 @@ class Registers(Plain):
 
 
 class RegistersAll(Plain):
-    """Registers (path, name, mode) of `secret` one after the other, and notes what it heard."""
+    """A paglet that registers each (path, name, mode) of `secret` and notes the results."""
 
     def on_creation(self) -> None:
         self.state.words = [told(lambda each=each: self.register_file(*each).mode) for each in self.state.secret]
@@ -56,7 +56,7 @@ class Removes(Plain):
 
 
 class WritesOn(Plain):
-    """Writes to a file as soon as it is registered, and as much as was there."""
+    """A paglet that overwrites a file with as many bytes right after it is registered."""
 
     def on_dispatching(self) -> None:
         Path("log").write_text("a")
@@ -68,7 +68,7 @@ class WritesOn(Plain):
 
 
 class Looks(Plain):
-    """Notes what is in its scratch directory before any code of its own has run there."""
+    """A paglet that lists its scratch directory before its own code has run there."""
 
     def on_arrival(self) -> None:
         self.state.words = sorted(f"{name}={Path(name).read_text()}" for name in os.listdir())
@@ -99,7 +99,7 @@ class Uploads(Plain):
 
 
 class FillsUp(Plain):
-    """May write no file of more than 1,000 bytes."""
+    """A paglet whose files are limited to 1,000 bytes."""
 
     def on_creation(self) -> None:
         Path("big").write_bytes(b"x" * 2000)
@@ -126,7 +126,7 @@ class Downloads(Plain):
 
 
 class DownloadsAgain(Plain):
-    """Into a folder that holds a file of that name already; the two artifacts differ."""
+    """A paglet that downloads an artifact over a different file of the same name."""
 
     def on_creation(self) -> None:
         first, other = (ArtifactRef.from_wire(wire) for wire in self.state.secret)
@@ -141,7 +141,7 @@ class DownloadsAgain(Plain):
 
 
 class Sends(Plain):
-    """In a hook, and in `run`."""
+    """A paglet that sends artifacts in a hook and in `run`."""
 
     def on_creation(self) -> None:
         for name in ("copied", "moved"):
@@ -173,7 +173,7 @@ class FileJobState(CollectingComputeJobState):
 
 
 class FileJob(CollectingComputeJobPaglet[FileJobState]):
-    """Reports a file, and then once more."""
+    """A job that reports a file twice."""
 
     State = FileJobState
 
@@ -212,7 +212,7 @@ class OddResult(FileJob):
 
 
 class ShareFile(FileJob):
-    """The file that is to move has a second name."""
+    """A job that moves a file with a second hard link."""
 
     def run_compute_job(self) -> None:
         Path("first.db").write_bytes(b"rows")

@@ -1,4 +1,4 @@
-"""A fork bomb with a bound, so that a test that fails does no harm."""
+"""A fork bomb with a limit, so that a failing test does no harm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_SECONDS = 60.0
 
 
 class Bomb(Paglet):  # type: ignore[type-arg]
-    """Sixteen processes, each of which lives only until it has forked the next: no list of them stays true."""
+    """A job with sixteen processes. Each one forks its successor and ends, so that any list of them is outdated."""
 
     def compute_attempt(self) -> None:
         until = time.monotonic() + MOST_SECONDS

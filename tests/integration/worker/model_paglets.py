@@ -1,4 +1,4 @@
-"""Paglets that clone themselves, rest, and tell their user, in the processes of these tests."""
+"""Paglets that clone themselves, rest and notify their user, for tests with real processes."""
 
 from __future__ import annotations
 

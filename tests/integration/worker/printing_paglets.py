@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 
 def numbered(count: int) -> bytes:
-    """`count` bytes of which each eight say where they are."""
+    """Return `count` bytes. Each group of eight is its own offset."""
     return b"".join(b"%07d\n" % nth for nth in range(count // 8))
 
 
@@ -24,7 +24,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 class PrintsMuch(Plain):
-    """`number` MiB to stdout, and as much to stderr."""
+    """A job that prints `number` MiB to stdout and the same to stderr."""
 
     def compute_attempt(self) -> None:
         data = numbered(self.state.number * MIB)
@@ -53,7 +53,7 @@ class ClosesItsStdout(Plain):
 
 
 class LeavesAPrinter(Plain):
-    """Its child, in a session of its own, holds stdout open and prints without end."""
+    """A job whose child, in its own session, keeps stdout open and prints forever."""
 
     def compute_attempt(self) -> None:
         code = "import sys\nwhile True: sys.stdout.write('still here\\n' * 1000)"
@@ -62,7 +62,7 @@ class LeavesAPrinter(Plain):
 
 
 class SaysWhatItMay(Plain):
-    """Says how many descriptors it may have, and stays."""
+    """A job that prints its limit of descriptors and then waits."""
 
     def compute_attempt(self) -> None:
         Path(self.state.path + ".limit").write_text(str(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))

@@ -1,4 +1,4 @@
-"""What a paglet's code can do in its process, and what of it its host hears."""
+"""The code of paglets in real processes, and the requests that their host gets."""
 
 from __future__ import annotations
 
@@ -341,7 +341,7 @@ def test_storage_is_seen_with_the_changes_that_are_not_committed_yet(host: FakeH
     host.finish(told)
 
 
-# Handlers beside a long entry.
+# Handlers during a long entry.
 
 
 def started(host: FakeHost, **state: Any) -> Told:

@@ -1,4 +1,4 @@
-"""Code that came with a paglet, in the processes of a host that has nothing of it."""
+"""Code that came with a paglet, in processes of a host that does not have this code."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ HELPER = b"def double(number):\n    return 2 * number\n"
 
 
 def code_of(host: FakeHost, files: dict[str, bytes]) -> GoCode:
-    """A bundle with these files, as the host has it."""
+    """Return a bundle with these files, as a blob of the host."""
     file = host.file("code.zip", zipped(files))
     return GoCode(bundle=file.file.blob, path=file.path, folder=str(host.folder / "code"))
 
 
 def job(host: FakeHost, files: dict[str, bytes], entry: str = "attempt", **state: Any) -> Told:
-    """A paglet of class `Job` in submit.py, to its end."""
+    """Run a paglet of class `Job` in submit.py to its end."""
     told = host.start("submit:Job", entry, code=code_of(host, files), **state)
     assert host.wait(told).exit_code == 0
     return told

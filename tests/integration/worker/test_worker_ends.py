@@ -1,4 +1,4 @@
-"""How processes end, and that nothing of them is left."""
+"""The end of processes: reports, and no process that is left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.fakes.waiting import wait_until
 
 @pytest.fixture
 def patient(tmp_path: Path) -> Iterator[FakeHost]:
-    """A host that gives so much time after SIGTERM that no stall of this machine is taken for a job that ignores it."""
+    """A host with a long grace period after SIGTERM, so that a slow job does not look like one that ignores it."""
     host = FakeHost(tmp_path, patient_command(60.0), sample_seconds=0.1)
     yield host
     host.close()
@@ -40,7 +40,7 @@ def pids_in(path: Path) -> list[int]:
 
 
 def all_pids(folder: Path) -> list[int]:
-    """Of the daemons of `LeavesDaemons`."""
+    """Return the pids of the daemons of `LeavesDaemons`."""
     return [*pids_in(folder / "pids"), *pids_in(folder / "pids.bare")]
 
 
@@ -142,7 +142,7 @@ def test_a_neighbour_survives_the_end_of_a_job_with_daemons(host: FakeHost, tmp_
 
 def test_a_fork_bomb_is_ended(host: FakeHost) -> None:
     told = host.start("fork_bomb:Bomb")
-    # Else it ends by itself.
+    # Otherwise the process ends by itself.
     how = wait_until(lambda: told.ended, timeout_seconds=fork_bomb.MOST_SECONDS / 2, what="the end of the bomb")
     assert how.exit_code == 0
     assert told.spec.token not in ProcTable().marked().values()
@@ -200,7 +200,7 @@ def test_a_process_that_cannot_be_started_ends_with_the_reason(host: FakeHost) -
 
 def test_usage_is_sampled_while_it_runs_and_once_at_the_end(host: FakeHost, tmp_path: Path) -> None:
     told = host.start(paglets.Writes, path=str(tmp_path / "pids"))
-    # The job writes its file first: a sample taken just then has not all of its processor time.
+    # The job writes its file first, so an early sample lacks some of its CPU time.
     wait_until(
         lambda: told.usages and told.usages[-1].scratch_bytes and told.usages[-1].cpu_seconds >= 0.1,
         timeout_seconds=PATIENCE_SECONDS,
@@ -216,7 +216,7 @@ def test_usage_is_sampled_while_it_runs_and_once_at_the_end(host: FakeHost, tmp_
 
 
 class HeldUpTable(ProcTable):
-    """Of a machine that is busy with other things at each look."""
+    """The table of a machine that is busy at each sample."""
 
     def all(self) -> dict[int, ProcessInfo]:
         time.sleep(0.2)
@@ -246,7 +246,7 @@ def test_a_killed_zygote_takes_its_children_along_and_is_followed_by_another(hos
     how = host.wait(told)
     assert how.launcher_lost
     assert "all there" in how.stderr_tail
-    # The one without a marker was sampled before; what was not may escape.
+    # The process without a marker was sampled before. One that was not sampled may escape.
     assert [pid for pid in all_pids(tmp_path) if is_alive(pid)] == []
     again = host.start("trivial_paglet:Trivial")
     assert host.wait(again).exit_code == 0
@@ -274,7 +274,7 @@ def test_a_job_that_kills_its_parent_is_found_when_it_is_alone(host: FakeHost, t
 IMPATIENT = HeartbeatTimeouts(interval_seconds=0.05, unresponsive_seconds=0.3, replace_seconds=60.0)
 
 
-def test_a_stopped_zygote_is_told_and_continued(tmp_path: Path) -> None:
+def test_a_stopped_zygote_is_reported_and_resumed(tmp_path: Path) -> None:
     log: list[str] = []
     host = FakeHost(tmp_path, log=log.append, heartbeat=IMPATIENT)
     try:
@@ -317,7 +317,7 @@ def test_a_zygote_that_hangs_is_replaced_and_what_it_had_is_no_culprit(tmp_path:
 
 
 def test_a_job_under_a_stopped_zygote_can_be_ended(tmp_path: Path) -> None:
-    """The zygote stays stopped: no look comes that would continue it."""
+    """The zygote stays stopped: no heartbeat resumes it."""
     host = FakeHost(
         tmp_path, heartbeat=HeartbeatTimeouts(interval_seconds=0.05, unresponsive_seconds=0.2, replace_seconds=3600.0)
     )
@@ -341,7 +341,7 @@ def test_a_job_under_a_stopped_zygote_can_be_ended(tmp_path: Path) -> None:
     assert not is_alive(zygote.parent)
 
 
-def test_the_end_of_a_zygote_is_told_to_the_log_and_not_to_a_terminal_that_may_be_gone(
+def test_the_end_of_a_zygote_is_logged_and_not_printed_to_the_terminal(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     said: list[str] = []
@@ -422,7 +422,7 @@ def test_a_stopped_zygote_ends_with_its_host(tmp_path: Path) -> None:
 
 
 def test_a_zygote_of_an_earlier_start_is_found_by_its_mark(tmp_path: Path) -> None:
-    """Also one that nothing continued."""
+    """This includes a zygote that is still stopped."""
     mark = zygote_mark(uuid4().hex)
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={RUN_VARIABLE: mark})
     wait_until(lambda: left.pid in ProcTable().marked(), what="its environment")
@@ -454,7 +454,7 @@ def test_what_survives_host_and_zygote_is_ended_when_the_host_starts_again(tmp_p
         finally:
             bystander.kill()
     assert [each for each in [pid, *pids_in(tmp_path / "pids")] if is_alive(each)] == []
-    # What escapes: no marker, and its parents were gone before anybody looked.
+    # This process escapes: it has no marker, and its parents ended before the first sample.
     (bare,) = pids_in(tmp_path / "pids.bare")
     os.kill(bare, signal.SIGKILL)
 
@@ -465,5 +465,5 @@ def test_many_starts_at_once_all_end(host: FakeHost) -> None:
     for number, told in enumerate(runs):
         assert host.wait(told).exit_code == 0
         assert told.done.changes.state["number"] == number + 1
-    # Fifty times what it takes on an idle machine, and less than if each waited for a look that comes once a second.
+    # Fifty times the duration on an idle machine, but less than with a wait of one second each.
     assert time.monotonic() - began < 25

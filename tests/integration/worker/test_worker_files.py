@@ -1,4 +1,4 @@
-"""Files and artifacts as a paglet's code sees them, in real processes."""
+"""Files and artifacts of paglets, in real processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLLECTOR = ProxyRef(agent_id="collector-1", host=HostRef(store_id="store-2", na
 
 
 def words(host: FakeHost, told: Told) -> list[str]:
-    """What the state's `words` were when the hook had ended well."""
+    """Return the `words` in the state after the hook."""
     host.wait(told)
     assert told.done.fault is None, told.done.fault
     found: list[str] = told.done.changes.state["words"]
@@ -32,7 +32,7 @@ def words(host: FakeHost, told: Told) -> list[str]:
 
 
 def last_words(host: FakeHost, told: Told) -> list[str]:
-    """The same of a job that made a checkpoint at its end."""
+    """Return the `words` of the last checkpoint of a job."""
     assert host.wait(told).exit_code == 0
     found: list[str] = told.all("checkpoint")[-1].changes.state["words"]
     return found
@@ -46,7 +46,7 @@ def raising(error: PagletsError) -> Any:
 
 
 def as_registered(host: FakeHost, file: RegisteredFile) -> GoFile:
-    """As the host tells the next process of it."""
+    """Return a registered file as the next process gets it."""
     return GoFile(
         file=file.file,
         path=str(host.blobs / file.file.sha256),
@@ -60,7 +60,7 @@ def work(told: Told, name: str = "") -> Path:
     return Path(told.go.work_dir) / name
 
 
-# Registering.
+# Registration.
 
 
 def test_a_file_is_captured_at_once_and_registered_with_the_hooks_changes(host: FakeHost) -> None:
@@ -135,7 +135,7 @@ def test_what_is_no_regular_file_or_has_a_bad_name_is_not_registered(host: FakeH
         "mode 'copy' or 'move'",
         "name the file itself",
         "copy",
-        "differs from the registered 'Good' in case only: they cannot both arrive",
+        "differs from the registered 'Good' only in case: some disks cannot hold both",
         "copy",
     )
     assert [line.endswith(end) for line, end in zip(heard, ends, strict=True)] == [True] * len(asked), heard
@@ -216,11 +216,11 @@ def test_a_full_disk_of_the_host_is_told_and_nothing_stays_there(host: FakeHost)
     assert list(host.staging.iterdir()) == []
 
 
-# Leaving.
+# Departure.
 
 
 def dispatching(host: FakeHost, **state: Any) -> tuple[Told, RegisteredFile]:
-    """A process that registered a file, and on its heels that of `on_dispatching`."""
+    """Run a process that registers a file, then one for `on_dispatching`."""
     created = host.start(paglets.Registers, "creation")
     host.wait(created)
     (file,) = created.done.changes.files
@@ -280,7 +280,7 @@ def test_a_file_that_vanished_travels_as_it_was(host: FakeHost) -> None:
     assert told.done.changes.files == ()
 
 
-# Arriving.
+# Arrival.
 
 
 def test_files_lie_in_the_scratch_directory_before_the_paglet_arrives(host: FakeHost) -> None:
@@ -498,7 +498,7 @@ def test_a_file_is_sent_with_a_message(host: FakeHost, entry: str) -> None:
         ("moved.txt", "job-1", "here"),
     ]
     assert [host.bytes_of(ref.blob) for ref in refs] == [b"copied", b"moved"]
-    # In a hook the post is not stored yet, so the file is still there; afterwards it is not.
+    # During a hook the post is not stored, so the file still exists; after the hook it does not.
     assert heard[2] == f"moved is here: {entry == 'creation'}"
     assert sorted(os.listdir(work(told))) == ["copied"]
 
@@ -563,7 +563,7 @@ def test_a_job_reports_a_file_with_its_result(host: FakeHost, move: bool) -> Non
         report.artifact.created_at,
     )
     assert host.bytes_of(ref.blob) == b"rows"
-    # A copy has a time of its own.
+    # A copy has its own mtime.
     assert ((host.blobs / ref.sha256).stat().st_mtime == 1) == move
     log = Path(told.spec.stderr_path).read_text()
     assert "a second report was not sent" in log

@@ -1,4 +1,4 @@
-"""Clones, rest, notes and services as code in a process asks for them, and what its host hears of that."""
+"""Clones, rest, notes and services in real processes, and the requests that their host gets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ W1 = HostRef(store_id="store-w1", name="w1", url="http://w1:8765")
 
 
 def handled(host: FakeHost, kind: str, /, *, of: str = "paglet", **args: object) -> tuple[Told, Handled]:
-    """What the handler of one call came to."""
+    """Run a call and return the result of its handler."""
     host.answers["resolve_host"] = lambda asked: to_json(W1)
     told = host.start(paglets.Cloner, "message", kind=of)
     host.deliver(told, "m1", kind, **args)

@@ -1,4 +1,4 @@
-"""What processes print, through a real zygote into logs that are bounded."""
+"""The output of processes, through a real zygote into logs of bounded size."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.fakes.waiting import wait_until
 
 
 def kept(path: str) -> list[tuple[int, bytes]]:
-    """All that is kept of a log: offset and bytes of each of its files."""
+    """Return offset and bytes of each file of a log."""
     return [(part.offset, Path(part.path).read_bytes()) for part in logs.segments(path)]
 
 
 def start_with_stdout_at(host: FakeHost, path: str, cls: type, **state: object) -> Told:
-    """As `FakeHost.start`, with another log."""
+    """Start a process like `FakeHost.start`, with another log."""
     first = host.start("trivial_paglet:Trivial")
     host.wait(first)
     token = uuid4().hex
@@ -122,7 +122,7 @@ def test_the_zygote_keeps_no_descriptor_of_runs_that_are_over(host: FakeHost, tm
         host.wait(host.start(paglets.PrintsBytes, number=number))
     (tmp_path / "file").touch()
     host.wait(start_with_stdout_at(host, str(tmp_path / "file" / "1.1.out"), paglets.PrintsBytes))
-    # One more is open for a moment whenever it looks at its children.
+    # One more descriptor is open for a moment while the zygote lists its children.
     wait_until(lambda: descriptors() <= before, what="as many descriptors as before")
 
 

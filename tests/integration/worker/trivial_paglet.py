@@ -1,4 +1,4 @@
-"""A job as small as one can be: what starting it costs is what starting costs."""
+"""The smallest possible job: its duration is the cost of a start."""
 
 from __future__ import annotations
 

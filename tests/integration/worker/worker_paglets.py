@@ -1,4 +1,4 @@
-"""Paglets whose code runs in the processes of these tests."""
+"""Paglets for tests with real processes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class PlainState(PagletState):
 
 
 class Plain(Paglet[PlainState]):
-    """Each entry of a test is a method of a subclass."""
+    """A paglet whose subclasses override the entry that a test needs."""
 
     State = PlainState
 
     def compute_attempt(self) -> None:
-        """Nothing to compute."""
+        """Do nothing."""
 
 
 class Counts(Plain):
@@ -43,7 +43,7 @@ class Counts(Plain):
         print("counted")
 
     def run(self) -> None:
-        """So that the host starts it next."""
+        """Do nothing. The override makes `run` the next entry."""
 
 
 class LimitsItsHooks(Plain):
@@ -101,7 +101,7 @@ class Segfaults(Plain):
 
 
 class Looks(Plain):
-    """Reports what its process looks like."""
+    """A job that reports the attributes of its process."""
 
     def compute_attempt(self) -> None:
         descriptors = sorted(int(name) for name in os.listdir("/proc/self/fd"))
@@ -140,7 +140,7 @@ def until_pids(pid_file: str, count: int) -> list[int]:
 
 
 def fork_into_session(act: Any) -> None:
-    """A daemon by the book: two forks and a session of its own."""
+    """Become a daemon in the usual way: two forks and a new session."""
     first = os.fork()
     if first == 0:
         os.setsid()
@@ -158,7 +158,7 @@ def note_pid_and_sleep(path: str) -> None:
 
 
 class LeavesDaemons(Plain):
-    """Its descendants outlive it; the one whose pid is in `path`.bare has cleared its environment as well."""
+    """A job whose descendants outlive it. The one whose pid is in `path`.bare has cleared its environment as well."""
 
     def compute_attempt(self) -> None:
         path, bare = self.state.path, self.state.path + ".bare"
@@ -184,7 +184,7 @@ class IgnoresSigterm(Plain):
 
 
 class SignalsItsParent(Plain):
-    """Sends its parent signal `number`, and stays."""
+    """A job that sends signal `number` to its parent and then waits."""
 
     def compute_attempt(self) -> None:
         os.kill(os.getppid(), self.state.number)
@@ -208,7 +208,7 @@ class ClosesDescriptors(Plain):
 
 
 class ForksAndReturns(Plain):
-    """Its fork runs on into code that is not its own."""
+    """A job whose fork returns into code of paglets."""
 
     def compute_attempt(self) -> None:
         child = os.fork()
@@ -225,7 +225,7 @@ class BadFrame(Plain):
 
 
 class Writes(Plain):
-    """Uses memory, CPU and disk that can be told."""
+    """A job that uses known amounts of memory, CPU and disk."""
 
     def compute_attempt(self) -> None:
         block = bytearray(60_000_000)
@@ -271,7 +271,7 @@ class Adds(Plain):
 
 
 class Waits(Adds):
-    """Handlers beside `run`."""
+    """A paglet with handlers that run during `run`."""
 
     def run(self) -> None:
         with self.locked_state() as state:
