@@ -71,7 +71,7 @@ def summary_of_job(client: HostClient, group_id: str, job_key: str) -> dict[str,
 def collector_caller(client: HostClient, group_id: str) -> Callable[[Message], Any]:
     """Return a function that sends a message to the collector and returns the reply as tagged JSON.
 
-    It raises Unreachable with the last known counts where its host is away.
+    It raises Unreachable with the last known counts if the collector's host is offline.
     """
     collector = collector_of(client, group_id)
 

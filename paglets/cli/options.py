@@ -166,7 +166,7 @@ def client_of(options: argparse.Namespace, *, of_one: bool = False) -> HostClien
 
 @contextmanager
 def mesh_client_of(options: argparse.Namespace, *, of_one: bool = False) -> Iterator[MeshClient]:
-    """What `client_of` speaks through, for commands that only look: it loads half as much."""
+    """Open the connection that `client_of` uses, for read-only commands: it imports half as much."""
     from paglets.client.connect import connect, open_mesh_client
 
     _warn_of_broken_run_files()

@@ -1,10 +1,10 @@
-"""Which identifiers the Python files below a folder use, and how often: one job a bundle of files, a database each.
+"""A count of the identifiers in the Python files of a folder. Each job counts some files and writes a database.
 
-Needs hosts that run, and the folder as data:
+The script needs running hosts and a folder:
 
     paglets identifiers.py FOLDER
 
-Copy it, and put your own work in the place of `uses_in` and `write_database`.
+Copy the script, and replace `uses_in` and `write_database` with your own work.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ SCHEMA = "CREATE TABLE uses (file TEXT, identifier TEXT, uses INTEGER, PRIMARY K
 TEST_FOLDERS = {"test", "tests", "idle_test"}
 
 Uses = dict[tuple[str, str], int]
-"""(file, identifier) -> how often it stands there."""
+"""(file, identifier) -> number of occurrences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A file of the input. `name` is its path below the folder with dots: files travel to jobs by a plain name."""
+    """An input file. `name` is its path below the folder with dots, because jobs get files under plain names."""
 
     name: str
     path: Path
@@ -49,7 +49,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """How often an identifier stands in all files together, and in how many."""
+    """The number of uses of an identifier in all files, and the number of files that use it."""
 
     identifier: str
     uses: int
@@ -65,7 +65,7 @@ class IndexState(CollectingComputeJobState):
 
 
 class IndexIdentifiers(CollectingComputeJobPaglet[IndexState]):
-    """Indexes its files, which lie in its scratch directory. The database is its result, with the number of rows."""
+    """A job that indexes the files in its scratch directory. It reports a database and the number of its rows."""
 
     State = IndexState
 
@@ -77,7 +77,10 @@ class IndexIdentifiers(CollectingComputeJobPaglet[IndexState]):
 
 
 def uses_in(files: Iterable[tuple[str, Path]]) -> Uses:
-    """What the files (name, path) use. Raises SyntaxError or tokenize.TokenError for one that is no Python."""
+    """Count the identifiers in files, given as (name, path).
+
+    Raises SyntaxError or tokenize.TokenError for a file that is not Python.
+    """
     uses: Uses = {}
     for name, path in files:
         with path.open("rb") as file:
@@ -97,12 +100,12 @@ def write_database(path: Path, uses: Uses) -> None:
 
 
 def source_files(folder: Path, *, most_files: int, most_bytes: int) -> list[SourceFile]:
-    """The modules below `folder`, as many as are within both bounds, but for tests. The same folder gives the same."""
+    """Return the modules below `folder`, without tests, within both limits. The order is always the same."""
     return list(islice(_within(most_bytes, _modules(folder)), most_files))
 
 
 def _modules(folder: Path) -> Iterator[SourceFile]:
-    """Files whose path is made of identifiers: what Python can import. With dots their names are still different."""
+    """Yield the importable files: those whose path consists of identifiers, so that names with dots are unique."""
     for above, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name.isidentifier() and name not in TEST_FOLDERS)
         for path in (Path(above, name) for name in sorted(names)):
@@ -120,7 +123,7 @@ def _within(most_bytes: int, files: Iterable[SourceFile]) -> Iterator[SourceFile
 
 
 def bundles(files: Sequence[SourceFile], count: int) -> dict[str, list[SourceFile]]:
-    """The files in at most `count` bundles of about equal size, by job key. The same files make the same bundles."""
+    """Split files into at most `count` bundles of about equal size, by job key. The result is always the same."""
     made: list[list[SourceFile]] = [[] for _ in range(min(count, len(files)))]
     sizes = [0] * len(made)
     for file in sorted(files, key=lambda each: (-each.size_bytes, each.name)):
@@ -131,7 +134,7 @@ def bundles(files: Sequence[SourceFile], count: int) -> dict[str, list[SourceFil
 
 
 def submit(client: HostClient, made: dict[str, list[SourceFile]]) -> Submission:
-    """One job for each bundle. The collector comes back to the client's host when all have ended."""
+    """Submit one job for each bundle. The collector returns to the client's host when all jobs have ended."""
     return submit_compute_job_group(
         client,
         IndexIdentifiers,
@@ -145,7 +148,7 @@ def submit(client: HostClient, made: dict[str, list[SourceFile]]) -> Submission:
 
 
 def fetch(client: HostClient, submission: Submission, folder: Path) -> list[Path]:
-    """The databases of all jobs that succeeded, `KEY.db` in `folder`."""
+    """Download the databases of all successful jobs to `folder`, as `KEY.db`."""
     return [
         client.download_artifact(ArtifactRef.from_wire(record["result"]["artifact"]), folder / f"{key}.db")
         for key, record in sorted(submission.results().items())
@@ -153,7 +156,7 @@ def fetch(client: HostClient, submission: Submission, folder: Path) -> list[Path
 
 
 def merge(parts: Iterable[Path], target: Path) -> Uses:
-    """All rows of `parts` in a new database `target`, and as a dictionary."""
+    """Merge the rows of `parts` into a new database `target`, and return them."""
     with closing(sqlite3.connect(target, isolation_level=None)) as base:
         base.execute(SCHEMA)
         for part in parts:
@@ -164,7 +167,7 @@ def merge(parts: Iterable[Path], target: Path) -> Uses:
 
 
 def differences(found: Uses, expected: Uses) -> list[str]:
-    """A line for each (file, identifier) whose counts are not the same."""
+    """Return a line for each (file, identifier) with different counts."""
     return [
         f"{file}: {word}: {found.get((file, word), 0)} instead of {expected.get((file, word), 0)}"
         for file, word in sorted(found.keys() | expected.keys())
@@ -173,7 +176,7 @@ def differences(found: Uses, expected: Uses) -> list[str]:
 
 
 def most_used(uses: Uses, count: int) -> list[Word]:
-    """The identifiers that stand most often."""
+    """Return the most frequent identifiers."""
     totals: Counter[str] = Counter()
     files: Counter[str] = Counter()
     for (_, word), times in uses.items():

@@ -296,7 +296,6 @@ def host_check(view: MeshHostView, identity: HostIdentity | None, asked: HostIde
     """Check one host. `identity` is its own description, or None if it is offline."""
     name = f"host {view.host.name}"
     if view.problem:
-        # One that is away has nothing wrong but that.
         if view.online or has_not_joined(view):
             return Check(name=name, state=BAD, found=view.problem)
         found = f"{last_contact_text(view)}: {view.problem}"

@@ -28,15 +28,15 @@ def is_alone(views: Sequence[MeshHostView]) -> bool:
 LONG_OFFLINE_SECONDS = 86_400.0
 """The time after which an offline host is named only if the answer may depend on it.
 
-A laptop that sleeps overnight is back by then, and users know about a host that is away for longer. `mesh hosts` and
-`doctor` always name it.
+A laptop that sleeps overnight is back by then, and users know about a host that is offline for longer. `mesh hosts`
+and `doctor` always name it.
 """
 
 MOST_NAMED = 5
 
 
 def is_long_offline(view: MeshHostView) -> bool:
-    """Return True if the host has been offline for so long that most commands do not name it."""
+    """Return True if the host has been offline for at least LONG_OFFLINE_SECONDS."""
     return not view.online and offline_seconds(view) >= LONG_OFFLINE_SECONDS
 
 

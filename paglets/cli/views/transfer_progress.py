@@ -21,7 +21,7 @@ RATE_SECONDS = 8.0
 
 
 class ProgressLine:
-    """`client.pacing.Progress` of one file, for people. What follows on stderr begins on a line of its own."""
+    """A `client.pacing.Progress` for the transfer of one file. After the context, stderr is at the start of a line."""
 
     def __init__(self, name: str, *, out: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self._name = printable(name)

@@ -66,7 +66,7 @@ def list_jobs(options: argparse.Namespace) -> int:
     """List the waiting and running jobs of the mesh, or all jobs of a group."""
     status, limit = options.status, options.limit
     if options.group:
-        return _of_group(options)
+        return _list_group(options)
     if status not in (None, *NOT_ENDED):
         hint = [f"paglets jobs list GROUP --status {status}", "paglets jobs groups lists the groups"]
         raise Invalid(f"name a group to list its {status} jobs", hint=hint)
@@ -76,7 +76,7 @@ def list_jobs(options: argparse.Namespace) -> int:
     return _show(asked, HEADERS, _row_of_view, nothing, as_json=options.json)
 
 
-# Of the mesh.
+# Jobs of the mesh.
 
 
 def _ask(options: argparse.Namespace, status: str | None) -> MeshJobs:
@@ -138,10 +138,10 @@ def _say_more(count: int) -> None:
         say(f"omitted {counted(count, 'job')}: --limit N shows more")
 
 
-# Of a group.
+# Jobs of a group.
 
 
-def _of_group(options: argparse.Namespace) -> int:
+def _list_group(options: argparse.Namespace) -> int:
     with client_of(options) as client:
         if options.status:
             summary = summary_of(client, options.group, [STATUSES[options.status]])

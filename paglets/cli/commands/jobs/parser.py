@@ -165,9 +165,3 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
         help="include the host that is asked",
     )
     add_common(parser, lazy_handler("paglets.cli.commands.jobs.hosts", "hosts"))
-
-
-# One host's scheduler.
-
-
-# Placement.

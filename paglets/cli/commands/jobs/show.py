@@ -144,6 +144,3 @@ def _code(client: HostClient, view: PagletView, bundle: BlobRef) -> CodeBundle:
             )
     except (PagletsError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         return CodeBundle(bundle=bundle, problem=str(error))
-
-
-# Output.
