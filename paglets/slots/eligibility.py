@@ -181,7 +181,6 @@ def _excess(wanted: Resources, offered: Resources) -> float:
 
 
 _REMEDIES = {
-    "no_host": "add a host with `paglets host --bind-public auto --peer URL`, or set allow_home_compute=True",
     "peer_awaited": "start a host there, start this one without that --peer, or set allow_home_compute=True",
     "versions_differ": "start those hosts with the same --mesh-version and the same paglets.pyz",
     "home_excluded": "add a host with `paglets host --bind-public auto --peer URL`, or set allow_home_compute=True",
@@ -197,7 +196,7 @@ _REMEDIES = {
 def remedy(*codes: str) -> str:
     """Return advice for the one of these reason codes that is nearest to success; "" if there is none."""
     known = [code for code in codes if code in _REMEDIES]
-    return _REMEDIES[max(known, key=("no_host", *REASONS).index)] if known else ""
+    return _REMEDIES[max(known, key=REASONS.index)] if known else ""
 
 
 _MANY = {
@@ -218,11 +217,10 @@ def placement_problem(judgements: Sequence[Judgement]) -> Reason | None:
     """Return why no host may get the job, or None if one may.
 
     `never` is true only if no host ever can. The text starts with the hosts that are nearest to running the job.
+    There is at least one judgement, that of the own host.
     """
     if any(judgement.eligible for judgement in judgements):
         return None
-    if not judgements:
-        return Reason(code="no_host", text="the mesh has no host", never=True)
     by_code = {code: [each for each in judgements if each.reason == code] for code in reversed(REASONS)}
     found = {code: group for code, group in by_code.items() if group}
     nowhere = tags_nowhere(

@@ -569,7 +569,7 @@ SUMMARY: dict[str, Any] = {
     "failed_count": 1,
     "pending_count": 2,
     "pending_jobs": [
-        {"job_key": key, "status": "PLACING", "host_name": "home", "reason": "no_host", "never": True, "since": 1.0}
+        {"job_key": key, "status": "PLACING", "host_name": "home", "reason": "home_excluded", "never": True, "since": 1.0}
         | {"reason_text": "tag 'gpu' is on no host"}
         for key in ("c", "d")
     ],

@@ -129,12 +129,6 @@ def test_there_is_no_reason_where_one_host_is_eligible() -> None:
     assert reason_for(request(), candidate("home"), candidate("w1")) is None
 
 
-def test_an_empty_mesh_has_no_host() -> None:
-    reason = placement_problem([])
-    assert reason is not None
-    assert (reason.code, reason.never) == ("no_host", True)
-
-
 def test_a_lonely_home_says_what_would_help() -> None:
     reason = reason_for(request(), candidate("home"))
     assert (reason.code, reason.never) == ("home_excluded", True)
@@ -206,7 +200,7 @@ def test_a_reason_is_short_whatever_there_is_to_say() -> None:
     hosts = [candidate(f"worker-of-the-lab-{n}", online=bool(n % 2), offered=resources(n)) for n in range(40)]
     reason = reason_for(request(resources(64), excluded_tags=("a",)), *hosts, candidate("home"))
     assert len(reason.text) <= 100
-    assert all(remedy(code) for code in ("no_host", *REASONS))
+    assert all(remedy(code) for code in REASONS)
 
 
 @pytest.mark.parametrize(

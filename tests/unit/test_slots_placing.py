@@ -98,10 +98,6 @@ def test_a_job_without_a_host_has_a_reason_and_the_others_are_placed() -> None:
     assert placements.reasons["huge"].never
 
 
-def test_no_host_at_all_is_a_reason() -> None:
-    assert placed(jobs(2)).reasons["job-00001"].code == "no_host"
-
-
 def test_a_hundred_thousand_jobs_over_fifty_hosts_take_a_moment() -> None:
     hosts = [candidate(f"w{n:02d}", offered=resources(4 + n % 7)) for n in range(50)]
     many = jobs(100_000)
