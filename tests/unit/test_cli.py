@@ -234,7 +234,7 @@ def test_the_hosts_of_a_mesh_fit_a_usual_terminal_and_a_page(monkeypatch: pytest
 
 
 def view_of(name: str, *, offline_seconds: float = 0.0, **more: Any) -> MeshHostView:
-    """Of a host that is offline if it is away."""
+    """Return the view of a host, offline if `offline_seconds` is not 0."""
     online = not offline_seconds
     return MeshHostView(
         host=member(name), online=online, seconds_since_seen=0.1, offline_seconds=offline_seconds, **more
@@ -509,7 +509,7 @@ def test_the_file_in_a_result_is_named_and_the_rest_is_shortened() -> None:
 
 
 class FakeHost:
-    """What `why` asks a HostClient: one group `g`, and no other paglet."""
+    """A HostClient that knows one group `g` and no other paglet."""
 
     timeout = 30.0
     failed_hooks: tuple[FailedHook, ...] = ()
@@ -527,7 +527,7 @@ class FakeHost:
         return None
 
     def hosts(self) -> tuple[MeshHostView, ...]:
-        """The one where the collector is, under a name that no job's host has."""
+        """Return only the collector's host, whose name no job's host has."""
         row = member("collects", store_id="store-w1")
         return (MeshHostView(host=row, online=True, seconds_since_seen=0.0),)
 
@@ -569,7 +569,14 @@ SUMMARY: dict[str, Any] = {
     "failed_count": 1,
     "pending_count": 2,
     "pending_jobs": [
-        {"job_key": key, "status": "PLACING", "host_name": "home", "reason": "home_excluded", "never": True, "since": 1.0}
+        {
+            "job_key": key,
+            "status": "PLACING",
+            "host_name": "home",
+            "reason": "home_excluded",
+            "never": True,
+            "since": 1.0,
+        }
         | {"reason_text": "tag 'gpu' is on no host"}
         for key in ("c", "d")
     ],
@@ -592,7 +599,7 @@ def test_a_groups_jobs_are_counted_by_reason() -> None:
     assert "add a host with `paglets host --bind-public auto --peer URL`" in str(found.fields["hint"])
 
 
-def test_of_a_group_the_failed_hooks_of_finished_jobs_are_told_with_the_next_command() -> None:
+def test_a_group_shows_failed_hooks_with_the_next_command() -> None:
     host = FakeHost(pending_jobs=[], pending_count=0, failures={}, failed_count=0)
     host.failed_hooks = (failed_hook("a b", "x" * 3000), failed_hook("c", "ValueError: no column"))
     found = why.explain(host, "g")  # type: ignore[arg-type]

@@ -38,7 +38,7 @@ class Terminal(io.StringIO):
 
 
 class Given:
-    """A group whose collector is on `b`, with these records by key."""
+    """A group whose collector is on `b`, with records by key."""
 
     def __init__(self) -> None:
         self.exchange, (self.a, self.b) = file_mesh("a", "b")
@@ -105,7 +105,7 @@ def test_an_id_or_its_beginning_names_an_artifact(given: Given) -> None:
         resolve_id(given.client, "art-9")
 
 
-def test_one_that_no_host_has_is_unknown_and_the_hosts_that_were_not_asked_are_named(given: Given) -> None:
+def test_an_artifact_on_no_host_is_unknown_and_offline_hosts_are_named(given: Given) -> None:
     hosts = given.exchange.members().hosts
     given.a.routes["GET /v1/mesh/hosts"] = lambda body: Hosts(hosts=(hosts[0], replace(hosts[1], online=False)))
     for text in ("art-9", "art-99999999"):
@@ -142,7 +142,7 @@ def test_a_job_without_a_file_says_why(given: Given) -> None:
 
 
 def left(given: Given, key: str, artifact_id: str, name: str = "left.db") -> ArtifactRef:
-    """A file that a finished job left on `a`."""
+    """Store a file that a finished job left on `a`."""
     made = given.a.keep(DATA, name, artifact_id, group_id="g1", job_key=key)
     given.a.routes["POST /v1/jobs/kept"] = lambda body: UndeliveredOutputs(
         files=tuple(each for each in given.a.artifacts.values() if each.job_key == body["job_key"])
@@ -183,7 +183,7 @@ def test_of_a_group_all_results_are_looked_through(given: Given) -> None:
     ]
 
 
-def test_large_results_that_wait_for_a_lost_collector_are_fetched_as_files_beside_those_of_their_jobs(
+def test_large_results_of_waiting_reports_are_fetched_as_files(
     given: Given,
 ) -> None:
     file, value, other = (
@@ -354,7 +354,7 @@ def test_the_same_file_at_the_target_is_what_was_asked_for(given: Given, tmp_pat
         assert (given.b.artifacts, given.b.pieces) == ({}, [])
 
 
-def test_that_the_artifact_was_deleted_is_said_and_a_later_get_says_what_became_of_it(
+def test_get_with_move_reports_the_deletion_and_a_later_get_explains_it(
     given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ref = given.b.keep(DATA, "f.bin")
@@ -463,7 +463,7 @@ def told(out: io.StringIO, *, seconds: float, steps: int, total: int = 100 * MIB
     return out.getvalue()
 
 
-def test_on_a_terminal_there_is_a_bar_with_rate_and_time_left_and_nothing_remains_of_it(
+def test_a_terminal_shows_a_bar_with_rate_and_time_left_and_clears_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")

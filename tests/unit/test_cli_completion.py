@@ -1,4 +1,4 @@
-"""What a shell is offered for a word of our commands."""
+"""The completions that a shell gets for a word."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paglets.cli.main import COMMANDS, main, parser_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = {"LC_ALL": "C"}
-"""Of a locale that this machine does not have bash says so, on stderr."""
+"""The locale of bash: for one that this machine lacks, bash prints a warning on stderr."""
 
 
 NAMES = {

@@ -1,4 +1,4 @@
-"""What `paglets demo` does around its hosts: signals, waiting, the folder."""
+"""Signals, waiting and the folder of `paglets demo`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.cli.main import main
 from paglets.core.errors import EXIT_USAGE, StartFailed, TimedOut, Unreachable
 
 
-def test_a_signal_is_raised_with_the_exit_code_of_a_shell_and_then_the_old_handlers_are_back() -> None:
+def test_a_signal_is_raised_with_the_shells_exit_code_and_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted) as caught, SignalGuard():
         signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""`paglets doctor`: what it makes of a machine and of a mesh."""
+"""`paglets doctor` on a machine and a mesh."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_without_a_host_to_ask_it_says_how_to_start_one(home: Path, capsys: pyte
     assert told.err == ""
 
 
-def test_a_host_that_runs_here_without_the_others_is_named_with_the_flag_that_joins_it() -> None:
+def test_a_host_outside_the_mesh_is_named_with_the_flag_that_joins_it() -> None:
     running = [RunningHost(name=name, url=f"http://{name}:1", store_id=f"store-{name}", pid=1) for name in ("w1", "x")]
     (check,) = foreign_hosts(running, [VIEW], IDENTITY)
     assert (check.name, check.state) == ("host x", WARNING)
@@ -130,7 +130,7 @@ def test_a_home_that_cannot_be_written_is_bad(home: Path) -> None:
 
 
 def found(folder: Path, deep: bool = False) -> dict[str, tuple[str, str]]:
-    """Of each check of a data directory that has something to say: its state and words."""
+    """Return state and text of each check of a data directory, by name."""
     return {check.name: (check.state, check.found) for check in folder_checks(folder, deep=deep)}
 
 
@@ -210,7 +210,7 @@ def with_blob(database: Path) -> None:
         base.execute("INSERT INTO blobs VALUES (?, 3, 0.0)", ("ab" * 32,))
 
 
-def test_a_data_directory_that_is_not_there_is_bad_and_one_without_a_database_is_not(tmp_path: Path) -> None:
+def test_a_missing_data_directory_is_bad_but_a_missing_database_is_not(tmp_path: Path) -> None:
     assert found(tmp_path / "nobody")["data nobody"][0] == BAD
     (tmp_path / "new").mkdir(mode=0o700)
     assert found(tmp_path / "new")["new database"] == (GOOD, "none yet: no host was started there")
@@ -235,7 +235,7 @@ def test_a_blob_that_a_host_removed_meanwhile_is_not_wrong(folder: Path, monkeyp
     with_blob(folder / "paglets.db")
 
     def is_intact(*row: object) -> bool:
-        """As this looks, the host removes row and file."""
+        """Remove row and file during the check, as a running host may."""
         with closing(sqlite3.connect(folder / "paglets.db")) as base, base:
             base.execute("DELETE FROM blobs")
         return False
@@ -309,7 +309,7 @@ def test_a_host_that_was_damaged_or_starts_nothing_is_a_warning() -> None:
 # A host that runs while its files are gone.
 
 
-def test_a_host_whose_lock_was_removed_is_found_by_its_run_file_and_its_open_database(
+def test_a_host_without_its_lock_is_found_by_run_file_and_open_database(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, other = home / "hosts" / "w1", home / "hosts" / "w2"

@@ -1,4 +1,4 @@
-"""What is said of groups and jobs whose host is away, is another one by now, or was forgotten."""
+"""Messages about groups and jobs whose host is offline, superseded or removed."""
 
 from __future__ import annotations
 
@@ -41,8 +41,10 @@ LOST = "its results are lost unless its old data directory is restored"
 
 
 class Mesh(FakeHost):
-    """Group `g`, whose collector was last known on w1; `views` are the hosts listed. `on`: where it is, as is known
-    there; or the error of one that does not answer."""
+    """A mesh with group `g`, whose collector was last known on w1; `views` are the listed hosts.
+
+    `on`: the host where w1 says that the collector is, or the error if w1 does not answer.
+    """
 
     def __init__(self, *views: MeshHostView, on: HostRef | PagletsError | None = None) -> None:
         super().__init__()
@@ -82,14 +84,14 @@ def test_a_collector_that_moved_on_before_its_host_was_lost_is_asked_where_it_is
     assert collector_of(Mesh(*views, on=W2), "g").host == W2  # type: ignore[arg-type]
 
 
-def test_a_collector_that_may_be_on_a_host_that_does_not_answer_is_not_told_to_be_lost() -> None:
+def test_a_collector_on_a_host_that_does_not_answer_is_not_reported_as_lost() -> None:
     mute = Unreachable("no host that answers has the collector of g; w2: no reply", collector="away")
     with pytest.raises(Unreachable) as told:
         collector_of(Mesh(LAPTOP, on=mute), "g")  # type: ignore[arg-type]
     assert told.value is mute
 
 
-def test_in_the_list_a_collector_whose_host_is_away_is_told_with_the_age_of_its_counts(
+def test_the_list_names_collectors_on_offline_hosts_with_the_age_of_counts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     line = GroupLine(
@@ -116,7 +118,7 @@ def test_in_the_list_a_collector_whose_host_is_away_is_told_with_the_age_of_its_
     )
 
 
-def test_in_the_list_a_collector_whose_host_counts_as_online_and_does_not_answer_is_told_at_once(
+def test_the_list_names_collectors_on_online_hosts_that_do_not_answer(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ref = ProxyRef(agent_id="c", host=W1)
@@ -136,7 +138,7 @@ def test_of_a_mistyped_group_the_nearest_is_named_and_who_was_not_asked() -> Non
     assert told.value.advice() == [f"hint: {command_name()} jobs groups lists the groups"]
 
 
-def test_a_collector_whose_host_counts_as_online_and_does_not_answer_is_not_waited_for_long() -> None:
+def test_a_collector_on_an_online_host_without_an_answer_is_not_awaited_long() -> None:
     class Mute(Mesh):
         def paglet(self, agent_id: Any, *, timeout: float | None = None) -> Any:
             waited.append(timeout)
@@ -184,7 +186,7 @@ def test_a_collector_is_not_waited_for_longer_than_the_client_may_wait() -> None
 
 
 class Known(Mesh):
-    """Job `a` of the group runs on w2, and `b` has ended there; its report waits."""
+    """A mesh where job `a` runs on w2 and job `b` has ended there; its report waits."""
 
     def __init__(self) -> None:
         super().__init__(LAPTOP, AWAY, MeshHostView(host=member("w2"), online=True, seconds_since_seen=0.0))
@@ -234,7 +236,7 @@ def unfinished(key: str) -> UnfinishedJob:
     )
 
 
-def test_of_a_job_whose_collector_is_away_its_host_says_what_it_knows_and_what_can_be_done() -> None:
+def test_without_its_collector_a_job_is_explained_by_its_host() -> None:
     known: Any = Known()
     runs, ended = explain(known, "g/a"), explain(known, "g/b")
     assert (runs.fields["status"], runs.fields["host"], runs.code) == ("RUNNING", "w2", 0)
@@ -294,7 +296,7 @@ def test_of_a_collector_that_is_online_nothing_is_said() -> None:
     assert collector_problem(W1, [LAPTOP, replace(AWAY, online=True)]) == ""
 
 
-def test_a_host_that_was_refused_and_all_as_one_that_was_refused_sees_them_are_not_joined() -> None:
+def test_a_refused_host_and_the_hosts_that_it_sees_are_not_joined() -> None:
     assert host_row(INTRUDER)[1] == "not joined (see below)"
     assert host_row(replace(AWAY, seconds_since_seen=0.0), is_alone=True)[1] == "not joined"
     assert host_row(AWAY)[1] == "offline for 3 min"

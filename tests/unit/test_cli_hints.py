@@ -1,4 +1,4 @@
-"""Words from other tools: each leads to a command that is there."""
+"""Hints for words from other tools: each names an existing command."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ BELOW = {
     name: [word for action in parser_of(name)._actions if isinstance(action.choices, dict) for word in action.choices]
     for name in COMMANDS
 }
-"""Command -> those below it."""
+"""Command -> its subcommands."""
 
 LINES = sorted({line for lines in (*HINTS.values(), list(INSTEAD.values())) for line in lines})
 
 
 def told(arguments: Iterable[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What a wrong command line says, with `paglets` for the command that works here."""
+    """Return the message and hints for a wrong command line, with `paglets` as the command's name."""
     assert main(list(arguments)) == 2
     said = capsys.readouterr()
     assert said.out == ""

@@ -1,4 +1,4 @@
-"""A line for each job of a group."""
+"""The lines of `paglets jobs list`."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def view(key: str, status: str) -> JobView:
 
 @pytest.mark.parametrize(("status", "count"), [(None, 5), ("running", 0), ("waiting", 5)])
 def test_jobs_beyond_the_limit_are_counted_by_status(status: str | None, count: int) -> None:
-    """Jobs without a host are neither running nor queued, and count too."""
+    """Jobs without a host, which are neither running nor queued, count, too."""
     none = Resources()
     slots = Slots(
         host=HostRef(store_id="s", name="w1", url="http://w1:8765"),

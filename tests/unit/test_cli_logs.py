@@ -1,4 +1,4 @@
-"""`paglets logs`: what is shown of a log, and where."""
+"""The output of `paglets logs`."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_what_several_hosts_know_is_one_list_and_names_the_hosts_that_were_asked
 
 
 class OneLog:
-    """`MeshClient` to a host that has one log, and `HostClient` of it."""
+    """A `MeshClient` and `HostClient` of a host that has one log."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -166,7 +166,7 @@ def test_of_a_group_that_printed_nothing_that_is_said(capsys: pytest.CaptureFixt
 
 
 class Scripted(OneLog):
-    """`HostClient`: `looks` are what its looks at the attempts give or raise, the last one for ever."""
+    """A `HostClient` whose lookups return or raise the items of `looks`, and then repeat the last one."""
 
     def __init__(self, path: str, *looks: JobAttempts | PagletsError) -> None:
         super().__init__(path)
@@ -240,14 +240,14 @@ def test_a_host_that_hangs_is_waited_for_as_long_as_a_look_takes_and_named(
 
 
 class Mute:
-    """`MeshClient` to a host that hangs."""
+    """A `MeshClient` of a host that hangs."""
 
     def ask(self, *args: Any, **more: Any) -> Any:
         raise CallOutcomeUnknown("no answer within 5 s")
 
 
 class Ended(FakeHost):
-    """A mesh whose collector knows that g/a has ended on a host; `views` are those listed."""
+    """A mesh whose collector knows that g/a has ended on a host; `views` are the listed hosts."""
 
     def __init__(self, *views: MeshHostView) -> None:
         super().__init__(results={"a": {"result": 1, "host_name": "w3", "attempt": 1}})
@@ -257,7 +257,7 @@ class Ended(FakeHost):
         return (*super().hosts(), *self._views)
 
 
-def test_a_log_on_a_host_that_is_silent_comes_back_with_it_and_on_a_forgotten_one_it_is_not_waited_for() -> None:
+def test_a_log_on_an_offline_host_is_awaited_but_not_one_on_a_removed_host() -> None:
     away = MeshHostView(host=member("w3", store_id="s3"), online=False, seconds_since_seen=24.0)
     with pytest.raises(Unreachable, match=r"the log of g/a is on w3, last seen 24 s ago\nhint: restart that host"):
         explain_missing_log(Ended(away), "g/a", ())  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""`mesh hosts`: what is said of hosts that are away, or left behind."""
+"""The output of `paglets mesh hosts` about offline and superseded hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`paglets list` and `paglets notes`: what a line says."""
+"""The lines of `paglets list` and `paglets notes`."""
 
 from __future__ import annotations
 

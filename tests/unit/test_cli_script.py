@@ -1,4 +1,4 @@
-"""Which words name a script, and what is said of one that cannot be started."""
+"""Words that name a script, and errors of scripts that cannot start."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def unfinished(agent_id: str, **more: Any) -> UnfinishedJob:
 
 
 class Client:
-    """Of a mesh with group `g`: job `a` has ended, a copy of job `b` waits on w1."""
+    """A client of a mesh with group `g`: job `a` has ended, and a copy of job `b` waits on w1."""
 
     timeout = 30.0
 

@@ -1,4 +1,4 @@
-"""Which hosts `paglets stop` ends, and that it never signals another process."""
+"""The hosts that `paglets stop` stops. It never signals another process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def runs_here(home: Path, name: str, pid: int) -> None:
     (home / "run" / f"{name}.json").write_text(json.dumps(tree))
 
 
-def test_the_process_of_a_host_gets_the_signal_and_is_gone_before_anyone_waits_for_it(
+def test_the_process_of_a_host_gets_the_signal_and_is_awaited(
     sleeper: subprocess.Popen[bytes],
 ) -> None:
     host = host_of(sleeper.pid)

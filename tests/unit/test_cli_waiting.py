@@ -1,4 +1,4 @@
-"""Who holds what a waiting job lacks, as `jobs why` and `jobs queue` tell it."""
+"""The jobs that hold what a waiting job lacks, in `jobs why` and `jobs queue`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ W1 = HostRef(store_id="store-w1", name="w1", url="http://w1:8765")
 
 
 def running(key: str, seconds: float, cores: int = 1, **held: Any) -> JobView:
-    """A job of group `demo` with a lease."""
+    """Return a job of group `demo` with a lease."""
     lease = Lease(
         agent_id=key,
         attempt=1,
@@ -43,7 +43,7 @@ def waiting(key: str, reason: str, text: str = "1 core asked, 0 free") -> JobVie
 
 
 def slots(*jobs: JobView, **free: int) -> Slots:
-    """Of w1, which offers 8 cores, 8 GiB of memory and of disk, and 2 GPUs."""
+    """Return the slots of w1, which offers 8 cores, 8 GiB of memory, 8 GiB of disk and 2 GPUs."""
     return Slots(
         host=W1,
         capacity=Resources(cpu_cores=8, memory_bytes=8 * GIB, temp_storage_bytes=8 * GIB, gpus=2),
@@ -99,7 +99,7 @@ def test_in_a_queue_each_waiting_job_says_who_holds_what_it_lacks() -> None:
 
 
 class Mesh(FakeHost):
-    """Two jobs of group `g` wait on w1, of which `told` is the scheduler; `d` is one of them by its id."""
+    """A mesh where two jobs of group `g` wait on w1, one of them with the id `d`."""
 
     timeout = 30.0
     lost_after: float | None = None

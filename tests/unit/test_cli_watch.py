@@ -1,4 +1,4 @@
-"""`paglets jobs wait`, `watch`, `status`, `history` and `top`: what they make of what hosts say."""
+"""The output of `paglets jobs wait`, `watch`, `status`, `history` and `top`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CANCELLED = {"cause": "cancelled", "message": "cancelled: by a on b", "host_name
 
 
 def page(pending: int, *, of: int = 0, **ended: dict[str, Any]) -> dict[str, Any]:
-    """A reply to `ended`; `of`: how many jobs the group has."""
+    """Return a reply to `ended` of a group with `of` jobs."""
     entries = [{"job_key": key, "failure" if "cause" in record else "result": record} for key, record in ended.items()]
     over = {"created_at": 5.0, "completed_at": None if pending else 46.0}
     return {"ended": entries, "pending_count": pending, "expected_count": of, "next": of - pending, **over}
@@ -90,7 +90,7 @@ def test_on_a_terminal_a_bar_says_how_far_how_fast_and_what_failed(monkeypatch: 
     assert out.getvalue().endswith("\r\x1b[K")
 
 
-def test_in_a_pipe_a_line_comes_now_and_then_ever_more_seldom_where_something_changed(
+def test_a_pipe_gets_a_line_for_changes_less_and_less_often(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     clock, said = FakeClock(), []
@@ -143,7 +143,7 @@ def test_the_busiest_running_job_comes_first() -> None:
     assert cpu_share(w2.jobs[0]) == 3.0
 
 
-def test_a_collector_that_is_away_is_waited_for_unless_the_commands_own_time_is_over(
+def test_an_offline_collector_is_awaited_until_the_commands_timeout(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -404,7 +404,7 @@ def test_a_collector_that_moved_on_before_its_host_was_forgotten_is_found_and_fo
     assert submission.collector.ref.host == client.at
 
 
-def test_a_collector_that_may_be_on_a_host_that_does_not_answer_is_not_told_to_be_lost() -> None:
+def test_a_collector_on_a_host_that_does_not_answer_is_not_reported_as_lost() -> None:
     def away(message: Message) -> Any:
         raise Unreachable("w1 is not among the hosts of the mesh")
 
