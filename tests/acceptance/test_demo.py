@@ -124,7 +124,7 @@ def test_what_came_out_is_one_json_object_and_keep_keeps_the_data(demo: Demo) ->
     [
         (signal.SIGINT, "the laptop submitted"),
         (signal.SIGHUP, "kill -9: the laptop"),
-        (signal.SIGTERM, "three hosts start"),
+        (signal.SIGTERM, "starting three hosts"),
     ],
 )
 def test_a_signal_in_the_middle_leaves_nothing(demo: Demo, number: signal.Signals, after: str) -> None:

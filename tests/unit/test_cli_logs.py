@@ -214,7 +214,7 @@ def test_a_log_that_was_removed_is_told_with_exit_code_1(tmp_path: Path, capsys:
         assert show(of_gone, None) == 1
         assert out.getvalue() == b""
         assert capsys.readouterr().err == (
-            "paglets: the log of attempt 1 of g1/a is no longer on w1: hosts remove their oldest logs\n"
+            "paglets: the log of attempt 1 of g1/a was removed from w1: hosts remove their oldest logs\n"
         )
 
 

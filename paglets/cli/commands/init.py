@@ -15,7 +15,7 @@ from paglets.cli.output import say
 from paglets.config import CONFIG_NAME, checked_config, host_names, settings_of
 from paglets.core.command import NAME
 from paglets.core.errors import EXIT_DONE, Conflict, Invalid
-from paglets.core.terminal import put_next
+from paglets.core.terminal import put_hint, put_next
 from paglets.core.text import command_name, home_path, printable
 from paglets.core.unpacked import ARCHIVE_NAME
 from paglets.native import load_tomli_w
@@ -113,10 +113,8 @@ def _write(path: Path, text: str) -> None:
 
 def _say_next(name: str, flags: dict[str, Any]) -> None:
     if "bind_public" not in flags and "reachable" not in flags:
-        say(
-            'other machines cannot connect to this host: add `bind_public = "auto"` to its section, '
-            "or `reachable = false` if a firewall or NAT is in the way"
-        )
+        say("other machines cannot connect to this host")
+        put_hint('add `bind_public = "auto"` to its section, or `reachable = false` if NAT or a firewall is in the way')
     key = default_key_file(os.environ)
     made = "" if os.path.lexists(key) else " (the first start of a host creates it)"
     say(f"other machines need this file, paglets.pyz and the mesh key {home_path(key)}{made}")

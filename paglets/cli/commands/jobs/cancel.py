@@ -250,7 +250,7 @@ def _print_ended(outcome: EndOutcome) -> None:
 
 def _say_still_running(outcome: CancelOutcome | EndOutcome) -> None:
     for name, count in outcome.running.items():
-        say(f"{counted(count, 'job')} on {name} still running; run the same command to keep waiting")
+        say(f"{counted(count, 'job')} still running on {name}; run the same command to keep waiting")
 
 
 def _print(outcome: CancelOutcome, client: HostClient) -> None:

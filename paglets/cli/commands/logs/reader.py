@@ -182,7 +182,7 @@ class Reader:
         if attempt.kept or not attempt.ended:
             return EXIT_DONE
         say(
-            f"the log of attempt {_name(attempt)} of {self.job} is no longer on {attempt.host.name}: "
+            f"the log of attempt {_name(attempt)} of {self.job} was removed from {attempt.host.name}: "
             "hosts remove their oldest logs"
         )
         return EXIT_FAILED
