@@ -155,7 +155,7 @@ def last_lines(path: str, since: int, most_bytes: int) -> bytes:
     return data
 
 
-class LogFile:
+class LogWriter:
     """A log that one process appends to. A write never raises, and never waits for space on the disk.
 
     Bytes that cannot be written are dropped. When there is space again, a line in the log says how many are missing.

@@ -26,7 +26,7 @@ from paglets.client.undelivered import MeshUndelivered
 from paglets.core.errors import BadRequest, CallOutcomeUnknown, Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.refs import HostRef
 from paglets.worker import logs
-from paglets.worker.logs import LogFile
+from paglets.worker.logs import LogWriter
 from tests.fakes.mesh import member
 
 W1 = HostRef(store_id="s1", name="w1", url="http://w1:8765")
@@ -87,7 +87,7 @@ class OneLog:
 
 
 def written(path: Path, data: bytes, **bounds: int) -> Any:
-    log = LogFile(str(path), **bounds)
+    log = LogWriter(str(path), **bounds)
     log.write(memoryview(data))
     log.close()
     return OneLog(str(path))

@@ -15,7 +15,7 @@ from paglets.host.datadir.disk import HostDisk
 from paglets.host.jobs.cleanup import KEEP_LOG_ATTEMPTS, KEEP_LOG_BYTES, TRIM_SECONDS
 from paglets.host.records import attempts
 from paglets.store import history, queue, residence
-from paglets.worker.logs import LogFile
+from paglets.worker.logs import LogWriter
 from tests.fakes.processes import HandProcess
 
 
@@ -120,7 +120,7 @@ def test_a_wrong_question_for_a_log_is_refused(rig: Rig, target: str) -> None:
 
 
 def test_a_piece_is_bounded_whatever_is_asked(rig: Rig, disk: HostDisk) -> None:
-    log = LogFile(disk.log_path("j1", 1, 1, "err"))
+    log = LogWriter(disk.log_path("j1", 1, 1, "err"))
     log.write(memoryview(bytes(3 << 20)))
     log.close()
     rig.disk.read_log = disk.read_log  # type: ignore[method-assign]
@@ -133,7 +133,7 @@ def test_logs_tell_attempts_that_no_row_tells_any_more(rig: Rig, disk: HostDisk)
     add_job(rig)
     rig.write(lambda tx: residence.create(tx, envelope("p1"), rig.now()))
     for agent_id, attempt in (("j1", 0), ("j1", 1), ("p1", 0), ("old", 4)):
-        log = LogFile(disk.log_path(agent_id, 1, attempt, "out"))
+        log = LogWriter(disk.log_path(agent_id, 1, attempt, "out"))
         log.write(memoryview(b"text"))
         log.close()
 

@@ -9,7 +9,7 @@ import pytest
 
 from paglets.host.datadir.disk import HostDisk
 from paglets.host.datadir.logs import BLOCK_BYTES, LogFolder
-from paglets.worker.logs import LogFile
+from paglets.worker.logs import LogWriter
 
 
 def put(folder: Path, agent_id: str, name: str, size: int, used_at: float) -> Path:
@@ -70,14 +70,14 @@ def test_the_number_of_logs_is_bounded_and_those_used_last_stay(tmp_path: Path) 
 
 
 def test_a_log_in_which_nothing_was_written_leaves_nothing(tmp_path: Path) -> None:
-    out, err = (LogFile(str(tmp_path / "j1" / f"1.1.{stream}")) for stream in ("out", "err"))
+    out, err = (LogWriter(str(tmp_path / "j1" / f"1.1.{stream}")) for stream in ("out", "err"))
     err.write(memoryview(b"oh"))
     out.close()
     err.close()
     assert os.listdir(tmp_path / "j1") == ["1.1.err"]
-    LogFile(str(tmp_path / "j2" / "1.1.out")).close()
+    LogWriter(str(tmp_path / "j2" / "1.1.out")).close()
     assert os.listdir(tmp_path) == ["j1"]
-    again = LogFile(str(tmp_path / "j1" / "1.1.err"))
+    again = LogWriter(str(tmp_path / "j1" / "1.1.err"))
     again.close()
     assert (tmp_path / "j1" / "1.1.err").read_bytes() == b"oh"
 
@@ -85,7 +85,7 @@ def test_a_log_in_which_nothing_was_written_leaves_nothing(tmp_path: Path) -> No
 def test_a_log_whose_folder_went_is_begun_again(tmp_path: Path) -> None:
     path = str(tmp_path / "j1" / "1.0.out")
     for _ in range(2):
-        log = LogFile(path)
+        log = LogWriter(path)
         log.write(memoryview(b"text"))
         log.close()
         assert os.path.exists(path)
@@ -99,7 +99,7 @@ def disk(tmp_path: Path) -> HostDisk:
 
 
 def test_the_disk_reads_what_was_written_where_it_says(disk: HostDisk) -> None:
-    log = LogFile(disk.log_path("j1", 1, 3, "err"))
+    log = LogWriter(disk.log_path("j1", 1, 3, "err"))
     log.write(memoryview(b"oh"))
     log.close()
     assert disk.logs("j1") == ((1, 3),)

@@ -19,7 +19,7 @@ from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef
 from paglets.worker.child.artifacts import ChildArtifacts
 from paglets.worker.child.bundle_cache import unpack_once
 from paglets.worker.child.files import copy_files
-from paglets.worker.child.publishing import FilePublisher
+from paglets.worker.child.publishing import BlobPublisher
 from paglets.worker.protocol import Entry, Go, GoCode, GoFile, Stamp
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes of paglets are of POSIX")
@@ -136,7 +136,7 @@ class Fetching:
         )
         self.deletion: PagletsError | None = None
         self.fetched = threading.Barrier(1)
-        publisher = FilePublisher("token", self._answer, lambda mtime_ns: None)
+        publisher = BlobPublisher("token", self._answer, lambda mtime_ns: None)
         self.artifacts = ChildArtifacts("token", self._answer, publisher, lambda: 0.0)
 
     def _answer(self, operation: str, args: Any) -> Any:

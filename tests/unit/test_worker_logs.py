@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paglets.worker import logs
-from paglets.worker.logs import LogFile
+from paglets.worker.logs import LogWriter
 
 HEAD = 10
 SEGMENT = 7
 
 
-def small(path: Path, opener: Callable[[str, int, int], int] = os.open) -> LogFile:
-    return LogFile(str(path), head_bytes=HEAD, segment_bytes=SEGMENT, opener=opener)
+def small(path: Path, opener: Callable[[str, int, int], int] = os.open) -> LogWriter:
+    return LogWriter(str(path), head_bytes=HEAD, segment_bytes=SEGMENT, opener=opener)
 
 
 def written(path: Path, *blocks: bytes) -> None:
@@ -103,7 +103,7 @@ def test_a_log_from_before_there_was_a_bound_goes_on_in_segments(tmp_path: Path)
 
 def test_the_last_lines_begin_after_what_was_there_and_with_a_whole_line(tmp_path: Path) -> None:
     path = str(tmp_path / "1.1.err")
-    log = LogFile(path, head_bytes=100, segment_bytes=40)
+    log = LogWriter(path, head_bytes=100, segment_bytes=40)
     log.write(memoryview(b"earlier\n"))
     since = logs.end_of(path)
     assert logs.last_lines(path, since, 50) == b""
@@ -140,15 +140,15 @@ def test_bytes_lost_to_a_full_disk_are_noted_when_there_is_space_again(tmp_path:
     assert everything(path) == [(0, b"0123456789")]
     log.close()
     disk.full = False
-    again = LogFile(str(path), segment_bytes=1000)
+    again = LogWriter(str(path), segment_bytes=1000)
     again.write(memoryview(b"found"))
     assert logs.read(str(path), 10, 100).data == b"found"
 
 
 LIMITED = """
 import resource, sys
-from paglets.worker.logs import LogFile
-log = LogFile(sys.argv[1])
+from paglets.worker.logs import LogWriter
+log = LogWriter(sys.argv[1])
 log.write(memoryview(b"a" * 900))
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
@@ -169,8 +169,8 @@ def test_a_write_that_the_system_takes_in_part_goes_on_where_it_can(tmp_path: Pa
 
 STAYS_LIMITED = """
 import resource, sys
-from paglets.worker.logs import LogFile
-log = LogFile(sys.argv[1])
+from paglets.worker.logs import LogWriter
+log = LogWriter(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 log.write(memoryview(b"a" * 900))
 log.write(memoryview(b"b" * 300))
@@ -207,4 +207,4 @@ def test_a_log_whose_empty_folder_is_removed_as_it_is_opened_makes_the_folder_ag
 def test_a_log_that_cannot_be_opened_raises(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        LogFile(str(tmp_path / "file" / "1.1.out"))
+        LogWriter(str(tmp_path / "file" / "1.1.out"))

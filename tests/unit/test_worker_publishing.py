@@ -20,7 +20,7 @@ from paglets.artifacts.folder import BlobFolder
 from paglets.core.content import hash_file
 from paglets.core.errors import NoRoom, PagletsError
 from paglets.core.refs import BlobRef
-from paglets.worker.child.publishing import FilePublisher, Publication
+from paglets.worker.child.publishing import BlobPublisher, Publication
 from paglets.worker.child.zero_copy import move_back
 
 linux = pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="only Linux grants leases")
@@ -40,10 +40,10 @@ class Rig:
         self.published: list[BlobRef] = []
         self.problems: list[str] = []
         self.meanwhile: Callable[[float], None] = lambda seconds: None
-        self.publisher = FilePublisher(
+        self.publisher = BlobPublisher(
             "token", self.answer, lambda mtime_ns: None, self.scratch, lambda seconds: self.meanwhile(seconds)
         )
-        self.copying = FilePublisher("token-2", self.answer, lambda mtime_ns: None)
+        self.copying = BlobPublisher("token-2", self.answer, lambda mtime_ns: None)
         self.source = self.scratch / "out.db"
         self.source.write_bytes(b"rows")
         self.source.chmod(0o640)
@@ -315,7 +315,7 @@ def test_a_file_of_another_file_system_asks_for_room_once(rig: Rig) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         source = Path(folder) / "out.db"
         source.write_bytes(b"rows")
-        publisher = FilePublisher("token", rig.answer, lambda mtime_ns: None, Path(folder))
+        publisher = BlobPublisher("token", rig.answer, lambda mtime_ns: None, Path(folder))
         assert rig.is_intact(publisher.publish(source, move=True).blob)
     assert len(set(rig.rooms)) == 1
 

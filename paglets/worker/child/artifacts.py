@@ -17,7 +17,7 @@ from paglets.core.messages import Message
 from paglets.core.record import from_json
 from paglets.core.refs import ArtifactRef, BlobRef, ProxyRef, check_artifact_id, check_file_name, check_lifetime
 from paglets.core.text import printable
-from paglets.worker.child.publishing import FilePublisher, Publication, absolute
+from paglets.worker.child.publishing import BlobPublisher, Publication, absolute
 from paglets.worker.child.storage import Request
 from paglets.worker.protocol import ArtifactAdd, ArtifactDelete, ArtifactFetch, NewArtifact
 
@@ -42,7 +42,7 @@ class OutgoingArtifact:
 class ChildArtifacts:
     """The artifacts of one run, whose token is `token`. `wall` returns seconds since the epoch."""
 
-    def __init__(self, token: str, request: Request, publisher: FilePublisher, wall: Callable[[], float]) -> None:
+    def __init__(self, token: str, request: Request, publisher: BlobPublisher, wall: Callable[[], float]) -> None:
         self._token = token
         self._request = request
         self._publisher = publisher

@@ -29,7 +29,7 @@ from paglets.core.signatures import HookEvent, call_hook, check_methods
 from paglets.core.text import with_article
 from paglets.worker.child.artifacts import ChildArtifacts
 from paglets.worker.child.files import RegisteredFiles
-from paglets.worker.child.publishing import FilePublisher, absolute, is_within
+from paglets.worker.child.publishing import BlobPublisher, absolute, is_within
 from paglets.worker.child.reporting import Reporting
 from paglets.worker.child.storage import ChildStorage, Request
 from paglets.worker.child.unit_of_work import StateKeeper, UnitOfWork
@@ -80,7 +80,7 @@ class ChildContext:
         self._numbers = itertools.count(1)
         self._storage = ChildStorage(request, self.unit)
         scratch = Path(go.work_dir) if go.entry == "attempt" else None
-        self._publisher = FilePublisher(go.stamp.token, request, _wait_for_new_mtime, scratch)
+        self._publisher = BlobPublisher(go.stamp.token, request, _wait_for_new_mtime, scratch)
         self._artifacts = ChildArtifacts(go.stamp.token, request, self._publisher, time.time)
         self.files = RegisteredFiles(go, request, self._publisher, self.unit)
         self.changed = threading.Condition(threading.RLock())

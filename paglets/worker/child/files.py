@@ -16,7 +16,7 @@ from paglets.core.errors import Invalid, NoRoom, PagletsError, Unknown
 from paglets.core.refs import MAX_FILE_NAME_BYTES, FileRef, check_file_name
 from paglets.core.text import printable
 from paglets.worker.child.faults import say
-from paglets.worker.child.publishing import FilePublisher, absolute, private
+from paglets.worker.child.publishing import BlobPublisher, absolute, private
 from paglets.worker.child.storage import Request
 from paglets.worker.child.unit_of_work import UnitOfWork
 from paglets.worker.protocol import Changes, Commit, Go, GoFile, RegisteredFile
@@ -108,7 +108,7 @@ class RegisteredFiles:
     `unit` returns the unit of work of the calling thread.
     """
 
-    def __init__(self, go: Go, request: Request, publisher: FilePublisher, unit: Callable[[], UnitOfWork]) -> None:
+    def __init__(self, go: Go, request: Request, publisher: BlobPublisher, unit: Callable[[], UnitOfWork]) -> None:
         self.stored = known_files(go)
         self._go = go
         self._request = request

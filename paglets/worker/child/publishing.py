@@ -95,7 +95,7 @@ class Publication:
             self.leased.restore()
 
 
-class FilePublisher:
+class BlobPublisher:
     """A publisher of the files and bytes of one run, whose token is `token`.
 
     `settle`: waits until any change to a file with that mtime_ns gives it a new mtime. `scratch`: the scratch directory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from paglets.worker.logs import LogFile
+from paglets.worker.logs import LogWriter
 
 PIPE_BYTES = 1 << 20
 """Most bytes from one pipe in one pass of the zygote's loop: about a millisecond of work."""
@@ -23,7 +23,7 @@ class OutputPipe:
     `turn`: number of the last turn in which it was read. `ended`: its end of file was read.
     """
 
-    def __init__(self, pipe: int, log: LogFile) -> None:
+    def __init__(self, pipe: int, log: LogWriter) -> None:
         self._pipe: int | None = pipe
         self._log = log
         self.turn = 0
@@ -65,7 +65,7 @@ class OutputPipe:
 
 def open_output_pipe(path: str) -> tuple[OutputPipe, int]:
     """Return a pipe to the log `path`, and the descriptor of its writing end. Raises OSError."""
-    log = LogFile(path)
+    log = LogWriter(path)
     try:
         reading, writing = os.pipe()
     except OSError:
