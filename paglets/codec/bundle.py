@@ -151,9 +151,8 @@ class _Pack:
         largest = sorted(self.sources.values(), key=lambda source: (-len(source.data), source.entry))[:SHOWN_FILES]
         shown = ", ".join(f"{source.path} ({len(source.data) / 1e6:.1f} MB)" for source in largest)
         return Invalid(
-            f"the code to send is over {MAX_BUNDLE_BYTES / 1e6:.0f} MB or {MAX_BUNDLE_FILES:,} files; the largest "
-            f"so far: {shown}. Put data into files other than .py and send them as `inputs`, or install the code "
-            "on the hosts"
+            f"the code to send is over {MAX_BUNDLE_BYTES / 1e6:.0f} MB or {MAX_BUNDLE_FILES:,} files; largest: {shown}",
+            hint=["put data into files other than .py and send them as `inputs`, or install the code on the hosts"],
         )
 
     def bundle(self) -> Bundle:

@@ -118,7 +118,7 @@ def _check_text(value: str) -> None:
         value.encode("utf-8")
     except UnicodeEncodeError:
         raise CodecError(
-            f"the string {value[:40]!a} has a lone surrogate and is not text; of a file name, send os.fsencode(name)"
+            f"the string {value[:40]!a} has a lone surrogate and is not text; for a file name, send os.fsencode(name)"
         ) from None
 
 

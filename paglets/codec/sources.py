@@ -144,8 +144,8 @@ def _refuse_excluded(name: str, folder: Path) -> None:
     """Raise Invalid if this process has loaded a module from a folder that is never sent."""
     if name in sys.modules:
         raise Invalid(
-            f"module {name} is in {folder}, and folders of that name are never sent: rename it "
-            f"(excluded: {', '.join(sorted(EXCLUDED_FOLDERS))})"
+            f"module {name} is in {folder}, and folders of that name are never sent: rename it",
+            hint=[f"folders that are never sent: {', '.join(sorted(EXCLUDED_FOLDERS))}"],
         )
 
 

@@ -69,7 +69,7 @@ def _as_import_failed(bundle: BlobRef) -> Iterator[None]:
         passes = {"passes": True} if error.errno in _TEMPORARY else {}
         raise ImportFailed(f"the code {bundle.sha256[:8]} cannot be unpacked: {placed(error)}", **passes) from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError, zlib.error) as error:
-        raise ImportFailed(f"the code {bundle.sha256[:8]} is no bundle: {error}") from error
+        raise ImportFailed(f"the code {bundle.sha256[:8]} is not a valid bundle: {error}") from error
 
 
 def _unpack(path: Path, bundle: BlobRef, folder: Path) -> None:
@@ -131,7 +131,7 @@ def _check_end(data: bytes) -> None:
     """Check the size of the central directory before zipfile reads it. Raises ValueError."""
     end = data[-_END_BYTES:]
     if end[:4] != _END or end[-2:] != b"\0\0" or data[-_END_BYTES - _LONG_END_BYTES :].startswith(_LONG_END):
-        raise ValueError("it does not end as a plain archive does")
+        raise ValueError("it is not a plain zip archive")
     count, directory_bytes = int.from_bytes(end[10:12], "little"), int.from_bytes(end[12:16], "little")
     if count > MAX_BUNDLE_FILES or directory_bytes > MAX_BUNDLE_FILES * MAX_ENTRY_BYTES:
         raise ValueError(f"it has more than {MAX_BUNDLE_FILES:,} files")
@@ -165,9 +165,9 @@ def _problem(entry: zipfile.ZipInfo) -> str:
     if kind not in (0, stat.S_IFREG):
         return "is not a regular file"
     if entry.flag_bits & ~_ALLOWED_FLAGS:
-        return "is encrypted, or hidden otherwise"
+        return "is encrypted or has unsupported flags"
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "is compressed in a way that is not read here"
+        return "has an unsupported compression"
     if entry.file_size > MAX_RATIO * max(1, entry.compress_size):
         return f"would grow from {entry.compress_size:,} to {entry.file_size:,} bytes"
     return ""
@@ -185,5 +185,5 @@ def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     with archive.open(entry) as file:
         data = file.read(entry.file_size)
         if len(data) != entry.file_size or file.read(1):
-            raise ValueError(f"{entry.filename} has another size than the directory says")
+            raise ValueError(f"{entry.filename} does not have the size that the directory says")
     return data

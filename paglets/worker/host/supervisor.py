@@ -143,7 +143,7 @@ class ZygoteSupervisor:
 
     def _schedule_restart(self, problem: str, *, was_ready: bool) -> None:
         self._open_at = self._restart_delays.ended(time.monotonic(), was_ready=was_ready)
-        self._log(f"the zygote ended ({problem}); starting a new one")
+        self._log(f"lost the zygote ({problem}); starting a new one")
         if self._restart_delays.is_hopeless:
             self._owner.on_hopeless(problem)
 
@@ -159,7 +159,7 @@ class ZygoteSupervisor:
         left = self._owner.on_gone(link)
         if link is not self.shared:
             if left:
-                self._log(f"the zygote of one run ended ({how})")
+                self._log(f"lost the zygote of one run ({how})")
             return
         self.shared = None
         self._set_blocked("")

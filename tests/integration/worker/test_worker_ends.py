@@ -352,7 +352,7 @@ def test_the_end_of_a_zygote_is_logged_and_not_printed_to_the_terminal(
     finally:
         host.launcher.close()
         assert host.launcher.wait_closed(60)
-    assert "the zygote ended (it ended, status 3); starting a new one" in said
+    assert "lost the zygote (it ended, status 3); starting a new one" in said
     assert capfd.readouterr().err == ""
 
 
