@@ -1,6 +1,6 @@
-"""Under which address others can reach this host.
+"""The address under which other hosts can reach this host.
 
-The choice is a function of values; the two functions that ask the machine stand at the end.
+The choice is a pure function. The two functions that ask the operating system are at the end.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from paglets.core.urls import IpAddress, host_address, ip_literal
 LOOPBACK = "127.0.0.1"
 ANYWHERE = ("0.0.0.0", "::")
 TEST_NETS = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
-"""Addresses kept for documentation: nobody has them, so the route to them is the way to the world."""
+"""Addresses reserved for documentation. No host has them, so the route to them is the default route."""
 
 
 def choose_address(routed: Iterable[str], interfaces: Iterable[str]) -> str:
-    """The best of this machine's addresses for others to use; loopback where it has no other.
+    """Return the best of this machine's addresses for other hosts; loopback if there is no other.
 
-    First the private address on the way to the world (a laptop's LAN), then any address on that way,
-    then what the interfaces have, private before public, IPv4 before IPv6. Bridges of containers have
-    private addresses too, but no way to the world leads through them.
+    The order: the private address on the default route (a laptop's LAN), any address on that route, then addresses of
+    interfaces; private before public, IPv4 before IPv6. Container bridges also have private addresses, but the default
+    route does not use them.
     """
-    on_the_way = list(routed)
-    found = [(host, True) for host in on_the_way] + [(host, False) for host in interfaces]
+    on_route = list(routed)
+    found = [(host, True) for host in on_route] + [(host, False) for host in interfaces]
     usable = [(address, first) for host, first in found if (address := _usable(host)) is not None]
     if not usable:
         return LOOPBACK
@@ -41,12 +41,12 @@ def _usable(host: str) -> IpAddress | None:
 
 
 def public_url(bind_host: str, port: int, choose: Callable[[], str]) -> str:
-    """The URL to tell others for a host bound to `bind_host`; `choose` gives the address if that is all of them."""
+    """Return the public URL of a host bound to `bind_host`. `choose` returns the address if it is bound to all."""
     return host_address(choose() if bind_host in ANYWHERE else bind_host, port).url
 
 
 def bind_for(address: str) -> str:
-    """What to listen on so that `address` and the other addresses of its family are served."""
+    """Return the address to bind to, so that `address` and all addresses of its family are served."""
     parsed = ip_literal(address)
     if parsed is not None and parsed.is_loopback:
         return address
@@ -54,7 +54,7 @@ def bind_for(address: str) -> str:
 
 
 def routed_addresses() -> tuple[str, ...]:
-    """This machine's addresses on its way to the world. Nothing is sent: connecting UDP only asks the routes."""
+    """Return this machine's addresses on the default route. Nothing is sent: a UDP connect only looks up the route."""
     return tuple(address for family, target in TEST_NETS if (address := _source_towards(family, target)))
 
 
@@ -68,5 +68,5 @@ def _source_towards(family: int, target: str) -> str | None:
 
 
 def public_address(interfaces: Callable[[], Iterable[str]] = lambda: ()) -> str:
-    """What `--bind-public auto` stands for. `interfaces` lists addresses (psutil.net_if_addrs) where that is known."""
+    """Return the address for `--bind-public auto`. `interfaces` lists addresses (psutil.net_if_addrs) if available."""
     return choose_address(routed_addresses(), interfaces())

@@ -1,4 +1,4 @@
-"""What went wrong when this host last spoke to others, for people."""
+"""The errors of connections between hosts, for display."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from paglets.mesh.table import MAX_UNREACHABLE_HOSTS, ONLINE_SECONDS, Row, Table
 from paglets.mesh.view import MAX_NAMES_SHOWN
 
 ONE_WAY_FAILURES = 3
-"""Connections that failed one after the other to a host that speaks to this one meanwhile."""
+"""The number of failed connections in a row to a host from which requests still arrive."""
 
 ONE_WAY_SECONDS = 15.0
-"""So long they have failed: one that starts, or is back, is connected to within a few seconds."""
+"""The time during which connections failed. A host that starts or comes back is reachable within a few seconds."""
 
 
 MAX_BROKEN_LINKS = 50
-"""Pairs of hosts that are named at once."""
+"""The maximum number of pairs of hosts in one reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Failed:
-    """The last error. `times`, and `since` which monotonic second, connections failed though that host was online.
+    """The last error of connections to a host. `times`: how often they failed although the host was online.
 
-    `at`: the same moment in epoch seconds.
+    `since`: the monotonic second of the first such failure; `at`: the same moment in epoch seconds.
     """
 
     error: PagletsError
@@ -35,7 +35,7 @@ class _Failed:
     times: int
 
     def lasts(self, now: float) -> bool:
-        """Return True if it is no host that is just starting, or is just back."""
+        """Return True if the failures last too long for a host that is just starting or coming back."""
         return self.times >= ONE_WAY_FAILURES and now - self.since >= ONE_WAY_SECONDS
 
 
@@ -61,19 +61,19 @@ class ContactErrors:
             self._failures[store_id] = _Failed(error=error, since=now, at=wall, times=int(counts))
 
     def answered(self, store_id: str, unreachable_at: str) -> None:
-        """`unreachable_at`: where that host cannot connect to this one, or ""."""
+        """Record a reply. `unreachable_at`: the URL at which that host cannot connect to this host, or ""."""
         self._failures.pop(store_id, None)
         self._unreachable.pop(store_id, None)
         if unreachable_at:
             self._unreachable[store_id] = unreachable_at
 
     def keep(self, known: Collection[str]) -> None:
-        """Forget hosts that are not in the table any more."""
+        """Drop hosts that are no longer in the table."""
         self._failures = {store_id: each for store_id, each in self._failures.items() if store_id in known}
         self._unreachable = {store_id: url for store_id, url in self._unreachable.items() if store_id in known}
 
     def is_one_way(self, row: Row, now: float) -> bool:
-        """Whether this host hears from that one and cannot connect to it."""
+        """Return True if this host gets requests from that host but cannot connect to it."""
         found = self._failures.get(row.host.store_id)
         if found is None or not row.up or not row.host.reachable:
             return False
@@ -85,7 +85,7 @@ class ContactErrors:
         return found is not None and found.times > 0
 
     def noted(self, own: MeshHost, table: Table, now: float) -> MeshHost:
-        """`own` with the online hosts to which this one cannot connect, the longest first."""
+        """Return `own` with the online hosts to which this host cannot connect, the longest failure first."""
         failing = [
             (found.at, store_id)
             for store_id, found in self._failures.items()
@@ -97,25 +97,25 @@ class ContactErrors:
         return replace(own, unreachable_hosts=found)
 
     def texts(self, own: MeshHost, table: Table, now: float) -> Mapping[str, str]:
-        """For each host in words, this one included."""
+        """Return a text for each host that has a problem, including this host."""
         texts = {}
         for store_id, found in list(self._failures.items()):
             row = table.rows.get(store_id)
             if row is not None and not row.host.reachable and isinstance(found.error, Unreachable):
-                continue  # nobody is to connect to it
+                continue  # no host is expected to connect to it
             is_one_way = row is not None and self.is_one_way(row, now)
             texts[store_id] = _one_way(own, row.host) if row and is_one_way else contact_error_text(found.error)
         rows = [
             table.rows[key] for key, url in sorted(self._unreachable.items()) if url == own.url and key in table.rows
         ]
-        deaf = [row.host.name for row in rows if row.up]
-        if deaf and own.reachable:
-            texts[own.store_id] = _unreachable_here_text(own, deaf)
+        names = [row.host.name for row in rows if row.up]
+        if names and own.reachable:
+            texts[own.store_id] = _unreachable_here_text(own, names)
         return texts
 
 
 def broken_links(own: MeshHost, table: Table, wall: float) -> tuple[BrokenLink, ...]:
-    """Return which online hosts say that they cannot connect to which others, by name; MAX_BROKEN_LINKS at most."""
+    """Return the pairs of online hosts whose connections fail, as the hosts report; at most MAX_BROKEN_LINKS."""
     rows = {key: row.host for key, row in table.rows.items() if row.up and same_mesh(row.host, own)}
     online = {**rows, own.store_id: own}
     found = [
@@ -129,9 +129,8 @@ def broken_links(own: MeshHost, table: Table, wall: float) -> tuple[BrokenLink, 
 
 def contact_error_text(error: PagletsError) -> str:
     if isinstance(error, NotAllowed):
-        return (
-            f"not joined: it does not take this host's mesh key; copy mesh.key from one to the other ({error.message})"
-        )
+        problem = "not joined: it does not accept this host's mesh key; copy mesh.key from one to the other"
+        return f"{problem} ({error.message})"
     return error.message
 
 
@@ -139,12 +138,12 @@ def _unreachable_here_text(own: MeshHost, names: list[str]) -> str:
     more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
     return (
         f"{', '.join(names[:MAX_NAMES_SHOWN])}{more} cannot connect to this host at {own.url}: open that port, set "
-        f"public_url to where others can, or set `reachable = false` in [hosts.{own.name}]; then restart it"
+        f"public_url to a URL that they can use, or set `reachable = false` in [hosts.{own.name}]; then restart it"
     )
 
 
-def _one_way(own: MeshHost, member: MeshHost) -> str:
+def _one_way(own: MeshHost, host: MeshHost) -> str:
     return (
-        f"{own.name} cannot connect to {member.name} at {member.url}, though it hears from it: open that port, "
-        f"or set `reachable = false` in [hosts.{member.name}] and restart it"
+        f"{own.name} cannot connect to {host.name} at {host.url}, but gets its requests: open that port, "
+        f"or set `reachable = false` in [hosts.{host.name}] and restart it"
     )

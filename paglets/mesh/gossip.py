@@ -30,40 +30,39 @@ from paglets.store.db import Store
 from paglets.wire.request import Request, Response, Transport, dump_json, parsed
 
 BEAT_SECONDS = 2.0
-"""Half a request a second, and five of them fit into ONLINE_SECONDS."""
+"""The interval of heartbeats: half a request per second, and five heartbeats fit in ONLINE_SECONDS."""
 
 FIRST_BEAT_SECONDS = 0.2
-"""After the start: time for the answers to the first pushes, so that the first full exchange meets someone."""
+"""The delay of the first heartbeat, so that replies to the first pushes arrive before the first full exchange."""
 
 QUIET_SECONDS = 3.0
-"""A member silent for this long is asked itself, well before it would be taken for offline."""
+"""A host that was not seen for this long is asked directly, well before it would count as offline."""
 
 OFFLINE_EVERY_BEATS = 5
-"""One offline member is tried every 10 s: two halves of a parted mesh find each other without a restart."""
+"""One offline host is tried every 10 s, so that the halves of a partitioned mesh find each other again."""
 
 PUSH_PAUSE_SECONDS = 0.1
-"""News that comes in a bunch (fifty hosts started at once) goes out in a few messages, not one by one."""
+"""The pause between pushes, so that many changes (fifty hosts start at once) go out in a few messages."""
 
 LOAD_PAUSE_SECONDS = 1.0
 LOAD_HOSTS = 8
-"""Bounds what a busy host spends on telling its load: eight small messages a second."""
+"""The number of hosts that get a changed load: at most eight small messages per second."""
 
 FIRST_CONTACTS = 200
-"""Known members that a host tells of its start at once; more than any mesh this is made for."""
+"""The maximum number of known hosts that a starting host contacts at once; more than the largest intended mesh."""
 
 OFFLINE_ROWS = 20
-"""Rows of offline members in one exchange; chosen anew each time, so that all go round."""
+"""The number of rows of offline hosts in one exchange. Each exchange picks others, so that all are sent."""
 
 ANSWER_SECONDS = 3.0
-"""An exchange takes milliseconds; a host that needs longer is in trouble, and the next beat asks another."""
+"""The timeout of an exchange, which normally takes milliseconds. The next heartbeat asks another host."""
 
 
 class Gossiper:
-    """Who is in the mesh. Views and `receive` may be used from any thread, the rest only on the runner.
+    """The part `gossip` of a host. Any thread may use the views and `receive`; only the runner uses the rest.
 
-    `first` is this host's row at its start, `own` gives it as it is when the runner ticks (heartbeat and
-    joined are filled in here). `peers` are URLs to try, kept in the store; `on_change` are parts to wake when
-    a member comes online or moves, and after a gap.
+    `first`: this host's row at its start. `own` returns the current row; the heartbeat and `joined` are filled in here.
+    `peers`: URLs to try, which are stored. `on_change`: parts to wake if a host comes online or moves, and after a gap.
     """
 
     name = "gossip"
@@ -88,43 +87,43 @@ class Gossiper:
         self._store = store
         self._mesh = MembershipService(store, clock, first, on_change)
         if urls:
-            members = [row.host for row in self._mesh.table.rows.values()]
-            joined = {address for each in members for address in (each.url, *each.addresses)}
-            # An earlier one where nobody ever answered was a mistake that these mend.
+            hosts = [row.host for row in self._mesh.table.rows.values()]
+            joined = {address for each in hosts for address in (each.url, *each.addresses)}
+            # An earlier URL where no host ever replied was a mistake, which these URLs correct.
             store.write(lambda tx: stored.save_peers(tx, urls, joined))
         self._peers = Peers(entropy, store.read(stored.load_peers), urls)
         self._spread: deque[str] = deque()
         self._pushes: dict[str, dict[str, None]] = {}
         self._in_flight: set[str] = set()
         self._errors = ContactErrors(self._mesh.seconds_since_contact)
-        self._told = self._mesh.own
+        self._sent_row = self._mesh.own
         self._started = self._left = False
         self._beats = 0
         self._due_at = self._beat_at = clock.monotonic()
         self._push_at = self._load_at = float("-inf")
-        self._load_untold = False
+        self._load_unsent = False
 
     # Views.
 
     def hosts(self) -> tuple[MeshHostView, ...]:
-        """This host first, then all others of the table by name, with what is wrong with them."""
+        """Return this host first, then all others of the table by name, with their problems."""
         mesh, table = self._mesh, self._mesh.table
         errors = self._errors.texts(mesh.own, table, self._clock.monotonic())
         return view.views(mesh.own, table, mesh.problems(), mesh.seconds_since_seen, mesh.offline_seconds, errors)
 
     def online(self) -> tuple[MeshHost, ...]:
-        """The other hosts that are online and joined, by name."""
+        """Return the other hosts that are online and joined, by name."""
         return view.online(self._mesh.own, self._mesh.table, self._mesh.problems())
 
     def is_online(self, store_id: str) -> bool:
-        return any(member.store_id == store_id for member in self.online())
+        return any(host.store_id == store_id for host in self.online())
 
     def find(self, name_or_url: str) -> HostRef:
-        """The host of that name or URL, this one included. Raises Unknown with the names there are."""
+        """Return the host with that name or URL; it may be this one. Raises Unknown with the known names."""
         return view.find(self._mesh.own, self._mesh.table, self._mesh.problems(), name_or_url)
 
     def by_store(self, store_id: str) -> MeshHost | None:
-        """The member with that store, online or not, also while its name is disputed; None of another mesh."""
+        """Return the host with that store, online or not, even if its name is disputed; None for another mesh."""
         own = self._mesh.own
         row = self._mesh.table.rows.get(store_id)
         if store_id == own.store_id:
@@ -132,71 +131,71 @@ class Gossiper:
         return row.host if row is not None and same_mesh(row.host, own) else None
 
     def address(self, host: HostRef) -> HostRef:
-        """Where that store answers, as the mesh knows; without a URL where it is no member.
+        """Return that host with the URL that the mesh knows; without a URL if the mesh does not know it.
 
-        The URL in `host` came with some message and is never contacted.
+        The URL in `host` came with a message and is never contacted.
         """
-        member = self.by_store(host.store_id)
-        return replace(host, url="") if member is None else member.ref
+        known = self.by_store(host.store_id)
+        return replace(host, url="") if known is None else known.ref
 
     def seconds_since_seen(self, store_id: str) -> float:
-        """Seconds without a sign of life, by this host's clock; a gap of its own begins them anew."""
+        """Return the seconds since the last sign of life of a host. A gap of this host restarts the count."""
         return 0.0 if store_id == self._mesh.own.store_id else self._mesh.seconds_since_seen(store_id)
 
     def seconds_since_contact(self, store_id: str) -> float:
-        """As `seconds_since_seen` of another host, but what others heard of it does not count."""
+        """Return the seconds since direct contact with another host, without reports of third hosts."""
         return self._mesh.seconds_since_contact(store_id)
 
     def last_seen_at(self, store_id: str) -> float:
-        """Monotonic second of the last sign of life of another host: it grows with each, and with nothing else."""
+        """Return the monotonic second of the last sign of life of another host. Only a sign of life changes it."""
         return self._mesh.last_seen_at(store_id)
 
     def last_gap(self) -> Gap:
-        """The last gap of this host's own; at first the time before its start, however long that was."""
+        """Return the last gap of this host; at first the time before its start, of unknown length."""
         return self._mesh.last_gap()
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """All hosts for placement, this one first."""
-        awaited = self._peers.awaited()  # before the table: a peer that answers comes into the table first
+        """Return all hosts for placement, this one first."""
+        awaited = self._peers.awaited()  # read before the table, because a peer that replies enters the table first
         return view.candidates(self._mesh.own, self._mesh.table, self._mesh.problems(), awaited)
 
     def problem(self) -> str:
-        """Why this host itself is not joined, or ""."""
+        """Return why this host itself is not joined, or ""."""
         return self._mesh.problems().get(self._mesh.own.store_id, "")
 
     def peer_problems(self) -> tuple[tuple[str, str], ...]:
-        """(URL, why) of each address given by hand where no host answered yet, and that no member has."""
+        """Return (URL, problem) of each `--peer` where no host has replied yet and that no known host has."""
         rows = self._mesh.table.rows.values()
         return self._peers.problems([row.host for row in rows if same_mesh(row.host, self._mesh.own)])
 
     def broken_links(self) -> tuple[BrokenLink, ...]:
-        """Between which online hosts connections fail, as they say themselves."""
+        """Return the pairs of online hosts whose connections fail, as the hosts report."""
         return broken_links(self._mesh.own, self._mesh.table, self._clock.wall())
 
-    # Signs of life, and the want of them.
+    # Signs of life and failures.
 
     def record_contact(self, store_id: str) -> None:
-        """An authenticated request of that store came in; from any thread."""
+        """Record an authenticated request of that store. Any thread may call this."""
         self._mesh.record_contact(store_id)
 
     def record_failure(self, store_id: str) -> None:
-        """A connection to it failed; two failures end the wait for a host that is silent for 4 s."""
+        """Record a failed connection. After two failures, a host not seen for 4 s counts as offline."""
         now = self._clock.monotonic()
         self._mesh.update(lambda table: tables.failed(table, store_id, now))
 
     def forget(self, store_id: str) -> None:
-        """Drop a host for good, over restarts too: it is a member again only when it itself says something new."""
+        """Remove a host for good, even across restarts. Only a newer message of that host itself brings it back."""
         self._mesh.update(lambda table: tables.forget(table, store_id))
 
     def is_forgotten(self, store_id: str) -> bool:
         return self._mesh.table.forgotten.get(store_id, tables.NEVER_SEEN).for_good
 
-    # Others speak; on a server's thread.
+    # Requests of other hosts, on threads of the server.
 
     def receive(self, told: Gossip, sender: str) -> Gossip:
-        """Take in what `sender` told and answer. When this returns, the sender is in the table.
+        """Merge the rows of `sender` and return the reply. Afterwards the sender is in the table.
 
-        Raises Invalid for rows that are not well formed.
+        Raises Invalid if rows are malformed.
         """
         check_gossip(told, sender)
         if sender == self._mesh.own.store_id:
@@ -231,13 +230,13 @@ class Gossiper:
         return [row for row in rows if row.up] + self._some(offline, OFFLINE_ROWS)
 
     def _some(self, rows: list[Row], most: int) -> list[Row]:
-        """`most` of the rows: a run of them that begins anywhere."""
+        """Return `most` consecutive rows, with a random start."""
         if len(rows) <= most:
             return rows
         start = self._entropy.pick(len(rows))
         return (rows[start:] + rows[:start])[:most]
 
-    # The runner's part.
+    # Work of the runner.
 
     def tick(self, now: float) -> float | None:
         if self._left:
@@ -257,12 +256,12 @@ class Gossiper:
         due = [self._beat_at, self._peers.next_due(self._satisfied())]
         if self._pushes.keys() - self._in_flight:
             due.append(self._push_at)
-        if self._load_untold:
+        if self._load_unsent:
             due.append(self._load_at)
         return min(due)
 
     def leave(self) -> None:
-        """Tell everyone online that this host ends, and fall silent."""
+        """Tell all online hosts that this host stops, and send nothing afterwards."""
         for row in self._contactable(True):
             self._send(row.host, self._message((), push=True, leaving=True))
         self._left = True
@@ -271,23 +270,23 @@ class Gossiper:
         self._store.write(lambda tx: tx.wake(self.name))
 
     def _contactable(self, up: bool) -> list[Row]:
-        """Hosts to speak to. One of another mesh comes by itself; only when it is silent it is looked for."""
+        """Return the hosts to contact. An online host of another mesh is left out, because it contacts this host."""
         rows = self._mesh.table.rows.values()
         own = self._mesh.own
         return [row for row in rows if row.up == up and row.host.reachable and (same_mesh(row.host, own) or not up)]
 
     def _queue_news(self, now: float) -> None:
-        before, own = self._told, self._mesh.own
-        self._told = own
+        before, own = self._sent_row, self._mesh.own
+        self._sent_row = own
         if not self._started:
             self._start(now)
         elif durable(before) != durable(own):
             self._queue((), self._contactable(True))
         while self._spread:
             self._queue((self._spread.popleft(),), self._contactable(True))
-        self._load_untold = self._load_untold or view.load_edge(before) != view.load_edge(own)
-        if self._load_untold and now >= self._load_at:
-            self._load_at, self._load_untold = now + LOAD_PAUSE_SECONDS, False
+        self._load_unsent = self._load_unsent or view.load_edge(before) != view.load_edge(own)
+        if self._load_unsent and now >= self._load_at:
+            self._load_at, self._load_unsent = now + LOAD_PAUSE_SECONDS, False
             self._queue((), self._some(self._contactable(True), LOAD_HOSTS))
 
     def _start(self, now: float) -> None:
@@ -336,19 +335,19 @@ class Gossiper:
             chosen = [*chosen, down[self._entropy.pick(len(down))]]
         return chosen
 
-    def _send(self, member: MeshHost, told: Gossip) -> None:
+    def _send(self, host: MeshHost, told: Gossip) -> None:
         def done(outcome: Response | PagletsError) -> None:
-            self._in_flight.discard(member.store_id)
+            self._in_flight.discard(host.store_id)
             try:
                 answer = parsed(outcome, Gossip)
-                check_gossip(answer, member.store_id)
+                check_gossip(answer, host.store_id)
             except PagletsError as error:
-                self._refused(member.store_id, error)
+                self._failed(host.store_id, error)
             else:
                 self._answered(answer, told.push)
 
-        self._in_flight.add(member.store_id)
-        self._post(member.ref, told, done)
+        self._in_flight.add(host.store_id)
+        self._post(host.ref, told, done)
 
     def _post(self, host: HostRef, told: Gossip, done: Callable[[Response | PagletsError], None]) -> None:
         request = Request(method="POST", target="/v1/mesh/gossip", body=dump_json(told), repeatable=True)
@@ -364,7 +363,7 @@ class Gossiper:
         if sender in self._pushes:
             self._wake()
 
-    def _refused(self, store_id: str, error: PagletsError) -> None:
+    def _failed(self, store_id: str, error: PagletsError) -> None:
         row = self._mesh.table.rows.get(store_id)
         self._errors.failed(store_id, error, self._clock, row is not None and row.up)
         if isinstance(error, PeerReplaced):
@@ -372,7 +371,7 @@ class Gossiper:
         elif isinstance(error, (Unreachable, CallOutcomeUnknown)):
             self.record_failure(store_id)
 
-    # Addresses given by hand.
+    # Addresses from `--peer`.
 
     def _satisfied(self) -> frozenset[str]:
         own, rows = self._mesh.own, self._mesh.table.rows
@@ -394,7 +393,7 @@ class Gossiper:
             else:
                 if sender != self._mesh.own.store_id:
                     self._answered(answer, False)
-                self._peers.answered(url, sender, now)  # only now: no moment without peer and row
+                self._peers.answered(url, sender, now)  # only now, so that either the peer or the row is always there
             self._wake()
 
         self._post(HostRef(store_id="", name="", url=url), self._message(()), done)

@@ -1,7 +1,7 @@
-"""Where is this paglet? Asked of all online hosts at once, as a part of the host.
+"""The locator: the part of a host that asks all online hosts at once where paglets are.
 
-Questions that come in the same tick go out as one request to each host, and for a second answers are
-remembered; so a host with a thousand posts for a paglet that moved asks once.
+Questions of one tick share one request to each host, and answers are cached for a second. So a host with a thousand
+posts for a paglet that moved asks only once.
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ from paglets.core.refs import HostRef
 from paglets.wire.request import Request, Response, Transport, dump_json
 
 ANSWER_SECONDS = 2.0
-"""A host that does not answer in this time is taken not to know; the question is asked again by who needs it."""
+"""A host that does not reply in this time counts as not knowing. The caller asks again if necessary."""
 
 LATE_SECONDS = ANSWER_SECONDS + 1.0
-"""A round ends by then, whatever the transport does."""
+"""The time limit of a round, whatever the transport does."""
 
 REMEMBER_SECONDS = 1.0
-"""Addresses are hints and may be a second old; who is told `moved` or `unknown` there goes on from that."""
+"""How long answers are cached. Addresses are hints: a sender to an old address gets `moved` or `unknown`."""
 
 MAX_IDS = 1_000
-"""Ids in one request: some 50 kB."""
+"""The number of ids in one request: about 50 kB."""
 
 MAX_REMEMBERED = 10_000
 
 STANDING = {"here": 4, "leaving": 3, "disposed": 2, "gone": 1, "refused": 0}
-"""Between rows of one epoch: where it is, then what became of it."""
+"""The precedence of residence statuses with one epoch: the place of the paglet first, then its end."""
 
 Asked = Callable[[Located], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What one host said."""
+    """The reply of one host."""
 
     host: HostRef
     located: Located
 
 
 def merge(answers: Iterable[Answer], others: Located | None = None) -> Located:
-    """One row for each paglet: the highest epoch wins, `here` over others of that epoch. And who answered.
+    """Merge replies into one row per paglet, and the stores that answered. The highest epoch wins, then STANDING.
 
-    In the result `peer` of a `here` row is the host that answered so. `others`: what was answered besides.
+    In the result, `peer` of a `here` row is the host that has the paglet. `others`: a merged result to include.
     """
-    told, known = tuple(answers), others or Located()
-    who = {*known.answered, *(answer.host.store_id for answer in told)}
-    return _joined((known, *(_placed(answer) for answer in told)), who)
+    replies, known = tuple(answers), others or Located()
+    answered = {*known.answered, *(answer.host.store_id for answer in replies)}
+    return _joined((known, *(_placed(answer) for answer in replies)), answered)
 
 
 def combine(rounds: Sequence[Located]) -> Located:
-    """Several rounds as one, each paglet once. Only who answered in each of them has answered."""
+    """Combine several rounds into one row per paglet. A store has answered only if it answered in all rounds."""
     who = set(rounds[0].answered if rounds else ())
     return _joined(rounds, who.intersection(*(each.answered for each in rounds)))
 
@@ -79,12 +79,12 @@ def _placed(answer: Answer) -> Located:
 
 
 def _standing(row: ResidenceRow) -> tuple[int, int, str]:
-    """The store id decides between equals, so that the order of the answers does not."""
+    """Return the sort key of a row. The store id breaks ties, so that the order of replies does not matter."""
     return (row.epoch, STANDING.get(row.status, -1), row.peer.store_id if row.peer else "")
 
 
 def pick(located: Located, agent_ids: frozenset[str]) -> Located:
-    """The part of `located` that answers a question for these ids."""
+    """Return the rows of `located` with these ids."""
     return replace(located, rows=tuple(row for row in located.rows if row.agent_id in agent_ids))
 
 
@@ -96,7 +96,7 @@ class Question:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Round:
-    """One request to each online host, under way or answered; only the runner touches it."""
+    """A round of one request to each online host, open or finished. Only the runner uses it."""
 
     ends_at: float
     waiting: int
@@ -105,8 +105,11 @@ class Round:
 
 
 class Locator:
-    """`online` gives the other hosts to ask; `on_contact` is told the store of each that answers. What this host itself
-    knows, its callers know already."""
+    """The locator of paglets.
+
+    `online` returns the other hosts to ask. `on_contact` gets the store id of each host that replies. Callers look into
+    this host's own store first.
+    """
 
     name = "locate"
 
@@ -129,10 +132,10 @@ class Locator:
         self._rounds: dict[str, Round] = {}
 
     def locate(self, agent_ids: Iterable[str], done: Asked) -> None:
-        """Ask for paglets; from any thread. `done` is called once, on the runner.
+        """Ask where paglets are. Any thread may call this; `done` is called once, on the runner.
 
-        Ids that nobody knows are missing in the answer, as are those whose host did not answer in 2 s; `answered` says
-        who did.
+        The answer lacks ids that no host knows, and ids whose host did not reply in 2 s. `answered` has the stores that
+        replied.
         """
         self._asked.append(Question(agent_ids=frozenset(agent_ids), done=done))
         self._wake.wake(self.name)
@@ -149,7 +152,7 @@ class Locator:
         return min((r.ends_at for r in self._rounds.values() if r.ends_at > now), default=None)
 
     def _forget(self, now: float) -> None:
-        """End rounds that are late; drop answers that are old, and all where they are too many."""
+        """End overdue rounds. Drop old answers, or all answers if there are too many."""
         for late in {id(r): r for r in self._rounds.values()}.values():
             if late.located is None and now >= late.ends_at:
                 self._close(late, now)
@@ -169,15 +172,15 @@ class Locator:
         request = Request(method="POST", target="/v1/paglets/locate", body=body, repeatable=True)
         if not hosts:
             self._close(asked, now)
-        for member in hosts:
-            self._transport.send(member.ref, request, self._taker(asked, member.ref), timeout_seconds=ANSWER_SECONDS)
+        for host in hosts:
+            self._transport.send(host.ref, request, self._taker(asked, host.ref), timeout_seconds=ANSWER_SECONDS)
 
     def _taker(self, asked: Round, host: HostRef) -> Callable[[Response | PagletsError], None]:
         def done(outcome: Response | PagletsError) -> None:
             asked.waiting -= 1
             if isinstance(outcome, Response):
                 self._on_contact(host.store_id)
-                # An answer that is an error tells nothing of where the paglet is, like no answer at all.
+                # An error reply says nothing about the paglet, like no reply.
                 with suppress(PagletsError):
                     asked.answers.append(Answer(host=host, located=outcome.parse(Located)))
             if asked.waiting == 0 and asked.located is None:
@@ -200,7 +203,7 @@ class Locator:
             else:
                 still.append(question)
         self._waiting = still
-        # Where one raises, the others are answered by the next tick.
+        # If one callback raises, the next tick answers the other questions.
         while self._ready:
             question, located = self._ready.popleft()
             question.done(located)

@@ -1,11 +1,9 @@
-"""The one membership table of a host, shared by the runner and the server's threads.
+"""The membership service of a host: one table, shared by the runner and the server's threads.
 
-The table and this host's own row are immutable values. They are replaced under a lock of this module;
-readers take whichever value stands. Only what outlives a restart is written to the store, after that:
-heartbeats and load are not, so an idle host writes nothing, and gossip is answered while a large change
-holds the writer. When a host goes offline or comes back, that is written too, so that people can be told how long it
-has been away. Should the COMMIT fail, the table in memory is ahead of the stored one until the next
-look round writes it again.
+The table and this host's own row are immutable values. A lock protects their replacement; readers use the current
+value. Afterwards, durable changes are written to the store. Heartbeats and load are not durable, so an idle host writes
+nothing, and the host answers gossip while a large change holds the writer. The time when a host went offline is stored,
+too, for display. If the COMMIT fails, the table in memory is ahead of the stored one until the next `refresh`.
 """
 
 from __future__ import annotations
@@ -25,17 +23,19 @@ from paglets.store.db import Store, Tx
 from paglets.store.hosts import StoredHost
 
 GAP_SECONDS = 5.0
-"""A host that comes this much later than it wanted was asleep or stopped; then its waits begin anew."""
+"""A tick that is this late means that this host was suspended or stopped. All timers then restart."""
 
 CLONE_SIGNS = 3
-"""A store restored from a backup meets its own later rows once or twice; a living copy comes again and again."""
+"""The number of newer rows of its own store that a host must see before it assumes a running copy of the store.
+
+After a restore from a backup, a host sees its own newer rows once or twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """A time in which this host did nothing: it was stopped, or slept, which only `Clock.boottime` shows in `seconds`.
+    """A period in which this host did nothing, because it was stopped or the machine slept.
 
-    `ended_at`: a monotonic second.
+    `seconds` includes sleep, which only `Clock.boottime` counts. `ended_at`: a monotonic second.
     """
 
     ended_at: float
@@ -43,7 +43,9 @@ class Gap:
 
 
 class MembershipService:
-    """`on_change` are parts to wake when a member comes online or moves to another URL or boot, and after a gap."""
+    """The table of hosts and this host's own row. `on_change`: parts to wake if a host comes online, restarts or
+    changes its URL, and after a gap.
+    """
 
     def __init__(self, store: Store, clock: Clock, own: MeshHost, on_change: tuple[str, ...]) -> None:
         self._store = store
@@ -55,22 +57,22 @@ class MembershipService:
         now = clock.monotonic()
         marks = {store_id: Mark(*mark) for store_id, mark in store.read(stored.load_forgotten).items()}
         known = _known(store)
-        self.table: Table = tables.stored_table((member for member, _ in known), now, marks)
-        self._away: dict[str, float] = {member.store_id: since for member, since in known if since is not None}
+        self.table: Table = tables.stored_table((host for host, _ in known), now, marks)
+        self._offline: dict[str, float] = {host.store_id: since for host, since in known if since is not None}
         self._joined = store.read(stored.load_joined)
         self._least_boot_count = 0
         self._copies_met = 0
         self._contacts: dict[str, float] = {}
-        self._begun_at = now
+        self._started_at = now
         self._last_gap = Gap(ended_at=now, seconds=float("inf"))
         self._refreshed_at = now
         self._asleep_before = self._asleep_seconds()
         self.own: MeshHost = replace(own, heartbeat=1, joined=self._joined)
         self._judged: tuple[MeshHost, Table, view.Problems] = (self.own, self.table, {})
         self._judge()
-        self._note_away()
+        self._record_offline()
 
-    # Reading, from any thread.
+    # Queries, from any thread.
 
     def problems(self) -> view.Problems:
         own, table, found = self._judged
@@ -81,46 +83,47 @@ class MembershipService:
         found = dict(view.problems(own, table))
         if self._copies_met >= CLONE_SIGNS:
             found.setdefault(
-                own.store_id, "another host runs with a copy of this host's data directory: end one, and remove it"
+                own.store_id,
+                "another host uses a copy of this host's data directory: stop one host and remove its copy",
             )
         self._judged = (own, table, found)
         return found
 
     def seconds_since_seen(self, store_id: str) -> float:
-        """Since the last sign of life, as of this host's last look round, never through a gap of its own."""
+        """Return the time from the last sign of life to the last `refresh`, without gaps of this host."""
         return max(0.0, self._refreshed_at - self.last_seen_at(store_id))
 
     def last_seen_at(self, store_id: str) -> float:
-        """Monotonic second of the last sign of life, or of the end of a gap of this host's own.
+        """Return the monotonic second of the last sign of life, or of the end of a gap of this host if that is later.
 
-        Of a store that is not in the table: when this host started or last came out of a gap.
+        For a store that is not in the table: the second when this host started or its last gap ended.
         """
         row = self.table.rows.get(store_id)
-        heard = self._begun_at if row is None else row.last_seen_at
+        heard = self._started_at if row is None else row.last_seen_at
         return max(heard, self._contacts.get(store_id, heard))
 
     def offline_seconds(self, store_id: str) -> float:
-        """Seconds since this host takes that one for offline, by its wall clock; 0 if it is online."""
-        since = self._away.get(store_id)
+        """Return the seconds since this host marked that host as offline, by the wall clock; 0 if it is online."""
+        since = self._offline.get(store_id)
         return 0.0 if since is None else max(0.0, self._clock.wall() - since)
 
     def seconds_since_contact(self, store_id: str) -> float:
-        """As `seconds_since_seen`, since that host itself spoke to this one or answered it."""
+        """Return the time since that host last sent a request or reply to this host, like `seconds_since_seen`."""
         row = self.table.rows.get(store_id)
-        spoke = self._begun_at if row is None else row.last_contact_at
+        spoke = self._started_at if row is None else row.last_contact_at
         return max(0.0, self._refreshed_at - max(spoke, self._contacts.get(store_id, spoke)))
 
     def last_gap(self) -> Gap:
-        """Also one of which the runner has not taken note yet: due times stand still in a sleep, and come late."""
+        """Return the last gap, even if the runner has not noticed it yet: ticks do not come during sleep."""
         asleep = self._asleep_seconds() - self._asleep_before
         return Gap(ended_at=self._clock.monotonic(), seconds=asleep) if asleep > GAP_SECONDS else self._last_gap
 
     def _asleep_seconds(self) -> float:
-        """How long this machine has slept, from any beginning."""
+        """Return how long this machine has slept, from an arbitrary start."""
         return self._clock.boottime() - self._clock.monotonic()
 
     def record_contact(self, store_id: str) -> None:
-        """An authenticated request came from there. Cheap, for it is called for every request; not inside a change."""
+        """Record an authenticated request of that host. Cheap, as every request calls it. Not for use in a change."""
         row = self.table.rows.get(store_id)
         if row is None:
             return
@@ -129,7 +132,7 @@ class MembershipService:
         if not row.up:
             self.update(lambda table: tables.contact(table, {store_id: now}))
 
-    # Changing.
+    # Changes.
 
     def update(self, decide: Callable[[Table], Change]) -> Change:
         with self._lock:
@@ -137,15 +140,15 @@ class MembershipService:
         return self._saved(change)
 
     def merge(self, gossip: Gossip, sender: str) -> Change:
-        """Take in what `sender` told; of a host of another mesh version only that it is there."""
+        """Merge the rows that `sender` sent. For a sender of another mesh version, record only its presence."""
         with self._lock:
             change = self._merge(gossip, sender, self._clock.monotonic())
         return self._saved(change)
 
     def refresh(self, now: float, due: float, own: MeshHost, beat: bool) -> Change:
-        """What the runner does at each tick: silence, gaps, and this host's own row from `own`.
+        """Update the table at a tick of the runner: expired hosts, gaps, and this host's own row from `own`.
 
-        `due`: when the tick was to be. `beat`: a heartbeat is due.
+        `due`: the scheduled second of the tick. `beat`: a heartbeat is due.
         """
         with self._lock:
             change, came_late = self._refresh(now, due, own, beat)
@@ -153,25 +156,25 @@ class MembershipService:
 
     def _merge(self, gossip: Gossip, sender: str, now: float) -> Change:
         own = self.own
-        for member in gossip.hosts:
-            if member.store_id == own.store_id:
-                self._met_itself(member)
+        for host in gossip.hosts:
+            if host.store_id == own.store_id:
+                self._met_own_store(host)
         known = gossip.hosts if same_mesh(gossip, own) else gossip.hosts[:1]
         rows = [m for m in known if m.store_id != own.store_id and (same_mesh(m, own) or m.store_id == sender)]
         change = tables.merge(self.table, rows, now=now, direct=sender, offline=gossip.offline)
         if gossip.leaving:
-            self._contacts.pop(sender, None)  # its farewell is no sign that it is there
+            self._contacts.pop(sender, None)  # a message that the host is leaving is no sign of life
             change = tables.change_between(self.table, tables.left(change.table, sender).table)
         if same_mesh(gossip, own) and rows:
             joined = [row.host.joined for row in change.table.rows.values() if same_mesh(row.host, own)]
             self._join(1 + max(joined, default=0))
         return self._put(change)
 
-    def _met_itself(self, member: MeshHost) -> None:
-        """Others hold a row of this very store that is no older: it was restored from a backup, or runs twice."""
-        if order(member) >= order(self.own) and member.boot_id != self.own.boot_id:
+    def _met_own_store(self, host: MeshHost) -> None:
+        """Handle a row of this very store that is not older: the store was restored from a backup, or runs twice."""
+        if order(host) >= order(self.own) and host.boot_id != self.own.boot_id:
             self._copies_met += 1
-            self._least_boot_count = member.boot_count + 1
+            self._least_boot_count = host.boot_count + 1
             self.own = replace(self.own, boot_count=self._least_boot_count)
 
     def _join(self, joined: int) -> None:
@@ -181,19 +184,19 @@ class MembershipService:
             self.own = replace(self.own, joined=joined, heartbeat=self.own.heartbeat + 1)
 
     def found_mesh(self) -> None:
-        """This host has nobody to join: it is the first of its mesh."""
+        """Make this host the first of its mesh, because there is no host to join."""
         with self._lock:
             self._join(1)
         self._save()
 
     def _refresh(self, now: float, due: float, own: MeshHost, beat: bool) -> tuple[Change, bool]:
-        """Return the change, and True where this host itself did nothing for a while."""
+        """Return the change, and True if there was a gap of this host."""
         table = self.table
         asleep = self._asleep_seconds()
         late = max(0.0, now - due) + asleep - self._asleep_before
         self._asleep_before = asleep
         if late > GAP_SECONDS:
-            self._begun_at = now
+            self._started_at = now
             self._last_gap = Gap(ended_at=now, seconds=late)
             table = tables.restart_timers(table, now)
         contacts = {key: self._contacts.pop(key) for key in list(self._contacts)}
@@ -218,22 +221,22 @@ class MembershipService:
         self._unsaved.update(change.dropped, change.stored)
         self._unsaved_marks |= change.table.forgotten != self.table.forgotten
         self.table = change.table
-        self._note_away()
+        self._record_offline()
         return change
 
-    def _note_away(self) -> None:
-        """Note which hosts go offline or come back. One that was online when this host ended is away from its start."""
+    def _record_offline(self) -> None:
+        """Record which hosts go offline or come back. A host that was online before this start counts from it."""
         rows = self.table.rows
-        for store_id in [key for key, row in rows.items() if row.up == (key in self._away)]:
+        for store_id in [key for key, row in rows.items() if row.up == (key in self._offline)]:
             self._unsaved.add(store_id)
             if rows[store_id].up:
-                del self._away[store_id]
+                del self._offline[store_id]
             else:
-                self._away[store_id] = self._clock.wall()
-        for store_id in self._away.keys() - rows.keys():
-            del self._away[store_id]
+                self._offline[store_id] = self._clock.wall()
+        for store_id in self._offline.keys() - rows.keys():
+            del self._offline[store_id]
 
-    # Storing, without the lock: it waits for the writer.
+    # Storing happens without the lock, because it waits for the writer.
 
     def _saved(self, change: Change, *, wake: bool = False) -> Change:
         if change.news or wake or self._unsaved or self._unsaved_marks or self._unsaved_join:
@@ -241,7 +244,7 @@ class MembershipService:
         return change
 
     def _save(self, *wakes: str) -> None:
-        """Write what has changed since the last time, as it is when the writer is free, and wake those parts."""
+        """Write all changes since the last write, with their values when the writer is free, and wake those parts."""
         with self._lock:
             unsaved = (set(self._unsaved), self._unsaved_marks, self._unsaved_join)
             self._unsaved.clear()
@@ -260,10 +263,10 @@ class MembershipService:
         stored.drop(tx, sorted(key for key in keys if key not in table.rows))
         changed = [table.rows[key] for key in sorted(keys) if key in table.rows]
         kept = [row.host for row in changed if row.was_in_mesh and same_mesh(row.host, own)]
-        away = self._away.copy()
+        offline = self._offline.copy()
         stored.save(
             tx,
-            (StoredHost(store_id=m.store_id, row=to_json(m), offline_since=away.get(m.store_id)) for m in kept),
+            (StoredHost(store_id=m.store_id, row=to_json(m), offline_since=offline.get(m.store_id)) for m in kept),
         )
         if marks:
             stored.save_forgotten(tx, table.forgotten)
@@ -274,7 +277,7 @@ class MembershipService:
 
 
 def _known(store: Store) -> tuple[tuple[MeshHost, float | None], ...]:
-    """The members stored before this start, and since when each is offline. Raises StoreDamaged for a bad row."""
+    """Return the stored hosts and the time since when each is offline. Raises StoreDamaged if a row is invalid."""
     try:
         return tuple((from_json(MeshHost, each.row), each.offline_since) for each in store.read(stored.load))
     except Invalid as error:

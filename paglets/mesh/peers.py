@@ -1,4 +1,4 @@
-"""The addresses given by hand (`--peer`): tried until a member answers there, and again if it goes away."""
+"""The addresses given with `--peer`: tried until a host answers, and again when that host goes offline."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from paglets.core.clock import Entropy
 from paglets.mesh import view
 
 FIRST_RETRY_SECONDS = 0.5
-"""Hosts are often started by one script, the peer a moment later than those that need it."""
+"""One script often starts all hosts, and the peer may start a moment later than the hosts that need it."""
 
 MOST_RETRY_SECONDS = 5.0
-"""A laptop that comes back finds its peer within this; a refused connection every 5 s costs nothing."""
+"""A laptop that wakes up finds its peer within this time. A refused connection every 5 s costs almost nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """`store_id`: who answered there last ("": nobody yet). `problem`: why nobody did."""
+    """An address to try. `store_id`: the store that answered last ("": none yet). `problem`: why none answered."""
 
     url: str
     store_id: str = ""
@@ -29,10 +29,10 @@ class Peer:
 
 
 class Peers:
-    """Only the runner changes this."""
+    """The peers and their retry times. Only the runner changes them."""
 
     def __init__(self, entropy: Entropy, urls: Iterable[str], given: Iterable[str] = ()) -> None:
-        """`urls`: all addresses to try. `given`: those of this start, not of an earlier one."""
+        """Prepare to try `urls`. `given`: the URLs from the command line of this start."""
         self._entropy = entropy
         self._given = tuple(given)
         self._peers = {url: Peer(url=url) for url in urls}
@@ -44,16 +44,19 @@ class Peers:
         """Return the URLs given at this start where no host has answered yet. Any thread may call this."""
         return tuple(url for url in self._given if not self._peers[url].store_id)
 
-    def problems(self, members: Iterable[MeshHost]) -> tuple[tuple[str, str], ...]:
-        """(URL, why) of those where no host answered, but not of those that are, or in this start were, a member's: one
-        that sleeps, has moved, or cannot be connected to any more has joined all the same."""
-        joined = {member.store_id: view.urls(member) for member in members}
+    def problems(self, hosts: Iterable[MeshHost]) -> tuple[tuple[str, str], ...]:
+        """Return (URL, problem) of the addresses where no host answered.
+
+        Addresses of known hosts are left out, also those known earlier in this start: a host that sleeps, has moved or
+        is unreachable has joined already.
+        """
+        joined = {host.store_id: view.urls(host) for host in hosts}
         known = {url for urls in joined.values() for url in urls}
         failed = [peer for peer in self.all() if peer.store_id not in joined and peer.url not in known]
         return tuple((peer.url, peer.problem) for peer in failed if peer.problem)
 
     def due(self, now: float, online: frozenset[str]) -> tuple[str, ...]:
-        """URLs to try now: those where no host answered that is online (`online`: store ids, this host's too)."""
+        """Return the URLs to try now, whose host is not in `online` (store ids, including this host's)."""
         wanted = [p for p in self._peers.values() if p.store_id not in online and not p.waiting and p.due_at <= now]
         for peer in wanted:
             self._peers[peer.url] = replace(peer, waiting=True)
@@ -64,7 +67,7 @@ class Peers:
         return min(times, default=float("inf"))
 
     def answered(self, url: str, store_id: str, now: float) -> None:
-        """A host answered there. Should it not count as online, it is tried again after the longest pause."""
+        """Record that a host answered. If it does not count as online, it is retried after the longest pause."""
         self._peers[url] = Peer(url=url, store_id=store_id, due_at=now + MOST_RETRY_SECONDS)
 
     def failed(self, url: str, problem: str, now: float) -> None:

@@ -1,4 +1,4 @@
-"""What a table means to this host: who has joined, who keeps a disputed name, who is meant by a name."""
+"""The interpretation of a membership table: joined hosts, disputed names, lookup by name, placement candidates."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from paglets.mesh.table import MAX_COUNT, ONLINE_SECONDS, Row, Table, same_mesh
 from paglets.slots.model import Candidate
 
 Problems = Mapping[str, str]
-"""By store id, why that host is not, or no longer, a member under its name."""
+"""A map from store id to the reason why that host is not joined, or has lost its name."""
 
 MAX_NAMES_SHOWN = 12
 
 OLD_STORE = "an old store"
-"""How the mesh begins what it says of a host that is offline and whose name is another one's by now."""
+"""The start of the problem text of an offline host whose name now belongs to another host."""
 
 
-def urls(member: MeshHost) -> tuple[str, ...]:
-    """Every address under which the host is known, the one to use first."""
-    return (member.url, *(url for url in member.addresses if url != member.url))
+def urls(host: MeshHost) -> tuple[str, ...]:
+    """Return all URLs of a host, the preferred one first."""
+    return (host.url, *(url for url in host.addresses if url != host.url))
 
 
 def problems(own: MeshHost, table: Table) -> Problems:
-    """What is wrong with whom, this host included. Both sides of a problem find it by the same rule."""
+    """Return the problems of all hosts, including this one. Both sides of a problem apply the same rule."""
     found: dict[str, str] = {}
     by_name: dict[str, list[Row]] = {}
     by_name.setdefault(own.name, []).append(Row(host=own, last_seen_at=0.0, up=True))
@@ -44,34 +44,34 @@ def problems(own: MeshHost, table: Table) -> Problems:
 
 
 def newly_joined(own: MeshHost, table: Table) -> tuple[str, ...]:
-    """Those that are members from now on, by store id: online, of this mesh, and the only one of their name."""
+    """Return the store ids of hosts that join now: online, of this mesh, and the only one of their name."""
     fresh = [key for key, row in table.rows.items() if row.up and not row.was_in_mesh and same_mesh(row.host, own)]
     wrong = problems(own, table) if fresh else {}
     return tuple(key for key in fresh if key not in wrong)
 
 
 def is_listed(row: Row, own: MeshHost) -> bool:
-    """Not one that is gone and never was a member, since its name was in use: it has nothing that anybody waits for."""
+    """Return False for an offline host that never joined because its name was in use: it has no jobs of this mesh."""
     return row.up or row.was_in_mesh or not same_mesh(row.host, own)
 
 
 def _other_version(row: Row, own: MeshHost) -> str:
-    member = row.host
+    host = row.host
     if not row.up:
-        return f"offline; its mesh version was {member.mesh_version!r}, its protocol {member.protocol}"
-    if member.protocol != own.protocol:
+        return f"offline; its mesh version was {host.mesh_version!r}, its protocol {host.protocol}"
+    if host.protocol != own.protocol:
         return (
-            f"not joined: it speaks protocol {member.protocol}, this host speaks {own.protocol}; "
+            f"not joined: it uses protocol {host.protocol}, this host uses {own.protocol}; "
             "use the same paglets.pyz on both"
         )
     return (
-        f"not joined: its mesh version is {member.mesh_version!r}, this host's is {own.mesh_version!r}; "
+        f"not joined: its mesh version is {host.mesh_version!r}, this host's is {own.mesh_version!r}; "
         "start both with the same --mesh-version"
     )
 
 
 def _disputed(rows: list[Row]) -> dict[str, str]:
-    """Of hosts with one name, the first of the mesh that is online keeps it."""
+    """Return the problems of hosts with one name. The online host that joined the mesh first keeps the name."""
     online = [row.host for row in rows if row.up]
     if not online:
         return {}
@@ -79,9 +79,9 @@ def _disputed(rows: list[Row]) -> dict[str, str]:
     return {row.host.store_id: _not_holder(row, holder) for row in rows if row.host.store_id != holder.store_id}
 
 
-def _seniority(member: MeshHost) -> tuple[int, str]:
-    """Counted by the mesh, not by clocks, which may be wrong: a host joins one after the highest it meets."""
-    return (member.joined or MAX_COUNT + 1, member.store_id)
+def _seniority(host: MeshHost) -> tuple[int, str]:
+    """Return the sort key of seniority. It counts joins instead of time, because clocks may be wrong."""
+    return (host.joined or MAX_COUNT + 1, host.store_id)
 
 
 def _not_holder(row: Row, holder: MeshHost) -> str:
@@ -98,20 +98,20 @@ def _not_holder(row: Row, holder: MeshHost) -> str:
 
 
 def online(own: MeshHost, table: Table, wrong: Problems) -> tuple[MeshHost, ...]:
-    """The other hosts with which this one works at present, by name; none while this host is not joined."""
+    """Return the other joined hosts that are online, by name; none while this host is not joined."""
     if own.store_id in wrong:
         return ()
-    members = [row.host for row in table.rows.values() if row.up and row.host.store_id not in wrong]
-    return tuple(sorted(members, key=_by_name))
+    hosts = [row.host for row in table.rows.values() if row.up and row.host.store_id not in wrong]
+    return tuple(sorted(hosts, key=_by_name))
 
 
-def load_edge(member: MeshHost) -> tuple[bool, bool, bool]:
-    """Whether it has jobs that wait, free cores, jobs that run: what others decide by, and want to know at once."""
-    return (member.queued_jobs > 0, member.free.cpu_cores > 0, member.running_jobs > 0)
+def load_edge(host: MeshHost) -> tuple[bool, bool, bool]:
+    """Return (has waiting jobs, has free cores, has running jobs). A change of these is pushed to others at once."""
+    return (host.queued_jobs > 0, host.free.cpu_cores > 0, host.running_jobs > 0)
 
 
-def _by_name(member: MeshHost) -> tuple[str, str]:
-    return (member.name, member.store_id)
+def _by_name(host: MeshHost) -> tuple[str, str]:
+    return (host.name, host.store_id)
 
 
 def views(
@@ -122,9 +122,9 @@ def views(
     offline_seconds: Callable[[str], float],
     contact_errors: Mapping[str, str],
 ) -> tuple[MeshHostView, ...]:
-    """This host first, the others by name, last what is offline and no member by now.
+    """Return this host first, then the others by name, and last the offline hosts that lost their name.
 
-    `contact_errors` are failed contacts by store id.
+    `contact_errors`: texts by store id.
     """
     joined = own.store_id not in wrong
     no_route = {
@@ -152,11 +152,11 @@ def _is_past(row: Row, wrong: Problems) -> bool:
 
 
 def no_routes(own: MeshHost, table: Table, wrong: Problems) -> Mapping[str, str]:
-    """By store id, of hosts that are offline for want of a third that passes things on: this in words."""
-    if own.reachable or own.store_id in wrong or any(member.reachable for member in online(own, table, wrong)):
+    """Return, by store id, texts for hosts that are offline because no third host can forward requests."""
+    if own.reachable or own.store_id in wrong or any(host.reachable for host in online(own, table, wrong)):
         return {}
     rows = [row.host for row in table.rows.values() if not row.up and not row.host.reachable]
-    return {member.store_id: no_route_text(member.name, own.name) for member in rows if same_mesh(member, own)}
+    return {host.store_id: no_route_text(host.name, own.name) for host in rows if same_mesh(host, own)}
 
 
 def no_route_text(name: str, own_name: str) -> str:
@@ -164,12 +164,12 @@ def no_route_text(name: str, own_name: str) -> str:
 
 
 def candidates(own: MeshHost, table: Table, wrong: Problems, awaited_peers: tuple[str, ...]) -> tuple[Candidate, ...]:
-    """Return every host of the table for placement, this one first, but none whose name belongs to another host.
+    """Return all hosts for placement, this one first, without hosts whose name belongs to another host.
 
-    `awaited_peers`: URLs where a host is expected and none has answered yet. Without them, and without any host in the
-    table (online or not, of this mesh or another version), this host is the only one.
+    `awaited_peers`: URLs where a host is expected but none has replied yet. If there are none, and the table is empty,
+    this host is the only one. Offline hosts and other mesh versions count as well.
     """
-    there = {member.store_id for member in online(own, table, wrong)}
+    there = {host.store_id for host in online(own, table, wrong)}
     rows = [row for key, row in table.rows.items() if key not in wrong or not same_mesh(row.host, own)]
     others = sorted((row.host for row in rows if is_listed(row, own)), key=_by_name)
     no_route = no_routes(own, table, wrong)
@@ -181,34 +181,34 @@ def candidates(own: MeshHost, table: Table, wrong: Problems, awaited_peers: tupl
     )
 
 
-def _candidate(member: MeshHost, is_online: bool, no_route: str) -> Candidate:
+def _candidate(host: MeshHost, is_online: bool, no_route: str) -> Candidate:
     return Candidate(
-        host=member.ref,
-        addresses=urls(member),
-        mesh_version=member.mesh_version,
+        host=host.ref,
+        addresses=urls(host),
+        mesh_version=host.mesh_version,
         online=is_online,
         no_route=no_route,
-        tags=member.tags,
-        offered=member.capacity,
-        free=member.free,
-        queued_jobs=member.queued_jobs,
-        running_jobs=member.running_jobs,
+        tags=host.tags,
+        offered=host.capacity,
+        free=host.free,
+        queued_jobs=host.queued_jobs,
+        running_jobs=host.running_jobs,
     )
 
 
 def find(own: MeshHost, table: Table, wrong: Problems, name_or_url: str) -> HostRef:
-    """The joined host of that name or URL, an online one before an offline one.
+    """Return the joined host with that name or URL; an online host is preferred.
 
-    Raises Unknown, which names the hosts there are.
+    Raises Unknown, which lists the known hosts.
     """
     rows = [Row(host=own, last_seen_at=0.0, up=True)]
     rows += sorted(table.rows.values(), key=lambda row: (not row.up, -row.last_seen_at, row.host.store_id))
     known = [row.host for row in rows if same_mesh(row.host, own) and is_listed(row, own)]
     wanted = _as_url(name_or_url) if ":" in name_or_url else name_or_url
-    hits = [member for member in known if wanted == member.name or wanted in urls(member)]
-    hits.sort(key=lambda member: member.store_id in wrong)
+    hits = [host for host in known if wanted == host.name or wanted in urls(host)]
+    hits.sort(key=lambda host: host.store_id in wrong)
     if not hits:
-        raise _unknown(name_or_url, sorted({member.name for member in known}))
+        raise _unknown(name_or_url, sorted({host.name for host in known}))
     return hits[0].ref
 
 

@@ -412,7 +412,7 @@ def test_a_host_to_which_one_can_only_listen_is_a_problem_with_a_way_out() -> No
     behind = mesh.start(member("nat"), peers=[hosts[0].row.url])
     mesh.network.leave(behind.row.url)
     mesh.clock.advance(60)
-    assert "h00 cannot connect to nat at http://nat:8765, though it hears from it" in hosts[0].problem_of("nat")
+    assert "h00 cannot connect to nat at http://nat:8765, but gets its requests" in hosts[0].problem_of("nat")
     assert "set `reachable = false` in [hosts.nat]" in hosts[0].problem_of("nat")
     told = behind.problem_of("nat")
     assert told.startswith("h00, h01, h02 cannot connect to this host at http://nat:8765: open that port")
@@ -431,7 +431,7 @@ def test_of_a_host_that_is_just_back_nobody_says_that_it_cannot_be_connected_to(
     mesh.network.leave(again.row.url)  # its server comes later
     for _ in range(14):
         mesh.clock.advance(1)
-        assert "though it hears from it" not in hosts[0].problem_of("h01")
+        assert "but gets its requests" not in hosts[0].problem_of("h01")
     mesh.network.join(again.row.url, again.row.store_id, again.handle)
     mesh.clock.advance(10)
     assert hosts[0].problem_of("h01") == ""
@@ -664,7 +664,7 @@ def test_rows_that_are_not_well_formed_are_refused_and_change_nothing() -> None:
     mesh = VirtualMesh()
     host = mesh.start(member("a"))
     bad = (member("b"), member("c", url="http://169.254.169.254/latest"))
-    with pytest.raises(Invalid, match="member c"):
+    with pytest.raises(Invalid, match="host c"):
         host.gossip.receive(Gossip(mesh_version="test", protocol=PROTOCOL, hosts=bad), "store-b")
     assert len(host.gossip.hosts()) == 1
 
