@@ -123,7 +123,7 @@ class KeptCopy:
             unpack_bytes(data, self._path.name, self._path.parent)
         except zipfile.BadZipFile:
             return ""  # its archive was written to: only a restart helps
-        return f"the copy of the program in {self._path} lacked files: it was made again"
+        return f"the copy of the program in {self._path} lacked files and has been recreated"
 
 
 def _reader(file: int) -> Callable[[], bytes]:

@@ -220,7 +220,7 @@ def _reading(folder: _Folder) -> sqlite3.Connection:
 def _age(folder: _Folder, seen: DatabaseInfo) -> Check:
     """Check that the database is as new as the note beside it says."""
     boots = seen.boot_count
-    if damage.is_of_earlier_moment(damage.read_note(folder.path), seen.store_id, boots):
+    if damage.is_outdated(damage.read_note(folder.path), seen.store_id, boots):
         advice = "restore the right files; a second start accepts these, and newer data is lost"
         found = f"older than the host: it knows of only {counted(boots, 'start')}"
         return Check(name="", state=BAD, found=found, advice=advice)

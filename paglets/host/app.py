@@ -1,4 +1,4 @@
-"""The composition root of production: files, threads and sockets around one `Host`."""
+"""The host process: create files, threads and sockets, and run one `Host` with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -21,8 +20,8 @@ from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, StartFaile
 from paglets.core.text import counted, home_path, placed
 from paglets.core.unpacked import HOME_VARIABLE
 from paglets.core.urls import is_for_this_machine
-from paglets.host import greeting, setup
-from paglets.host.console import BACKGROUND, Console
+from paglets.host import setup
+from paglets.host.console import BACKGROUND, Console, address_line, ready_line
 from paglets.host.datadir import last_store, permissions, run_file
 from paglets.host.datadir.data_directory import LOG_NAME, DataDirectory, open_data_directory
 from paglets.host.datadir.disk import HostDisk
@@ -46,8 +45,7 @@ from paglets.program import (
     this_program,
     unpack_problem,
 )
-from paglets.store import hosts
-from paglets.store.db import Tx
+from paglets.store import hosts, meta
 from paglets.wire.auth import Verifier
 from paglets.wire.keys import (
     KEY_VARIABLE,
@@ -67,87 +65,79 @@ from paglets.worker.launch import Launcher, LaunchEvents
 from paglets.worker.linux import zygote_mark
 from paglets.worker.processes import kill_survivors, process_table
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAUNCHER_CLOSE_SECONDS = 15.0
 FAREWELL_SECONDS = 0.3
-"""For the last gossip to go out; who misses it sees the host as offline a little later."""
+"""The time for the last gossip message. A host that misses it notices a little later that this one is offline."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """What a host that has started says of itself."""
-
-    host: Host
-    server: HttpServer
-    url: str
-
-
-class _Door:
-    """What the server hands requests to: nobody until the host is ready."""
+class _Handler:
+    """The request handler of the server, which rejects all requests until the host is ready."""
 
     def __init__(self) -> None:
         self.handle: Handle = not_yet
 
 
 def run_host(options: HostOptions) -> int:
-    """Run a host in this process until SIGINT, SIGTERM or SIGHUP; gives the exit code. Raises StartFailed.
+    """Run a host in this process until SIGINT, SIGTERM or SIGHUP. Return the exit code. Raises StartFailed.
 
-    One that was started by `host --background` leaves its terminal when it is ready.
+    A host started by `host --background` leaves its terminal when it is ready.
     """
     home = paglets_home(os.environ)
     if os.environ.get(HOME_VARIABLE):
-        os.environ[HOME_VARIABLE] = str(home)  # jobs inherit it, and run in folders of their own
+        os.environ[HOME_VARIABLE] = str(home)  # Jobs inherit the variable, and run in other folders.
     console = Console(background=BACKGROUND in os.environ)
     with _start_failures():
-        secured = permissions.secure(home)  # before anything in it is believed, the copy of the program above all
+        secured = permissions.secure(home)  # Before anything in it is trusted, above all the copy of the program.
     console.warn(secured.changed)
     if problem := unpack_problem(os.environ):
         console.print(f"this host runs from {program_path()}, which must not be replaced meanwhile: {problem}")
     os.environ.pop(BACKGROUND, None)
     console.warn(secured.warning)
     umask = os.umask(permissions.UMASK)
-    # Not an Event: a signal that reaches another thread, or comes at a bad moment, does not wake a main thread that
-    # waits for a lock, and its handler never runs. The byte that Python writes here for each signal is there to read.
-    ended, ending = os.pipe()
-    os.set_blocking(ending, False)
+    # A pipe, not an Event: a main thread that waits for a lock may miss a signal, and its handler never runs.
+    # Python writes a byte to the pipe for each signal, which stays there until it is read.
+    stop_reader, stop_writer = os.pipe()
+    os.set_blocking(stop_writer, False)
     failed: list[BaseException] = []
 
     def fatal(error: BaseException) -> None:
         failed.append(error)
-        os.write(ending, b"!")
+        os.write(stop_writer, b"!")
 
     def stop(number: int, frame: FrameType | None) -> None:
-        """The byte has been written by now."""
+        """Do nothing: Python has written the byte already."""
 
-    def listen() -> None:
-        signal.set_wakeup_fd(ending, warn_on_full_buffer=False)
-        for number in ENDING:
-            # Who started it with nohup wants it to go on without a terminal.
+    def handle_signals() -> None:
+        signal.set_wakeup_fd(stop_writer, warn_on_full_buffer=False)
+        for number in STOP_SIGNALS:
+            # A host started with nohup must continue without its terminal.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, stop)
 
     with ExitStack() as stack:
         with _start_failures():
-            start(options, home, stack, fatal, listen, umask, console)
-        os.read(ended, 1)
-        console.print(f"paglets: host {options.name} is ending")
+            start(options, home, stack, fatal, handle_signals, umask, console)
+        os.read(stop_reader, 1)
+        console.print(f"paglets: host {options.name} is stopping")
     if failed and isinstance(failed[0], StoreUndecided):
-        console.print(f"paglets: {failed[0].message}")
+        console.fail(failed[0])
         return failed[0].exit_code
     if failed:
         what = failed[0].message if isinstance(failed[0], PagletsError) else repr(failed[0])
-        console.print(f"paglets: host {options.name} ended by a fault of its store or runner: {what}; see host.log")
+        console.print(f"paglets: host {options.name} stopped after an error of its store or runner: {what}")
+        console.print("hint: host.log has the details")
         return EXIT_FAILED
     return EXIT_DONE
 
 
 @contextmanager
 def _start_failures() -> Iterator[None]:
-    """What a disk has against a start is told as such. Raises StartFailed."""
+    """Convert an OSError during the start. Raises StartFailed."""
     try:
         yield
     except OSError as error:
-        raise StartFailed(f"the host cannot start: {placed(error)}; mend that, and start it again") from error
+        raise StartFailed(f"the host cannot start: {placed(error)}") from error
 
 
 def start(
@@ -155,39 +145,39 @@ def start(
     home: Path,
     stack: ExitStack,
     fatal: Callable[[BaseException], None],
-    listen: Callable[[], None],
+    handle_signals: Callable[[], None],
     umask: int,
     console: Console,
-) -> Ready:
-    """Start everything; `stack` ends it in the right order.
+) -> None:
+    """Start all components of the host. `stack` stops them in reverse order.
 
-    `listen` is called before anybody can find the host: from then on signals end it well. `umask` is that of jobs.
-    The host says that it is ready, and answers, only after its parts have each been run once and a COMMIT has shown
-    that the database takes more. Raises StartFailed, StoreDamaged, StoreTransient.
+    `handle_signals` runs before the host can be found, so that each later signal stops it cleanly. `umask` is for jobs.
+    The host accepts requests and reports that it is ready only after each part has run once and a COMMIT has shown that
+    the database can be written. Raises StartFailed, StoreDamaged, StoreTransient.
     """
     clock, entropy = SystemClock(), SystemEntropy()
     _check_name_is_free(home, options)
     _check_code_paths(options)
-    peers = setup.others(options)
+    peers = setup.peer_urls(options)
     found = _take_key(options, peers)
     failpoints.arm(os.environ.pop(failpoints.VARIABLE, ""))
     folder = stack.enter_context(open_data_directory(options.data_dir or home / "hosts" / options.name, entropy, fatal))
     key = found or _first_key(folder, entropy, console)
-    tell = partial(console.announce, folder.log)
-    later = BackgroundWorker(folder.log)
-    stack.callback(later.stop)
+    announce = partial(console.announce, folder.log)
+    background = BackgroundWorker(folder.log)
+    stack.callback(background.stop)
     meter = MachineMeter(folder.path, clock, load_psutil())
     verifier = Verifier(key, store_id=folder.store_id, boot_id=folder.boot_id, clock=clock)
-    door = _Door()
-    server = _serve(options, verifier, door, folder, stack)
+    handler = _Handler()
+    server = _serve(options, verifier, handler, folder, stack)
     program = this_program()
     copy = KeptCopy(program)
-    advertised = setup.Advertised(options, server.port)
+    advertised = setup.AdvertisedUrl(options, server.port)
     settings = setup.settings(options, folder, program, advertised, meter.total(), clock.wall())
     console.warn(_too_many_cores(settings.offered.cpu_cores, meter.total().cpu_cores))
     connections = PooledClient(key, clock=clock, entropy=entropy, sender=folder.store_id)
     _end_survivors(folder)
-    disk = HostDisk(folder.path, later, folder.log, copy.lacks)
+    disk = HostDisk(folder.path, background, folder.log, copy.lacks)
     environment = Environment(
         clock=clock,
         entropy=entropy,
@@ -196,7 +186,7 @@ def start(
         blobs=BlobFolder(folder.path, folder.log),
         meter=meter,
         log=folder.log,
-        tell=tell,
+        announce=announce,
         url=advertised.url,
         refused=server.refused,
         make_transport=lambda deliver: _transport(connections, deliver, clock, stack),
@@ -205,27 +195,26 @@ def start(
     host = Host(settings, environment, peers=peers)
     closed = host.start()
     host.runner.step()
-    folder.store.write(_touch)
+    folder.store.write(meta.rewrite)
     _run(host, fatal, stack)
-    door.handle = host.reverse_poller.handle = Router(host, ROUTES).handle
-    listen()
+    handler.handle = host.reverse_poller.handle = Router(host, ROUTES).handle
+    handle_signals()
     stack.callback(run_file.write(home, settings))
-    _greet(settings, folder, closed, program, home, console, asked=options.bind_public is not None)
+    _report_ready(settings, folder, closed, program, home, console, asked=options.bind_public is not None)
     repairs = (
-        Repair(what=f"a folder in {folder.path}", repair=lambda: _made_anew(disk, folder.path)),
+        Repair(what=f"a folder in {folder.path}", repair=lambda: _recreate_folders(disk, folder.path)),
         Repair(what=f"the lock of {folder.path}", repair=folder.lock.repair),
         Repair(what="the copy of the program", repair=copy.restore),
-        Repair(what="the address of this machine", repair=advertised.follow),
+        Repair(what="the address of this machine", repair=advertised.update),
         Repair(what=f"the run file in {home / 'run'}", repair=lambda: run_file.repair(home, settings)),
     )
-    watch = DataDirectoryMonitor(folder.path, repairs, disk.blocked_reason, tell, fatal)
-    stack.callback(MonitorThread(CHECK_SECONDS, watch.check, folder.log).stop)
+    monitor = DataDirectoryMonitor(folder.path, repairs, disk.blocked_reason, announce, fatal)
+    stack.callback(MonitorThread(CHECK_SECONDS, monitor.check, folder.log).stop)
     console.detach(folder.log, folder.take_output)
-    return Ready(host=host, server=server, url=settings.url)
 
 
 def _take_key(options: HostOptions, peers: tuple[str, ...]) -> MeshKey | None:
-    """The key of the mesh, out of the environment too, which processes of this one inherit. None: there is none yet."""
+    """Return the mesh key, or None if there is none yet. Remove it from the environment, which jobs inherit."""
     key = host_key(
         os.environ,
         peers=peers,
@@ -237,7 +226,7 @@ def _take_key(options: HostOptions, peers: tuple[str, ...]) -> MeshKey | None:
 
 
 def _first_key(folder: DataDirectory, entropy: Entropy, console: Console) -> MeshKey:
-    """A new one. Raises StartFailed where this host was in a mesh: it would found a second one."""
+    """Create a mesh key. Raises StartFailed if this host was in a mesh, because a new key would found a second one."""
     key = first_key(os.environ, entropy, folder.store.read(hosts.load_others))
     path = home_path(default_key_file(os.environ))
     console.print(f"paglets: made the mesh key {path}; hosts on other machines need a copy of it")
@@ -249,15 +238,15 @@ def _too_many_cores(offered: int, there: int) -> str:
 
 
 def _serve(
-    options: HostOptions, verifier: Verifier, door: _Door, folder: DataDirectory, stack: ExitStack
+    options: HostOptions, verifier: Verifier, handler: _Handler, folder: DataDirectory, stack: ExitStack
 ) -> HttpServer:
-    address, *more = setup.addresses(options)
+    address, *more = setup.listen_addresses(options)
     server = HttpServer(
         address=address,
         more_addresses=more,
-        handler=lambda request: door.handle(request),
+        handler=lambda request: handler.handle(request),
         verifier=verifier,
-        allowed_hosts=setup.names(options),
+        allowed_hosts=setup.host_names(options),
         log=folder.log,
     )
     server.start()
@@ -273,15 +262,10 @@ def _transport(
     return transport
 
 
-def _touch(tx: Tx) -> None:
-    """Change nothing, but write a page: after this COMMIT there is room, and nothing has ended the store."""
-    tx.run("UPDATE meta SET value = value WHERE key = 'boot_count'")
-
-
 def _launcher(program: Program, events: LaunchEvents, folder: DataDirectory, stack: ExitStack, umask: int) -> Launcher:
     zygote = ZygoteSettings(
         command=child_command(program, "_zygote"),
-        # What jobs print is read on other machines too: no path of this one in the commands that it names.
+        # The output of jobs is read on other machines, so the commands in it must not have a path of this one.
         environment=child_environment(program, os.environ | carried_command(NAME, str(program.path))),
         log_path=str(folder.path / LOG_NAME),
         store_id=folder.store_id,
@@ -301,7 +285,7 @@ def _end_survivors(folder: DataDirectory) -> None:
     zygotes = (None, None, zygote_mark(folder.store_id))
     stuck = kill_survivors([*folder.store.read(survivors), zygotes], load_psutil())
     for token in stuck:
-        folder.log(f"the process of run {token} of an earlier start cannot be ended; the kernel holds it")
+        folder.log(f"the process of run {token} of an earlier start cannot be killed: the kernel holds it")
 
 
 def _farewell(host: Host) -> None:
@@ -323,30 +307,30 @@ def _run(host: Host, fatal: Callable[[BaseException], None], stack: ExitStack) -
     stack.callback(_farewell, host)
 
 
-def _made_anew(disk: HostDisk, folder: Path) -> str:
+def _recreate_folders(disk: HostDisk, folder: Path) -> str:
     made = disk.make_folders()
     tops = ", ".join(name for name in made if name.rpartition("/")[0] not in made)
-    return f"{tops} in {folder} was removed: it was made anew, and what it had is lost" if made else ""
+    return f"{tops} in {folder} was removed and has been recreated; its content is lost" if made else ""
 
 
 def _check_name_is_free(home: Path, options: HostOptions) -> None:
-    """Two hosts of one name on one machine would be taken for one another. Raises StartFailed."""
+    """Check that no other host of this name runs on this machine. Raises StartFailed."""
     for running in running_hosts(home):
         if running.name == options.name:
             raise StartFailed(
-                f"a host named {running.name} runs here already, at {running.url} (process {running.pid})",
-                hint=[f"paglets stop {running.name} ends that one", "or choose another --name"],
+                f"host {running.name} is already running on this machine, at {running.url} (process {running.pid})",
+                hint=[f"stop it with `paglets stop {running.name}`, or choose another --name"],
             )
 
 
 def _check_code_paths(options: HostOptions) -> None:
-    """A folder that is not there would be the failure of every job. Raises StartFailed."""
+    """Check that all code paths are folders: every job would fail otherwise. Raises StartFailed."""
     for path in options.code_paths:
         if not Path(path).is_dir():
-            raise StartFailed(f"the code path {path} is not a folder: mend --code-path or code_paths")
+            raise StartFailed(f"the code path {path} is not a folder", hint=["fix --code-path or code_paths"])
 
 
-def _greet(
+def _report_ready(
     settings: Settings,
     folder: DataDirectory,
     closed: int,
@@ -356,22 +340,22 @@ def _greet(
     *,
     asked: bool,
 ) -> None:
-    """Say that the host is ready, and its address where somebody `asked` for one or may need it."""
+    """Print that the host is ready, its address if the user `asked` for one or may need it, and warnings."""
     remove_unused_copies(program)
-    console.print(greeting.ready_line(settings, folder.path))
-    where = greeting.where_line(settings, folder.path)
+    console.print(ready_line(settings, folder.path))
+    address = address_line(settings, folder.path)
     if console.background and not asked and is_for_this_machine(settings.url):
-        folder.log(where)  # nobody else needs its address
+        folder.log(address)  # No other machine needs it.
     else:
-        console.print(where)
+        console.print(address)
     for note in (*folder.notes, *filter(None, [last_store.warning_of(home, settings.name, folder)])):
         console.announce(folder.log, f"warning: {note}")
     try:
         last_store.remember(home, settings.name, folder)
     except OSError as error:
-        folder.log(f"which store this host has cannot be remembered: {error}")
+        folder.log(f"the store id of this host cannot be stored for later starts: {error}")
     if closed:
         ended, jobs = counted(closed, "process", "processes"), "its job is" if closed == 1 else "their jobs are"
         console.print(f"paglets: {ended} ended with the previous run of this host; {jobs} queued again")
     if psutil_problem():
-        console.print(f"paglets: measuring without psutil: {psutil_problem()}")
+        console.print(f"paglets: warning: resources are measured without psutil: {psutil_problem()}")

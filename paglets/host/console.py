@@ -1,49 +1,83 @@
-"""What a host says to its user: on the terminal, or in its log once it has left that."""
+"""The messages of a host to its user: on the terminal, or in the log once a background host has left it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
-from paglets.core.text import printable
-
-Log = Callable[[str], None]
+from paglets.core.errors import PagletsError
+from paglets.core.text import counted, home_path, printable
+from paglets.host.datadir.data_directory import LOG_NAME
+from paglets.host.runtime.runner import Log
+from paglets.host.runtime.services import Settings
+from paglets.slots.amounts import bytes_text
 
 BACKGROUND = "PAGLETS_BACKGROUND"
-"""The variable by which `paglets host --background` tells its process that it is one."""
+"""The environment variable with which `paglets host --background` marks the process that it starts."""
 
 
 class Console:
-    """Speaks to the user on stderr; a host in the background speaks there only until it is ready."""
+    """The stderr of a host. A background host writes there until it is ready, and to its log afterwards."""
 
     def __init__(self, *, background: bool = False) -> None:
         self.background = background
         self._log: Log | None = None
 
     def print(self, text: str) -> None:
-        """Print a line for the person at the terminal; data never goes to stderr, nor this to stdout."""
+        """Print a line. It goes to stderr, because stdout is for data."""
         if self._log is not None:
             self._log(text.removeprefix("paglets: "))
             return
-        # Where the terminal or the pipe is gone nobody listens: the host goes on.
+        # If the terminal or the pipe is gone, nobody reads the line, and the host continues.
         with suppress(OSError):
-            print(printable(text), file=sys.stderr, flush=True)  # it may have come from another host
+            print(printable(text), file=sys.stderr, flush=True)  # The text may come from another host.
 
     def warn(self, warning: str) -> None:
-        """Print a warning, if there is one."""
+        """Print a warning, unless it is empty."""
         if warning:
             self.print(f"paglets: warning: {warning}")
 
+    def fail(self, error: PagletsError) -> None:
+        """Print an error with its hints."""
+        self.print(f"paglets: {error.message}")
+        for line in error.advice():
+            self.print(line)
+
     def announce(self, log: Log, text: str) -> None:
-        """Write a line to the log, and print it too while there is a terminal."""
-        log(text)
+        """Write a message to the log, and print it unless this host has left its terminal.
+
+        Further lines of the message are hints.
+        """
+        first, *hints = text.splitlines()
+        for line in (first, *hints):
+            log(line)
         if self._log is None:
-            self.print(f"paglets: {text}")
+            self.print(f"paglets: {first}")
+            for line in hints:
+                self.print(line)
 
     def detach(self, log: Log, take_output: Callable[[], None]) -> None:
-        """In the background: speak to the log from now on. `take_output` gives it stdout and stderr too, which tells
-        the process that waits at the other end that this host is ready."""
+        """Write to the log from now on, if this host runs in the background.
+
+        `take_output` redirects stdout and stderr to the log. The command that started this host sees its pipe close and
+        takes that as the sign that the host is ready.
+        """
         if self.background:
             self._log = log
             take_output()
+
+
+def ready_line(settings: Settings, folder: Path) -> str:
+    """Return `host laptop is ready (8 cores, 31 GiB); log: ~/.paglets/hosts/laptop/host.log`."""
+    offered = settings.offered
+    parts = [counted(offered.cpu_cores, "core"), bytes_text(offered.memory_bytes)]
+    parts += [counted(offered.gpus, "GPU")] if offered.gpus else []
+    return f"host {settings.name} is ready ({', '.join(parts)}); log: {home_path(folder / LOG_NAME)}"
+
+
+def address_line(settings: Settings, folder: Path) -> str:
+    """Return the line with the URL for other hosts, the mesh version, the tags and the data directory."""
+    tags = f", tags {' '.join(settings.tags)}" if settings.tags else ""
+    return f"listening at {settings.url} (mesh {settings.mesh_version}{tags}); data in {home_path(folder)}"

@@ -1,7 +1,7 @@
-"""One host, put together from its parts and the seams to the world it was given.
+"""A host: its parts, connected to one another and to the interfaces of its environment.
 
-The same object serves in production (`paglets.host.app`) and in the simulator: it knows no thread, no
-socket, no clock of its own.
+The same class runs in production (`paglets.host.app`) and in the simulator, because it has no threads, sockets or
+clock of its own.
 """
 
 from __future__ import annotations
@@ -65,36 +65,36 @@ from paglets.mesh.gossip import Gossiper
 from paglets.mesh.locator import Locator
 from paglets.slots import policy
 from paglets.slots.model import SlotRequest, check_request
-from paglets.store import handoffs, queue, residence, views
+from paglets.store import handoffs, paglets, queue, residence, views
 from paglets.store.db import Store, Tx
 from paglets.wire.request import PendingResponse, Response, Transport, reply, reply_error
 from paglets.worker.launch import Launcher, LaunchEvents
 
 ON_MESH_CHANGE = (
-    *(
-        "placer",
-        "mailbox",
-        "handoff",
-        "rollback",
-        "eviction",
-        "outbox",
-        "reconciliation",
-        "stealing",
-        "groups",
-        "blob_pusher",
-    ),
+    "placer",
+    "mailbox",
+    "handoff",
+    "rollback",
+    "eviction",
+    "outbox",
+    "reconciliation",
+    "stealing",
+    "groups",
+    "blob_pusher",
     "reverse_poller",
 )
-ON_BYTES_ARRIVED = ("mailbox", "handoff", "outbox", "stealing")
+"""The parts to wake when gossip changes the table of hosts."""
+
+ON_BLOB_PUSHED = ("mailbox", "handoff", "outbox", "stealing")
+"""The parts to wake when another host has received all bytes of a blob."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What a host is given. `deliver` of the transport hands its completions to the runner.
+    """The interfaces of a host to its environment. The transport passes its completions to `deliver`, on the runner.
 
-    `tell` takes what the person who started the host should see too; without it that goes to the log only. `url` gives
-    the URL for others where that changes while the host runs. `refused` gives the hosts with another key that spoke to
-    this one.
+    `announce` receives messages that the user should see; by default they go to the log only. `url` returns the URL for
+    other hosts, which may change at run time. `refused` returns hosts with another key that sent requests to this one.
     """
 
     clock: Clock
@@ -106,13 +106,13 @@ class Environment:
     log: Log
     make_transport: Callable[[Callable[[Callable[[], None]], None]], Transport]
     make_launcher: Callable[[LaunchEvents], Launcher]
-    tell: Log | None = None
+    announce: Log | None = None
     url: Callable[[], str] | None = None
     refused: Callable[[], tuple[RefusedHost, ...]] = tuple
 
 
 class Host:
-    """All parts of one host. `start` first, then `runner.step` again and again."""
+    """All parts of one host. Call `start` once, then `runner.step` in a loop."""
 
     def __init__(self, settings: Settings, environment: Environment, *, peers: tuple[str, ...] = ()) -> None:
         self.runner = runner = Runner(environment.store, environment.clock, environment.log)
@@ -126,7 +126,7 @@ class Host:
         )
         self.paglet_locator = PagletLocator(services.store, services.own, self.locator)
         self.reverse_poller = ReversePoller(services, self.gossip)
-        self._diagnostics = MeshDiagnostics(self.gossip, environment.tell or environment.log)
+        self._diagnostics = MeshDiagnostics(self.gossip, environment.announce or environment.log)
         self.host_view = HostView(
             own=settings.ref,
             wall=environment.clock.wall,
@@ -135,7 +135,7 @@ class Host:
         )
         self.parked = ParkedRequests(services)
         self.blob_store = BlobStore(services)
-        self.blob_pusher = BlobPusher(services, self.gossip, self.blob_store, ON_BYTES_ARRIVED)
+        self.blob_pusher = BlobPusher(services, self.gossip, self.blob_store, ON_BLOB_PUSHED)
         self.blob_fetcher = BlobFetcher(services, self.gossip, self.blob_store)
         pending_actions = PendingActions(services, self.gossip, self.host_view, self.blob_pusher)
         self.mailbox = Mailbox(services, self.host_view, pending_actions)
@@ -187,7 +187,7 @@ class Host:
         )
 
     def _reverse(self, settings: Settings, environment: Environment) -> ReverseTransport:
-        """The transport of all parts; what it asks of the gossip, which is made after it, it asks later."""
+        """Return the transport of all parts. Gossiper is created after it, so the transport reads gossip on demand."""
         inner = environment.make_transport(self.runner.call_soon)
         relaying = RelayTransport(
             inner,
@@ -209,9 +209,9 @@ class Host:
         )
 
     def start(self) -> int:
-        """Close what an earlier start left behind, and set the parts going; gives how many runs were closed.
+        """Close the runs that an earlier start left open, and start the parts. Return the number of closed runs.
 
-        Processes of that start must have been ended before (`recovery.survivors`).
+        The processes of those runs must have been killed before (`recovery.survivors`).
         """
         services = self.services
         closed = services.store.write(lambda tx: close_runs(tx, services.own, services.clock.wall()))
@@ -254,7 +254,7 @@ class Host:
             self.reconciliation.touched(touched)
         self.runner.wake(*wakes)
 
-    # Who and how.
+    # Status.
 
     def load(self) -> HostLoad:
         usage, obstacle = self.runs.running(), self._workspace.blocked_reason()
@@ -280,7 +280,7 @@ class Host:
         return replace(self.services.settings, url=self._url())
 
     def slots(self, limit: int) -> Slots:
-        """The scheduler's view: what runs and waits here, and what is on its way out."""
+        """Return up to `limit` jobs that run, wait or leave here, with the free and offered resources."""
         now = self.services.clock.wall()
         load, usage = self.load(), self.runs.running()
 
@@ -304,23 +304,23 @@ class Host:
         )
 
     def verdicts(self, request: SlotRequest) -> PlacementPreview:
-        """Which hosts could run this, submitted from here?"""
+        """Return for each host if it could run this request when submitted here."""
         settings = self.services.settings
         return preview.verdicts(self.gossip.candidates(), request, settings.store_id, settings.mesh_version)
 
     def refuse(self, tx: Tx, envelope: Envelope) -> str | None:
-        """Why this host does not take an envelope: a name that is taken, a job that can never start here."""
+        """Return why this host refuses an envelope, or None: a name that exists, or a job that can never start here."""
         if envelope.name is not None:
             holder = residence.holder_of(tx, envelope.name)
             if holder is not None and holder != envelope.agent_id:
-                return f"a paglet named {envelope.name!r} lives here already"
+                return f"a paglet named {envelope.name!r} already exists on this host"
         job = envelope.job
         if job is None or (job.status != "WAITING_FOR_SLOT" and job.status != "PLACING"):
             return None
         try:
             request = check_request(from_json(SlotRequest, job.request, "request"))
         except Invalid as error:
-            return f"what the job asks for makes no sense: {error.message}"
+            return f"the job has an invalid request: {error.message}"
         judgement = policy.judge(
             request,
             status.candidate(self.services.settings),
@@ -332,9 +332,9 @@ class Host:
     # Calls to paglets here.
 
     def call_here(self, agent_id: str, call: Call, wait_seconds: float) -> Any:
-        """The reply, or a PendingResponse. Raises Moved, Moving or Unknown where the paglet is not here.
+        """Return the reply, or a PendingResponse. Raises Moved, Moving or Unknown if the paglet is not here.
 
-        Who asks again gets the reply that is kept, though the handler may have moved its paglet since.
+        A repeated call gets the stored reply, even if the handler has moved its paglet since.
         """
         class_name = ""
         if not (call.again and self.mailbox.knows(call.call_id)):
@@ -353,7 +353,7 @@ class Host:
         return pending
 
     def _call_local(self, call: OutgoingCall) -> bool:
-        """A call from here to a paglet that may be here."""
+        """Perform a call from this host to a paglet that may be here. Return True: the call is taken."""
         body = Call(message=call.message, call_id=call.call_id, again=call.again)
         wait = min(MAX_CALL_SECONDS, max(0.0, call.deadline - self.services.clock.monotonic()))
         try:
@@ -373,7 +373,7 @@ class Host:
 
 def _class_of(tx: Tx, agent_id: str) -> str:
     require_here(tx, agent_id)
-    return str(tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id))
+    return paglets.class_of(tx, agent_id)
 
 
 def _call_response(result: CallReply | PagletsError) -> Response:

@@ -1,4 +1,4 @@
-"""Typed services that every host answers itself, under the name of a paglet: `compute-slots`."""
+"""The services that a host itself offers under the name of a paglet: `compute-slots`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from paglets.slots.service import (
 
 
 class SlotsSource(Protocol):
-    """The host, as far as this service needs it."""
+    """The part of a host that the service `compute-slots` needs."""
 
     def slots(self, limit: int) -> Slots: ...
 
@@ -30,7 +30,7 @@ class SlotsSource(Protocol):
 
 
 def table(host: SlotsSource) -> dict[str, Callable[[WireMessage], Any]]:
-    """Service name -> what answers a call: tagged JSON in and out."""
+    """Return the handler of each service by name. Handlers take and return tagged JSON."""
     return {SERVICE_NAME: lambda message: _compute_slots(host, message)}
 
 
@@ -46,7 +46,7 @@ def _compute_slots(host: SlotsSource, message: WireMessage) -> Any:
 
 
 def _request(cls: type, message: WireMessage) -> Any:
-    """The request dataclass from its tag, without importing what the tag names."""
+    """Decode the request as `cls`, without importing the class that its tag names."""
     tree = message.args.get("request")
     tag = tree.get("$object") if isinstance(tree, dict) else None
     if not isinstance(tag, dict) or not str(tag.get("class", "")).endswith(f":{cls.__qualname__}"):

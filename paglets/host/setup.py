@@ -1,4 +1,4 @@
-"""What the options of a host come to on its machine: where it listens, whom it joins, what it offers."""
+"""The settings of a host, from its options and its machine: addresses, peers, offered resources."""
 
 from __future__ import annotations
 
@@ -20,51 +20,51 @@ AUTO = "auto"
 IPV4_ANYWHERE = ANYWHERE[0]
 
 
-def others(options: HostOptions) -> tuple[str, ...]:
-    """The peers that are not this host itself: one file of the mesh names the same peers to all its hosts."""
+def peer_urls(options: HostOptions) -> tuple[str, ...]:
+    """Return the peers without this host itself, because all hosts may share one list of peers."""
     own = {f"http://{name}:{options.port}" for name in (options.name, platform.node().lower())}
     if options.public_url:
         own.add(normalise_url(options.public_url))
     return tuple(url for url in options.peers if normalise_url(url) not in own)
 
 
-def addresses(options: HostOptions) -> tuple[Address, ...]:
-    """Where it listens, its own address first."""
+def listen_addresses(options: HostOptions) -> tuple[Address, ...]:
+    """Return the addresses to listen on, the local one first."""
     own = (options.host, options.port)
     if options.bind_public is None:
         return (own,)
-    # `auto` follows the addresses of the machine, so it listens at all of that family; an address is only itself.
-    name = bind_for(_chosen()) if options.bind_public == AUTO else options.bind_public
+    # `auto` follows address changes of the machine, so it listens on all addresses of the family.
+    name = bind_for(_public_address()) if options.bind_public == AUTO else options.bind_public
     if name == options.host or (name == IPV4_ANYWHERE and ":" not in options.host):
         return ((name, options.port),)
     return (own, (name, options.port))
 
 
-def names(options: HostOptions) -> tuple[str, ...]:
-    """By which names it may be asked, beside the addresses where it listens."""
+def host_names(options: HostOptions) -> tuple[str, ...]:
+    """Return the names that requests may use in their Host header, besides the listen addresses."""
     own = (options.name, platform.node(), "localhost")
     return (*own, options.public_url.split("://", 1)[-1]) if options.public_url else own
 
 
-class Advertised:
-    """The URL of a host for others. One that was chosen here follows the machine as it changes its network."""
+class AdvertisedUrl:
+    """The URL of a host for other machines. A URL that was not configured follows network changes of the machine."""
 
     def __init__(self, options: HostOptions, port: int, choose: Callable[[], str] | None = None) -> None:
-        self._choose = choose or _chosen
+        self._choose = choose or _public_address
         self.port = port
         bind = options.bind_public or options.host
         self.is_chosen = options.public_url is None and bind in (AUTO, *ANYWHERE)
         self._url = options.public_url or public_url(ANYWHERE[0] if bind == AUTO else bind, port, self._choose)
 
     def url(self) -> str:
-        """The URL as of the last look."""
+        """Return the current URL."""
         return self._url
 
-    def follow(self) -> str:
-        """Look at the addresses of the machine again; return what to say of a change, or "".
+    def update(self) -> str:
+        """Read the addresses of the machine again. Return a message if the URL changed, else "".
 
-        A machine without a network keeps its URL, and so does one whose new address is of the other family, where the
-        host does not listen.
+        A machine without a network keeps its URL. So does a machine whose new address is of the other family, on which
+        the host does not listen.
         """
         address = self._choose()
         url, before = public_url(address, self.port, self._choose), self._url
@@ -72,13 +72,18 @@ class Advertised:
         if not self.is_chosen or is_loopback or url == before or ("[" in url) != ("[" in before):
             return ""
         self._url = url
-        return f"the address of this machine changed: others reach this host at {url} now, no longer at {before}"
+        return f"the address of this machine changed: other hosts reach this one at {url} now, not at {before}"
 
 
 def settings(
-    options: HostOptions, folder: DataDirectory, program: Program, advertised: Advertised, there: Resources, now: float
+    options: HostOptions,
+    folder: DataDirectory,
+    program: Program,
+    advertised: AdvertisedUrl,
+    total: Resources,
+    now: float,
 ) -> Settings:
-    """Of a host that is `advertised` so to others, on a machine that has what is `there`."""
+    """Return the settings of a host on a machine with these total resources."""
     url, port = advertised.url(), advertised.port
     local = public_url(options.host, port, lambda: LOOPBACK)
     return Settings(
@@ -90,7 +95,7 @@ def settings(
         addresses=(local,) if local != url or advertised.is_chosen else (),
         mesh_version=options.mesh_version,
         started_at=now,
-        offered=_offered(options, there),
+        offered=_offered(options, total),
         tags=options.tags,
         properties=tuple(sorted(_properties(options, folder).items())),
         reachable=options.reachable,
@@ -109,24 +114,24 @@ def settings(
 
 
 def _properties(options: HostOptions, folder: DataDirectory) -> dict[str, str]:
-    """What others are shown; that it was damaged is among them, for as long as its person leaves it there."""
-    lost = {"damaged": folder.damaged_at} if folder.damaged_at else {}
-    return {**lost, **options.properties}
+    """Return the properties that other hosts see: the configured ones, and the time of unresolved database damage."""
+    damaged = {"damaged": folder.damaged_at} if folder.damaged_at else {}
+    return {**damaged, **options.properties}
 
 
 def _offered(options: HostOptions, total: Resources) -> Resources:
-    def given(value: int | None, there: int) -> int:
-        return there if value is None else value
+    def configured(value: int | None, default: int) -> int:
+        return default if value is None else value
 
     return Resources(
-        cpu_cores=given(options.cpu_cores, total.cpu_cores),
-        memory_bytes=given(options.memory_bytes, total.memory_bytes),
-        temp_storage_bytes=given(options.temp_storage_bytes, total.temp_storage_bytes),
-        gpus=given(options.gpus, total.gpus),
+        cpu_cores=configured(options.cpu_cores, total.cpu_cores),
+        memory_bytes=configured(options.memory_bytes, total.memory_bytes),
+        temp_storage_bytes=configured(options.temp_storage_bytes, total.temp_storage_bytes),
+        gpus=configured(options.gpus, total.gpus),
     )
 
 
-def _chosen() -> str:
+def _public_address() -> str:
     return public_address(_interfaces)
 
 

@@ -68,6 +68,11 @@ def remove_bytes(tx: Tx, agent_id: str) -> None:
     artifacts.remove(tx, agent_id)
 
 
+def class_of(tx: Tx, agent_id: str) -> str:
+    """Return the class name of a paglet that is here."""
+    return str(tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id))
+
+
 def bundle_of(tx: Tx, agent_id: str) -> BlobRef | None:
     """The code of a paglet that is here."""
     row = tx.one("SELECT bundle, bundle_bytes FROM paglets WHERE agent_id = ?", agent_id)

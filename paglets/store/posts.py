@@ -64,6 +64,12 @@ def send(
     return n
 
 
+def skip_numbers(tx: Tx, count: int) -> None:
+    """Leave out `count` numbers of posts before the next one."""
+    if not tx.run("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'outbox'", count):
+        tx.run("INSERT INTO sqlite_sequence VALUES ('outbox', ?)", count)
+
+
 def is_first(tx: Tx, token: str, keep: int = 10_000) -> bool:
     """Whether a client's post of that token is stored for the first time; the newest `keep` are remembered."""
     if tx.value("SELECT 1 FROM client_posts WHERE token = ?", token) is not None:

@@ -50,7 +50,7 @@ def test_nothing_of_a_host_is_open_to_others_and_jobs_have_the_umask_of_its_star
         assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o666
         assert str(data) in (tmp_path / "made").read_text()
     said = host.stop()
-    assert said.count(f"others could enter {data} (mode 0755); now only you can (0700)") == 1
+    assert said.count(f"other users could enter {data} (mode 0755); changed to 0700") == 1
 
 
 def test_a_home_that_others_can_write_to_is_refused_before_anything_in_it_is_believed(mesh: Mesh) -> None:

@@ -62,7 +62,7 @@ def test_a_host_with_nohup_and_one_in_the_background_outlive_their_terminals(mes
     assert stopped.err.splitlines()[-1] == "host other has stopped"  # a busy machine says what it waits for
     log = (mesh.home / "hosts" / "other" / "host.log").read_text().splitlines()
     assert f"listening at {running.url} (mesh default)" in log[0]
-    assert log[-1].endswith(" host other is ending")
+    assert log[-1].endswith(" host other is stopping")
     assert mesh.paglets("stop").err.splitlines()[-1] == "host alone has stopped"
     assert host.wait_ended() == 0
     assert not mesh.processes()

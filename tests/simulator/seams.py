@@ -115,7 +115,7 @@ class ScratchDisk:
         """Nothing is printed in a simulation."""
 
     def bound_scratch(
-        self, newest_first: tuple[str, ...], share: float, give_up: Callable[[tuple[str, ...]], None]
+        self, newest_first: tuple[str, ...], share: float, drop: Callable[[tuple[str, ...]], None]
     ) -> None:
         """They take no room."""
 

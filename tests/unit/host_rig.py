@@ -68,9 +68,9 @@ class RigDisk(ScratchDisk):
         self.trims.append((most_bytes, most_attempts, running()))
 
     def bound_scratch(
-        self, newest_first: tuple[str, ...], share: float, give_up: Callable[[tuple[str, ...]], None]
+        self, newest_first: tuple[str, ...], share: float, drop: Callable[[tuple[str, ...]], None]
     ) -> None:
-        give_up(tuple(each for each in newest_first if each in self.too_large))
+        drop(tuple(each for each in newest_first if each in self.too_large))
 
     def blocked_reason(self) -> Reason | None:
         return self.held

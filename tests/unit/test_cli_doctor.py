@@ -162,7 +162,7 @@ def test_the_process_that_has_a_data_directory_is_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "name", "words"),
     [
-        (lambda path: (path / "paglets.db").write_bytes(b""), "w1 database", "is empty, and there was one"),
+        (lambda path: (path / "paglets.db").write_bytes(b""), "w1 database", "is empty, but this host had one"),
         (lambda path: (path / "paglets.db").write_bytes(b"text " * 999), "w1 database", "not a database"),
         (lambda path: os.truncate(path / "paglets.db", 8192), "w1 database", "malformed"),
         (lambda path: newer(path / "paglets.db"), "w1 database", "this program knows"),

@@ -137,7 +137,7 @@ def test_a_source_goes_if_it_is_the_file_that_was_registered(
     registered = stat_of(source)
     source.with_suffix(".new").write_bytes(b"y")
     monkeypatch.setattr(os, "lstat", stat_here)
-    assert "not the file" in disk.remove_source(removal(source, stat_of(source.with_suffix(".new"))))
+    assert "it changed" in disk.remove_source(removal(source, stat_of(source.with_suffix(".new"))))
     assert source.exists()
     assert disk.remove_source(removal(source, registered)) == ""
     monkeypatch.undo()

@@ -26,7 +26,7 @@ def test_a_data_directory_that_is_gone_is_told_once_and_one_that_is_there_is_not
     assert started(tmp_path, path) == ""
     shutil.rmtree(path)
     said = started(tmp_path, path)
-    assert f"BEGINS ANEW: {path} was empty" in said
+    assert f"STARTS EMPTY, as a new host: {path} has no data" in said
     assert "not mounted" in said
     assert started(tmp_path, path) == ""
 

@@ -70,13 +70,13 @@ def test_a_host_in_the_background_speaks_to_its_log_once_it_is_ready(
     console.print("paglets: a new key")
     console.announce(log.append, "warning: once")
     console.detach(log.append, lambda: given.append("output"))
-    console.print("paglets: host laptop is ending")
+    console.print("paglets: host laptop is stopping")
     console.announce(log.append, "warning: twice")
     before = ["paglets: a new key", "paglets: warning: once"]
-    later = ["host laptop is ending"] if background else []
+    later = ["host laptop is stopping"] if background else []
     assert log == ["warning: once", *later, "warning: twice"]
     assert given == ["output"] * background
-    after = [] if background else ["paglets: host laptop is ending", "paglets: warning: twice"]
+    after = [] if background else ["paglets: host laptop is stopping", "paglets: warning: twice"]
     assert capsys.readouterr().err.splitlines() == before + after
 
 

@@ -50,17 +50,17 @@ def test_a_host_whose_ground_is_there_hears_nothing(rig: Rig) -> None:
     assert rig.gone == []
 
 
-def test_what_was_made_anew_is_said(rig: Rig) -> None:
-    rig.made = ["made anew"]
-    assert rig.look() == ["made anew"]
+def test_what_was_recreated_is_reported(rig: Rig) -> None:
+    rig.made = ["recreated"]
+    assert rig.look() == ["recreated"]
 
 
 def test_what_cannot_be_made_and_what_stands_in_the_way_is_said_once_and_so_is_its_end(rig: Rig) -> None:
     rig.problem = PermissionError(13, "Permission denied", "work")
     rig.blocked_reason = Reason(code="disk_closed", text="work is not there")
     assert rig.look() == [
-        "a folder cannot be made anew: [Errno 13] Permission denied: 'work'",
-        "this host starts nothing: work is not there",
+        "a folder cannot be recreated: [Errno 13] Permission denied: 'work'",
+        "this host starts no processes: work is not there",
     ]
     rig.problem, rig.blocked_reason = None, None
     assert rig.look() == ["this host starts processes again"]
@@ -87,7 +87,7 @@ def test_without_its_database_a_host_ends_and_says_so_once(rig: Rig, harm: objec
     (error,) = rig.gone
     assert error.exit_code == EXIT_UNDECIDED
     assert str(rig.folder) in error.message
-    assert "it begins anew, empty" in error.message
+    assert any("starts empty" in line for line in error.advice())
 
 
 def test_a_host_whose_folder_another_one_has_ends_at_once_and_looks_at_nothing_more(rig: Rig) -> None:
@@ -95,7 +95,7 @@ def test_a_host_whose_folder_another_one_has_ends_at_once_and_looks_at_nothing_m
     rig.problem, rig.blocked_reason = taken, Reason(code="disk_closed", text="work is not there")
     assert rig.look(1) == []
     assert rig.gone == [taken]
-    rig.problem, rig.made = None, ["made anew"]
+    rig.problem, rig.made = None, ["recreated"]
     assert rig.look() == []
     assert rig.gone == [taken]
 

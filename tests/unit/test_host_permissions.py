@@ -50,7 +50,7 @@ def test_a_folder_that_others_can_read_is_tightened_and_said_once(tmp_path: Path
     folder.mkdir()
     folder.chmod(0o755)
     (folder / "file").touch()
-    assert "(mode 0755); now only you can" in secure(folder).changed
+    assert "(mode 0755); changed to 0700" in secure(folder).changed
     assert mode_of(folder) == 0o700
     assert secure(folder).changed == ""
 
@@ -94,7 +94,7 @@ def test_a_file_system_without_modes_is_a_warning_at_each_start(tmp_path: Path) 
     for _ in range(2):
         secured = secure(folder, keeps_modes=lambda path: False)
         assert secured.changed == ""
-        assert "its file system keeps no owners and modes" in secured.warning
+        assert "its file system has no owners and modes" in secured.warning
     assert [path.name for path in folder.iterdir()] == ["file"]
 
 

@@ -73,6 +73,6 @@ def test_a_host_that_ends_leaves_what_is_not_its_run_file(tmp_path: Path, conten
     path.write_text(content)
     remove()
     assert path.read_text() == content
-    assert run_file.repair(tmp_path, SETTINGS).startswith(f"{path} was removed or written to")
+    assert run_file.repair(tmp_path, SETTINGS).startswith(f"{path} was removed or changed")
     remove()
     assert not path.exists()

@@ -1,4 +1,4 @@
-"""A host's directory: its lock, its log, its database, and who it is."""
+"""The data directory of a host: its lock, log, database and identity."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from paglets.core.text import harmless
 from paglets.host.datadir import damage, permissions
 from paglets.host.datadir.lock import DataDirectoryLock
 from paglets.program import PROGRAM_VERSION
+from paglets.store import meta, posts
 from paglets.store.db import Store, Tx, open_store
 from paglets.store.inspection import check
-from paglets.store.migrations.steps import PROGRAM_KEY
 from paglets.store.sqlite_errors import to_paglets_error
 
 POSTS_JUMPED = 1_000_000
-"""Numbers of posts left out after a loss: others remember some of those that were used, and would drop the new ones."""
+"""The post numbers to skip after commits were lost. Other hosts remember used numbers and drop reused ones."""
 
 MISSING_WAL = (
-    f"the last start was cut off, and {damage.WAL} is not there: if it was removed, and not merged by a program that "
-    "opened the database, what was stored last is lost. Next: if somebody has that file, end this host now and put "
-    "it back; what is stored from here on does not go with it"
+    f"the previous run crashed and {damage.WAL} is missing: the newest commits may be lost\n"
+    "hint: if you have that file, stop this host now and put the file back\n"
+    "hint: ignore this if another program has opened the database since, because that merges the file"
 )
 
 LOG_NAME = "host.log"
 
 MAX_LOG_BYTES = 10 << 20
-"""The log is moved to host.log.1 when it is larger; so it never holds more than twice this."""
+"""The size at which host.log is renamed to host.log.1. Both together stay below twice this size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataDirectory:
-    """An open directory. `boot_count` grows with each start; `boot_id` is new for each.
+    """An open data directory. Each start increments `boot_count` and draws a new `boot_id`.
 
-    `notes`: what its person should know of earlier damage. `damaged_at`: when that was told last, "" where never.
-    `take_output` gives stdout and stderr of this process to the log.
+    `notes` are warnings for the user. `damaged_at` is the time of the latest entry in `damaged/`, or "".
+    `take_output` redirects stdout and stderr of this process to the log.
     """
 
     path: Path
@@ -60,21 +60,21 @@ class DataDirectory:
 def open_data_directory(
     path: Path, entropy: Entropy, fatal: Callable[[BaseException], None]
 ) -> Iterator[DataDirectory]:
-    """The directory of one host, locked against a second one. Raises StartFailed, StoreDamaged."""
+    """Lock and open the data directory of a host. Raises StartFailed, StoreDamaged."""
     try:
         secured = permissions.secure(path)
         permissions.tighten(path)
         lock = DataDirectoryLock(path)
     except OSError as error:
         raise StartFailed(
-            f"the data directory {path} cannot be used: {error}; or choose another with --data-dir"
+            f"the data directory {path} cannot be used: {error}", hint=["choose another one with --data-dir"]
         ) from error
     with lock, _log(path / LOG_NAME) as log:
         try:
             with _database(path, entropy, fatal, log, lock, secured) as folder:
                 yield folder
         except PagletsError as error:
-            log.line(f"ended: {error.message}")
+            log.line(f"stopped: {error.message}")
             raise
 
 
@@ -83,7 +83,7 @@ def _log(path: Path) -> Iterator[LogFile]:
     try:
         log = LogFile(path)
     except OSError as error:
-        raise StartFailed(f"the log {path} cannot be written: {error}; mend that, and start again") from error
+        raise StartFailed(f"the log {path} cannot be written: {error}") from error
     try:
         yield log
     finally:
@@ -105,12 +105,12 @@ def _database(
         damage.check_there(path)
         known = damage.read_note(path) or damage.StoreNote()
         store = open_store(path / damage.DATABASE, fatal, known.store_id)
-        permissions.tighten(path)  # SQLite makes its files by the umask, which may be that of a test
+        permissions.tighten(path)  # SQLite creates its files by the umask, which a test may have set
     except StoreMalformed as error:
         raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
     ours: tuple[int, int] | None = damage.database_identity(path)
     try:
-        store_id, boots = _begun(path, store, entropy)
+        store_id, boots = _record_start(path, store, entropy)
         _note(path, damage.StoreNote(store_id=store_id, boot_count=boots, running=True), log)
         earlier = damage.damages(path)
         yield DataDirectory(
@@ -129,22 +129,22 @@ def _database(
         store.close()
         raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
     except StoreTransient as error:
-        raise type(error)(f"the host in {path} cannot start: {error.message}. Mend that, and start it again") from error
+        raise type(error)(f"the host in {path} cannot start: {error.message}") from error
     except sqlite3.Error as error:
         raise to_paglets_error(path / damage.DATABASE, error) from error
     finally:
         store.close()
-        # Not in a folder that was put in the place of this host's, nor in one that another host has by now.
+        # Only if the folder was not replaced, and no other host has locked it since.
         with suppress(OSError):
             ours = ours if damage.database_identity(path) == ours and not lock.is_lost() else None
         if ours and (note := damage.read_note(path)) is not None and note.running:
             _note(path, replace(note, running=False), log)
         if ours and store.is_malformed:
-            _look_at_all(path)
+            _check_all(path)
 
 
-def _look_at_all(path: Path) -> None:
-    """Damage was met while the host ran: it is moved aside now, as at a start. Raises StoreDamaged."""
+def _check_all(path: Path) -> None:
+    """Check the whole database after damage was found at run time, and move it aside. Raises StoreDamaged."""
     try:
         damage.check_there(path)
         check(path / damage.DATABASE, thorough=True)
@@ -153,51 +153,40 @@ def _look_at_all(path: Path) -> None:
 
 
 def _note(path: Path, note: damage.StoreNote, log: LogFile) -> None:
-    """An older one is right enough: it says less."""
+    """Write the note. Only log a failure: an older note is still correct, but less precise."""
     try:
         damage.write_note(path, note)
     except OSError as error:
         log.line(f"{path / damage.NOTE} cannot be written: {error}")
 
 
-def _begun(path: Path, store: Store, entropy: Entropy) -> tuple[str, int]:
-    """Who this host is, and the how-manyeth start it is. Raises StoreDamaged for a database of an earlier moment."""
+def _record_start(path: Path, store: Store, entropy: Entropy) -> tuple[str, int]:
+    """Record this start. Return store id and start count. Raises StoreDamaged for an outdated database."""
     note = damage.read_note(path)
-    store_id, boots = store.read(_known)
+    store_id, boots = store.read(meta.identity)
     damage.check_filled(path, note, store_id)
-    older = damage.is_of_earlier_moment(note, store_id, boots)
+    older = damage.is_outdated(note, store_id, boots)
     if older and note is not None and note.accepted_boots != boots:
         raise damage.refuse_older(path, note, boots, datetime.now(UTC))
     known = note.boot_count if older and note is not None else boots
-    return store.write(lambda tx: _begin(tx, entropy, known, jump=older))
 
+    def record(tx: Tx) -> tuple[str, int]:
+        if older:
+            posts.skip_numbers(tx, POSTS_JUMPED)
+        return meta.record_start(tx, entropy, known, f"paglets {PROGRAM_VERSION}")
 
-def _known(tx: Tx) -> tuple[str, int]:
-    store_id = tx.value("SELECT value FROM meta WHERE key = 'store_id'")
-    return store_id or "", int(tx.value("SELECT value FROM meta WHERE key = 'boot_count'") or 0)
-
-
-def _begin(tx: Tx, entropy: Entropy, boots: int, *, jump: bool) -> tuple[str, int]:
-    store_id = tx.value("SELECT value FROM meta WHERE key = 'store_id'")
-    if store_id is None:
-        store_id = entropy.token()
-        tx.run("INSERT INTO meta VALUES ('store_id', ?)", store_id)
-    tx.run("INSERT OR REPLACE INTO meta VALUES ('boot_count', ?)", str(boots + 1))
-    tx.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", PROGRAM_KEY, f"paglets {PROGRAM_VERSION}")
-    if jump and not tx.run("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'outbox'", POSTS_JUMPED):
-        tx.run("INSERT INTO sqlite_sequence VALUES ('outbox', ?)", POSTS_JUMPED)
-    return store_id, boots + 1
+    return store.write(record)
 
 
 class LogFile:
-    """A host's log file, a line with a local time for each event; bounded. Any thread.
+    """The log file of a host, bounded in size: one line per event, with the local time. Any thread.
 
-    A line for which the disk has no room is dropped: whoever has something to say must not fail for it.
+    If the disk is full the line is dropped, because a caller must not fail for want of a log line.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Unbuffered: what could not be written is not tried again with the next line.
+        # Unbuffered, so that a line that could not be written is not written again with the next one.
         self._file = os.fdopen(_open_log(path), "ab", buffering=0)
         self._outputs: tuple[int, ...] = ()
         self._turn = Mutex()
@@ -213,7 +202,7 @@ class LogFile:
                 os.write(self._outputs[0], data)
 
     def take_output(self, outputs: tuple[int, ...] = (1, 2)) -> None:
-        """Make this file stdout and stderr of the process for good: also once the log is moved or closed."""
+        """Redirect stdout and stderr of the process to this file, also after the log is renamed or closed."""
         with self._turn:
             self._outputs = outputs
             self._give(self._file.fileno())
@@ -225,7 +214,7 @@ class LogFile:
     def _keep_bounded(self) -> None:
         if self._is_long():
             with self._turn:
-                if self._is_long():  # or another thread has just moved it, and this would put a new one in its place
+                if self._is_long():  # Check again: another thread may just have renamed it.
                     self._move()
 
     def _is_long(self) -> bool:
@@ -234,7 +223,7 @@ class LogFile:
     def _move(self) -> None:
         os.replace(self._path, self._path.with_suffix(".log.1"))
         with os.fdopen(_open_log(self._path), "ab", buffering=0) as new:
-            # Under the same number: another thread may be writing to it.
+            # Keep the descriptor number, because another thread may be writing to it.
             os.dup2(new.fileno(), self._file.fileno(), inheritable=False)
             self._give(new.fileno())
 

@@ -1,4 +1,4 @@
-"""Scratch directories and logs of paglets, in a host's directory."""
+"""The scratch directories and logs of paglets in the data directory of a host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from paglets.core.content import SourceStat, closed
-from paglets.core.text import placed
+from paglets.core.text import counted, placed
 from paglets.host.datadir.logs import Key, LogFolder
 from paglets.host.runtime.services import Disk
 from paglets.slots.amounts import bytes_text
@@ -22,32 +22,34 @@ from paglets.worker.scratch import scratch_bytes
 FULL = "disk_full"
 CLOSED = "disk_closed"
 CLOSED_SECONDS = 10.0
-"""Time between two looks at a directory that is missing or read-only. Nothing can be removed from it until then."""
+"""The delay before a part retries on a missing or read-only data directory, from which nothing can be removed."""
 
 MOST_LEFT = 1_000
-"""Paths that could not be removed, of which each is told once; of more nothing is told."""
+"""The number of distinct undeletable paths that are logged, each once. Further paths are not logged."""
 
 LEAST_BYTES = 1 << 20
 LEAST_FILES = 16
-"""A process needs a directory, two logs and a few bytes in each before it does anything."""
+"""Free space below which no process starts: each needs a directory, two logs and a few bytes in each."""
 
 
 TRASH = ".trash"
-"""What is being removed lies among the scratch directories: they may be on a disk of their own, and it is renamed."""
+"""The folder of directories to remove. It is inside `work`, so that a rename never crosses a file system."""
 
 FOLDERS = ("work", f"work/{TRASH}", "logs", "blobs", "blobs/incoming", "blobs/staging", "code")
-"""Of a host's directory, those above the others first."""
+"""The folders of a data directory, parents first."""
 
 
 def is_unusable(disk: Disk) -> bool:
     """Return True if the data directory is missing or may not be written."""
-    obstacle = disk.blocked_reason()
-    return obstacle is not None and obstacle.code == CLOSED
+    reason = disk.blocked_reason()
+    return reason is not None and reason.code == CLOSED
 
 
 class HostDisk:
-    """The `Disk` of a real machine. `later` runs slow work on another thread. `lacks` names anything else that blocks
-    every process."""
+    """The `Disk` of a real machine.
+
+    `later` runs a task on another thread. `lacks` returns any further reason why no process can start, or "".
+    """
 
     def __init__(
         self,
@@ -66,14 +68,14 @@ class HostDisk:
         self._log = log
         self._discarded = 0
         self._left: set[str] = set()
-        # A process needs all of these; what it publishes or unpacks goes to the last four.
+        # A process needs all of them: it publishes to and unpacks into the last four.
         self._folders = tuple(folder / name for name in FOLDERS)
         for path in self._folders:
             path.mkdir(mode=0o700, exist_ok=True)
         later(self._empty_trash)
 
     def make_folders(self) -> tuple[str, ...]:
-        """Make anew which of its folders are not there; gives their names. Raises OSError."""
+        """Create the missing folders and return their names. Raises OSError."""
         missing = [name for name, path in zip(FOLDERS, self._folders, strict=True) if _is_missing(path)]
         for name in missing:
             (self._work.parent / name).mkdir(mode=0o700, exist_ok=True)
@@ -81,14 +83,14 @@ class HostDisk:
 
     def prepare(self, agent_id: str, fresh: bool) -> str:
         path = self._work / agent_id
-        # A job may have put a file or a link in the place of its directory, a link to nowhere too.
+        # A job may have replaced its directory by a file or a link, which may point nowhere.
         if os.path.lexists(path) and (fresh or path.is_symlink() or not path.is_dir()):
             self.discard(agent_id)
         path.mkdir(mode=0o700, exist_ok=True)
         return str(path)
 
     def discard(self, agent_id: str) -> None:
-        """Out of the way at once by a rename; the files are removed later. Raises OSError where it stays."""
+        """Rename the directory into the trash, and remove its files later. Raises OSError if the rename fails."""
         path = self._work / agent_id
         while True:
             self._discarded += 1
@@ -98,16 +100,16 @@ class HostDisk:
         try:
             _rename(path, target)
         except FileNotFoundError:
-            if os.path.lexists(path):  # it is the trash that is gone
+            if os.path.lexists(path):  # the trash folder is missing, not the directory
                 raise
             return
         self._later(self._empty_trash)
 
     def blocked_reason(self) -> Reason | None:
-        found = (blocked_reason_of(folder) for folder in (self._work, self._logs_folder))
-        shut = (unusable_reason_of(folder) for folder in self._folders)
+        blocked = (blocked_reason_of(folder) for folder in (self._work, self._logs_folder))
+        unusable = (unusable_reason_of(folder) for folder in self._folders)
         lacks = (Reason(code=CLOSED, text=text) for text in (self._lacks(),) if text)
-        return next((each for each in itertools.chain(found, shut, lacks) if each is not None), None)
+        return next((each for each in itertools.chain(blocked, unusable, lacks) if each is not None), None)
 
     def log_path(self, agent_id: str, generation: int, attempt: int, stream: str) -> str:
         path = self._logs.path(agent_id, generation, attempt, stream)
@@ -134,24 +136,25 @@ class HostDisk:
             self._trimming = False
         if removed:
             self._log(
-                f"removed logs of {removed:,} attempts: more than {most_bytes:,} bytes or {most_attempts:,} attempts"
+                f"removed the logs of {counted(removed, 'attempt')}: more than {bytes_text(most_bytes)} or "
+                f"{most_attempts:,} attempts"
             )
 
     def bound_scratch(
-        self, newest_first: tuple[str, ...], share: float, give_up: Callable[[tuple[str, ...]], None]
+        self, newest_first: tuple[str, ...], share: float, drop: Callable[[tuple[str, ...]], None]
     ) -> None:
-        self._later(lambda: self._bound(newest_first, share, give_up))
+        self._later(lambda: self._bound(newest_first, share, drop))
 
-    def _bound(self, newest_first: tuple[str, ...], share: float, give_up: Callable[[tuple[str, ...]], None]) -> None:
+    def _bound(self, newest_first: tuple[str, ...], share: float, drop: Callable[[tuple[str, ...]], None]) -> None:
         try:
-            room = shutil.disk_usage(self._work).total * share
+            left_bytes = shutil.disk_usage(self._work).total * share
         except OSError:
-            return  # what is the matter with it `obstacle` says
+            return  # `blocked_reason` reports the error
         for count, agent_id in enumerate(newest_first):
-            room -= scratch_bytes(str(self._work / agent_id))
-            if room < 0:
+            left_bytes -= scratch_bytes(str(self._work / agent_id))
+            if left_bytes < 0:
                 self._log(f"{len(newest_first) - count} kept scratch directories exceed {share:.0%} of the disk")
-                give_up(newest_first[count:])
+                drop(newest_first[count:])
                 return
 
     def run_later(self, act: Callable[[], None]) -> None:
@@ -161,10 +164,10 @@ class HostDisk:
         try:
             found = os.lstat(removal.path)
             if not stat.S_ISREG(found.st_mode):
-                return "it is no file any more"
+                return "it is not a regular file any more"
             registered = SourceStat(size_bytes=removal.size_bytes, mtime_ns=removal.mtime_ns, inode=removal.inode)
             if SourceStat.of(found) != registered:
-                return "it is not the file that was registered any more"
+                return "it changed since it was registered"
             os.unlink(removal.path)
         except FileNotFoundError:
             return ""
@@ -174,18 +177,18 @@ class HostDisk:
         try:
             return tuple(sorted(name for name in os.listdir(self._work) if name != TRASH))
         except OSError:
-            return ()  # what is the matter with it `obstacle` says
+            return ()  # `blocked_reason` reports the error
 
     def _empty_trash(self) -> None:
         try:
             entries = sorted(self._trash.iterdir())
         except OSError:
-            return  # what is the matter with it `obstacle` says
+            return  # `blocked_reason` reports the error
         for entry in entries:
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, onerror=self._make_removable)
             else:
-                # A job may have put a file or a link in the place of its directory.
+                # A job may have replaced its directory by a file or a link.
                 self._unlink(entry)
 
     def _unlink(self, path: Path) -> None:
@@ -195,7 +198,7 @@ class HostDisk:
             self._say_left(str(path), failed)
 
     def _make_removable(self, act: Callable[[str], object], path: str, error: object) -> None:
-        """A job may have taken the rights from its own directories."""
+        """Restore the permissions that a job may have removed from its directories, and remove `path` again."""
         try:
             for place in (os.path.dirname(path), path):
                 if _is_its_own(place):
@@ -210,11 +213,11 @@ class HostDisk:
     def _say_left(self, path: str, failed: OSError) -> None:
         if path not in self._left and len(self._left) < MOST_LEFT:
             self._left.add(path)
-            self._log(f"{path} cannot be removed: {failed}; it is tried again at the next start")
+            self._log(f"{path} cannot be removed: {failed}; the next start retries")
 
 
 def _is_missing(path: Path) -> bool:
-    """One that cannot be looked at is not."""
+    """Return True if the path does not exist. A path that cannot be inspected is not missing."""
     try:
         os.lstat(path)
     except FileNotFoundError:
@@ -225,18 +228,18 @@ def _is_missing(path: Path) -> bool:
 
 
 def blocked_reason_of(folder: Path) -> Reason | None:
-    """Why nothing can be put into this folder just now; None where it can.
+    """Return why nothing can be written to this folder now, or None.
 
-    Looks, and writes nothing: it is asked at each grant. A quota does not show here, but where it is met.
+    Each grant of a slot calls this, so it only inspects and never writes. It cannot see a disk quota.
     """
     try:
-        return unusable_reason_of(folder) or _fullness(folder)
+        return unusable_reason_of(folder) or _full_reason_of(folder)
     except OSError as error:
-        return Reason(code=CLOSED, text=f"the host's disk cannot be used: {error}")
+        return Reason(code=CLOSED, text=f"the disk of the host cannot be used: {error}")
 
 
 def unusable_reason_of(folder: Path) -> Reason | None:
-    """The same, but for how full its disk is."""
+    """Return why this folder cannot be used, or None. Ignore free space."""
     try:
         text = closed(folder)
     except OSError as error:
@@ -244,13 +247,13 @@ def unusable_reason_of(folder: Path) -> Reason | None:
     return Reason(code=CLOSED, text=text) if text else None
 
 
-def _fullness(folder: Path) -> Reason | None:
+def _full_reason_of(folder: Path) -> Reason | None:
     if shutil.disk_usage(folder).free < LEAST_BYTES:
-        return Reason(code=FULL, text=f"the disk of {folder} is full: less than {bytes_text(LEAST_BYTES)} are free")
+        return Reason(code=FULL, text=f"the disk of {folder} is full: less than {bytes_text(LEAST_BYTES)} free")
     if hasattr(os, "statvfs"):
         found = os.statvfs(folder)
         if found.f_files and found.f_favail < LEAST_FILES:
-            return Reason(code=FULL, text=f"the disk of {folder} has no inodes left: remove files, however small")
+            return Reason(code=FULL, text=f"the disk of {folder} has no inodes left: remove some files of any size")
     return None
 
 
@@ -258,7 +261,7 @@ def _rename(path: Path, target: Path) -> None:
     try:
         path.rename(target)
     except PermissionError:
-        # A job may have taken the rights from its directory, whose entry for `..` changes as well.
+        # A job may have removed the permissions of its directory, which the rename needs to update its `..` entry.
         if not _is_its_own(str(path)):
             raise
         path.chmod(stat.S_IRWXU)
@@ -266,7 +269,10 @@ def _rename(path: Path, target: Path) -> None:
 
 
 def _is_its_own(path: str) -> bool:
-    """Whether a change of rights stays within the scratch directory: through a link it would reach the file that
-    the link names, and a file of several names has them all. (Only Windows asks for rights to a file itself.)"""
+    """Return True if a chmod of this path affects nothing outside the scratch directory.
+
+    A symbolic link or a hard-linked file could share its permissions with an outside file. Only Windows needs
+    permissions on the file itself to remove it.
+    """
     found = os.lstat(path)
     return stat.S_ISDIR(found.st_mode) or (os.name == "nt" and stat.S_ISREG(found.st_mode) and found.st_nlink == 1)

@@ -1,7 +1,7 @@
-"""Which store a host of a name had when it started here last: a small file beside its run file.
+"""The last known store of each host name on this machine: a small file beside its run file.
 
-A data directory that is not there, as that of a disk that is not mounted, looks like that of a new host. Nothing in it
-can say otherwise; this file can.
+If the disk of a data directory is not mounted, the empty mount point looks like the directory of a new host. Only this
+file, outside the directory, can tell the difference.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from paglets.host.datadir.data_directory import DataDirectory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastStore:
-    """`folder`: its data directory."""
+    """The store id and data directory of the last start."""
 
     store_id: str
     folder: str
 
 
 def warning_of(home: Path, name: str, folder: DataDirectory) -> str:
-    """What its person must hear of a host that begins with nothing, though one of its name had something; else ""."""
+    """Return a warning if this host starts empty although a host of its name had a store here, else ""."""
     known = _read(_path(home, name))
     if folder.boot_count > 1 or folder.damaged_at or known is None or known.store_id == folder.store_id:
         return ""
     return (
-        f"host {name} BEGINS ANEW: {folder.path} was empty, and when it started here last it had the store "
-        f"{known.store_id} in {known.folder}. Others take it for a new host. Next: if a disk is not mounted, or this "
-        "is the wrong folder, end this host now, mend that, and start it again"
+        f"host {name} STARTS EMPTY, as a new host: {folder.path} has no data\n"
+        f"hint: at its last start it had store {known.store_id} in {known.folder}\n"
+        "hint: if that disk is not mounted, or this is the wrong folder, stop this host and start it with the right one"
     )
 
 
 def remember(home: Path, name: str, folder: DataDirectory) -> None:
-    """Raises OSError."""
+    """Store the current store id and data directory. Raises OSError."""
     path = _path(home, name)
     known = LastStore(store_id=folder.store_id, folder=str(folder.path))
     if _read(path) != known:

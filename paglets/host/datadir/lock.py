@@ -1,4 +1,4 @@
-"""The lock of a host's directory: one host in it at a time."""
+"""The lock of a data directory: at most one host uses it at a time."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from paglets.core.plain import NotPlain, kind_of, open_plain
 LOCK = "lock"
 
 MOST_TRIES = 10
-"""Each fails only where the file was removed or replaced within the moment since it was opened."""
+"""The number of tries to lock the file. A try fails only if the file is removed or replaced at that moment."""
 
 
 class DataDirectoryLock:
-    """Held until it is closed, or its process ends.
+    """A file lock that is held until it is closed or the process exits.
 
-    Raises StartFailed where another host has it, OSError where its file cannot be written.
+    Raises StartFailed if another host holds it, OSError if the file cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK
         file = _take(self._path)
         if file is None:
-            hint = ["paglets stop NAME ends that one", "or choose another --name or --data-dir"]
-            raise StartFailed(f"another host runs in {folder}", hint=hint)
+            hint = ["stop it with `paglets stop NAME`, or choose another --name or --data-dir"]
+            raise StartFailed(f"another host is running in {folder}", hint=hint)
         self._file = file
 
     def __enter__(self) -> DataDirectoryLock:
@@ -37,24 +37,25 @@ class DataDirectoryLock:
         self._file.close()
 
     def repair(self) -> str:
-        """Lock a new file where ours was removed, as it would keep no second host out; gives what to say of that.
+        """Lock a new file if the locked one was removed, which no longer excludes a second host.
 
-        Raises OSError, and StoreUndecided where another host was quicker: the folder is that one's by now.
+        Return a message, or "" if nothing was wrong. Raises OSError, and StoreUndecided if another host has locked the
+        new file: that host now owns the directory.
         """
         if _is_at(self._file, self._path):
             return ""
         made = _take(self._path)
         if made is None:
             raise StoreUndecided(
-                f"{self._path} was removed while this host ran, and another host runs in this folder by now: it took "
-                "the jobs over, and this one ends. Next: leave it so; or end that one, and start this one again"
+                f"{self._path} was removed while this host ran, and another host now runs in this folder",
+                hint=["that host took over the jobs; to undo this, stop it and start this host again"],
             )
         self._file.close()
         self._file = made
-        return f"{self._path} was removed: it was made anew"
+        return f"{self._path} was removed and has been recreated"
 
     def is_lost(self) -> bool:
-        """Whether another file is in the place of ours, and so another host in the folder. Raises OSError."""
+        """Return True if another file replaced the locked one: another host may use the folder. Raises OSError."""
         try:
             return not (kind_of(os.lstat(self._path).st_mode) or _is_at(self._file, self._path))
         except FileNotFoundError:
@@ -62,9 +63,10 @@ class DataDirectoryLock:
 
 
 def _take(path: Path) -> IO[str] | None:
-    """The file of that name, locked; None where another process has it. Raises OSError.
+    """Open and lock the file. Return None if another process holds the lock. Raises OSError.
 
-    Between the two steps it may be removed, and made anew by a host that had it: what is locked then keeps nobody out.
+    Between opening and locking, another host may replace the file. A lock on the replaced file excludes nobody, so the
+    path is checked again.
     """
     for _ in range(MOST_TRIES):
         with ExitStack() as stack:
@@ -74,19 +76,19 @@ def _take(path: Path) -> IO[str] | None:
             if _is_at(file, path):
                 stack.pop_all()
                 return file
-    raise OSError(f"{path} is removed or replaced again and again")
+    raise OSError(f"{path} was replaced {MOST_TRIES} times while it was being locked")
 
 
 def _open(path: Path) -> IO[str]:
-    """The file of that name, made where there is none. Raises OSError; it says what else lies there."""
+    """Open the file, and create it if it is missing. Raises OSError, which names the type of any other entry."""
     try:
         return os.fdopen(open_plain(path, os.O_RDWR | os.O_CREAT, 0o600, through_links=False), "a")
     except NotPlain as error:
-        raise OSError(f"{path} cannot be locked: {error}. Remove it") from error
+        raise OSError(f"{path} cannot be locked: {error}; remove it") from error
 
 
 def _is_at(file: IO[str], path: Path) -> bool:
-    """Whether the path still names this open file. Raises OSError."""
+    """Return True if the path still names this open file. Raises OSError."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
     except FileNotFoundError:
@@ -94,7 +96,7 @@ def _is_at(file: IO[str], path: Path) -> bool:
 
 
 def _lock(file: IO[str]) -> bool:
-    """Whether it is ours now; not where another process has it. Raises OSError where none could be had."""
+    """Lock the file. Return False if another process holds it. Raises OSError if locking is not supported."""
     try:
         if os.name == "posix":
             import fcntl

@@ -1,4 +1,4 @@
-"""The folder of logs of a host: `AGENT/GENERATION.ATTEMPT.STREAM`, each a log as `worker.logs` has it."""
+"""The log folder of a host: files `AGENT/GENERATION.ATTEMPT.STREAM` in the format of `paglets.worker.logs`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ STREAMS = ("out", "err")
 FILE = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.(?:out|err)(?:\.([0-9]+))?")
 
 BLOCK_BYTES = 4096
-"""What a file takes at least, so that very many small logs are bounded as well."""
+"""The minimum size that a file counts as, so that the limit also bounds many small logs."""
 
 TRIM_SHARE = 0.9
-"""Of the bound, to which the logs are brought once they exceed it: not every new line is a reason to look again."""
+"""The share of a limit to which a trim reduces the logs. Without it, each new line could cause the next trim."""
 
 MOST_REMOVALS = 5_000
-"""Attempts whose logs go in one trim; the next one goes on."""
+"""The maximum number of attempts whose logs one trim removes. The next trim continues."""
 
 Key = tuple[str, int, int]
-"""Id of a paglet, generation, attempt."""
+"""A paglet's id, generation and attempt."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class _Kept:
 
 
 class LogFolder:
-    """Any thread; nothing of it is remembered between calls."""
+    """The log files on disk. Any thread; each call reads the folder anew."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -46,21 +46,21 @@ class LogFolder:
         return str(self._folder / agent_id / f"{generation}.{attempt}.{stream}")
 
     def attempts(self, agent_id: str) -> tuple[tuple[int, int], ...]:
-        """(generation, attempt) of the logs of one paglet that are there."""
+        """Return (generation, attempt) of each existing log of one paglet."""
         return tuple(sorted({(generation, attempt) for generation, attempt, _ in self._files(agent_id)}))
 
     def read(self, agent_id: str, generation: int, attempt: int, stream: str, offset: int, most_bytes: int) -> LogChunk:
-        """A piece of a log; an empty one where there is none."""
+        """Return a piece of a log, empty if there is no such log."""
         return logs.read(self.path(agent_id, generation, attempt, stream), offset, most_bytes)
 
     def trim(self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[Key]]) -> int:
-        """Remove the logs not used for longest where they exceed a bound in all; return of how many attempts.
+        """Remove the least recently written logs while they exceed a limit. Return the number of attempts removed.
 
-        Logs of attempts at work stay. Folders without a log are removed, too.
+        Keep logs of running attempts. Also remove folders without a log.
         """
         kept: dict[Key, _Kept] = {}
         for agent_id in self._agents():
-            self._look(agent_id, kept)
+            self._measure(agent_id, kept)
         total = sum(entry.size_bytes for entry in kept.values())
         left = len(kept)
         if total <= most_bytes and left <= most_attempts:
@@ -78,7 +78,7 @@ class LogFolder:
                 removed += 1
         return removed
 
-    def _look(self, agent_id: str, kept: dict[Key, _Kept]) -> None:
+    def _measure(self, agent_id: str, kept: dict[Key, _Kept]) -> None:
         found = False
         for generation, attempt, entry in self._files(agent_id):
             found = True
@@ -107,7 +107,7 @@ class LogFolder:
                     yield entry.name
 
     def _files(self, agent_id: str) -> Iterator[tuple[int, int, os.DirEntry[str]]]:
-        """Generation, attempt and entry of every file of every log of a paglet."""
+        """Yield generation, attempt and entry of each log file of a paglet."""
         with suppress(OSError), os.scandir(self._folder / agent_id) as entries:
             for entry in entries:
                 named = FILE.fullmatch(entry.name)

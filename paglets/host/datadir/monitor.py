@@ -1,8 +1,8 @@
-"""What a host stands on, looked at again and again: its data directory, the folders in it, its copy of the program.
+"""The data-directory monitor: check the data directory, its folders and the copy of the program at intervals.
 
-Somebody may remove them under a running host. What holds nothing that is lost is made anew, and told; without its
-database, or where another host has its folder by now, the host ends. What cannot be made anew is an obstacle
-(`services.Disk`): nothing is started, so nothing fails.
+Someone may remove them while the host runs. The monitor recreates a missing file or folder and reports it. If the
+database is gone, or another host owns the folder, the host exits. If a repair fails, the host starts no process
+(`Disk.blocked_reason`), so no job fails for it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from paglets.slots.eligibility import Reason
 
 CHECK_SECONDS = 1.0
 
-LOOKS_UNTIL_GONE = 2
-"""A directory that is replaced as a whole may be away for a moment."""
+CHECKS_UNTIL_GONE = 2
+"""The number of failed checks in a row before the host exits. A directory that is being replaced is missing briefly."""
 
-NEXT_OF_GONE = (
-    "Lost to this host is what only it had. Next: put the folder back, or mount its disk, and start the host again; "
-    "started without it, it begins anew, empty, and is a new host to the others"
-)
+HINTS_OF_GONE = [
+    "put the folder back, or mount its disk, and start the host again",
+    "without the folder the host starts empty, as a new host; its paglets, jobs and results are lost",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """`mend` makes anew what is not there, and gives what to say of it, "" where all is there.
+    """A repair of the item `what`. `repair` returns a message if it recreated the item, else "".
 
-    Raises OSError, and StoreUndecided where the host must end.
+    `repair` raises OSError if it fails, and StoreUndecided if the host must exit.
     """
 
     what: str
@@ -38,33 +38,37 @@ class Repair:
 
 
 class DataDirectoryMonitor:
-    """`look` is called each CHECK_SECONDS by one thread. `gone` gets the error that ends the host."""
+    """The monitor of one data directory. One thread calls `check` every CHECK_SECONDS.
+
+    `report` receives messages for the user, `fatal` the error that ends the host.
+    """
 
     def __init__(
         self,
         folder: Path,
         repairs: tuple[Repair, ...],
-        obstacle: Callable[[], Reason | None],
-        tell: Callable[[str], None],
-        gone: Callable[[PagletsError], None],
+        blocked_reason: Callable[[], Reason | None],
+        report: Callable[[str], None],
+        fatal: Callable[[PagletsError], None],
     ) -> None:
         self._folder = folder
         self._repairs = repairs
-        self._obstacle = obstacle
-        self._tell = tell
-        self._gone = gone
+        self._blocked_reason = blocked_reason
+        self._report = report
+        self._fatal = fatal
         self._database = database_identity(folder)
-        self._looks_without = 0
+        self._checks_without = 0
         self._ended = False
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
 
     def check(self) -> None:
+        """Repair missing items and report a blocked host. Pass an error to `fatal` if the database is gone."""
         if self._ended:
             return
         why = self._why_gone()
-        self._looks_without = self._looks_without + 1 if why else 0
-        if self._looks_without >= LOOKS_UNTIL_GONE:
-            self._end(StoreUndecided(f"{why} while this host ran. {NEXT_OF_GONE}"))
+        self._checks_without = self._checks_without + 1 if why else 0
+        if self._checks_without >= CHECKS_UNTIL_GONE:
+            self._end(StoreUndecided(f"{why} while this host ran", hint=HINTS_OF_GONE))
         if why:
             return
         try:
@@ -73,36 +77,36 @@ class DataDirectoryMonitor:
         except StoreUndecided as error:
             self._end(error)
             return
-        obstacle = self._obstacle()
-        self._say_once("obstacle", "" if obstacle is None else f"this host starts nothing: {obstacle.text}")
+        reason = self._blocked_reason()
+        self._report_once("blocked", "" if reason is None else f"this host starts no processes: {reason.text}")
 
     def _end(self, error: StoreUndecided) -> None:
         self._ended = True
-        self._gone(error)
+        self._fatal(error)
 
     def _why_gone(self) -> str:
-        """Of what cannot be looked at nothing is concluded."""
+        """Return why the database is gone, or "". A folder that cannot be inspected does not count as gone."""
         try:
             now = database_identity(self._folder)
         except (FileNotFoundError, NotADirectoryError):
             place = self._folder / DATABASE if self._folder.is_dir() else self._folder
-            return f"{place} was removed, or its disk unmounted,"
+            return f"{place} was removed or unmounted"
         except OSError:
             return ""
-        return "" if now == self._database else f"another database was put in the place of {self._folder / DATABASE}"
+        return "" if now == self._database else f"another file replaced the database {self._folder / DATABASE}"
 
     def _repair(self, repair: Repair) -> None:
         try:
             made = repair.repair()
         except OSError as error:
-            self._say_once(repair.what, f"{repair.what} cannot be made anew: {error}")
+            self._report_once(repair.what, f"{repair.what} cannot be recreated: {error}")
             return
-        self._told.pop(repair.what, None)
+        self._reported.pop(repair.what, None)
         if made:
-            self._tell(made)
+            self._report(made)
 
-    def _say_once(self, subject: str, text: str) -> None:
-        before = self._told.get(subject, "")
+    def _report_once(self, subject: str, text: str) -> None:
+        before = self._reported.get(subject, "")
         if text != before:
-            self._told[subject] = text
-            self._tell(text or "this host starts processes again")
+            self._reported[subject] = text
+            self._report(text or "this host starts processes again")

@@ -1,4 +1,4 @@
-"""Folders that only the user of a host may enter: judged, and made so, before the host keeps anything there."""
+"""The permissions of folders that only the host's user may enter, checked before the host stores anything there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paglets.core.errors import StartFailed
 from paglets.core.files import private_folder
 
 UMASK = 0o077
-"""Of a host process: whatever it creates is for its user only."""
+"""The umask of a host process: only its user can access the files it creates."""
 
 _OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _WRITE_OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -24,7 +24,7 @@ _WRITE_OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderAccess:
-    """A folder as it is. `keeps_modes` is False on a file system without owners or modes, such as FAT."""
+    """The owner and mode of a folder. `keeps_modes` is False on a file system without owners or modes, such as FAT."""
 
     owner: int
     mode: int
@@ -33,25 +33,25 @@ class FolderAccess:
 
 
 class Privacy(Enum):
-    """What to make of a folder."""
+    """A classification of a folder by who can access it."""
 
     PRIVATE = "only this user can enter it"
-    READABLE = "others can read it; a changed mode is enough"
-    WRITABLE = "others can write to it, and may have put something there"
+    READABLE = "others can read it; a chmod is enough"
+    WRITABLE = "others can write to it, and may have added files"
     FOREIGN = "it belongs to another user"
-    UNPROTECTED = "its file system keeps no modes"
+    UNPROTECTED = "its file system has no modes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secured:
-    """What the user should know of a folder. `changed`: its mode was changed just now. `warning`: it could not be."""
+    """Messages for the user about a folder: `changed` if its mode was changed, `warning` if it stays unprotected."""
 
     changed: str = ""
     warning: str = ""
 
 
 def judge(found: FolderAccess, user: int) -> Privacy:
-    """Judge a folder for the user of that number. One that others can write to may be used while it is empty."""
+    """Classify a folder for the user with this id. A folder that others can write to is usable only while empty."""
     if not found.keeps_modes:
         return Privacy.UNPROTECTED
     if found.owner != user:
@@ -62,11 +62,11 @@ def judge(found: FolderAccess, user: int) -> Privacy:
 
 
 def _keeps_modes(path: Path) -> bool:
-    """Return False if a new file is not what was asked for: for its creator only."""
+    """Return False if a new file with mode 0600 does not have this mode and owner."""
     try:
         descriptor, name = tempfile.mkstemp(prefix=".probe-", dir=path)  # mode 0600
     except OSError:
-        return True  # nothing can be written there, which is told by whatever is written next
+        return True  # Nothing can be written there: the next write reports the error.
     try:
         made = os.fstat(descriptor)
         return made.st_uid == os.geteuid() and not made.st_mode & _OF_OTHERS
@@ -76,10 +76,10 @@ def _keeps_modes(path: Path) -> bool:
 
 
 def secure(path: Path, keeps_modes: Callable[[Path], bool] = _keeps_modes) -> Secured:
-    """Make the folder, or one that is there, private. A link is judged by its target.
+    """Create the folder, or make an existing one private. A link is judged by its target.
 
-    `keeps_modes` asks the file system of a folder that is not private yet. Raises StartFailed where the user must
-    change something first, OSError where the folder cannot be used.
+    `keeps_modes` probes the file system of a folder that is not private yet. Raises StartFailed if the user must
+    change something first, OSError if the folder cannot be used.
     """
     private_folder(path)
     if os.name != "posix":
@@ -89,10 +89,10 @@ def secure(path: Path, keeps_modes: Callable[[Path], bool] = _keeps_modes) -> Se
     if verdict is Privacy.READABLE:
         os.chmod(path, 0o700)
         now = _inspect(path, keeps_modes)
-        was_written_to = found.mode & _WRITE_OF_OTHERS and not now.is_empty  # it was empty a moment ago
+        was_written_to = found.mode & _WRITE_OF_OTHERS and not now.is_empty  # It was empty at the first check.
         verdict = Privacy.WRITABLE if was_written_to else judge(now, user)
         if verdict is Privacy.PRIVATE:
-            return Secured(changed=f"others could enter {path} (mode {found.mode:04o}); now only you can (0700)")
+            return Secured(changed=f"other users could enter {path} (mode {found.mode:04o}); changed to 0700")
     if verdict is Privacy.UNPROTECTED:
         return Secured(warning=unprotected_text(path))
     if verdict is not Privacy.PRIVATE:
@@ -101,7 +101,7 @@ def secure(path: Path, keeps_modes: Callable[[Path], bool] = _keeps_modes) -> Se
 
 
 def tighten(folder: Path) -> None:
-    """Take the rights of others off the files of an own folder, which an earlier version gave. Raises nothing."""
+    """Remove other users' permissions from the entries of an own folder. Earlier versions set them. Never raises."""
     if os.name != "posix":
         return
     with suppress(OSError), os.scandir(folder) as entries:
@@ -114,7 +114,7 @@ def tighten(folder: Path) -> None:
 
 
 def refusal(path: Path, found: FolderAccess, verdict: Privacy) -> str:
-    """Say why a host does not use the folder, and which command changes that."""
+    """Return why a host does not use the folder, and the command that changes that."""
     if found.mode & stat.S_ISVTX:
         return f"{path} is a folder for all users: use a folder inside it"
     place = shlex.quote(str(path))
@@ -125,24 +125,24 @@ def refusal(path: Path, found: FolderAccess, verdict: Privacy) -> str:
             f"run `sudo chown -R {user} {place}`, or use another folder"
         )
     return (
-        f"other users can write to {path} (mode {found.mode & 0o777:04o}): look whether all in it is yours, then run "
-        f"`chmod 700 {place}`"
+        f"other users can write to {path} (mode {found.mode & 0o777:04o}): check that all its files are yours, "
+        f"then run `chmod 700 {place}`"
     )
 
 
 def unprotected_text(path: Path) -> str:
-    """Say that nothing keeps others out of the folder."""
-    return f"other users may read {path}: its file system keeps no owners and modes"
+    """Return the warning for a folder that cannot be protected."""
+    return f"other users may be able to read {path}: its file system has no owners and modes"
 
 
 def inspect(path: Path) -> FolderAccess:
-    """Look at a folder without writing to it; it is taken to keep modes. Raises OSError."""
+    """Return the owner and mode of a folder without writing to it; assume that it keeps modes. Raises OSError."""
     found = path.stat()
     return FolderAccess(owner=found.st_uid, mode=stat.S_IMODE(found.st_mode), is_empty=not os.listdir(path))
 
 
 def _inspect(path: Path, keeps_modes: Callable[[Path], bool]) -> FolderAccess:
-    """Like `look`; where the folder is not private, a file that is created shows whether modes are kept."""
+    """Like `inspect`. If the folder is not private, create a file to find out if modes are kept."""
     found = inspect(path)
     if judge(found, os.geteuid()) is Privacy.PRIVATE:
         return found
@@ -150,7 +150,7 @@ def _inspect(path: Path, keeps_modes: Callable[[Path], bool]) -> FolderAccess:
 
 
 def user_name(number: int) -> str:
-    """The name of a user of this machine, or the number where it has none."""
+    """Return the name of a user of this machine, or the id if it has none."""
     import pwd
 
     try:

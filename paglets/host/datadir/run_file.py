@@ -1,4 +1,4 @@
-"""The file in `PAGLETS_HOME/run` by which commands and scripts of this user find a running host."""
+"""The run file in `PAGLETS_HOME/run`, with which commands and scripts of this user find a running host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paglets.wire.local_hosts import read_run_file, start_of
 
 
 def write(home: Path, settings: Settings) -> Callable[[], None]:
-    """Tell where the host is; gives what removes the file again. Raises OSError."""
+    """Write the run file. Return a function that removes it. Raises OSError."""
     path = _path(home, settings)
     private_folder(path.parent)
     local = settings.addresses[0] if settings.addresses else settings.url
@@ -24,12 +24,12 @@ def write(home: Path, settings: Settings) -> Callable[[], None]:
 
 
 def repair(home: Path, settings: Settings) -> str:
-    """Write it anew where it is gone, or is no run file any more; gives what to say of that. Raises OSError."""
+    """Rewrite the run file if it is missing or invalid. Return a message, or "" if it was valid. Raises OSError."""
     path = _path(home, settings)
     if read_run_file(path) is not None:
         return ""
     write(home, settings)
-    return f"{path} was removed or written to: it was written anew"
+    return f"{path} was removed or changed and has been recreated"
 
 
 def _path(home: Path, settings: Settings) -> Path:
@@ -37,7 +37,7 @@ def _path(home: Path, settings: Settings) -> Path:
 
 
 def _remove(path: Path, pid: int) -> None:
-    """Not the file of another host that has the name by now."""
+    """Remove the run file, unless another host of the same name has written it since."""
     found = read_run_file(path)
     if found is not None and found.pid == pid:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What this machine has: offered at the start, and free just now."""
+"""The resources of this machine: totals at the start, and current free amounts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from paglets.core.clock import Clock
 from paglets.slots.model import Resources
 
 MEASURE_SECONDS = 1.0
-"""A look at memory and disk costs a system call or two; grants ask more often than it changes."""
+"""The age up to which a measurement is reused. Each costs one or two system calls, and grants need it often."""
 
 
 class MachineMeter:
-    """`services.Meter` of a real machine. Without psutil, /proc is read; where there is none, all counts as free."""
+    """The `Meter` of a real machine. Without psutil it reads /proc; without /proc all memory counts as free."""
 
     def __init__(self, folder: Path, clock: Clock, psutil: ModuleType | None) -> None:
         self._folder = folder
@@ -31,12 +31,12 @@ class MachineMeter:
                 memory_bytes=self._memory("available", "MemAvailable"),
                 temp_storage_bytes=shutil.disk_usage(self._folder).free,
             )
-            # After the measurement: servers' threads ask too, and must not see that there is one before it is made.
+            # Set after the measurement: server threads call this too, and must not take the previous value as new.
             self._measured_at = now
         return self._last
 
     def total(self) -> Resources:
-        """Cores this process may use, memory, free disk, GPUs that the driver shows."""
+        """Return the cores this process may use, total memory, free disk space and the GPUs that the driver lists."""
         return Resources(
             cpu_cores=usable_cores(),
             memory_bytes=self._memory("total", "MemTotal"),
@@ -55,13 +55,13 @@ class MachineMeter:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on; containers and taskset give fewer than the machine has."""
+    """Return the number of cores this process may run on. Containers and taskset may allow fewer than exist."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def gpu_count() -> int:
-    """NVIDIA GPUs that the Linux driver shows; others are offered with `gpus` in the configuration."""
+    """Return the number of NVIDIA GPUs that the Linux driver lists. Others need `gpus` in the configuration."""
     folder = Path("/proc/driver/nvidia/gpus")
     return len(list(folder.iterdir())) if folder.is_dir() else 0

@@ -1,7 +1,7 @@
-"""The one loop of a host: events, then changes in one COMMIT, then the parts that are due.
+"""The event loop of a host. Each step runs events, then changes in one COMMIT, then the parts that are due.
 
-Any thread may hand something in; only the runner runs it. In production a thread calls `step` again
-and again (`paglets.host.runtime.threads`), in the simulator the virtual clock does.
+Any thread may submit work; only the runner executes it. In production a thread calls `step` in a loop
+(`paglets.host.runtime.threads`); in the simulator the virtual clock calls it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Log = Callable[[str], None]
 Then = Callable[[Any], None]
 
 RETRY_AFTER_FAULT_SECONDS = 1.0
-"""A part whose tick raised is tried again after this: it looks at the store anew each time."""
+"""The delay before a part whose tick raised runs again. Each tick reads the store, so a retry is safe."""
 
 
 def _raise_faults(result: Any) -> None:
@@ -31,7 +31,7 @@ def _raise_faults(result: Any) -> None:
 
 
 class Runner:
-    """`signal` is called when something was handed in from outside `step`; it may be another thread."""
+    """The event loop. `signal` is called after work was submitted from outside `step`, from any thread."""
 
     def __init__(self, store: Store, clock: Clock, log: Log) -> None:
         self._store = store
@@ -45,7 +45,7 @@ class Runner:
         self.signal: Callable[[], None] = lambda: None
 
     def add(self, part: Part) -> None:
-        """Drive this part from now on; it is due at once."""
+        """Add a part, which is due immediately."""
         self._parts[part.name] = part
         self._due[part.name] = float("-inf")
 
@@ -54,21 +54,21 @@ class Runner:
         self.signal()
 
     def call_soon(self, event: Callable[[], None]) -> None:
-        """Run `event` on the runner, in the order given."""
+        """Run `event` on the runner, in the order of submission."""
         self._events.append(event)
         self.signal()
 
     def change(self, change: Change[T], then: Callable[[T | BaseException], None] = _raise_faults) -> None:
-        """Commit `change` together with what else waits, then call `then` with its value or error.
+        """Commit `change` together with other pending changes, then call `then` with its value or error.
 
-        The default is for what is changed again as long as it is not so: it leaves out StoreTransient, and any other
-        error is a fault. A `then` that is given deals with all errors, or raises them.
+        The default `then` suits changes that a part repeats until they succeed: it ignores StoreTransient and raises
+        any other error as a fault. A custom `then` handles all errors, or raises them.
         """
         self._changes.append((change, then))
         self.signal()
 
     def step(self) -> float | None:
-        """Do what is due; gives the seconds until something is due again, or None."""
+        """Run all work that is due. Return the seconds until more is due, or None."""
         self._run_events()
         self._run_changes()
         self._take_wakes()
@@ -81,7 +81,7 @@ class Runner:
     def _run_events(self) -> None:
         for _ in range(len(self._events)):
             event = self._events.popleft()
-            self._guarded(event, "an event")
+            self._guarded(event, "event")
 
     def _run_changes(self) -> None:
         waiting = [self._changes.popleft() for _ in range(len(self._changes))]
@@ -89,7 +89,7 @@ class Runner:
             return
         results = self._store.write_all(change for change, _ in waiting)
         for (_, then), result in zip(waiting, results, strict=True):
-            self._guarded(lambda then=then, result=result: then(result), "what follows a commit")  # type: ignore[misc]
+            self._guarded(lambda then=then, result=result: then(result), "commit callback")  # type: ignore[misc]
 
     def _take_wakes(self) -> None:
         while self._wakes:
@@ -108,7 +108,7 @@ class Runner:
         self._due[name] = self._parts[name].tick(now)
 
     def _guarded(self, act: Callable[[], None], what: str) -> None:
-        """A fault in one part must not stop the others; it is written to the host's log and events."""
+        """Run `act`. Write a fault to the log and the events, so that it does not stop other parts."""
         try:
             act()
         except Exception as error:
@@ -119,4 +119,4 @@ class Runner:
 
 
 def _ignore(result: Any) -> None:
-    """The log has the fault already."""
+    """Ignore the outcome of storing a fault, which is already in the log."""

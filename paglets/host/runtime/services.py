@@ -1,4 +1,4 @@
-"""What every part of a host is given: the seams to the world, and who this host is."""
+"""The services that every part of a host receives: its settings, and interfaces to store, clock, network and disk."""
 
 from __future__ import annotations
 
@@ -19,161 +19,163 @@ from paglets.worker.logs import LogChunk
 
 
 class Disk(Protocol):
-    """Scratch directories and logs. `discard` returns at once; the files go soon after."""
+    """The scratch directories and logs of paglets. `discard` returns at once and removes the files later."""
 
     def prepare(self, agent_id: str, fresh: bool) -> str:
-        """The path of the paglet's scratch directory, made where missing, emptied where `fresh`."""
+        """Create the paglet's scratch directory if it is missing, empty it if `fresh`, and return its path."""
         ...
 
     def discard(self, agent_id: str) -> None: ...
 
     def blocked_reason(self) -> Reason | None:
-        """Why no process can be given a scratch directory and a log just now; None where it can. Any thread."""
+        """Return why no process can have a scratch directory and a log now, or None. Any thread."""
         ...
 
     def log_path(self, agent_id: str, generation: int, attempt: int, stream: str) -> str: ...
 
     def logs(self, agent_id: str) -> tuple[tuple[int, int], ...]:
-        """(generation, attempt) of the logs of a paglet that are kept."""
+        """Return (generation, attempt) of each kept log of a paglet."""
         ...
 
     def read_log(
         self, agent_id: str, generation: int, attempt: int, stream: str, offset: int, most_bytes: int
     ) -> LogChunk:
-        """A piece of a log; an empty one where there is none. Any thread."""
+        """Return a piece of a log, empty if there is no such log. Any thread."""
         ...
 
     def trim_logs(
         self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[tuple[str, int, int]]]
     ) -> None:
-        """Soon, and elsewhere than on the runner, remove the oldest logs beyond either bound.
+        """Remove the oldest logs beyond either limit, on a background thread.
 
-        `running` gives (id, generation, attempt) of those that must stay; it is called on that thread.
+        `running` is called on that thread. It returns (id, generation, attempt) of the logs to keep.
         """
         ...
 
     def bound_scratch(
-        self, newest_first: tuple[str, ...], share: float, give_up: Callable[[tuple[str, ...]], None]
+        self, newest_first: tuple[str, ...], share: float, drop: Callable[[tuple[str, ...]], None]
     ) -> None:
-        """Soon, and elsewhere than on the runner, give up those scratch directories beyond this share of the disk."""
+        """Pass to `drop` the ids whose scratch directories exceed this share of the disk, on a background thread."""
         ...
 
     def remove_source(self, removal: Removal) -> str:
-        """Remove a file if it is still as it was registered; gives why it stays, "" where it is gone.
+        """Remove a file if it is unchanged since its registration. Return why it was kept, or "" if it is gone.
 
-        It may take long, so it is not for the runner. Raises OSError for trouble that may pass.
+        It may take long: do not call it on the runner. Raises OSError for an error that may be transient.
         """
         ...
 
     def run_later(self, act: Callable[[], None]) -> None:
-        """Do what takes time and has no hurry elsewhere than on the runner."""
+        """Run a slow, non-urgent task on a background thread."""
         ...
 
     def scratch_ids(self) -> tuple[str, ...]:
-        """Ids of paglets that have a scratch directory."""
+        """Return the ids of all paglets that have a scratch directory."""
         ...
 
 
 class Blobs(Protocol):
-    """Bytes by their SHA-256 on the disk of this host; any thread. What these give and take is a piece at most.
+    """The blobs on the disk of this host, by SHA-256. Any thread. Each call reads or writes at most one piece.
 
-    Calls for one blob are made one after the other (`host.blobs` has a lock for each). All raise NoRoom where the
-    disk is full, and OSError for its other troubles.
+    Calls for the same blob never overlap: `paglets.host.blobs` holds a lock for each. All methods raise NoRoom if the
+    disk is full, and OSError for its other errors.
     """
 
     def run_in_background(self, act: Callable[[], None]) -> None:
-        """Do what may wait for the disk on another thread; several go at a time. `act` raises nothing."""
+        """Run a task that may block on the disk on one of several threads. `act` must not raise."""
         ...
 
     def size(self, sha256: str) -> int | None:
-        """The size of a whole blob; None where there is none."""
+        """Return the size of a complete blob, or None if there is none."""
         ...
 
     def partial(self, sha256: str) -> int:
-        """How many bytes, from the beginning, are there of one that is not whole; 0 for none."""
+        """Return the number of bytes received so far of an incomplete blob, 0 if there is none."""
         ...
 
     def append(self, sha256: str, offset: int, piece: bytes) -> int:
-        """Add a piece at the end of a partial one; gives its new length. Raises Conflict for another offset."""
+        """Append a piece to a partial blob and return its new length. Raises Conflict if `offset` is not its end."""
         ...
 
     def finish(self, blob: BlobRef) -> None:
-        """A partial one of full length becomes whole: hashed, synced, renamed. FileChanged: the hash is another one,
-        and what was there is gone."""
+        """Complete a partial blob of full length: hash, sync and rename it.
+
+        If the hash differs, the partial blob is removed. Raises FileChanged.
+        """
         ...
 
     def adopt(self, staged: str, blob: BlobRef) -> None:
-        """A file of the staging folder becomes whole, by a rename; its writer has hashed and synced it.
+        """Rename a staged file, which its writer has hashed and synced, to a complete blob.
 
-        Raises Unknown where there is no such file, Invalid where it has another size.
+        Raises Unknown if there is no such file, Invalid if its size differs.
         """
         ...
 
     def staged(self, name: str) -> int:
-        """How many bytes of that staged file are there; 0 for none."""
+        """Return the size of a staged file, 0 if there is none."""
         ...
 
     def put(self, data: bytes) -> BlobRef:
-        """Bytes at hand, whole at once."""
+        """Store bytes as a complete blob."""
         ...
 
     def read(self, sha256: str, offset: int, length: int) -> bytes:
-        """Up to `length` bytes of a whole blob. Raises Unknown."""
+        """Return up to `length` bytes of a complete blob. Raises Unknown."""
         ...
 
     def is_intact(self, blob: BlobRef) -> bool:
-        """Whether there is a whole one with that size and hash; reads all of it."""
+        """Return True if a complete blob has this size and hash. Reads all of it."""
         ...
 
     def remove(self, sha256: str) -> None:
-        """A whole one, if it is there."""
+        """Remove a complete blob, if it exists."""
         ...
 
     def drop_partial(self, sha256: str) -> None: ...
 
     def path(self, sha256: str) -> str:
-        """Where a whole one lies, for processes of paglets, which only read it."""
+        """Return the path of a complete blob. Processes of paglets open it for reading only."""
         ...
 
     def staging(self) -> str:
-        """The folder where processes of paglets write what is to be adopted."""
+        """Return the folder in which processes of paglets write files for `adopt`."""
         ...
 
     def code_folder(self) -> str:
-        """The folder under which bundles are unpacked, each under its SHA-256."""
+        """Return the folder that holds unpacked bundles, each named by its SHA-256."""
         ...
 
     def free(self) -> int:
-        """Bytes that the disk has left."""
+        """Return the free bytes of the disk."""
         ...
 
     def all_hashes(self) -> tuple[str, ...]:
-        """Every SHA-256 of which there is a whole blob, a partial one or unpacked code. May take long."""
+        """Return each SHA-256 that has a complete blob, a partial blob or unpacked code. May take long."""
         ...
 
     def drop_code(self, sha256: str) -> None:
-        """Unpacked code of a bundle, if there is any."""
+        """Remove the unpacked code of a bundle, if there is any."""
         ...
 
     def drop_staged(self, before_seconds: float) -> None:
-        """Staged files that were last written longer ago than that."""
+        """Remove staged files that were last written more than this many seconds ago."""
         ...
 
 
 class Meter(Protocol):
-    """What the machine has free just now, whoever uses it; cpu_cores and gpus are not measured."""
+    """The free resources of the machine, across all programs. cpu_cores and gpus are not measured."""
 
     def available(self) -> Resources: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Who this host is and what it offers, for this start (`boot_id`).
+    """The identity of this host and the resources it offers, from one start (`boot_id`) to the next.
 
-    A host that was mute for `host_lost_after_seconds` is lost to the collectors here; the inputs of jobs that only such
-    hosts have are waited for `input_wait_seconds`. A process has `report_grace_seconds` after its report to end. Of a
-    blob `piece_bytes` go in one request; one that was promised stays for `blob_pin_seconds`. Bounds of bytes that are 0
-    do not bound.
+    Collectors here declare a host lost after `host_lost_after_seconds` without contact. A job waits up to
+    `input_wait_seconds` for inputs that only lost hosts hold. A process must end within `report_grace_seconds` of its
+    report. One request carries `piece_bytes` of a blob. A pinned blob stays for `blob_pin_seconds`. A limit of 0 bytes
+    means no limit.
     """
 
     store_id: str
@@ -209,7 +211,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostServices:
-    """The seams of one host. Parts keep it and take from it what they need."""
+    """The settings and interfaces of one host. Each part keeps this object and uses the fields it needs."""
 
     settings: Settings
     store: Store

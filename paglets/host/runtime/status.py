@@ -1,4 +1,4 @@
-"""What a host says of itself: to the mesh, and to whoever asks who it is."""
+"""The status of a host as it reports it: its row in gossip, and its answer to identity requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from paglets.program import PROTOCOL
 from paglets.slots.model import MAX_PROPERTY_CHARACTERS, Candidate, Resources
 
 BLOCKED = "blocked"
-"""The property by which others see why a host starts nothing."""
+"""The host property that tells other hosts why this one starts no process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class HostLoad:
 
 
 def member(settings: Settings, load: HostLoad) -> MeshHost:
-    """Its row in the table of members, of which `mesh.board` counts the heartbeats."""
+    """Return the gossip row of this host. Its heartbeat is 0: gossip counts heartbeats itself."""
     return MeshHost(
         store_id=settings.store_id,
         name=settings.name,
@@ -47,7 +47,7 @@ def member(settings: Settings, load: HostLoad) -> MeshHost:
 
 
 def idle_member(settings: Settings) -> MeshHost:
-    """Its row as it starts."""
+    """Return the gossip row of a host that has just started."""
     return member(settings, HostLoad(free=settings.offered))
 
 
@@ -63,13 +63,13 @@ def identity(settings: Settings, load: HostLoad, wall_time: float) -> HostIdenti
 
 
 def _properties(settings: Settings, load: HostLoad) -> dict[str, str]:
-    """Within the bounds of `check_member`: others refuse a row beyond them, as if the host were away."""
-    told = {BLOCKED: load.blocked_reason[: MAX_PROPERTY_CHARACTERS - len(BLOCKED)]} if load.blocked_reason else {}
-    return {**dict(settings.properties), **told}
+    """Return the properties, cut to the limits of `check_member`: other hosts ignore a row that exceeds them."""
+    reason = load.blocked_reason[: MAX_PROPERTY_CHARACTERS - len(BLOCKED)]
+    return {**dict(settings.properties), **({BLOCKED: reason} if reason else {})}
 
 
 def candidate(settings: Settings) -> Candidate:
-    """As a place for a job that may have all that is offered: could it ever start here?"""
+    """Return this host as a candidate with all offered resources free, to check if a job can ever start here."""
     return Candidate(
         host=settings.ref,
         addresses=settings.addresses,

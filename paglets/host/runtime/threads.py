@@ -1,4 +1,4 @@
-"""The threads behind the runner: its loop, and one that does what may take time; and locks by name."""
+"""The threads of a host: the runner's loop, the monitor, a background worker; and keyed locks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ JOIN_SECONDS = 10.0
 
 @dataclass(slots=True)
 class _Lock:
-    """`users`: who has it or waits for it."""
+    """A lock and the number of threads that hold it or wait for it."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     users: int = 0
 
 
 class KeyedLocks:
-    """A lock for each key, there as long as somebody has it or waits for it."""
+    """A lock for each key. It exists while a thread holds it or waits for it."""
 
     def __init__(self) -> None:
         self._locks: dict[str, _Lock] = {}
@@ -45,7 +45,7 @@ class KeyedLocks:
 
 
 class RunnerThread:
-    """Runs `runner.step` until `stop`. `fatal` is called with an error that ends the loop."""
+    """A thread that calls `runner.step` until `stop`. An error that ends the loop is passed to `fatal`."""
 
     def __init__(self, runner: Runner, fatal: Callable[[BaseException], None]) -> None:
         self._runner = runner
@@ -59,7 +59,7 @@ class RunnerThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the present step."""
+        """End the thread after the current step."""
         self._ending = True
         self._signal.set()
         self._thread.join(JOIN_SECONDS)
@@ -67,7 +67,7 @@ class RunnerThread:
     def _run(self) -> None:
         try:
             while not self._ending:
-                # Cleared before the step: what is handed in during it leads to one more.
+                # Cleared before the step, so that work submitted during the step leads to another one.
                 self._signal.clear()
                 pause = self._runner.step()
                 if pause != 0.0:
@@ -78,14 +78,14 @@ class RunnerThread:
 
 
 class MonitorThread:
-    """Looks at what the host stands on, now and each so many seconds until `stop`. A look that raises is in the log."""
+    """A thread that calls `check` now and then every `seconds` until `stop`. It logs errors of `check`."""
 
-    def __init__(self, seconds: float, look: Callable[[], None], log: Log) -> None:
+    def __init__(self, seconds: float, check: Callable[[], None], log: Log) -> None:
         self._seconds = seconds
-        self._look = look
+        self._check = check
         self._log = log
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="paglets-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="paglets-monitor", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -95,32 +95,32 @@ class MonitorThread:
     def _run(self) -> None:
         while not self._ended.is_set():
             try:
-                self._look()
+                self._check()
             except Exception:
-                self._log(f"fault in a look at what this host stands on: {traceback.format_exc()}")
+                self._log(f"fault in the data directory monitor: {traceback.format_exc()}")
             self._ended.wait(self._seconds)
 
 
 class BackgroundWorker:
-    """One thread for acts that take time and have no hurry, in order."""
+    """A thread that runs slow, non-urgent tasks in order."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._acts: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="paglets-later", daemon=True)
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="paglets-background", daemon=True)
         self._thread.start()
 
-    def __call__(self, act: Callable[[], None]) -> None:
-        self._acts.put(act)
+    def __call__(self, task: Callable[[], None]) -> None:
+        self._tasks.put(task)
 
     def stop(self) -> None:
-        """End when all acts are done."""
-        self._acts.put(None)
+        """End the thread after all submitted tasks."""
+        self._tasks.put(None)
         self._thread.join(JOIN_SECONDS)
 
     def _run(self) -> None:
-        while (act := self._acts.get()) is not None:
+        while (task := self._tasks.get()) is not None:
             try:
-                act()
+                task()
             except Exception:
-                self._log(f"fault in a background act: {traceback.format_exc()}")
+                self._log(f"fault in a background task: {traceback.format_exc()}")
