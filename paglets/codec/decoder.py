@@ -20,7 +20,7 @@ from typing import Any
 from paglets.codec.arrays import read_array, read_scalar
 from paglets.codec.codec_error import CodecError, key_step, type_name
 from paglets.codec.dataclass_fields import from_fields, is_named_tuple, named_tuple
-from paglets.codec.plain_subclasses import FACTORIES, made_of
+from paglets.codec.plain_subclasses import FACTORIES, restore_instance
 from paglets.codec.strict_json import MAX_DEPTH
 from paglets.codec.unreadable import Unreadable
 from paglets.codec.uuids import read_uuid
@@ -216,7 +216,7 @@ def _subclass(content: Any, depth: int, options: DecodeOptions) -> Any:
     if type(content) is not list or len(content) != 2:
         raise TypeError("expected [class, value]")
     name, tree = content
-    return made_of(options.resolve(_string(name)), read(tree, depth + 2, options))
+    return restore_instance(options.resolve(_string(name)), read(tree, depth + 2, options))
 
 
 _READERS: dict[str, Reader] = {

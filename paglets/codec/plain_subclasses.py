@@ -98,7 +98,7 @@ _PLAIN: dict[type[Any], Callable[[Any], Any]] = {
 }
 
 
-def made_of(cls: type[Any], content: Any) -> Any:
+def restore_instance(cls: type[Any], content: Any) -> Any:
     """Return an instance of `cls` with that content. Raises Invalid if `cls` does not fit the content."""
     base = type(content)
     if base not in _MAKERS or not issubclass(cls, base):

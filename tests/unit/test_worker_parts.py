@@ -20,7 +20,7 @@ from paglets.core.text import placed
 from paglets.program import this_program
 from paglets.worker.child.faults import MAX_TRACEBACK_CHARACTERS, NOT_SENT, entry_fault_of, fault_of, show
 from paglets.worker.host.sampler import SampledRun, larger, sample_runs
-from paglets.worker.host.supervisor import FAILED_STARTS, RESTART_DELAYS_SECONDS, STABLE_SECONDS, RestartDelays
+from paglets.worker.host.supervisor import BACKOFF_SECONDS, FAILED_STARTS, STABLE_SECONDS, RestartBackoff
 from paglets.worker.launch import HOST_FILES_MISSING
 from paglets.worker.processes import (
     ProcessInfo,
@@ -130,26 +130,26 @@ def test_a_pid_that_another_program_uses_now_is_left_alone() -> None:
 
 
 def test_zygotes_that_end_soon_are_started_again_after_growing_pauses() -> None:
-    restarts, now, pauses = RestartDelays(), 100.0, []
+    restarts, now, pauses = RestartBackoff(), 100.0, []
     for _ in range(8):
         restarts.started(now)
         due = restarts.ended(now + 1, was_ready=True)
         pauses.append(due - now - 1)
         now = due
-    assert pauses == pytest.approx([*RESTART_DELAYS_SECONDS, RESTART_DELAYS_SECONDS[-1], RESTART_DELAYS_SECONDS[-1]])
-    assert not restarts.is_hopeless
+    assert pauses == pytest.approx([*BACKOFF_SECONDS, BACKOFF_SECONDS[-1], BACKOFF_SECONDS[-1]])
+    assert not restarts.is_crash_looping
     restarts.started(now)
     assert restarts.ended(now + STABLE_SECONDS, was_ready=True) == now + STABLE_SECONDS
 
 
-def test_zygotes_that_are_never_ready_are_hopeless_until_one_is() -> None:
-    restarts = RestartDelays()
+def test_zygotes_that_are_never_ready_are_in_a_crash_loop() -> None:
+    restarts = RestartBackoff()
     for _ in range(FAILED_STARTS):
-        assert not restarts.is_hopeless
+        assert not restarts.is_crash_looping
         restarts.ended(0.0, was_ready=False)
-    assert restarts.is_hopeless
+    assert restarts.is_crash_looping
     restarts.ended(0.0, was_ready=True)
-    assert not restarts.is_hopeless
+    assert not restarts.is_crash_looping
 
 
 def raised(error: Exception) -> Exception:

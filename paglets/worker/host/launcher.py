@@ -193,7 +193,7 @@ class ZygoteLauncher:
             self._abandon(child, ProcessExit(launcher_lost=True, launcher_died=died, is_culprit=is_culprit))
         return len(left)
 
-    def on_hopeless(self, problem: str) -> None:
+    def on_crash_loop(self, problem: str) -> None:
         while self._waiting:
             self._fail(self._waiting.popleft(), f"the zygote that starts processes does not start: {problem}")
 

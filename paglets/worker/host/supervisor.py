@@ -25,14 +25,14 @@ ZYGOTE_LABEL = "the process that starts jobs"
 STABLE_SECONDS = 10.0
 """A zygote that lived this long is replaced at once. After shorter lives the delays grow."""
 
-RESTART_DELAYS_SECONDS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
+BACKOFF_SECONDS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 FAILED_STARTS = 3
 """After this many zygotes in a row that ended before they were ready, the runs that wait for one fail."""
 
 
-class RestartDelays:
-    """The delays before the next zygote starts, which grow with each short life. Times are monotonic seconds."""
+class RestartBackoff:
+    """The back-off between starts of zygotes, which grows with each short life. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._started_at = 0.0
@@ -40,7 +40,7 @@ class RestartDelays:
         self._failed_starts = 0
 
     @property
-    def is_hopeless(self) -> bool:
+    def is_crash_looping(self) -> bool:
         return self._failed_starts >= FAILED_STARTS
 
     def started(self, now: float) -> None:
@@ -49,9 +49,9 @@ class RestartDelays:
     def ended(self, now: float, *, was_ready: bool) -> float:
         """Note the end of a zygote. Return the time at which to start the next one."""
         lived_long = now - self._started_at >= STABLE_SECONDS
-        self._short_lives = 0 if lived_long else min(self._short_lives + 1, len(RESTART_DELAYS_SECONDS))
+        self._short_lives = 0 if lived_long else min(self._short_lives + 1, len(BACKOFF_SECONDS))
         self._failed_starts = 0 if was_ready else self._failed_starts + 1
-        return now + RESTART_DELAYS_SECONDS[max(self._short_lives - 1, 0)]
+        return now + BACKOFF_SECONDS[max(self._short_lives - 1, 0)]
 
 
 class Owner(Protocol):
@@ -73,8 +73,8 @@ class Owner(Protocol):
         """Handle the end of a zygote. Return how many runs it left behind."""
         ...
 
-    def on_hopeless(self, problem: str) -> None:
-        """Handle that the shared zygote does not start."""
+    def on_crash_loop(self, problem: str) -> None:
+        """Fail the runs that wait for the shared zygote, which does not start."""
         ...
 
     def on_blocked(self, text: str) -> None:
@@ -92,7 +92,7 @@ class ZygoteSupervisor:
         self._reactor = reactor
         self._log = log
         self._owner = owner
-        self._restart_delays = RestartDelays()
+        self._backoff = RestartBackoff()
         self._open_at: float | None = 0.0
         self._blocked_reason = ""
         self.shared: ZygoteLink | None = None
@@ -135,17 +135,17 @@ class ZygoteSupervisor:
 
     def _open(self, now: float) -> None:
         self._open_at = None
-        self._restart_delays.started(now)
+        self._backoff.started(now)
         try:
             self.shared = self._add(self._open_zygote())
         except OSError as error:
             self._schedule_restart(f"{error.filename or 'its command'}: {error.strerror}", was_ready=False)
 
     def _schedule_restart(self, problem: str, *, was_ready: bool) -> None:
-        self._open_at = self._restart_delays.ended(time.monotonic(), was_ready=was_ready)
+        self._open_at = self._backoff.ended(time.monotonic(), was_ready=was_ready)
         self._log(f"lost the zygote ({problem}); starting a new one")
-        if self._restart_delays.is_hopeless:
-            self._owner.on_hopeless(problem)
+        if self._backoff.is_crash_looping:
+            self._owner.on_crash_loop(problem)
 
     def _add(self, link: ZygoteLink) -> ZygoteLink:
         self.links.append(link)

@@ -88,7 +88,7 @@ class FakeHost:
         for each in (self.staging, self.blobs):
             each.mkdir()
         self.paused = False
-        self.troubles: list[str] = []
+        self.blocked_reasons: list[str] = []
         zygote = ZygoteSettings(
             command=command,
             environment=environment(),
@@ -236,7 +236,7 @@ class FakeHost:
         self.runs[token].usages.append(usage)
 
     def start_blocked(self, text: str) -> None:
-        self.troubles.append(text)
+        self.blocked_reasons.append(text)
 
     def ended(self, token: str, ended: ProcessExit) -> None:
         told = self.runs[token]

@@ -283,9 +283,9 @@ def test_a_stopped_zygote_is_reported_and_resumed(tmp_path: Path) -> None:
         host.start(paglets.SignalsItsParent, number=signal.SIGSTOP, path=str(tmp_path / "stopper"))
         wait_until((tmp_path / "stopper").exists)
         assert host.wait(host.start("trivial_paglet:Trivial")).exit_code == 0
-        wait_until(lambda: host.troubles[1:], what="the end of the trouble")
-        assert "does not answer" in host.troubles[0]
-        assert host.troubles[1:] == [""]
+        wait_until(lambda: host.blocked_reasons[1:], what="the end of the trouble")
+        assert "does not answer" in host.blocked_reasons[0]
+        assert host.blocked_reasons[1:] == [""]
         assert ["has not answered for 0.3 s" in line for line in log] == [True, False]
         assert staying.ended is None
     finally:
@@ -310,7 +310,7 @@ def test_a_zygote_that_hangs_is_replaced_and_what_it_had_is_no_culprit(tmp_path:
         how = host.wait(host.start("trivial_paglet:Trivial"))
         assert (how.launcher_lost, how.launcher_died, how.is_culprit) == (True, True, False)
         assert any("did not answer for 0.5 s" in line for line in log)
-        assert host.troubles[-1] == ""
+        assert host.blocked_reasons[-1] == ""
     finally:
         host.launcher.close()
         assert host.launcher.wait_closed(PATIENCE_SECONDS)
@@ -329,7 +329,7 @@ def test_a_job_under_a_stopped_zygote_can_be_ended(tmp_path: Path) -> None:
         [sys.executable, "-c", f"import os, signal\nwhile True: os.kill({zygote.parent}, signal.SIGSTOP)"]
     )
     try:
-        wait_until(lambda: host.troubles, what="the trouble")
+        wait_until(lambda: host.blocked_reasons, what="the trouble")
         host.launcher.end(told.spec.token)
         # On a busy machine the stopper may pause; then the zygote runs for a moment and ends the job by SIGTERM.
         assert host.wait(told).signal in (signal.SIGKILL, signal.SIGTERM)
