@@ -27,11 +27,9 @@ from paglets.host.groups.home import HomeGroups
 from paglets.host.groups.lost_jobs import LostJobDetector
 from paglets.host.groups.reconciliation import StatusReconciliation
 from paglets.host.groups.resubmission import Resubmission
-from paglets.host.handoff import preview
-from paglets.host.handoff.deny_list import PlacementDenyList
 from paglets.host.handoff.eviction import DuplicateEvictor
 from paglets.host.handoff.in_flight import InFlightTransfers
-from paglets.host.handoff.placer import Placer
+from paglets.host.handoff.placer import PlacementDenyList, Placer, preview_placement
 from paglets.host.handoff.removal import HostRemoval
 from paglets.host.handoff.rollback import TransferRollback
 from paglets.host.handoff.sender import HandoffSender
@@ -42,11 +40,10 @@ from paglets.host.jobs.scheduler import Scheduler
 from paglets.host.jobs.stealing import WorkStealing
 from paglets.host.jobs.workspace import ProcessWorkspace
 from paglets.host.messaging.calls import Calls, OutgoingCall
-from paglets.host.messaging.collector_calls import CollectorCalls
 from paglets.host.messaging.creation import Creation, require_here
 from paglets.host.messaging.mailbox import Mailbox
 from paglets.host.messaging.outbox import Outbox
-from paglets.host.messaging.parked import ParkedRequests
+from paglets.host.messaging.parked import CollectorCalls, ParkedRequests
 from paglets.host.messaging.pending_actions import PendingActions
 from paglets.host.network.diagnostics import MeshDiagnostics
 from paglets.host.network.directory import Directory
@@ -306,7 +303,7 @@ class Host:
     def verdicts(self, request: SlotRequest) -> PlacementPreview:
         """Return for each host if it could run this request when submitted here."""
         settings = self.services.settings
-        return preview.verdicts(self.gossip.candidates(), request, settings.store_id, settings.mesh_version)
+        return preview_placement(self.gossip.candidates(), request, settings.store_id, settings.mesh_version)
 
     def refuse(self, tx: Tx, envelope: Envelope) -> str | None:
         """Return why this host refuses an envelope, or None: a name that exists, or a job that can never start here."""

@@ -16,8 +16,7 @@ from host_rig import Rig, envelope
 from paglets.api.blobs import AddArtifact, AskBlobs, BlobState, BlobStates
 from paglets.core.errors import BadRequest, Conflict, FileChanged, Invalid, NoRoom, PagletsError, TooLarge, Unknown
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef
-from paglets.host.blobs.blob_store import BlobStore
-from paglets.host.blobs.pins import BlobPins
+from paglets.host.blobs.blob_store import BlobPins, BlobStore
 from paglets.host.blobs.quota import FREE_BYTES, RESERVED_SECONDS
 from paglets.host.runtime.services import HostServices
 from paglets.store import blobs, residence

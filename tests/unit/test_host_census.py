@@ -13,8 +13,8 @@ from paglets.api.slots import Slots
 from paglets.core.errors import NoRoom
 from paglets.core.record import from_json
 from paglets.groups.keys import collector_id
-from paglets.host.groups.job_copies import page
 from paglets.store import residence
+from paglets.store.copies import page
 
 
 @pytest.fixture

@@ -9,19 +9,62 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from paglets.api.blobs import BlobState
 from paglets.api.limits import MAX_ENVELOPE_BYTES, MAX_PIECE_BYTES
+from paglets.core.clock import Mutex
 from paglets.core.errors import Conflict, FileChanged, PagletsError, TooLarge, Unknown
 from paglets.core.refs import BlobRef, check_blob, check_file_name, check_sha256
-from paglets.host.blobs.pins import BlobPins
 from paglets.host.blobs.quota import QuotaReservations
 from paglets.host.runtime.services import HostServices
 from paglets.host.runtime.threads import KeyedLocks
 from paglets.store import blobs
 from paglets.store.db import Tx
+
+
+class BlobPins:
+    """Any thread. A promise by the clock lasts `seconds`; one to a run lasts until it is let go."""
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._monotonic = monotonic
+        self._lock = Mutex()
+        self._until: dict[str, float] = {}
+        self._held: dict[str, set[str]] = {}
+
+    def pin(self, sha256: str) -> None:
+        with self._lock:
+            self._until[sha256] = self._monotonic() + self._seconds
+
+    def hold(self, token: str, sha256: str) -> None:
+        """For the run of that token, however long it takes until it says what the blob is for."""
+        with self._lock:
+            self._held.setdefault(token, set()).add(sha256)
+
+    def held(self, token: str) -> tuple[str, ...]:
+        with self._lock:
+            return tuple(self._held.get(token, ()))
+
+    def let_go(self, token: str, sha256s: Iterable[str]) -> None:
+        with self._lock:
+            held = self._held.get(token, set())
+            held.difference_update(sha256s)
+            if not held:
+                self._held.pop(token, None)
+
+    def stands(self, sha256: str) -> bool:
+        with self._lock:
+            by_clock = self._until.get(sha256, 0.0) > self._monotonic()
+            return by_clock or any(sha256 in held for held in self._held.values())
+
+    def forget_old(self) -> None:
+        with self._lock:
+            now = self._monotonic()
+            for sha256 in [sha256 for sha256, until in self._until.items() if until <= now]:
+                del self._until[sha256]
+
 
 T = TypeVar("T")
 

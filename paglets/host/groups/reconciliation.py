@@ -22,7 +22,6 @@ from paglets.groups import copies
 from paglets.groups.keys import collector_id
 from paglets.groups.records import Sighting
 from paglets.groups.rows import UNREADABLE
-from paglets.host.groups.job_copies import Copy, copies_of, page
 from paglets.host.groups.lost_jobs import LostJobDetector
 from paglets.host.groups.resubmission import rows_of
 from paglets.host.network.locator import PagletLocator
@@ -30,6 +29,7 @@ from paglets.host.records import outcomes
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
 from paglets.store import posts, residence, rollbacks
+from paglets.store.copies import Copy, copies_of, page
 from paglets.store.db import Tx
 from paglets.store.events import record_event_once
 from paglets.wire.request import Request, Response, dump_json, parsed

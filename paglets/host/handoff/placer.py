@@ -4,15 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from paglets.host.handoff.deny_list import PlacementDenyList
+from paglets.api.slots import PlacementCandidate, PlacementPreview
 from paglets.host.records import outcomes
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
 from paglets.slots import policy, states
-from paglets.slots.model import Candidate
+from paglets.slots.model import Candidate, SlotRequest
 from paglets.store import queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
+
+AVOID_SECONDS = 600.0
+"""So long a job is not placed where it was taken back from, while there is another host for it."""
+
+
+class PlacementDenyList:
+    """By job, the hosts that did not take it and until when that counts."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, dict[str, float]] = {}
+        self._paused: dict[str, float] = {}
+
+    def avoid(self, agent_id: str, store_id: str, now: float) -> None:
+        """That host did not take this job."""
+        self._until.setdefault(agent_id, {})[store_id] = now + AVOID_SECONDS
+
+    def by(self, agent_id: str, now: float) -> frozenset[str]:
+        """Hosts where this job is not placed if another one will do, by store id."""
+        return frozenset(store_id for store_id, end in self._until.get(agent_id, {}).items() if end > now)
+
+    def pause(self, agent_id: str, until: float) -> None:
+        """Do not place this job before then."""
+        self._paused[agent_id] = until
+
+    def is_paused(self, agent_id: str, now: float) -> bool:
+        return self._paused.get(agent_id, now) > now
+
+    def next_end(self, now: float) -> float:
+        """Return when the next pause ends, infinity if there is none."""
+        return min((end for end in self._paused.values() if end > now), default=float("inf"))
+
+    def forget(self, now: float) -> None:
+        """What is over."""
+        self._paused = {agent_id: end for agent_id, end in self._paused.items() if end > now}
+        self._until = {
+            agent_id: ends for agent_id, ends in self._until.items() if any(end > now for end in ends.values())
+        }
+
 
 JOBS_A_TURN = 2_000
 """Jobs looked at in one turn: a submission of 100,000 is placed in turns, so that no transaction grows with it."""
@@ -136,3 +174,25 @@ class Placer:
         for agent_id, job in bounded.items():
             self._since.setdefault(agent_id, clock - max(0.0, now - job.queued_at))
         return {agent_id: clock - self._since[agent_id] for agent_id in bounded}
+
+
+def preview_placement(known: tuple[Candidate, ...], request: SlotRequest, own: str, version: str) -> PlacementPreview:
+    """Of every host known, the eligible ones by rank first."""
+    judged = [(each, policy.judge(request, each, home_store_id=own, mesh_version=version)) for each in known]
+    ranked = policy.rank(request, [each for each, judgement in judged if judgement.eligible])
+    order = {each.host.store_id: number for number, each in enumerate(ranked, start=1)}
+    found = [_verdict(each, judgement, order.get(each.host.store_id)) for each, judgement in judged]
+    return PlacementPreview(
+        verdicts=tuple(sorted(found, key=lambda v: (v.rank is None, v.rank or 0, v.never, v.host.name)))
+    )
+
+
+def _verdict(candidate: Candidate, judgement: policy.Judgement, rank: int | None) -> PlacementCandidate:
+    return PlacementCandidate(
+        host=candidate.host,
+        eligible=judgement.eligible,
+        never=judgement.never,
+        reason=judgement.reason,
+        reason_text=judgement.text,
+        rank=rank,
+    )

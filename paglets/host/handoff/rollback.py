@@ -11,9 +11,9 @@ from functools import partial
 
 from paglets.api.transfers import TransferAnswer
 from paglets.core.errors import PagletsError
-from paglets.host.handoff.deny_list import PlacementDenyList
 from paglets.host.handoff.in_doubt import InDoubtResolver
 from paglets.host.handoff.in_flight import InFlightTransfers
+from paglets.host.handoff.placer import PlacementDenyList
 from paglets.host.records.rollback import give_up, roll_back
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper

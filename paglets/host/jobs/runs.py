@@ -15,7 +15,7 @@ from paglets.codec.strict_json import dumps
 from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StoreTransient, tellable
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
-from paglets.host.handoff.deny_list import PlacementDenyList
+from paglets.host.handoff.placer import PlacementDenyList
 from paglets.host.jobs.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.jobs.workspace import ProcessWorkspace
 from paglets.host.messaging.mailbox import Mailbox

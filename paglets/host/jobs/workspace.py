@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from paglets.core.errors import StoreTransient
-from paglets.host.handoff.deny_list import PlacementDenyList
+from paglets.host.handoff.placer import PlacementDenyList
 from paglets.host.records import backpressure, disk_full_policy
 from paglets.host.records.run_repository import Run
 from paglets.host.runtime.services import HostServices
