@@ -227,7 +227,7 @@ def dispose(tx: Tx, agent_id: str, now: float) -> None:
     tx.touch(agent_id)
 
 
-def unacknowledged(tx: Tx, most: int) -> list[ClosedHandoff]:
+def closed_handoffs(tx: Tx, most: int) -> list[ClosedHandoff]:
     """Hand-offs whose answer is stored here, and whose target was not told so: at most so many for each target, that
     those to hosts that are away hold up no others."""
     rows = tx.all(
@@ -242,7 +242,7 @@ def unacknowledged(tx: Tx, most: int) -> list[ClosedHandoff]:
     ]
 
 
-def mark_acknowledged(tx: Tx, closed: Iterable[ClosedHandoff]) -> None:
+def target_acknowledged(tx: Tx, closed: Iterable[ClosedHandoff]) -> None:
     """Their target has taken note."""
     tx.run_many(
         "UPDATE residence SET told = 1 WHERE agent_id = ? AND epoch = ?",

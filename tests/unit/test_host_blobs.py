@@ -409,8 +409,8 @@ def test_a_promise_that_is_made_while_old_ones_are_forgotten_stands() -> None:
     with ThreadPoolExecutor(1) as pool:
         pinning = pool.submit(lambda: [pins.pin(name) for name in names])
         while not pinning.done():
-            pins.forget_old()
-    assert all(pins.stands(name) for name in names)
+            pins.expire()
+    assert all(pins.is_pinned(name) for name in names)
 
 
 def test_what_is_promised_while_it_is_collected_is_kept_or_was_not_promised(tmp_path: Path) -> None:

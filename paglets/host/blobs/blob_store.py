@@ -1,8 +1,8 @@
-"""The bytes of this host: taken in pieces, promised, kept while something refers to them, then removed.
+"""The blobs of this host: received in pieces, pinned, kept while something refers to them, then removed.
 
-A row in `blobs` is written when the bytes are safe on the disk; it is deleted when nothing refers to them and they
-are promised to nobody, and the file goes after it. Both happen under the lock of their hash, and so does each look
-that ends in a promise. A file that is not as its row says counts as not here, and makes room for the right bytes.
+A row in `blobs` is written when the bytes are safe on the disk. It is deleted when nothing refers to the blob and
+nobody has pinned it; then the file is deleted. Both happen under the lock of the hash, and so does each check that ends
+in a pin. A file that differs from its row counts as missing and is replaced by the right bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from paglets.store.db import Tx
 
 
 class BlobPins:
-    """Any thread. A promise by the clock lasts `seconds`; one to a run lasts until it is let go."""
+    """Pins of blobs, on any thread. A pin by time lasts `seconds`; a pin by a run lasts until it is released."""
 
     def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
         self._seconds = seconds
@@ -39,7 +39,7 @@ class BlobPins:
             self._until[sha256] = self._monotonic() + self._seconds
 
     def hold(self, token: str, sha256: str) -> None:
-        """For the run of that token, however long it takes until it says what the blob is for."""
+        """Pin the blob for the run of that token, until the run has stored what refers to it."""
         with self._lock:
             self._held.setdefault(token, set()).add(sha256)
 
@@ -47,19 +47,19 @@ class BlobPins:
         with self._lock:
             return tuple(self._held.get(token, ()))
 
-    def let_go(self, token: str, sha256s: Iterable[str]) -> None:
+    def release(self, token: str, sha256s: Iterable[str]) -> None:
         with self._lock:
             held = self._held.get(token, set())
             held.difference_update(sha256s)
             if not held:
                 self._held.pop(token, None)
 
-    def stands(self, sha256: str) -> bool:
+    def is_pinned(self, sha256: str) -> bool:
         with self._lock:
             by_clock = self._until.get(sha256, 0.0) > self._monotonic()
             return by_clock or any(sha256 in held for held in self._held.values())
 
-    def forget_old(self) -> None:
+    def expire(self) -> None:
         with self._lock:
             now = self._monotonic()
             for sha256 in [sha256 for sha256, until in self._until.items() if until <= now]:
@@ -72,61 +72,61 @@ COLLECT_A_TURN = 200
 
 
 class BlobStore:
-    """Any thread; the runner calls what may wait for the disk by `aside` only.
+    """The blobs of this host, on any thread. Calls that may wait for the disk leave the runner by `run_in_background`.
 
-    `Settings.blob_pin_seconds`: how long a blob stays that was promised to somebody.
+    A pin lasts `Settings.blob_pin_seconds`.
     """
 
     def __init__(self, services: HostServices) -> None:
         self._services = services
         self._disk = services.blobs
         self._locks = KeyedLocks()
-        self._promises = BlobPins(services.settings.blob_pin_seconds, services.clock.monotonic)
-        self._room = QuotaReservations(services)
-        # Files of the right size that were found to have wrong bytes.
+        self._pins = BlobPins(services.settings.blob_pin_seconds, services.clock.monotonic)
+        self._quota = QuotaReservations(services)
+        # Files of the right size whose bytes were found to be wrong.
         self._damaged: set[str] = set()
-        # What an earlier start promised is not known any more.
+        # Pins of the previous run are not known any more: nothing is collected before they have expired.
         self._collect_at = services.clock.monotonic() + services.settings.blob_pin_seconds
         self._collected = ""
         self._idle: set[str] = set()
 
     def run_in_background(self, act: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
-        """Do it where it may wait for the disk; `done` gets its value or error, on the runner."""
+        """Run `act` on a thread that may wait for the disk. `done` gets its value or error, on the runner."""
 
         def perform() -> None:
             try:
                 result: T | BaseException = act()
             except Exception as error:
                 if not isinstance(error, PagletsError):
-                    self._services.log(f"fault in an act on blobs: {traceback.format_exc()}")
+                    self._services.log(f"internal error in work on blobs: {traceback.format_exc()}")
                 result = error
             self._services.runner.call_soon(lambda: done(result))
 
         self._disk.run_in_background(perform)
 
-    # Looking and promising.
+    # Read and pin.
 
     def pin(self, sha256: str) -> None:
-        """It stays for a while, whether something refers to it or not."""
-        self._promises.pin(sha256)
+        """Keep the blob for `blob_pin_seconds`, even if nothing refers to it."""
+        self._pins.pin(sha256)
 
     def hold(self, token: str, sha256: str) -> None:
-        """It stays for the run of that token, which has not said yet what it is for."""
-        self._promises.hold(token, sha256)
+        """Keep the blob until the run of that token has stored what refers to it."""
+        self._pins.hold(token, sha256)
 
     def committed(self, token: str) -> None:
-        """A change of that run is committed: what something refers to by now needs no promise to the run."""
-        held = self._promises.held(token)
+        """Release the pins of a run on blobs that a committed row refers to by now."""
+        held = self._pins.held(token)
         if held:
             needed = self._services.store.read(lambda tx: [sha256 for sha256 in held if blobs.is_needed(tx, sha256)])
-            self._promises.let_go(token, needed)
+            self._pins.release(token, needed)
 
     def run_ended(self, token: str) -> None:
-        self._promises.let_go(token, self._promises.held(token))
-        self._room.run_ended(token)
+        self._pins.release(token, self._pins.held(token))
+        self._quota.run_ended(token)
 
     def state(self, sha256: str) -> BlobState:
-        """How much of it is here; a whole one stays for a while."""
+        """Return how many bytes of the blob are here. Pin it."""
         check_sha256(sha256)
         with self._locks.of(sha256):
             self.pin(sha256)
@@ -136,7 +136,7 @@ class BlobStore:
             return BlobState(sha256=sha256, offset=self._disk.partial(sha256), complete=False)
 
     def check(self, sha256: str) -> BlobState:
-        """Its state after a look at all of its bytes: somebody got wrong ones."""
+        """Like `state`, after hashing all bytes: another host received wrong ones."""
         with self._locks.of(check_sha256(sha256)):
             size = self._row(sha256)
             if size is not None and not self._disk.is_intact(BlobRef(sha256=sha256, size_bytes=size)):
@@ -145,10 +145,13 @@ class BlobStore:
         return self.state(sha256)
 
     def read(self, sha256: str, offset: int, length: int) -> bytes:
-        """Up to `length` bytes, a piece at most. Raises Unknown; FileChanged where the disk has lost them."""
+        """Return up to `length` bytes, at most one piece.
+
+        Raise Unknown, or FileChanged if the disk has lost the bytes.
+        """
         size = self._row(check_sha256(sha256))
         if size is None:
-            raise Unknown(f"{self._services.own.name} has no bytes of the SHA-256 {sha256}")
+            raise Unknown(f"{self._services.own.name} has no blob with the SHA-256 {sha256}")
         self.pin(sha256)
         length = min(length, MAX_PIECE_BYTES, max(0, size - offset))
         piece = b""
@@ -157,12 +160,12 @@ class BlobStore:
         if len(piece) < length:
             raise FileChanged(
                 f"the bytes of {sha256} on {self._services.own.name} are damaged: its disk may be failing; "
-                "put the file there anew"
+                "put the file there again"
             )
         return piece
 
     def read_whole(self, blob: BlobRef) -> bytes:
-        """All of it at once: an envelope. Raises Unknown, TooLarge, FileChanged."""
+        """Return all bytes of an envelope. Raise Unknown, TooLarge, FileChanged."""
         if blob.size_bytes > MAX_ENVELOPE_BYTES:
             raise TooLarge(f"an envelope of {blob.size_bytes:,} bytes is over the limit of {MAX_ENVELOPE_BYTES:,}")
         pieces = range(0, blob.size_bytes, MAX_PIECE_BYTES)
@@ -172,10 +175,10 @@ class BlobStore:
         return self._disk.path(sha256)
 
     def require_blobs(self, tx: Tx, wanted: tuple[BlobRef, ...]) -> None:
-        """Raises Conflict naming the first of these that is not."""
+        """Raise Conflict if a blob is missing. It names the first one; `missing` lists all."""
         lacking = [blob.sha256 for blob in blobs.missing(tx, (check_blob(blob) for blob in wanted))]
         if lacking:
-            text = f"{self._services.own.name} has not the bytes of {lacking[0]}: send them first"
+            text = f"{self._services.own.name} lacks the blob {lacking[0]}: send its bytes first"
             raise Conflict(text, missing=lacking)
 
     def _has_all(self, sha256: str, size_bytes: int) -> bool:
@@ -184,10 +187,10 @@ class BlobStore:
     def _row(self, sha256: str) -> int | None:
         return self._services.store.read(lambda tx: blobs.size(tx, sha256))
 
-    # Taking.
+    # Receive.
 
     def take(self, blob: BlobRef, offset: int, piece: bytes) -> BlobState:
-        """The next piece of a blob. Raises Conflict (details: the `offset` that is right), NoRoom, FileChanged."""
+        """Append the next piece of a blob. Raise Conflict (details: the right `offset`), NoRoom, FileChanged."""
         check_blob(blob)
         if len(piece) > MAX_PIECE_BYTES or offset + len(piece) > blob.size_bytes:
             raise TooLarge(f"{len(piece)} bytes at {offset} are more than a piece of {blob.size_bytes} bytes")
@@ -195,14 +198,14 @@ class BlobStore:
             self.pin(blob.sha256)
             whole = self._sound(blob)
             if whole is not None:
-                return self._is_whole(whole, blob.sha256)
+                return self._store_row(whole, blob.sha256)
             there = self._disk.partial(blob.sha256)
             if there != offset:
                 raise Conflict(f"{there} bytes of {blob.sha256} are here, not {offset}", offset=there)
             return self._add(blob, offset, piece)
 
     def _sound(self, blob: BlobRef) -> BlobRef | None:
-        """The whole blob, where the disk has one that may be right; another file in its place is removed."""
+        """Return the blob if the disk has a file that may be right. Remove a file that is wrong."""
         row, size = self._row(blob.sha256), self._disk.size(blob.sha256)
         expected = blob.size_bytes if row is None else row
         if size is not None and (size != expected or blob.sha256 in self._damaged):
@@ -212,88 +215,91 @@ class BlobStore:
         return None if size is None else BlobRef(sha256=blob.sha256, size_bytes=size)
 
     def _add(self, blob: BlobRef, offset: int, piece: bytes) -> BlobState:
-        self._room.reserve(blob.sha256, blob.size_bytes, lambda: self._disk.partial(blob.sha256))
+        self._quota.reserve(blob.sha256, blob.size_bytes, lambda: self._disk.partial(blob.sha256))
         try:
             there = self._disk.append(blob.sha256, offset, piece)
             if there < blob.size_bytes:
                 return BlobState(sha256=blob.sha256, offset=there, complete=False)
             self._disk.finish(blob)
         except Exception:
-            self._room.give_up(blob.sha256)
+            self._quota.give_up(blob.sha256)
             raise
-        return self._is_whole(blob, blob.sha256)
+        return self._store_row(blob, blob.sha256)
 
     def staging(self, staged: str, size_bytes: int, token: str, *, on_disk: bool = False) -> str:
-        """Where the run of that token may write a file of that name and size, or rename one to. Raises NoRoom,
-        Invalid."""
+        """Reserve room for a file of the run of that token. Return the folder to write it to, or to rename it into.
+
+        Raise NoRoom, Invalid.
+        """
         check_file_name(staged)
-        self._room.reserve(staged, size_bytes, lambda: self._disk.staged(staged), token, on_disk=on_disk)
+        self._quota.reserve(staged, size_bytes, lambda: self._disk.staged(staged), token, on_disk=on_disk)
         return self._disk.staging()
 
     def publish(self, staged: str, blob: BlobRef) -> None:
-        """A staged file becomes a blob; the same once more changes nothing. Raises Unknown, Invalid, NoRoom."""
+        """Turn a staged file into a blob. A repeat changes nothing. Raise Unknown, Invalid, NoRoom."""
         check_blob(blob)
         with self._locks.of(blob.sha256):
             self.pin(blob.sha256)
             whole = self._sound(blob)
             if whole is None:
-                self._room.check(staged, blob.size_bytes)
+                self._quota.check(staged, blob.size_bytes)
             try:
                 self._disk.adopt(staged, blob)
             except Unknown:
-                # It was adopted, and its row could not be stored: it is asked again when the disk has room.
+                # An earlier call took the file and could not store its row. The call is repeated when the disk has
+                # room.
                 if whole != blob:
                     raise
-            self._is_whole(blob, staged)
+            self._store_row(blob, staged)
 
     def put(self, data: bytes) -> BlobRef:
-        """Bytes at hand. Raises NoRoom."""
+        """Store these bytes as a blob. Raise NoRoom."""
         blob = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
         with self._locks.of(blob.sha256):
             self.pin(blob.sha256)
             if self._sound(blob) is None:
-                self._room.reserve(blob.sha256, blob.size_bytes, lambda: 0)
+                self._quota.reserve(blob.sha256, blob.size_bytes, lambda: 0)
                 try:
                     self._disk.put(data)
                 except Exception:
-                    self._room.give_up(blob.sha256)
+                    self._quota.give_up(blob.sha256)
                     raise
-            self._is_whole(blob, blob.sha256)
+            self._store_row(blob, blob.sha256)
         return blob
 
-    def _is_whole(self, blob: BlobRef, came_as: str) -> BlobState:
-        """Its bytes are safe on the disk; its lock is held."""
+    def _store_row(self, blob: BlobRef, came_as: str) -> BlobState:
+        """Store the row of a blob whose bytes are safe on the disk. The caller holds its lock."""
         now = self._services.clock.wall()
-        with self._room.settled(came_as):
+        with self._quota.settled(came_as):
             self._services.store.write(lambda tx: blobs.add(tx, blob, now))
         return BlobState(sha256=blob.sha256, offset=blob.size_bytes, complete=True)
 
-    # Removing.
+    # Remove.
 
     def collect(self) -> bool:
-        """A turn of removing what nothing refers to; True where there is more to look at.
+        """Remove some blobs that nothing refers to. Return True if there are more to check.
 
-        Of bytes that the disk has lost the row goes at once: it would tell others that they need not send them.
+        The row of a blob whose file is missing goes at once: it would tell others that they need not send the bytes.
         """
         early = self._services.clock.monotonic() < self._collect_at
-        self._promises.forget_old()
+        self._pins.expire()
         after = self._collected
         found = self._services.store.read(lambda tx: blobs.unneeded(tx, after, COLLECT_A_TURN))
         self._collected = found[-1] if len(found) == COLLECT_A_TURN else ""
         for sha256 in found:
-            if self._is_lost(sha256) or not (early or self._promises.stands(sha256)):
+            if self._is_lost(sha256) or not (early or self._pins.is_pinned(sha256)):
                 self._forget(sha256)
         return bool(self._collected)
 
     def _is_lost(self, sha256: str) -> bool:
-        """Whether somebody removed it from the disk."""
+        """Return True if the file of the blob is missing."""
         return self._disk.size(sha256) is None
 
     def _forget(self, sha256: str) -> None:
-        """Unless it was promised, or something refers to it, by now."""
+        """Remove the blob unless it was pinned, or something refers to it, by now."""
 
         def forget(tx: Tx) -> bool:
-            return (self._is_lost(sha256) or not self._promises.stands(sha256)) and blobs.forget(tx, sha256)
+            return (self._is_lost(sha256) or not self._pins.is_pinned(sha256)) and blobs.forget(tx, sha256)
 
         with self._locks.of(sha256):
             if self._services.store.write(forget):
@@ -302,11 +308,11 @@ class BlobStore:
                 self._damaged.discard(sha256)
 
     def sweep(self) -> None:
-        """Remove what lies on the disk without a row and was not touched between two calls of this."""
-        left = {each for each in self._disk.all_hashes() if not self._promises.stands(each) and self._row(each) is None}
+        """Remove files without a row that nobody has touched between two calls."""
+        left = {each for each in self._disk.all_hashes() if not self._pins.is_pinned(each) and self._row(each) is None}
         for sha256 in sorted(left & self._idle):
             with self._locks.of(sha256):
-                if self._row(sha256) is None and not self._promises.stands(sha256):
+                if self._row(sha256) is None and not self._pins.is_pinned(sha256):
                     self._disk.drop_partial(sha256)
                     self._disk.remove(sha256)
                     self._disk.drop_code(sha256)

@@ -1,5 +1,4 @@
-"""Bytes of the mesh that are wanted here, an artifact's or an input's: looked for, and brought to this host piece by
-piece."""
+"""Find blobs in the mesh, of artifacts or inputs, and fetch them to this host piece by piece."""
 
 from __future__ import annotations
 
@@ -27,11 +26,11 @@ LOOK_SECONDS = 5.0
 PIECE_SECONDS = 60.0
 MOST_FAILURES = 20
 BAD_TRIES = 3
-"""So often the bytes may be wrong ones; after the first time the host that has them is asked to look at them."""
+"""Tries with wrong bytes before the fetch fails. After the first one the source is asked to check its bytes."""
 
 PAUSE_SECONDS = 1.0
 MOST_ERRORS = 1_000
-"""Blobs of which the last error is remembered, for people."""
+"""Blobs whose last error is remembered for people."""
 
 Fetched = Callable[[ArtifactRef | PagletsError], None]
 Found = Callable[[ArtifactView | PagletsError], None]
@@ -43,7 +42,7 @@ HostFound = Callable[[HostRef | PagletsError], None]
 
 @dataclass(slots=True, kw_only=True)
 class _Fetch:
-    """`look` finds the host that has the bytes now."""
+    """A fetch in progress. `look` finds the host that has the bytes now."""
 
     blob: BlobRef
     host: HostRef
@@ -56,7 +55,7 @@ class _Fetch:
 
 
 class BlobFetcher:
-    """Part `blob_fetcher`: goes on with fetches that wait after a failure. Belongs to the runner."""
+    """The part `blob_fetcher`: resumes fetches that wait after a failure. It belongs to the runner."""
 
     name = "blob_fetcher"
 
@@ -75,30 +74,30 @@ class BlobFetcher:
             self._begin(fetch)
         return min((fetch.due for fetch in self._paused), default=None)
 
-    # Looking.
+    # Find.
 
     def find(self, artifact_id: str, found: Found) -> None:
-        """Where an artifact is: here, or on one of the online hosts; Unknown where on none."""
+        """Pass the artifact and its host to `found`: this host or an online one. Pass Unknown if no host has it."""
         own = self._services.own
         ref = self._services.store.read(lambda tx: artifacts.find_any(tx, artifact_id, own.name))
         if ref is not None:
             found(ArtifactView(artifact=ref, host=own))
             return
-        unknown = Unknown(f"no host of the mesh that is online has an artifact {artifact_id}")
+        unknown = Unknown(f"no online host of the mesh has an artifact {artifact_id}")
         hosts = self._gossip.online()
-        asking: _Asking[ArtifactView] = _Asking(left=len(hosts), error=unknown, found=found)
+        question: _Question[ArtifactView] = _Question(left=len(hosts), error=unknown, found=found)
         request = Request(method="GET", target=f"/v1/artifacts/{artifact_id}?here=1")
         for member in hosts:
             self._services.transport.send(
-                member.ref, request, partial(asking.answered, _view), timeout_seconds=LOOK_SECONDS
+                member.ref, request, partial(question.answered, _view), timeout_seconds=LOOK_SECONDS
             )
         if not hosts:
             found(unknown)
 
-    # Bytes.
+    # Fetch.
 
     def fetch(self, artifact_id: str, done: Fetched) -> None:
-        """Give the artifact to `done` once its bytes are here, for a while at least."""
+        """Pass the artifact to `done` once its bytes are here and pinned."""
 
         def found(result: ArtifactView | PagletsError) -> None:
             if isinstance(result, PagletsError):
@@ -108,7 +107,7 @@ class BlobFetcher:
                     _Fetch(
                         blob=result.artifact.blob,
                         host=result.host,
-                        look=lambda told: self.find(artifact_id, lambda view: told(_host_of(view))),
+                        look=lambda found: self.find(artifact_id, lambda view: found(_host_of(view))),
                         done=lambda error: done(error or result.artifact),
                     )
                 )
@@ -116,9 +115,9 @@ class BlobFetcher:
         self.find(artifact_id, found)
 
     def fetch_blob(self, blob: BlobRef, arrived: Arrived) -> None:
-        """Bring these bytes here if a host that is online has them; `arrived` is called once they are here.
+        """Fetch the blob from an online host that has it. `arrived` is called once its bytes are here.
 
-        Where they do not come, who wants them asks again.
+        If the fetch fails, `arrived` is not called, and the caller asks again.
         """
         waiting = self._wanted.setdefault(blob.sha256, [])
         waiting.append(arrived)
@@ -140,15 +139,15 @@ class BlobFetcher:
         look = partial(self._find_blob, blob)
         look(found)
 
-    def says(self, blob: BlobRef) -> str:
-        """What keeps these bytes from being here, in words that follow what they are."""
+    def status_text(self, blob: BlobRef) -> str:
+        """Return a phrase that says why the blob is not here. It follows the name of the file."""
         error = self._errors.get(blob.sha256)
         if error is None:
-            return "is being fetched" if blob.sha256 in self._wanted else "is not here, and is looked for"
-        return "is on no host that is online" if isinstance(error, Unknown) else f"cannot be had: {error.message}"
+            return "is being fetched" if blob.sha256 in self._wanted else "is missing and is being searched for"
+        return "is on no online host" if isinstance(error, Unknown) else f"cannot be fetched: {error.message}"
 
     def _note(self, blob: BlobRef, error: PagletsError | None) -> None:
-        """The last error that these bytes had; None: they come."""
+        """Remember the last error of the blob; None forgets it."""
         self._errors.pop(blob.sha256, None)
         if error is not None:
             self._errors[blob.sha256] = error
@@ -157,8 +156,8 @@ class BlobFetcher:
 
     def _find_blob(self, blob: BlobRef, found: HostFound) -> None:
         hosts = self._gossip.online()
-        nowhere = Unknown(f"no host of the mesh that is online has the bytes {blob.sha256}")
-        asking: _Asking[HostRef] = _Asking(left=len(hosts), error=nowhere, found=found)
+        nowhere = Unknown(f"no online host of the mesh has the blob {blob.sha256}")
+        question: _Question[HostRef] = _Question(left=len(hosts), error=nowhere, found=found)
         body = dump_json(AskBlobs(sha256s=(blob.sha256,)))
         request = Request(method="POST", target="/v1/blobs/state", body=body, repeatable=True)
         for member in hosts:
@@ -170,7 +169,7 @@ class BlobFetcher:
                 return host
 
             self._services.transport.send(
-                member.ref, request, partial(asking.answered, read), timeout_seconds=LOOK_SECONDS
+                member.ref, request, partial(question.answered, read), timeout_seconds=LOOK_SECONDS
             )
         if not hosts:
             found(nowhere)
@@ -230,11 +229,11 @@ class BlobFetcher:
         if isinstance(error, FileChanged):
             self._doubt(fetch)
         fetch.due = self._services.clock.monotonic() + PAUSE_SECONDS
-        # It may have moved with its owner, or have been deleted.
+        # The file may have moved with its owner, or have been deleted.
         fetch.look(lambda found: self._found_again(fetch, found))
 
     def _doubt(self, fetch: _Fetch) -> None:
-        """Have the host look at the bytes that it gives: then it says itself that they are damaged."""
+        """Have the source check its bytes, so that it reports them as damaged itself."""
         body = dump_json(AskBlobs(sha256s=(fetch.blob.sha256,), check=True))
         request = Request(method="POST", target="/v1/blobs/state", body=body, repeatable=True)
         host = self._gossip.address(fetch.host)
@@ -246,10 +245,10 @@ class BlobFetcher:
         self._paused.append(fetch)
         self._services.runner.wake(self.name)
 
-    # Deleting.
+    # Delete.
 
     def delete(self, artifact_id: str, done: Callable[[Done | PagletsError | BaseException], None]) -> None:
-        """Delete it where it is."""
+        """Delete the artifact on whichever host has it."""
 
         def found(result: ArtifactView | PagletsError) -> None:
             if isinstance(result, PagletsError):
@@ -266,7 +265,7 @@ class BlobFetcher:
             try:
                 done(parsed(result, Done))
             except Unknown:
-                # It was there a moment ago: deleted by this request, perhaps, whose first reply was lost.
+                # The host had it a moment ago: an earlier try, whose reply was lost, may have deleted it.
                 done(Done())
             except PagletsError as error:
                 done(error)
@@ -276,8 +275,8 @@ class BlobFetcher:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Asking(Generic[T]):
-    """A question to several hosts, of which the first good answer counts; told the answers on the runner."""
+class _Question(Generic[T]):
+    """A question to several hosts. The first good answer counts. It belongs to the runner."""
 
     left: int
     error: PagletsError
@@ -285,13 +284,13 @@ class _Asking(Generic[T]):
     ended: bool = False
 
     def answered(self, read: Callable[[Response | PagletsError], T], result: Response | PagletsError) -> None:
-        """`read` raises what it was that was answered where it is no good answer."""
+        """Take one answer. `read` returns its value and raises if it is not a good one."""
         self.left -= 1
         if self.ended:
             return
         try:
             value: T | PagletsError = read(result)
-        except PagletsError:  # it has none, or says nothing that can be read
+        except PagletsError:  # the host has none, or its answer is malformed
             value = self.error
         if not isinstance(value, PagletsError) or not self.left:
             self.ended = True
@@ -307,10 +306,10 @@ def _host_of(view: ArtifactView | PagletsError) -> HostRef | PagletsError:
 
 
 def delete_here(tx: Tx, artifact_id: str) -> Done:
-    """Raises Unknown, and Moving where its owner is leaving with it."""
+    """Delete an artifact of this host. Raise Unknown, Conflict, or Moving if its owner is moving with it."""
     if not artifacts.delete(tx, artifact_id):
         if artifacts.is_leaving(tx, artifact_id):
-            raise Moving(f"artifact {artifact_id} is on its way to another host with its owner; ask again in a moment")
+            raise Moving(f"artifact {artifact_id} is moving to another host with its owner; try again in a moment")
         if artifacts.find_in_outbox(tx, artifact_id, "") is not None:
             raise Conflict(
                 f"artifact {artifact_id} belongs to a report that waits here for its collector; "
@@ -328,4 +327,4 @@ def _error(result: Response | PagletsError) -> PagletsError:
         result.json()
     except PagletsError as error:
         return error
-    return PagletsError("the bytes of an artifact could not be had")
+    return PagletsError("the bytes of an artifact could not be fetched")

@@ -1,4 +1,4 @@
-"""Removes bytes that are over: artifacts at their end, sources of files that have moved, blobs nobody needs."""
+"""Remove expired artifacts, sources of files that have moved, and blobs that nothing refers to."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from paglets.store.files import Removal
 
 COLLECT_SECONDS = 60.0
 COLLECTS_A_PIN = 4
-"""At least so often while a promise lasts."""
+"""Collections during the life of one pin, at least."""
 
 NEXT_TURN_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 3600.0
-"""An end of an artifact is a wall clock time, and that clock may be set."""
+"""Longest wait in seconds. An artifact expires by wall clock, and people may set that clock."""
 
 EXPIRE_A_TURN = 500
 REMOVALS_A_TURN = 100
 RETRY_SECONDS = (60.0, 600.0, 3600.0, 6 * 3600.0)
-"""Before further tries at a source that could not be removed: a disk may be read only for a while, a server away. A
-source that is still there after the last one stays."""
+"""Seconds before each further try to remove a source. A disk may be read-only for a while, or a file server
+unreachable. The source stays if the last try fails."""
 
 
 class GarbageCollector:
-    """Part `garbage`."""
+    """The part `garbage`: removes bytes that nothing needs any more."""
 
     name = "garbage"
 
@@ -35,7 +35,7 @@ class GarbageCollector:
         self._collect_at = 0.0
         self._sweep_at = 0.0
         self._removing = False
-        # By the number of a removal: tries that failed, and when the next one is due.
+        # By the number of a removal: the count of failed tries, and when the next one is due.
         self._failed: dict[int, tuple[int, float]] = {}
 
     def tick(self, now: float) -> float | None:
@@ -66,7 +66,7 @@ class GarbageCollector:
         found = self._services.store.read(lambda tx: files.removals(tx, REMOVALS_A_TURN, waiting))
         if found:
             self._removing = True
-            # Users name these paths: one may be on a mount whose server does not answer.
+            # Users choose these paths: one may be on a mount whose server does not answer.
             self._services.disk.run_later(lambda: self._remove(found))
 
     def _remove(self, found: list[Removal]) -> None:
@@ -80,7 +80,7 @@ class GarbageCollector:
             return error
 
     def _removed(self, tried: list[tuple[Removal, str | Exception]]) -> None:
-        """What is gone, or is no longer what was registered, is done with; what failed is tried again some times."""
+        """Forget removals that are complete or pointless, and schedule another try for those that failed."""
         self._removing = False
         over = []
         for removal, problem in tried:
@@ -89,13 +89,13 @@ class GarbageCollector:
             self._failed.pop(removal.number, None)
             over.append(removal.number)
             if problem:
-                self._services.log(f"{removal.path} has moved with its paglet and stays here: {problem}")
+                self._services.log(f"{removal.path} has moved with its paglet; the source was not removed: {problem}")
         if over:
             self._services.store.write(lambda tx: files.delete_removals(tx, over))
         self._services.runner.wake(self.name)
 
     def _try_again(self, number: int) -> bool:
-        """Whether there is a further try."""
+        """Schedule another try. Return False if there is none left."""
         tries, _ = self._failed.get(number, (0, 0.0))
         if tries == len(RETRY_SECONDS):
             return False

@@ -265,7 +265,9 @@ class Resubmission:
     def _wait_for(self, case: _Case, lacking: tuple[BlobRef, ...]) -> _Done:
         files, since = case.pending.template.files, case.lost.watched.lacks_since
         names = [
-            f"its input {file.name} {self._blob_fetcher.says(file.blob)}" for file in files if file.blob in lacking
+            f"its input {file.name} {self._blob_fetcher.status_text(file.blob)}"
+            for file in files
+            if file.blob in lacking
         ]
         more = [f"{len(names) - FILES_TOLD} more are lacking"] if len(names) > FILES_TOLD else []
         text = "; ".join([case.lost.why, *names[:FILES_TOLD], *more])

@@ -1,8 +1,8 @@
-"""Ends what is left, somewhere in the mesh, of paglets that were taken back from hosts that were forgotten.
+"""Remove duplicates of paglets that were rolled back from removed hosts.
 
-The host from which a paglet was taken back may have had it, and may have passed it on to a host that could not be asked
-then, or that gets it only later. So each host that is online is asked for these paglets, again and again. Of two that
-live the one with the higher epoch is the paglet, and the other one ends.
+The removed host may have had such a paglet, and may have passed it on to a host that could not be asked then, or that
+receives it later. So each online host is asked for these paglets again and again. If two copies live, the one with the
+higher epoch stays, and the other one ends.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from paglets.wire.request import Request, Response, dump_json, parsed
 MOST_AT_ONCE = 50
 
 ROUND_SECONDS = 60.0
-"""So often each host is asked anew; one that comes online is asked at once."""
+"""Seconds after which each host is asked again. A host that comes online is asked at once."""
 
 
 class DuplicateEvictor:
-    """Part `eviction`."""
+    """The part `eviction`: ends older copies of paglets that were rolled back from removed hosts."""
 
     name = "eviction"
 
@@ -39,7 +39,7 @@ class DuplicateEvictor:
         self._services = services
         self._gossip = gossip
         self._resolver = InDoubtResolver(services, gossip, self.name)
-        # By store, the paglets that this host was asked for in this round; and when to go on after a failure.
+        # By store: the paglets that this host was asked for in this round, and when to retry after a failure.
         self._asked: dict[str, set[str]] = {}
         self._round_ends_at = float("-inf")
         self._again: dict[str, float] = {}
@@ -60,10 +60,10 @@ class DuplicateEvictor:
         waiting = self._resolver.waiting(now)
         for store_id in self._services.store.read(rollbacks.fenced_stores):
             if store_id in online:
-                self._tell(store_id, waiting)
+                self._end_copies(store_id, waiting)
         return min((self._round_ends_at, *self._again.values(), *self._resolver.due()))
 
-    # Who has what is fenced?
+    # Find copies.
 
     def _look(self, host: HostRef, fenced: Mapping[str, int]) -> None:
         seen = self._asked.setdefault(host.store_id, set())
@@ -96,7 +96,7 @@ class DuplicateEvictor:
             raise result
 
     def _not_asked(self, host: HostRef, asked: Mapping[str, int]) -> None:
-        """It is asked for these again, not at once."""
+        """Ask the host for these paglets again, after a pause."""
         self._asked.get(host.store_id, set()).difference_update(asked)
         self._again[host.store_id] = self._services.clock.monotonic() + AGAIN_SECONDS
         self._services.runner.wake(self.name)
@@ -106,33 +106,33 @@ class DuplicateEvictor:
             self._judge(tx, host, theirs, asked[theirs.agent_id])
 
     def _judge(self, tx: Tx, host: HostRef, theirs: ResidenceRow, epoch: int) -> None:
-        """What lives there under a lower epoch than that of the fence is to end, and so is what is older here."""
+        """Decide which of two copies ends: a remote one below the epoch of the fence, or an older one here."""
         agent_id, now = theirs.agent_id, self._services.clock.wall()
         if theirs.epoch < epoch:
             if rollbacks.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=host)):
-                text = f"{host.name} has it under epoch {theirs.epoch}: that one is to end, as of epoch {epoch}"
+                text = f"{host.name} has a copy of epoch {theirs.epoch}: it ends, because epoch {epoch} replaced it"
                 record_event(tx, now, "conflict", agent_id, text)
             return
         mine = residence.find(tx, agent_id)
         if mine is not None and mine.status == "here" and mine.epoch < theirs.epoch and theirs.status == "here":
             residence.settle(tx, agent_id, theirs.epoch, host, now)
-            text = f"{host.name} has it under epoch {theirs.epoch}: the one here ended, as of epoch {mine.epoch}"
+            text = f"{host.name} has it with epoch {theirs.epoch}: the copy here, of epoch {mine.epoch}, ended"
             record_event(tx, now, "conflict", agent_id, text)
 
-    # Who is told?
+    # End copies.
 
-    def _tell(self, store_id: str, waiting: set[str]) -> None:
+    def _end_copies(self, store_id: str, waiting: set[str]) -> None:
         for each in self._services.store.read(lambda tx: rollbacks.fences(tx, store_id, MOST_AT_ONCE)):
             if each.agent_id not in waiting:
                 waiting.add(each.agent_id)
-                self._resolver.ask(each, partial(self._told, each))
+                self._resolver.ask(each, partial(self._resolved, each))
 
-    def _told(self, each: Fence, result: TransferAnswer | PagletsError) -> None:
+    def _resolved(self, each: Fence, result: TransferAnswer | PagletsError) -> None:
         if isinstance(result, PagletsError):
             self._resolver.later(each.agent_id)
             return
         if result.verdict != "refused":
-            # It has it under this epoch or a higher one: which of the two that may live now is the paglet?
+            # The host has this epoch or a higher one: look which of the two copies is the paglet.
             self._look_again(each)
         self._resolver.change(each.agent_id, lambda tx: rollbacks.unfence(tx, each))
 

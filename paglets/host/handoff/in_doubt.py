@@ -1,4 +1,4 @@
-"""The question to a host that ends all doubt of a hand-off: was this epoch taken? If not, it never will be."""
+"""In-doubt resolution: ask a target if it took an epoch of a paglet. If it did not, it never will."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from paglets.wire.request import Request, Response, dump_json, parsed
 ANSWER_SECONDS = 10.0
 AGAIN_SECONDS = 5.0
 
-Told = Callable[[TransferAnswer | PagletsError], None]
+Resolved = Callable[[TransferAnswer | PagletsError], None]
 
 
 class InDoubtResolver:
-    """Asks for the part of that name, once at a time for each paglet, and not soon again after a failure."""
+    """The in-doubt resolution for one part: at most one question for each paglet, and a pause after a failure."""
 
     def __init__(self, services: HostServices, gossip: Gossiper, part: str) -> None:
         self._services = services
@@ -28,25 +28,25 @@ class InDoubtResolver:
         self._again: dict[str, float] = {}
 
     def waiting(self, now: float) -> set[str]:
-        """Paglets that are not to be asked for now."""
+        """Return the paglets that may not be asked for now."""
         self._again = {agent_id: at for agent_id, at in self._again.items() if at > now}
         return {*self._asking, *self._again}
 
     def due(self) -> list[float]:
-        """When some of these may be asked for again."""
+        """Return when some of these may be asked for again."""
         return list(self._again.values())
 
     def later(self, agent_id: str) -> None:
         self._again[agent_id] = self._services.clock.monotonic() + AGAIN_SECONDS
 
-    def ask(self, asked: Fence, told: Told) -> None:
-        """`told` is given the answer, or why there is none; the part is woken after it."""
+    def ask(self, asked: Fence, resolved: Resolved) -> None:
+        """Ask the target about one epoch. `resolved` gets its answer, or the error. Wake the part afterwards."""
         body = Settle(source=self._services.own, agent_id=asked.agent_id, epoch=asked.epoch)
         request = Request(method="POST", target="/v1/transfers/settle", body=dump_json(body), repeatable=True)
 
         def answered(result: Response | PagletsError) -> None:
             self._asking.discard(asked.agent_id)
-            told(_answer(result))
+            resolved(_answer(result))
             self._services.runner.wake(self._part)
 
         self._asking.add(asked.agent_id)
@@ -54,7 +54,7 @@ class InDoubtResolver:
         self._services.transport.send(address, request, answered, timeout_seconds=ANSWER_SECONDS)
 
     def change(self, agent_id: str, change: Callable[..., object]) -> None:
-        """Commit what the answer brings. What cannot be stored now is asked for again, not at once."""
+        """Commit the result of an answer. If it cannot be stored now, ask again after a pause."""
 
         def done(result: object) -> None:
             if isinstance(result, BaseException):

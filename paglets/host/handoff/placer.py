@@ -1,4 +1,4 @@
-"""Finds a host for each job that was submitted here, as soon as there is one."""
+"""Place each job that was submitted here on a host, as soon as one is eligible."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
 
 AVOID_SECONDS = 600.0
-"""So long a job is not placed where it was taken back from, while there is another host for it."""
+"""Seconds for which a job is not placed on a host that it was rolled back from, if another host is eligible."""
 
 
 class PlacementDenyList:
-    """By job, the hosts that did not take it and until when that counts."""
+    """The hosts that did not take a job, and until when they are avoided. On the runner only."""
 
     def __init__(self) -> None:
         self._until: dict[str, dict[str, float]] = {}
         self._paused: dict[str, float] = {}
 
     def avoid(self, agent_id: str, store_id: str, now: float) -> None:
-        """That host did not take this job."""
+        """Avoid this host for this job."""
         self._until.setdefault(agent_id, {})[store_id] = now + AVOID_SECONDS
 
     def by(self, agent_id: str, now: float) -> frozenset[str]:
-        """Hosts where this job is not placed if another one will do, by store id."""
+        """Return the store ids of hosts to avoid for this job if another one is eligible."""
         return frozenset(store_id for store_id, end in self._until.get(agent_id, {}).items() if end > now)
 
     def pause(self, agent_id: str, until: float) -> None:
@@ -45,7 +45,7 @@ class PlacementDenyList:
         return min((end for end in self._paused.values() if end > now), default=float("inf"))
 
     def forget(self, now: float) -> None:
-        """What is over."""
+        """Forget expired entries."""
         self._paused = {agent_id: end for agent_id, end in self._paused.items() if end > now}
         self._until = {
             agent_id: ends for agent_id, ends in self._until.items() if any(end > now for end in ends.values())
@@ -53,22 +53,22 @@ class PlacementDenyList:
 
 
 JOBS_A_TURN = 2_000
-"""Jobs looked at in one turn: a submission of 100,000 is placed in turns, so that no transaction grows with it."""
+"""Jobs looked at in one turn. A submission of 100,000 jobs is placed in turns, so that no transaction grows with it."""
 
 PLACED_A_TURN = 200
-"""Each is frozen into an envelope, which takes about half a millisecond."""
+"""Jobs placed in one turn. To freeze one into an envelope takes about half a millisecond."""
 
 NEXT_TURN_SECONDS = 0.2
-"""Thousands of jobs that no host can take must neither hide those behind them nor keep this host busy."""
+"""Seconds between turns. Thousands of jobs that fit no host must not hide those behind them, nor keep the host busy."""
 
 LOOK_AGAIN_SECONDS = 5.0
 
 FORGET_SECONDS = 60.0
-"""Between two looks for jobs that do not look for a host any more, of those that may time out."""
+"""Seconds between two cleanups of the times of jobs that are no longer in PLACING."""
 
 
 class Placer:
-    """Part `placer`."""
+    """The part `placer`: places jobs of this host."""
 
     name = "placer"
 
@@ -109,14 +109,14 @@ class Placer:
         return pause_end if pause_end < float("inf") else None
 
     def _forget_ended(self) -> None:
-        """Some were cancelled, or taken away, while they waited."""
+        """Forget jobs that were cancelled or taken while they waited."""
         if not self._since:
             return
         left = self._services.store.read(lambda tx: queue.with_status(tx, "PLACING", self._since))
         self._since = {agent_id: self._since[agent_id] for agent_id in left}
 
     def _place(self, tx: Tx, candidates: tuple[Candidate, ...], began: queue.Place) -> tuple[int, int, queue.Place]:
-        """How many were placed, how many of these were not, and where the next turn begins."""
+        """Return how many jobs were placed, how many were not, and where the next turn starts."""
         now = self._services.clock.wall()
         found, after = queue.unplaced(tx, JOBS_A_TURN, began)
         jobs = self._expire(tx, found, now)
@@ -146,9 +146,9 @@ class Placer:
         )
 
     def _expire(self, tx: Tx, jobs: list[QueuedJob], now: float) -> list[QueuedJob]:
-        """Fail what found no host within its `placement_timeout_seconds`; gives the others.
+        """Fail jobs that exceed their `placement_timeout_seconds`. Return the others.
 
-        While an older copy of a job is at work, the one that was begun anew may go on looking.
+        While an older copy of a job runs, its resubmitted copy may keep looking.
         """
         left = []
         waited = self._waited(jobs, now)
@@ -168,7 +168,8 @@ class Placer:
         return left
 
     def _waited(self, jobs: list[QueuedJob], now: float) -> dict[str, float]:
-        """How long those that may time out have looked for a host: a wall clock that is set changes nothing."""
+        """Return how long the jobs with a time-out have waited, by the monotonic clock: people may set the other
+        one."""
         clock = self._services.clock.monotonic()
         bounded = {job.agent_id: job for job in jobs if job.request.placement_timeout_seconds}
         for agent_id, job in bounded.items():
@@ -177,7 +178,7 @@ class Placer:
 
 
 def preview_placement(known: tuple[Candidate, ...], request: SlotRequest, own: str, version: str) -> PlacementPreview:
-    """Of every host known, the eligible ones by rank first."""
+    """Return a verdict for each known host, the eligible ones first, by rank."""
     judged = [(each, policy.judge(request, each, home_store_id=own, mesh_version=version)) for each in known]
     ranked = policy.rank(request, [each for each, judgement in judged if judgement.eligible])
     order = {each.host.store_id: number for number, each in enumerate(ranked, start=1)}

@@ -1,8 +1,8 @@
-"""A host that is gone for good, as a person says: nothing waits for it any more.
+"""Remove a host for good, on behalf of a person: nothing waits for it any more.
 
-What is under way there may have arrived, and may have been passed on before that host died: so each such paglet is
-looked for in the mesh first. One that is elsewhere is gone from here; any other is taken back, once every host that is
-online has said that it has none. Of those that are offline see `fencing`.
+A paglet on its way to that host may have arrived there, and may have been passed on. So each such paglet is first
+located in the mesh. One that lives elsewhere is gone from here. Any other is rolled back, once all online hosts have
+said that they do not have it. The part `eviction` deals with hosts that are offline meanwhile.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from paglets.store.rollbacks import UnfinishedHandoff
 from paglets.wire.request import PendingResponse, reply, reply_error
 
 PAGE = 100
-"""Paglets of one transaction, and of one question."""
+"""Paglets in one transaction and in one question."""
 
 MOST_GROUPS = 100
-"""Named in an answer: those with most files."""
+"""Groups named in an answer: those with most files."""
 
 AGAIN_SECONDS = 5.0
 ANSWER_SECONDS = 20.0
-"""Who asked is answered by then; what is not back yet comes later."""
+"""Seconds after which the caller is answered. The rest is rolled back later."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Wish:
-    """A host that is to be forgotten; `known`: as a member. Only the runner touches it.
+class _Removal:
+    """A request to remove a host. `known`: it was a host of the mesh. Only the runner uses it.
 
-    `files_kept`: by group, the files of finished jobs that were to go there and became artifacts here.
+    `files_kept`: files of finished jobs that were to go there and became artifacts here, by group.
     """
 
     store_id: str
@@ -60,7 +60,7 @@ class _Wish:
 
 
 class HostRemoval:
-    """Part `removal`."""
+    """The part `removal`: removes hosts and rolls back their hand-offs."""
 
     name = "removal"
 
@@ -68,22 +68,23 @@ class HostRemoval:
         self._services = services
         self._gossip = gossip
         self._locator = paglet_locator
-        self._new: deque[_Wish] = deque()
-        self._wishes: list[_Wish] = []
+        self._new: deque[_Removal] = deque()
+        self._removals: list[_Removal] = []
         self._asking: set[str] = set()
         self._again: dict[str, float] = {}
 
     def forget(self, store_id: str) -> PendingResponse:
-        """Drop the host with that store from this host's mesh, and take back what was to go there: see `Forgotten`.
+        """Remove the host with that store from the mesh, and roll back what was on its way there. The reply is a
+        `Forgotten`.
 
-        Any thread; a repeat finds nothing more to do. Raises Conflict while that host is online, Invalid.
+        Any thread. A repeat finds nothing more to do. Raise Conflict while that host is online, Invalid.
         """
         name, known = _may_be_forgotten(self._services, self._gossip, store_id)
         deadline = self._services.clock.monotonic() + ANSWER_SECONDS
-        wish = _Wish(store_id=store_id, name=name, known=known, deadline=deadline, pending=PendingResponse())
-        self._new.append(wish)
+        removal = _Removal(store_id=store_id, name=name, known=known, deadline=deadline, pending=PendingResponse())
+        self._new.append(removal)
         self._services.runner.wake(self.name)
-        return wish.pending
+        return removal.pending
 
     def tick(self, now: float) -> float | None:
         for _ in range(len(self._new)):
@@ -93,58 +94,58 @@ class HostRemoval:
         for store_id in sorted(targets - self._asking - self._again.keys()):
             if self._gossip.is_forgotten(store_id):
                 self._ask(store_id)
-        done = [wish for wish in self._wishes if wish.store_id not in targets or now >= wish.deadline]
-        self._wishes = [wish for wish in self._wishes if wish not in done]
-        for wish in done:
-            self._done(wish)
-        return min([*self._again.values(), *(wish.deadline for wish in self._wishes)], default=None)
+        done = [removal for removal in self._removals if removal.store_id not in targets or now >= removal.deadline]
+        self._removals = [removal for removal in self._removals if removal not in done]
+        for removal in done:
+            self._done(removal)
+        return min([*self._again.values(), *(removal.deadline for removal in self._removals)], default=None)
 
-    # Who asked.
+    # The request.
 
-    def _begin(self, wish: _Wish) -> None:
+    def _begin(self, removal: _Removal) -> None:
         try:
-            self._gossip.forget(wish.store_id)
-            wish.moves_dropped = self._drop_moves(wish)
+            self._gossip.forget(removal.store_id)
+            removal.moves_dropped = self._drop_moves(removal)
         except PagletsError as error:
-            wish.pending.complete(reply_error(error))
+            removal.pending.complete(reply_error(error))
         else:
-            self._wishes.append(wish)
+            self._removals.append(removal)
 
-    def _drop_moves(self, wish: _Wish) -> int:
-        """Moves to that host that have not begun are not wished any more; gives how many."""
+    def _drop_moves(self, removal: _Removal) -> int:
+        """Cancel moves to that host that have not started. Return their number."""
         total = 0
         while True:
-            count, files = self._services.store.write(lambda tx: _drop_moves(tx, wish, self._services.clock.wall()))
+            count, files = self._services.store.write(lambda tx: _drop_moves(tx, removal, self._services.clock.wall()))
             total += count
-            wish.files_kept += files
+            removal.files_kept += files
             if count < PAGE:
                 return total
 
-    def _done(self, wish: _Wish) -> None:
+    def _done(self, removal: _Removal) -> None:
         text = (
-            f"{wish.name} was forgotten; taken back: {wish.taken_back}, moves dropped: {wish.moves_dropped}, "
-            f"files kept: {wish.files_kept.total()}"
+            f"{removal.name} was forgotten; taken back: {removal.taken_back}, moves dropped: {removal.moves_dropped}, "
+            f"files kept: {removal.files_kept.total()}"
         )
         self._services.log(text)
         self._services.runner.change(
-            lambda tx: _note(tx, wish.store_id, text, self._services.clock.wall()), partial(self._noted, wish)
+            lambda tx: _note(tx, removal.store_id, text, self._services.clock.wall()), partial(self._noted, removal)
         )
 
-    def _noted(self, wish: _Wish, result: BaseException | None) -> None:
+    def _noted(self, removal: _Removal, result: BaseException | None) -> None:
         if isinstance(result, BaseException):
-            text = f"what is left of {wish.name} is not forgotten: it could not be stored; forget it once more"
-            wish.pending.complete(reply_error(result if isinstance(result, PagletsError) else InternalError(text)))
+            text = f"{removal.name} was not forgotten completely: the change could not be stored; repeat the command"
+            removal.pending.complete(reply_error(result if isinstance(result, PagletsError) else InternalError(text)))
             raise result
         answer = Forgotten(
             host=self._services.own,
-            known=wish.known,
-            taken_back=wish.taken_back,
-            moves_dropped=wish.moves_dropped,
-            files_kept=dict(wish.files_kept.most_common(MOST_GROUPS)),
+            known=removal.known,
+            taken_back=removal.taken_back,
+            moves_dropped=removal.moves_dropped,
+            files_kept=dict(removal.files_kept.most_common(MOST_GROUPS)),
         )
-        wish.pending.complete(reply(answer))
+        removal.pending.complete(reply(answer))
 
-    # What is under way there.
+    # The hand-offs.
 
     def _ask(self, store_id: str) -> None:
         page = self._services.store.read(lambda tx: rollbacks.to_target(tx, store_id, PAGE))
@@ -153,32 +154,32 @@ class HostRemoval:
 
     def _located(self, store_id: str, page: list[UnfinishedHandoff], located: Located) -> None:
         rows = {row.agent_id: row for row in located.rows}
-        silent = [host.name for host in self._gossip.online() if host.store_id not in located.answered]
-        if silent:
+        unanswered = [host.name for host in self._gossip.online() if host.store_id not in located.answered]
+        if unanswered:
             self._again[store_id] = self._services.clock.monotonic() + AGAIN_SECONDS
 
         def settle(tx: Tx) -> tuple[int, Counter[str]]:
             files: Counter[str] = Counter()
-            came = sum(self._settle(tx, each, rows.get(each.agent_id), silent, files) for each in page)
+            came = sum(self._settle(tx, each, rows.get(each.agent_id), unanswered, files) for each in page)
             return came, files
 
         self._services.runner.change(settle, partial(self._settled, store_id))
 
     def _settle(
-        self, tx: Tx, each: UnfinishedHandoff, found: ResidenceRow | None, silent: list[str], files: Counter[str]
+        self, tx: Tx, each: UnfinishedHandoff, found: ResidenceRow | None, unanswered: list[str], files: Counter[str]
     ) -> bool:
-        """Return True if it is here again. Count the files that a finished job leaves here in `files`, by group."""
+        """Return True if the paglet was rolled back. Add files that a finished job leaves here to `files`, by group."""
         now = self._services.clock.wall()
         if found is not None and found.epoch > each.epoch and self._is_elsewhere(found):
             if rollbacks.passed_on(tx, each, found, now):
                 where = "elsewhere" if found.peer is None else f"on {found.peer.name}"
-                text = f"{each.target.name}, which was forgotten, had taken it and passed it on: it is {where}"
+                text = f"{each.target.name}, which was forgotten, had passed it on: it is {where}"
                 record_event(tx, now, "passed_on", each.agent_id, text)
             tx.wake("groups", "reconciliation", "cleanup")
             return False
-        if silent:
-            names = ", ".join(silent)
-            text = f"{each.target.name} was forgotten; it comes back when {names} has said that it is not there"
+        if unanswered:
+            names = ", ".join(unanswered)
+            text = f"{each.target.name} was forgotten; it comes back once {names} has answered that it is not there"
             handoffs.set_problem(tx, each.key, text)
             return False
         job = jobfiles.finished_job(tx, each.agent_id)
@@ -188,10 +189,10 @@ class HostRemoval:
         return roll_back_from_removed(tx, each.key, epoch_of_next_era(each.epoch, self._services.entropy), now)
 
     def _is_elsewhere(self, found: ResidenceRow) -> bool:
-        """Of a row beyond the hand-off: whether it lives on a host that is not forgotten, or has ended."""
+        """Return True if this newer row means that the paglet has ended or lives on a host that was not removed."""
         if found.status not in ("gone", "refused"):
             return True
-        # It is where it was sent, or on the host that sent it.
+        # The paglet is where that host sent it, or on the host that sent it there.
         peer = self._services.own.store_id if found.peer is None else found.peer.store_id
         return peer != self._services.own.store_id and not self._gossip.is_forgotten(peer)
 
@@ -202,18 +203,18 @@ class HostRemoval:
             self._again[store_id] = self._services.clock.monotonic() + AGAIN_SECONDS
             raise result
         came, files = result
-        for wish in self._wishes:
-            if wish.store_id == store_id:
-                wish.taken_back += came
-                wish.files_kept += files
+        for removal in self._removals:
+            if removal.store_id == store_id:
+                removal.taken_back += came
+                removal.files_kept += files
 
 
 def _may_be_forgotten(services: HostServices, gossip: Gossiper, store_id: str) -> tuple[str, bool]:
-    """Its name, or its store's id where it is no member, and whether it is one."""
+    """Return the host's name, or its store id if it is unknown, and True if it is known. Raise Invalid, Conflict."""
     if not STORE_ID.fullmatch(store_id):
         raise Invalid(f"store_id {store_id[:80]!r} is not well formed")
     if store_id == services.own.store_id:
-        raise Conflict(f"{services.own.name} is the host that was asked: a host does not forget itself")
+        raise Conflict(f"{services.own.name} cannot forget itself")
     for view in gossip.hosts():
         if view.host.store_id == store_id:
             if view.online:
@@ -222,12 +223,12 @@ def _may_be_forgotten(services: HostServices, gossip: Gossiper, store_id: str) -
     return store_id, False
 
 
-def _drop_moves(tx: Tx, wish: _Wish, now: float) -> tuple[int, Counter[str]]:
-    found = rollbacks.moves_to(tx, wish.store_id, PAGE)
+def _drop_moves(tx: Tx, removal: _Removal, now: float) -> tuple[int, Counter[str]]:
+    found = rollbacks.moves_to(tx, removal.store_id, PAGE)
     files: Counter[str] = Counter()
     for agent_id in found:
         job = jobfiles.finished_job(tx, agent_id)
-        count = cancel_move(tx, agent_id, dropped_text(wish.name), now)
+        count = cancel_move(tx, agent_id, dropped_text(removal.name), now)
         if job is not None:
             files[job.group_id] += count
     return len(found), +files

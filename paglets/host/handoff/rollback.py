@@ -1,8 +1,8 @@
-"""Ends hand-offs before their targets have taken them: those that are wished back, and those that do not get there.
+"""Roll back hand-offs that their targets have not taken: on request, or because they make no progress.
 
-An envelope of which no byte went out comes back at once. For any other its target is asked to settle: it was
-taken, or never will be. Where the target cannot be asked, only a job that nobody wants ends; all else waits, for it
-may be there, until the target answers or is forgotten (`paglets mesh forget`).
+An envelope of which no byte was sent is rolled back at once. For any other the target is asked to settle: either it has
+taken the envelope, or it never will. If the target cannot be asked, only a job that nobody wants ends. All else waits
+until the target answers or is removed (`paglets mesh forget`), because the paglet may be there.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from paglets.store.rollbacks import DISPOSE, UNWANTED, Fence, UnfinishedHandoff
 
 MOST_AT_ONCE = 50
 FAILURES_TO_GIVE_UP = 3
-"""So often a target that counts as online may leave the question for a job that nobody wants unanswered."""
+"""Unanswered questions to an online target after which a job that nobody wants ends without an answer."""
 
 
 class TransferRollback:
-    """Part `rollback`."""
+    """The part `rollback`: rolls back hand-offs that were recalled or are stuck."""
 
     name = "rollback"
 
@@ -48,7 +48,7 @@ class TransferRollback:
         stuck = [key for key in self._in_flight.stuck_for_long(now) if key[0] not in waiting][:MOST_AT_ONCE]
         slow = self._services.store.read(lambda tx: rollbacks.by_keys(tx, stuck))
         for key in stuck:
-            # It has ended by now, or is looked at here; where it must go on, its next failure begins the wait anew.
+            # Looked at now, or ended already. If it must go on, its next failure counts from zero.
             self._in_flight.not_stuck(key)
         self._end({each.agent_id: each for each in (*slow, *wished)})
         due = [*self._resolver.due(), self._in_flight.next_stuck(now)]
@@ -70,7 +70,7 @@ class TransferRollback:
             else:
                 self._resolver.later(each.agent_id)
         if never_sent or given_up:
-            # At once, not with the next round of changes: what is here is not sent in between.
+            # In a transaction of its own, at once, so that what comes back is not sent in between.
             self._services.store.write(lambda tx: self._end_here(tx, never_sent, given_up))
         for each in given_up:
             self._in_flight.settled(each.key)
@@ -85,9 +85,9 @@ class TransferRollback:
 
     def _settle(self, each: UnfinishedHandoff) -> None:
         asked = Fence(agent_id=each.agent_id, epoch=each.epoch + 1, target=each.target)
-        self._resolver.ask(asked, partial(self._told, each))
+        self._resolver.ask(asked, partial(self._resolved, each))
 
-    def _told(self, each: UnfinishedHandoff, result: TransferAnswer | PagletsError) -> None:
+    def _resolved(self, each: UnfinishedHandoff, result: TransferAnswer | PagletsError) -> None:
         if isinstance(result, PagletsError):
             self._in_flight.not_settled(each.key)
             self._resolver.later(each.agent_id)
@@ -101,10 +101,10 @@ class TransferRollback:
         tx.wake("groups", "reconciliation", "cleanup")
 
     def _come_back(self, tx: Tx, each: UnfinishedHandoff) -> None:
-        """Here again: a move that was asked for is tried once more, after what waited here had its turn."""
+        """Roll one hand-off back. A requested move is tried again, after messages that waited here were handled."""
         now = self._services.clock.wall()
-        reason = each.problem or "it was taken back"
+        reason = each.problem or "it was recalled"
         target = roll_back(tx, each.key, reason, now, asked_again=each.recall != DISPOSE)
         if target is not None:
             self._deny_list.avoid(each.agent_id, target.store_id, self._services.clock.monotonic())
-            record_event(tx, now, "taken_back", each.agent_id, f"from the way to {target.name}: {reason}")
+            record_event(tx, now, "taken_back", each.agent_id, f"from the hand-off to {target.name}: {reason}")

@@ -1,4 +1,4 @@
-"""Sends envelopes that are `leaving`, again and again, until their target has answered for each."""
+"""Send envelopes that are `leaving`, again and again, until their target has answered for each."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from paglets.wire.request import Request, Response, dump_json, parsed
 
 BATCH_BYTES = 4 << 20
 ANSWER_SECONDS = 30.0
-SURE_SECONDS = 1.0
-"""A target that was silent for longer is asked for a sign of life first: what was sent once cannot be taken back
-without the target, so that a host that lost its power would keep what it never got. Before a move that was asked for
-it is always asked: that paglet, a collector on its way home mostly, can as well wait where it is."""
+PROBE_AFTER_SECONDS = 1.0
+"""Seconds. A target that was not seen for longer is probed first: once sent, an envelope cannot be rolled back without
+its target, and a host without power would hold it for good. Before a requested move the target is always probed: that
+paglet, mostly a collector on its way home, can as well wait here."""
 
-SIGN_OF_LIFE_SECONDS = 3.0
-LEFT_OUT = "it answers and could not store it (a full disk, mostly: its host.log says more); it is tried again"
+PROBE_SECONDS = 3.0
+LEFT_OUT = "the host answers but could not store it (see its host.log; mostly a full disk); this is retried"
 LOOK_AGAIN_SECONDS = 5.0
 NEXT_PAGE_SECONDS = 0.1
-"""Envelopes are looked at in pages of a batch; pages take turns while the bytes of none of a page are there, so that
-many whose bytes cannot go hold up no others."""
+"""Seconds between pages of one batch each. Pages take turns while the blobs of none of a page are there, so that
+envelopes whose blobs cannot be pushed do not hold up the others."""
 
 CLOSE_SECONDS = 60.0
 MAX_CLOSED = 2_000
 BEING_WRITTEN = "its envelope is being written to the disk"
 GIVE_UP_FAILURES = 3
-"""Refused connections in a row before an envelope that no byte of was ever sent is taken back."""
+"""Refused connections in a row after which an envelope is rolled back if no byte of it was ever sent."""
 
 
 class HandoffSender:
-    """Part `handoff`."""
+    """The part `handoff`: sends paglets and jobs to other hosts."""
 
     name = "handoff"
 
@@ -82,7 +82,7 @@ class HandoffSender:
         return min(due)
 
     def _close(self, now: float) -> float:
-        """Now and then tell targets which hand-offs are over for good, so that they may forget them one day."""
+        """From time to time tell targets which hand-offs are closed, so that they can delete their rows."""
         if now >= self._close_at:
             self._close_at = now + CLOSE_SECONDS
             under_way = self._services.store.read(handoffs.keys)
@@ -90,26 +90,26 @@ class HandoffSender:
             self._large = {key: blob for key, blob in self._large.items() if key in under_way}
             self._after = {key: place for key, place in self._after.items() if self._gossip.by_store(key)}
             self._refused = {key: count for key, count in self._refused.items() if self._gossip.by_store(key)}
-            closed = self._services.store.read(lambda tx: residence.unacknowledged(tx, MAX_CLOSED))
+            closed = self._services.store.read(lambda tx: residence.closed_handoffs(tx, MAX_CLOSED))
             for store_id in dict.fromkeys(handoff.target.store_id for handoff in closed):
-                self._tell([handoff for handoff in closed if handoff.target.store_id == store_id])
+                self._close_at_target([handoff for handoff in closed if handoff.target.store_id == store_id])
         return self._close_at
 
-    def _tell(self, closed: list[ClosedHandoff]) -> None:
+    def _close_at_target(self, closed: list[ClosedHandoff]) -> None:
         epochs = tuple(ClosedEpoch(agent_id=each.agent_id, epoch=each.epoch) for each in closed)
         body = dump_json(CloseTransfers(source=self._services.own, closed=epochs))
         request = Request(method="POST", target="/v1/transfers/close", body=body, repeatable=True)
 
         def answered(result: Response | PagletsError) -> None:
             if isinstance(result, Response) and result.status < 400:
-                self._services.runner.change(lambda tx: residence.mark_acknowledged(tx, closed))
+                self._services.runner.change(lambda tx: residence.target_acknowledged(tx, closed))
 
         self._services.transport.send(
             self._gossip.address(closed[0].target), request, answered, timeout_seconds=ANSWER_SECONDS
         )
 
     def _send(self, target: HostRef) -> bool:
-        """Send what may be sent there now; False where all of it waits for bytes, see `blob_pusher`."""
+        """Send the envelopes that may go now. Return False if all of them wait for blobs; see `blob_pusher`."""
         rows = self._page(target)
         batch = self._chosen(target, rows)
         if not batch:
@@ -118,24 +118,24 @@ class HandoffSender:
                 self._after[target.store_id] = rows[-1].place
             if not rows or self._gossip.is_online(target.store_id):
                 return False
-            # Bytes do not get there either: without a question they would wait for that host, and no other, for ever.
+            # Blobs do not get there either. Without this probe the envelopes would wait for this host forever.
         self._backoff.sent(target.store_id)
         asked_for = any(each.asked_for for each in batch)
-        if batch and self._gossip.seconds_since_seen(target.store_id) <= SURE_SECONDS and not asked_for:
+        if batch and self._gossip.seconds_since_seen(target.store_id) <= PROBE_AFTER_SECONDS and not asked_for:
             self._transfer(target, batch)
             return True
         self._services.transport.send(
             self._gossip.address(target),
             Request(method="GET", target="/v1/host"),
-            lambda result: self._heard(target, batch or rows, result),
-            timeout_seconds=SIGN_OF_LIFE_SECONDS,
+            lambda result: self._probed(target, batch or rows, result),
+            timeout_seconds=PROBE_SECONDS,
         )
         return True
 
-    def _heard(self, target: HostRef, batch: list[Leaving], result: Response | PagletsError) -> None:
+    def _probed(self, target: HostRef, batch: list[Leaving], result: Response | PagletsError) -> None:
         if isinstance(result, PagletsError):
-            silent = Unreachable(f"{target.name} gives no sign of life: {result.message}")
-            self._failed(target, batch, silent)
+            unreachable = Unreachable(f"{target.name} does not answer: {result.message}")
+            self._failed(target, batch, unreachable)
         else:
             self._transfer(target, self._chosen(target, self._page(target)))
 
@@ -146,17 +146,17 @@ class HandoffSender:
         )
 
     def _chosen(self, target: HostRef, rows: list[Leaving]) -> list[Leaving]:
-        """Those whose bytes the target has, a batch at most; the bytes of others are on their way from now on."""
+        """Return a batch of the envelopes whose blobs the target has. Request a push of the blobs of the others."""
         batch: list[Leaving] = []
         waiting: dict[Key, str] = {}
         total = 0
         for each in rows:
-            problem = self._obstacle(target, each)
+            problem = self._problem(target, each)
             if problem:
                 waiting[each.key] = problem
                 self._note_stuck(target, each, self._blob_pusher.is_stuck(target, each.needs))
             elif not batch or total + each.size_bytes <= BATCH_BYTES:
-                # A large one counts, too: the target has all of a batch in memory.
+                # A large envelope counts, too: the target holds all of a batch in memory.
                 batch.append(each)
                 total += each.size_bytes
         if waiting:
@@ -164,24 +164,25 @@ class HandoffSender:
         return batch
 
     def _note_stuck(self, target: HostRef, leaving: Leaving, is_stuck: bool) -> None:
-        """A host that is away may be waited for; one that is there and does not take this, not for ever."""
+        """Note if an online target does not take this envelope. An offline host may be waited for, but not this."""
         if not is_stuck or not self._gossip.is_online(target.store_id):
             self._in_flight.not_stuck(leaving.key)
         elif self._in_flight.stuck(leaving.key, self._services.clock.monotonic()):
             self._services.runner.wake("rollback")
 
-    def _obstacle(self, target: HostRef, leaving: Leaving) -> str:
-        """Why it cannot be sent yet, in words: the target must have its bytes first, a large envelope's own too."""
+    def _problem(self, target: HostRef, leaving: Leaving) -> str:
+        """Return why the envelope cannot be sent yet, or "". The target must have its blobs first, and the blob of a
+        large envelope."""
         needs = leaving.needs
         if _is_large(leaving):
             blob = self._as_blob(leaving)
             if isinstance(blob, str):
                 return blob
             needs = (*needs, blob)
-        return "" if self._blob_pusher.ready(target, needs) else self._blob_pusher.why(target, needs)
+        return "" if self._blob_pusher.ready(target, needs) else self._blob_pusher.reason(target, needs)
 
     def _as_blob(self, leaving: Leaving) -> BlobRef | str:
-        """The blob that a large envelope travels as; why there is none yet: it is written elsewhere than here."""
+        """Return the blob of a large envelope, or why there is none yet. Another thread writes it."""
         key = leaving.key
         made = self._large.get(key, "")
         if isinstance(made, BlobRef):
@@ -204,12 +205,12 @@ class HandoffSender:
     def _transfer(self, target: HostRef, batch: list[Leaving]) -> None:
         self._after.pop(target.store_id, None)
         if not batch:
-            # It answers, and what is for it waits for bytes: it is not asked again at once.
+            # The target answers, but its envelopes wait for blobs: retry after a pause.
             self._backoff.failed(target.store_id, self._services.clock.monotonic())
             self._services.runner.wake(self.name)
             return
-        # From here on they count as sent, whatever is answered and whether or not the answer can be stored; only a
-        # first try of which certainly nothing was taken lets them go again.
+        # From now on these count as sent, whatever the answer is and even if it cannot be stored. Only a first try that
+        # certainly did not arrive is undone.
         first_sent = {leaving.key for leaving in batch} - self._in_flight.perhaps_sent
         self._in_flight.perhaps_sent |= first_sent
 
@@ -270,7 +271,7 @@ class HandoffSender:
         if complete:
             self._backoff.succeeded(target.store_id)
         else:
-            # What it could not store is sent again, not at once.
+            # The target could not store all of them: send those again, after a pause.
             self._backoff.failed(target.store_id, now)
         self._services.runner.wake(self.name)
 
@@ -296,7 +297,7 @@ class HandoffSender:
         self._services.runner.change(lambda tx: self._note_problem(tx, target, batch, error))
         self._services.runner.wake(self.name)
         if isinstance(error, Unreachable):
-            # Last: it writes to the store, which may be full.
+            # Last, because it writes to the store, which may be full.
             self._gossip.record_failure(target.store_id)
 
     def _note_problem(self, tx: Tx, target: HostRef, batch: list[Leaving], error: PagletsError) -> None:
@@ -310,7 +311,7 @@ class HandoffSender:
 
 
 def _wiped(gossip: Gossiper, target: HostRef) -> str:
-    """What a move waits for, in words, where the target's host seems to have begun anew; "" elsewhere."""
+    """Return what a move waits for if the target seems to have an empty data directory; else ""."""
     if replacement_of(gossip, target) is None:
         return ""
     return (

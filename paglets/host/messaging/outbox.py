@@ -120,7 +120,7 @@ class Outbox:
             self._after[host.store_id] = carrying[-1].n
         waiting = [each for each in carrying if each.n not in ready]
         if waiting:
-            problems = {each.n: self._blob_pusher.why(host, each.blobs) for each in waiting}
+            problems = {each.n: self._blob_pusher.reason(host, each.blobs) for each in waiting}
             self._services.runner.change(lambda tx: _say_problems(tx, problems))
             stuck = {each.agent_id for each in waiting if self._blob_pusher.is_stuck(host, each.blobs)}
             self._search(stuck, self._services.clock.monotonic())

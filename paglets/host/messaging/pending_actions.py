@@ -77,7 +77,7 @@ class PendingActions:
         if full and not full.startswith(ZYGOTE_LABEL):  # what has arrived there needs no process at once
             return f"it moves to {target.name} when that has room: {full}"
         needs = self._services.store.read(lambda tx: paglets.blobs_here(tx, agent_id))
-        return "" if self._blob_pusher.ready(target, needs) else self._blob_pusher.why(target, needs)
+        return "" if self._blob_pusher.ready(target, needs) else self._blob_pusher.reason(target, needs)
 
     def _dispose(self, tx: Tx, due: Runnable) -> None:
         now = self._services.clock.wall()

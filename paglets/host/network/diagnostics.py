@@ -1,5 +1,4 @@
-"""Says what keeps this host and others apart, once when it is new and once when it is over: in the log and to who
-started the host."""
+"""Log each problem of this host with another host, once when it appears and once when it ends."""
 
 from __future__ import annotations
 
@@ -8,33 +7,33 @@ from paglets.mesh.gossip import Gossiper
 
 LOOK_SECONDS = 2.0
 AGAIN_SECONDS = 60.0
-"""Before another text about the same host is said: a contact that fails in two ways by turns is one trouble."""
+"""Seconds before another problem of the same host is logged. A contact that fails in two ways is one problem."""
 
 
 class MeshDiagnostics:
-    """Part `diagnostics`."""
+    """The part `diagnostics`: reports contact problems to the log and to whoever started the host."""
 
     name = "diagnostics"
 
-    def __init__(self, gossip: Gossiper, say: Log) -> None:
+    def __init__(self, gossip: Gossiper, log: Log) -> None:
         self._gossip = gossip
-        self._say = say
-        self._said: dict[str, tuple[str, float]] = {}
+        self._log = log
+        self._logged: dict[str, tuple[str, float]] = {}
 
     def tick(self, now: float) -> float | None:
-        troubles = self._troubles()
-        for subject, trouble in troubles.items():
-            text, at = self._said.get(subject, ("", -AGAIN_SECONDS))
-            if trouble != text and now - at >= AGAIN_SECONDS:
-                self._said[subject] = (trouble, now)
-                self._say(f"{subject}: {trouble}")
-        for subject in [subject for subject in self._said if subject not in troubles]:
-            del self._said[subject]
-            self._say(f"{subject}: that is over")
+        problems = self._problems()
+        for subject, problem in problems.items():
+            text, at = self._logged.get(subject, ("", -AGAIN_SECONDS))
+            if problem != text and now - at >= AGAIN_SECONDS:
+                self._logged[subject] = (problem, now)
+                self._log(f"{subject}: {problem}")
+        for subject in [subject for subject in self._logged if subject not in problems]:
+            del self._logged[subject]
+            self._log(f"{subject} works again")
         return now + LOOK_SECONDS
 
-    def _troubles(self) -> dict[str, str]:
-        """Of each address given by hand, and of each host, what is wrong with it."""
+    def _problems(self) -> dict[str, str]:
+        """Return the current problem of each peer URL given by hand and of each host of the mesh."""
         found = {
             f"peer {url}": f"{problem.removeprefix(url).strip()}; this host keeps trying"
             for url, problem in self._gossip.peer_problems()

@@ -1,4 +1,4 @@
-"""Paglets by name or service: what this host has, and what all online hosts have, for a paglet here that asks."""
+"""Search for paglets by name or service on this host and on all online hosts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response, dump_json
 
 ANSWER_SECONDS = 2.0
-"""A host that is silent for longer is left out: what it would name could not be spoken to either."""
+"""Seconds to wait for a host. The paglets of a host that does not answer could not be called either."""
 
 
 class Directory:
-    """`service_names` are those that this host answers itself. Questions to the mesh belong to the runner."""
+    """The search for paglets by name or service. `service_names`: services that this host answers itself.
+
+    Call `everywhere` on the runner only.
+    """
 
     def __init__(self, services: HostServices, gossip: Gossiper, service_names: Collection[str]) -> None:
         self._services = services
@@ -27,7 +30,7 @@ class Directory:
         self._service_names = service_names
 
     def here(self, tx: Tx, wanted: FindPaglets) -> FoundPaglets:
-        """Those on this host, by id."""
+        """Return the matching paglets of this host, sorted by id."""
         own = self._services.own
         found = views.named(tx, wanted.name, wanted.service, own)
         if wanted.service in self._service_names and wanted.service is not None:
@@ -36,7 +39,7 @@ class Directory:
         return FoundPaglets(paglets=found)
 
     def everywhere(self, wanted: FindPaglets, done: Callable[[FoundPaglets], None]) -> None:
-        """Those on all hosts that answer: this one first, the others by name."""
+        """Pass the matching paglets of all hosts that answer to `done`: this host first, the others sorted by name."""
         round_ = _Round(done)
         round_.add("", self._services.store.read(lambda tx: self.here(tx, wanted)))
         body = dump_json(wanted)
@@ -50,7 +53,7 @@ class Directory:
 
 
 class _Round:
-    """The answers to one question, under way."""
+    """One search of the mesh and the answers so far."""
 
     def __init__(self, done: Callable[[FoundPaglets], None]) -> None:
         self.waiting = 0
@@ -63,7 +66,7 @@ class _Round:
     def taker(self, host: HostRef) -> Callable[[Response | PagletsError], None]:
         def take(outcome: Response | PagletsError) -> None:
             if isinstance(outcome, Response):
-                # An answer that is an error names nobody, like no answer at all.
+                # An error response lists no paglets, like a missing answer.
                 with suppress(PagletsError):
                     self.add(host.name, outcome.parse(FoundPaglets))
             self.waiting -= 1

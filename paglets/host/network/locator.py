@@ -1,4 +1,4 @@
-"""Where is this paglet? What the mesh answers, together with what this host knows itself."""
+"""Locate paglets in the whole mesh, this host included."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paglets.store.db import Store, Tx
 
 
 class PagletLocator:
-    """A `Locator` that asks its own host too: who has an address that is wrong may be next to what he looks for."""
+    """A `Locator` that also reads the rows of this host: a caller with a stale address may be next to the paglet."""
 
     def __init__(self, store: Store, own: HostRef, locator: Locator) -> None:
         self._store = store
@@ -20,7 +20,7 @@ class PagletLocator:
         self._locator = locator
 
     def locate(self, agent_ids: Iterable[str], done: Asked) -> None:
-        """As `Locator.locate`; this host's own rows are read when the others have answered."""
+        """Like `Locator.locate`, and add the rows of this host, read after the others have answered."""
         asked = tuple(agent_ids)
 
         def found(located: Located) -> None:

@@ -1,4 +1,4 @@
-"""Two hosts that nobody can connect to speak through a third, which both can reach."""
+"""Requests between two hosts that accept no connections, forwarded by a third host."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from paglets.wire.relay import relayed
 from paglets.wire.request import Completion, Request, Response, Transport
 
 GRACE_SECONDS = 1.5
-"""A host waits so much longer than the one that passes it on: then that says what it knows of the outcome. Half of what
-a client grants its own host, for which this may be the second step."""
+"""Extra seconds that the sender waits, so that the forwarding host can report the outcome first. This is half of what a
+client grants its own host, whose request may be forwarded too."""
 
 
 class RelayTransport:
-    """A `Transport` from a host of that kind to others of it, over `inner`; on the runner.
+    """A `Transport` between hosts that accept no connections. It sends over `inner` and runs on the runner.
 
     `online` returns the other online hosts, `seconds_since_seen` the time since the last sign of life of a store. A
     host that accepts connections forwards the request. If that fails, the next request uses another such host: senders
@@ -56,7 +56,8 @@ class RelayTransport:
         )
 
     def _relays(self) -> list[MeshHost]:
-        """The one that was heard of last first: one that hangs is not asked where there is another."""
+        """Return the hosts that can forward, most recently seen first, so that a hanging host is not used if there is
+        another."""
         reachable = (member for member in self._online() if member.reachable)
         return sorted(reachable, key=lambda member: self._seconds_since_seen(member.store_id))
 
@@ -74,7 +75,8 @@ class RelayTransport:
 
 
 def _of_the_way(relay: MeshHost, outcome: Response | PagletsError) -> Response | PagletsError:
-    """What the relay says of the way to the other host is the outcome, as of a connection to it."""
+    """Return the outcome as if the connection were direct: an error of the forwarding host about the way is raised as
+    its own."""
     if isinstance(outcome, PeerReplaced):
         return Unreachable(f"{relay.name}, which was to pass it on, is not there: {outcome.message}")
     if isinstance(outcome, Response) and outcome.status >= 400:

@@ -1,8 +1,7 @@
-"""A host that nobody can connect to fetches what others have for it, and does it as if they had connected.
+"""Long polls of a host that accepts no connections: it fetches the requests that others have for it.
 
-One request to each online host that can be connected to waits there until something is for this one; what comes goes
-through this host's own router, as from the host that was asked, or the one for which that passes it on, and its answer
-goes back in a request of its own.
+One poll waits at each online host that accepts connections. Each request that arrives goes through the router of this
+host, with the sender that it had there. The answer goes back in a request of its own.
 """
 
 from __future__ import annotations
@@ -25,32 +24,31 @@ from paglets.wire.base64_text import from_base64, to_base64
 from paglets.wire.request import PendingResponse, Request, Response, dump_json, reply_error
 
 WAIT_SECONDS = 20.0
-"""How long a pull waits where there is nothing: three requests a minute to each host, and routers with NAT, which
-forget connections that are silent for a minute or more, keep this one."""
+"""Seconds that a poll waits without a request. Three polls a minute for each host also keep the connection open in NAT
+routers, which drop connections that are idle for a minute."""
 
 MARGIN_SECONDS = 5.0
-"""An answer that is later than that does not come: the machine slept, or its address changed."""
+"""Seconds after which a late answer is not expected any more: the machine slept, or its address changed."""
 
 LOOK_AGAIN_SECONDS = 5.0
-"""A member comes to be online as time passes, too, as when its or this host's name is no longer disputed, and nothing
-wakes this part then."""
+"""Seconds between two looks at the hosts. Some come online by mere passage of time, which wakes no part."""
 
 SHORT_SECONDS = 1.0
-"""A pull that is answered with nothing sooner than this has gone wrong; else both sides would run in circles."""
+"""Seconds. An empty answer sooner than this counts as a failure, so that both sides do not loop."""
 
 WORK_SECONDS = MAX_CALL_SECONDS + 5.0
-"""A server answers by then too."""
+"""Seconds after which a request that was fetched is answered with `TimedOut`, as a server does."""
 
 ANSWER_SECONDS = 30.0
 KEEP_ANSWER_SECONDS = 60.0
-"""For so long it is tried to bring an answer back; who asked has given up by then."""
+"""Seconds for which an answer is sent again and again. The asking side has given up by then."""
 
 Handle = Callable[[Request], "Response | PendingResponse"]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Work:
-    """One request of `member`, until its answer is confirmed; `due`: when the answer is to be sent (again)."""
+    """A fetched request of `member`, kept until its answer is confirmed. `due`: when to send the answer (again)."""
 
     member: MeshHost
     request: PulledRequest
@@ -63,7 +61,7 @@ class _Work:
 
 
 class ReversePoller:
-    """Part `reverse_poller`; idle on a host that others can connect to. `handle`: of the router, set by its maker."""
+    """The part `reverse_poller`, idle on a host that accepts connections. Its owner sets `handle` to the router's."""
 
     name = "reverse_poller"
 
@@ -76,7 +74,7 @@ class ReversePoller:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing that was fetched is being done, and no answer is on its way."""
+        """Return True if no fetched request is in progress and no answer is in flight."""
         return not self._work
 
     def tick(self, now: float) -> float | None:
@@ -91,7 +89,7 @@ class ReversePoller:
         first = self._backoff.next_due([member.store_id for member in members], now)
         return min(due if first is None else [first, *due])
 
-    # BlobFetcher.
+    # Fetch.
 
     def _pull(self, member: MeshHost, now: float) -> None:
         self._backoff.sent(member.store_id)
@@ -123,23 +121,23 @@ class ReversePoller:
             self._backoff.failed(member.store_id, now)
         self._services.runner.wake(self.name)
         if isinstance(outcome, Unreachable):
-            # Last: it writes to the store, which may be full.
+            # Last, because it writes to the store, which may be full.
             self._gossip.record_failure(member.store_id)
 
-    # Doing.
+    # Handle.
 
     def _begin(self, member: MeshHost, came: Iterable[PulledRequest], now: float) -> None:
         for request in came:
             key = (member.store_id, request.request_id)
-            if key not in self._work:  # else it is a second copy
+            if key not in self._work:  # else it arrived twice
                 work = self._work[key] = _Work(member=member, request=request, came_at=now)
                 self._services.blobs.run_in_background(partial(self._perform, work))
 
     def _perform(self, work: _Work) -> None:
-        """On another thread, as a server does it."""
+        """Handle a fetched request as a server would, on another thread."""
         asked = work.request
         try:
-            body = from_base64(asked.body, "the body of a request that was pulled")
+            body = from_base64(asked.body, "the body of a fetched request")
             request = Request(
                 method=asked.method, target=asked.target, body=body, sender=asked.sender or work.member.store_id
             )
@@ -147,8 +145,8 @@ class ReversePoller:
         except PagletsError as error:
             answer = reply_error(error)
         except Exception:
-            self._services.log(f"fault in {asked.method} {asked.target}, which was pulled: {traceback.format_exc()}")
-            answer = reply_error(InternalError("a fault of the host itself; its log says more", log="host.log"))
+            self._services.log(f"fault in {asked.method} {asked.target} (fetched by poll): {traceback.format_exc()}")
+            answer = reply_error(InternalError("the host failed with an internal error; see its log", log="host.log"))
         if isinstance(answer, PendingResponse):
             answer.on_complete(lambda response: self._services.runner.call_soon(partial(self._done, work, response)))
         else:
@@ -160,12 +158,14 @@ class ReversePoller:
             work.answered_at = work.due = self._services.clock.monotonic()
             self._services.runner.wake(self.name)
 
-    # Answering.
+    # Answer.
 
     def _look_after(self, work: _Work, now: float) -> float:
-        """Answer it if that is due; gives when it is to be looked at again."""
+        """Send the answer if it is due. Return the monotonic time of the next look."""
         if work.response is None and now >= work.came_at + WORK_SECONDS:
-            self._done(work, reply_error(TimedOut(f"no answer within {WORK_SECONDS:g} s; what was asked goes on")))
+            self._done(
+                work, reply_error(TimedOut(f"no answer within {WORK_SECONDS:g} s; the request is still in progress"))
+            )
         if work.response is None:
             return work.came_at + WORK_SECONDS
         if now >= work.answered_at + KEEP_ANSWER_SECONDS:
@@ -200,10 +200,10 @@ class ReversePoller:
 
 
 def _requests(body: bytes) -> tuple[PulledRequest, ...]:
-    """Not on the runner: there may be much of it."""
-    return from_json(Pulled, loads(body), "what was pulled").requests
+    """Parse the fetched requests. Not on the runner: they may be large."""
+    return from_json(Pulled, loads(body), "fetched requests").requests
 
 
 def not_yet(request: Request) -> Response | PendingResponse:
-    """The router of a host until it is ready."""
-    raise Unreachable("the host is starting; nothing was taken: ask again in a moment")
+    """Raise Unreachable: the router of a host that is still starting."""
+    raise Unreachable("the host is starting and took nothing; try again in a moment")

@@ -1,9 +1,9 @@
-"""Requests to hosts that nobody can connect to: they are kept here until such a host fetches them, and its answers.
+"""Requests to hosts that accept no connections: kept here until such a host polls for them.
 
-It is a `Transport` around another one, so whoever sends need not know. What waits is in memory: a host that ends
-loses it, and who sent it had no answer. The outcomes are those of a connection: `Unreachable` for a request that was
-not fetched, `CallOutcomeUnknown` for one that was handed out and not answered. A pull says what its host is at work
-on: what was handed out and is not named was lost on the way, and goes again if it may be repeated.
+This is a `Transport` around another one, so senders need not know. The requests are in memory: if this host ends, they
+are lost, and their senders got no answer. A request that was not fetched ends with `Unreachable`. One that was handed
+out and not answered ends with `CallOutcomeUnknown`. Each poll lists the requests that its host works on. A request that
+was handed out and is not in that list was lost on the way: it is handed out again if it is repeatable.
 """
 
 from __future__ import annotations
@@ -25,32 +25,33 @@ from paglets.wire.fair_queue import FairQueue, QueueKey, queue_of
 from paglets.wire.request import Completion, PendingResponse, Request, Response, Transport, reply
 
 FETCH_SECONDS = 8.0
-"""How long a request waits for a host that does not pull at all: longer than the longest pause between its tries, and
-short enough that a host which is gone is soon found out."""
+"""Seconds that a request waits for a host that does not poll at all. Longer than the longest back-off of a poller, and
+short enough to detect soon that a host is gone."""
 
 MOST_BYTES = 64 << 20
-"""Bodies kept for one host. Pieces of blobs are not among them: they are read when they are fetched."""
+"""Bytes of bodies kept for one host. Pieces of blobs do not count: they are read when they are fetched."""
 
 MOST_AT_ONCE = 22
 MOST_BYTES_AT_ONCE = MAX_PIECE_BYTES
-"""What goes with one reply, but for the last request, which may go beyond."""
+"""Requests and bytes in one reply. The last request may exceed the bytes."""
 
 INLINE_BYTES = 256 << 10
-"""So much is put into a reply on the runner, in a millisecond; more, and what must be read, elsewhere."""
+"""Bytes packed into a reply on the runner, which takes a millisecond. Larger batches and files are packed on another
+thread."""
 
-Aside = Callable[[Callable[[], None]], None]
+RunInBackground = Callable[[Callable[[], None]], None]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Sent:
-    """A request under way. `handed`: a reply with it has gone out, so that it counts as perhaps taken."""
+    """A request in progress. `handed`: a reply that contains it was sent, so its host may have taken it."""
 
     request_id: str
     request: Request
     done: Completion
     since: float
     deadline: float
-    lane: QueueKey
+    key: QueueKey
     handed: bool = False
 
     @property
@@ -59,11 +60,11 @@ class _Sent:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Road:
-    """What is for one host: `waiting` to be fetched, or `out`, by id; and its pull that waits, with its end."""
+class _HostQueue:
+    """The requests for one host by id, `waiting` or handed `out`, and its open poll with the end of its wait."""
 
     name: str
-    lanes: FairQueue[_Sent] = field(default_factory=FairQueue)
+    fair_queue: FairQueue[_Sent] = field(default_factory=FairQueue)
     waiting: dict[str, _Sent] = field(default_factory=dict)
     out: dict[str, _Sent] = field(default_factory=dict)
     parked: PendingResponse | None = None
@@ -72,7 +73,7 @@ class _Road:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is under way, so that nothing is known that a new one would not know."""
+        """Return True if nothing is in progress, so that this object can be dropped."""
         return not (self.waiting or self.out or self.parked)
 
     def kept_bytes(self) -> int:
@@ -80,10 +81,10 @@ class _Road:
 
 
 class ReverseTransport:
-    """Part `reverse_transport`, and the transport of all others. All of it on the runner.
+    """The part `reverse_transport`, and the transport of all other parts. It belongs to the runner.
 
-    `relaying`: the way to such hosts where nobody can connect to this one either; else None. `member` gives the row of
-    a store, `is_online` says whether it is heard of; `run_in_background` does what may wait for the disk.
+    `relaying`: the transport to such hosts if this host accepts no connections either, else None. `member` returns the
+    row of a store, `is_online` True if that host is online. `run_in_background` runs what may wait for the disk.
     """
 
     name = "reverse_transport"
@@ -99,7 +100,7 @@ class ReverseTransport:
         relaying: Transport | None,
         member: Callable[[str], MeshHost | None],
         is_online: Callable[[str], bool],
-        run_in_background: Aside,
+        run_in_background: RunInBackground,
     ) -> None:
         self._inner = inner
         self._clock = clock
@@ -110,14 +111,14 @@ class ReverseTransport:
         self._member = member
         self._is_online = is_online
         self._run_in_background = run_in_background
-        self._roads: dict[str, _Road] = {}
+        self._queues: dict[str, _HostQueue] = {}
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is under way."""
-        return not any(road.waiting or road.out for road in self._roads.values())
+        """Return True if no request is in progress."""
+        return not any(queue.waiting_for_slot or queue.out for queue in self._queues.values())
 
-    # As a transport.
+    # The transport.
 
     def send(self, host: HostRef, request: Request, done: Completion, *, timeout_seconds: float) -> None:
         member = self._member(host.store_id) if host.store_id else None
@@ -135,170 +136,174 @@ class ReverseTransport:
         self, member: MeshHost, request: Request, done: Completion, timeout_seconds: float
     ) -> PagletsError | None:
         if len(request.body) > MAX_PULLED_BODY_BYTES:
-            most = f"{MAX_PULLED_BODY_BYTES:,} are allowed for a host that pulls"
+            most = f"the limit for a host that polls is {MAX_PULLED_BODY_BYTES:,}"
             return TooLarge(f"{request.method} {request.target}: the body has {len(request.body):,} bytes; {most}")
         now = self._clock.monotonic()
-        road = self._roads.setdefault(member.store_id, _Road(name=member.name))
-        lane = queue_of(member.store_id, request)
-        if road.lanes.is_full(lane) or road.kept_bytes() + len(request.body) > MOST_BYTES:
-            return Unreachable(f"too many requests wait for {member.name} to fetch them; this was not sent")
+        queue = self._queues.setdefault(member.store_id, _HostQueue(name=member.name))
+        key = queue_of(member.store_id, request)
+        if queue.fair_queue.is_full(key) or queue.kept_bytes() + len(request.body) > MOST_BYTES:
+            return Unreachable(f"too many requests wait for {member.name} to fetch them; this one was not sent")
         sent = _Sent(
             request_id=self._entropy.token(),
             request=request,
             done=done,
             since=now,
             deadline=now + timeout_seconds,
-            lane=lane,
+            key=key,
         )
-        road.waiting[sent.request_id] = sent
-        road.lanes.put(lane, sent)
+        queue.waiting_for_slot[sent.request_id] = sent
+        queue.fair_queue.put(key, sent)
         if not self._is_online(member.store_id):
-            self._give_up_pull(road)  # it has ended, or sleeps: what went with this reply would be lost
-        self._hand_out(road)
+            self._give_up_pull(queue)  # the host ended or sleeps: requests in this reply would be lost
+        self._hand_out(queue)
         self._runner.wake(self.name)
         return None
 
-    # The host that fetches.
+    # The polling host.
 
     def pull(self, sender: str, pull: Pull) -> PendingResponse:
-        """Any thread. The reply is a Pulled. Raises NotAllowed for who is no member."""
+        """Take the poll of `sender`, on any thread. The reply is a `Pulled`. Raise NotAllowed if the sender is not in
+        the mesh."""
         member = self._member(sender) if sender else None
         if member is None:
-            raise NotAllowed("only a host of this mesh fetches requests that are for it; this one is not known here")
+            raise NotAllowed("only a host of this mesh can poll for requests; this one is not known here")
         pending = PendingResponse()
         self._runner.call_soon(lambda: self._pulled(member, pull, pending))
         return pending
 
     def _pulled(self, member: MeshHost, pull: Pull, pending: PendingResponse) -> None:
-        road = self._roads.setdefault(member.store_id, _Road(name=member.name))
+        queue = self._queues.setdefault(member.store_id, _HostQueue(name=member.name))
         at_work = frozenset(pull.at_work)
-        for each in [each for each in road.out.values() if each.request_id not in at_work]:
-            self._lost(road, each)
-        self._give_up_pull(road)  # of a connection that broke, most likely
-        road.pulled_at = self._clock.monotonic()
-        road.parked, road.parked_until = pending, road.pulled_at + min(MAX_PULL_SECONDS, max(0.0, pull.wait_seconds))
-        self._hand_out(road)
+        for each in [each for each in queue.out.values() if each.request_id not in at_work]:
+            self._lost(queue, each)
+        self._give_up_pull(queue)  # an earlier poll, whose connection most likely broke
+        queue.pulled_at = self._clock.monotonic()
+        queue.parked, queue.parked_until = pending, queue.pulled_at + min(MAX_PULL_SECONDS, max(0.0, pull.wait_seconds))
+        self._hand_out(queue)
         self._runner.wake(self.name)
 
-    def _give_up_pull(self, road: _Road) -> None:
-        """Answer the pull that waits, if one does, with nothing."""
-        if road.parked is not None:
-            road.parked.complete(reply(Pulled(requests=())))
-            road.parked = None
+    def _give_up_pull(self, queue: _HostQueue) -> None:
+        """Answer the open poll with no requests, if there is one."""
+        if queue.parked is not None:
+            queue.parked.complete(reply(Pulled(requests=())))
+            queue.parked = None
 
-    def _lost(self, road: _Road, sent: _Sent) -> None:
-        """It was handed out and did not arrive, or its host has restarted since."""
-        self._take_in(road, sent)
+    def _lost(self, queue: _HostQueue, sent: _Sent) -> None:
+        """Queue a request again that was handed out and did not arrive, or end it if it is not repeatable."""
+        self._take_in(queue, sent)
         if sent.request.repeatable or sent.request.method in ("GET", "HEAD"):
-            road.waiting[sent.request_id] = sent
-            road.lanes.put(sent.lane, sent)
+            queue.waiting_for_slot[sent.request_id] = sent
+            queue.fair_queue.put(sent.key, sent)
         else:
-            sent.done(self._unknown(road, sent, "was lost on its way, or the host has restarted"))
+            sent.done(self._unknown(queue, sent, "was lost on its way, or the host has restarted"))
 
-    def _hand_out(self, road: _Road) -> None:
-        """What may go now, with the reply to the pull that waits."""
-        if road.parked is None:
+    def _hand_out(self, queue: _HostQueue) -> None:
+        """Answer the open poll with the requests that may go now, if there are any."""
+        if queue.parked is None:
             return
         batch: list[_Sent] = []
         size = 0
-        while len(batch) < MOST_AT_ONCE and size < MOST_BYTES_AT_ONCE and (taken := road.lanes.next()):
+        while len(batch) < MOST_AT_ONCE and size < MOST_BYTES_AT_ONCE and (taken := queue.fair_queue.next()):
             _, sent = taken
-            del road.waiting[sent.request_id]
-            road.out[sent.request_id] = sent
+            del queue.waiting_for_slot[sent.request_id]
+            queue.out[sent.request_id] = sent
             sent.handed = True
             batch.append(sent)
             size += sent.size_bytes
         if batch:
-            pending, road.parked = road.parked, None
-            pack = partial(self._pack, road, batch, pending)
+            pending, queue.parked = queue.parked, None
+            pack = partial(self._pack, queue, batch, pending)
             if size > INLINE_BYTES:
                 self._run_in_background(pack)
             else:
                 pack()
 
-    def _pack(self, road: _Road, batch: Sequence[_Sent], pending: PendingResponse) -> None:
-        """Any thread. What cannot be read is not sent."""
+    def _pack(self, queue: _HostQueue, batch: Sequence[_Sent], pending: PendingResponse) -> None:
+        """Send a batch as the reply to a poll, on any thread. Requests whose bytes cannot be read end with an error."""
         packed: list[PulledRequest] = []
         for sent in batch:
             try:
                 packed.append(_packed(sent))
             except PagletsError as error:
-                self._runner.call_soon(partial(self._end, road, sent, error))
-            except Exception as error:  # `done` must be called whatever happens; who asked records what it gets
-                fault = InternalError(f"a request to {road.name} failed by a fault of the program: {error!r}")
-                self._runner.call_soon(partial(self._end, road, sent, fault))
+                self._runner.call_soon(partial(self._end, queue, sent, error))
+            except Exception as error:  # `done` must be called in any case; the sender records the error
+                fault = InternalError(f"a request to {queue.name} failed with an internal error: {error!r}")
+                self._runner.call_soon(partial(self._end, queue, sent, fault))
         pending.complete(reply(Pulled(requests=tuple(packed))))
 
     def answered(self, sender: str, request_id: str, response: Response) -> PendingResponse:
-        """Any thread. The reply is a Done, also of what is not waited for any more."""
+        """Take the answer to a request, on any thread. The reply is a `Done`, even if nothing waits for the answer any
+        more."""
         pending = PendingResponse()
         self._runner.call_soon(lambda: self._answered(sender, request_id, response, pending))
         return pending
 
     def _answered(self, sender: str, request_id: str, response: Response, pending: PendingResponse) -> None:
         pending.complete(reply(Done()))
-        road = self._roads.get(sender)
-        sent = None if road is None else road.out.get(request_id) or road.waiting.get(request_id)
-        if road is None or sent is None:
+        queue = self._queues.get(sender)
+        sent = None if queue is None else queue.out.get(request_id) or queue.waiting_for_slot.get(request_id)
+        if queue is None or sent is None:
             return
-        self._take_in(road, sent)
+        self._take_in(queue, sent)
         if sent.request.keep is None or response.status >= 400:
             sent.done(response)
         else:
             self._run_in_background(
-                lambda: self._runner.call_soon(partial(sent.done, self._kept(road, sent, response)))
+                lambda: self._runner.call_soon(partial(sent.done, self._kept(queue, sent, response)))
             )
-        self._hand_out(road)
+        self._hand_out(queue)
 
-    def _kept(self, road: _Road, sent: _Sent, response: Response) -> Response | PagletsError:
+    def _kept(self, queue: _HostQueue, sent: _Sent, response: Response) -> Response | PagletsError:
         try:
             return sent.request.kept(response)
         except PagletsError as error:
             return error
-        except Exception as error:  # as in `_pack`
-            return InternalError(f"an answer of {road.name} could not be kept by a fault of the program: {error!r}")
+        except Exception as error:  # `done` must be called in any case, as in `_pack`
+            return InternalError(
+                f"the answer of {queue.name} could not be stored because of an internal error: {error!r}"
+            )
 
     # The end of requests.
 
-    def _end(self, road: _Road, sent: _Sent, outcome: Response | PagletsError) -> None:
-        """Unless it has ended."""
-        if sent.request_id in road.out or sent.request_id in road.waiting:
-            self._take_in(road, sent)
+    def _end(self, queue: _HostQueue, sent: _Sent, outcome: Response | PagletsError) -> None:
+        """Give a request its outcome unless it has ended already."""
+        if sent.request_id in queue.out or sent.request_id in queue.waiting_for_slot:
+            self._take_in(queue, sent)
             sent.done(outcome)
-            self._hand_out(road)
+            self._hand_out(queue)
 
-    def _take_in(self, road: _Road, sent: _Sent) -> None:
-        """It is under way no more."""
-        if road.out.pop(sent.request_id, None) is not None:
-            road.lanes.end(sent.lane)
-        elif road.waiting.pop(sent.request_id, None) is not None:
-            road.lanes.remove(sent.lane, sent)
+    def _take_in(self, queue: _HostQueue, sent: _Sent) -> None:
+        """Remove a request from those in progress."""
+        if queue.out.pop(sent.request_id, None) is not None:
+            queue.fair_queue.end(sent.key)
+        elif queue.waiting_for_slot.pop(sent.request_id, None) is not None:
+            queue.fair_queue.remove(sent.key, sent)
 
     def tick(self, now: float) -> float | None:
         due = []
-        for road in list(self._roads.values()):  # who is told an outcome may send anew
-            for each in [*road.waiting.values(), *road.out.values()]:
-                if now >= self._ends_at(road, each):
-                    self._end(road, each, self._late(road, each))
-            if road.parked is not None and now >= road.parked_until:
-                self._give_up_pull(road)
-            due += [self._ends_at(road, each) for each in (*road.waiting.values(), *road.out.values())]
-            due += [road.parked_until] if road.parked is not None else []
-        self._roads = {store_id: road for store_id, road in self._roads.items() if not road.is_idle}
+        for queue in list(self._queues.values()):  # a completion may send another request
+            for each in [*queue.waiting_for_slot.values(), *queue.out.values()]:
+                if now >= self._ends_at(queue, each):
+                    self._end(queue, each, self._late(queue, each))
+            if queue.parked is not None and now >= queue.parked_until:
+                self._give_up_pull(queue)
+            due += [self._ends_at(queue, each) for each in (*queue.waiting_for_slot.values(), *queue.out.values())]
+            due += [queue.parked_until] if queue.parked is not None else []
+        self._queues = {store_id: queue for store_id, queue in self._queues.items() if not queue.is_idle}
         return min(due, default=None)
 
-    def _ends_at(self, road: _Road, sent: _Sent) -> float:
-        if sent.handed or road.parked is not None:  # where a pull waits, it is the lane that is full
+    def _ends_at(self, queue: _HostQueue, sent: _Sent) -> float:
+        if sent.handed or queue.parked is not None:  # the host polls: only the concurrency limit holds it back
             return sent.deadline
-        return min(sent.deadline, max(sent.since, road.pulled_at) + FETCH_SECONDS)
+        return min(sent.deadline, max(sent.since, queue.pulled_at) + FETCH_SECONDS)
 
-    def _late(self, road: _Road, sent: _Sent) -> PagletsError:
+    def _late(self, queue: _HostQueue, sent: _Sent) -> PagletsError:
         if sent.handed:
-            return self._unknown(road, sent, "no answer came in time")
-        return Unreachable(f"{road.name} does not fetch what is for it; this was not sent")
+            return self._unknown(queue, sent, "no answer came in time")
+        return Unreachable(f"{queue.name} does not poll for its requests; this one was not sent")
 
-    def _unknown(self, road: _Road, sent: _Sent, why: str) -> PagletsError:
-        return CallOutcomeUnknown(f"{sent.request.method} {sent.request.target} was handed to {road.name}, but {why}")
+    def _unknown(self, queue: _HostQueue, sent: _Sent, why: str) -> PagletsError:
+        return CallOutcomeUnknown(f"{sent.request.method} {sent.request.target} was handed to {queue.name}, but {why}")
 
 
 def _packed(sent: _Sent) -> PulledRequest:
