@@ -40,7 +40,8 @@ from paglets.host.jobs.scheduler import Scheduler
 from paglets.host.jobs.stealing import WorkStealing
 from paglets.host.jobs.workspace import ProcessWorkspace
 from paglets.host.messaging.calls import Calls, OutgoingCall
-from paglets.host.messaging.creation import Creation, require_here
+from paglets.host.messaging.creation import PagletCreation, require_here
+from paglets.host.messaging.group_submission import GroupSubmission
 from paglets.host.messaging.mailbox import Mailbox
 from paglets.host.messaging.outbox import Outbox
 from paglets.host.messaging.parked import CollectorCalls, ParkedRequests
@@ -137,12 +138,20 @@ class Host:
         pending_actions = PendingActions(services, self.gossip, self.host_view, self.blob_pusher)
         self.mailbox = Mailbox(services, self.host_view, pending_actions)
         self.calls = Calls(services, self.gossip, self.paglet_locator, self._call_local)
-        self.creation = Creation(services, self.gossip, self.host_view, self.blob_store)
+        self.creation = PagletCreation(services, self.gossip, self.blob_store)
+        self.submission = GroupSubmission(services, self.gossip, self.host_view, self.blob_store)
         self.host_removal = HostRemoval(services, self.gossip, self.paglet_locator)
         self.named_services: dict[str, Callable[[WireMessage], Any]] = named_services.table(self)
         self.directory = Directory(services, self.gossip, self.named_services)
         operations = Operations(
-            services, self.calls, self.creation, self.gossip, self.blob_store, self.blob_fetcher, self.directory
+            services,
+            self.calls,
+            self.creation,
+            self.submission,
+            self.gossip,
+            self.blob_store,
+            self.blob_fetcher,
+            self.directory,
         )
         self._workspace = ProcessWorkspace(services)
         self._deny_list = PlacementDenyList()

@@ -1,4 +1,4 @@
-"""Reads the unfinished copies of group jobs on this host, for the census."""
+"""Copies of group jobs on this host: what their collectors are told of them, and how they end."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import replace
 from functools import lru_cache
 
 from paglets.api.groups import JobCopy
-from paglets.codec.strict_json import loads
-from paglets.core.record import from_json
+from paglets.codec.strict_json import dumps, loads
+from paglets.core.record import from_json, to_json
 from paglets.core.refs import ProxyRef
-from paglets.store import handoffs, queue, views
+from paglets.store import handoffs, queue, rollbacks, views
 from paglets.store.db import Tx
+from paglets.store.queue import JobRow
 
 Copy = tuple[ProxyRef, JobCopy]
-"""The collector of a copy, and what is told of the copy."""
+"""The collector of a copy, and the status of the copy."""
 
 
 def copies_of(tx: Tx, agent_ids: Iterable[str]) -> list[Copy]:
@@ -28,7 +29,7 @@ def copies_of(tx: Tx, agent_ids: Iterable[str]) -> list[Copy]:
 
 
 def page(tx: Tx, after: str, most: int) -> tuple[list[Copy], str]:
-    """Return the copies with the next ids, about `most` (-1: all), and the id to go on after: "" after the last."""
+    """Return the copies with the next ids, about `most` (-1: all), and the id to continue after: "" after the last."""
     found: list[Copy] = []
     ends: list[str] = []
     for source in _SOURCES:
@@ -44,7 +45,7 @@ _COPIES = (
     "SELECT r.agent_id, r.group_id, r.job_key, r.collector, r.generation, r.attempt, r.status, r.reason, r.reason_text,"
     " r.never, s.epoch"
 )
-"""Not the states, of which there may be gigabytes: all copies are read again and again."""
+"""Without the states, which may be gigabytes: all copies are read again and again."""
 
 
 def _here(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
@@ -60,7 +61,7 @@ def _here(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
 
 
 def _unreported(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
-    """Copies that have ended and whose report does not get to the collector's host."""
+    """Return copies that have ended and whose report cannot be delivered."""
     rows = tx.all(
         f"{_COPIES} FROM outbox o JOIN requests r ON r.agent_id = o.report_of"
         " JOIN residence s ON s.agent_id = r.agent_id"
@@ -83,7 +84,7 @@ def _collector(row: sqlite3.Row) -> ProxyRef:
 
 @lru_cache(maxsize=256)
 def _proxy(text: str) -> ProxyRef:
-    """All copies of a group have the same collector: it is parsed once."""
+    """Parse a reference, once for all copies of a group: they have the same collector."""
     return from_json(ProxyRef, loads(text))
 
 
@@ -99,4 +100,79 @@ def _leaving(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
 
 
 _SOURCES = (_here, _unreported, _leaving)
-"""Each reads copies in the order of their ids: those whose id is, or is beyond, the one given."""
+"""Functions that read copies in the order of their ids, those with or after the given id."""
+
+
+def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:
+    """Count copies of these keys (None: all) that wait, run or leave.
+
+    A copy counts until its process tree has ended.
+    """
+    rows = tx.each(
+        "SELECT job_key FROM requests WHERE group_id = ? AND status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
+        " UNION ALL SELECT job_key FROM handoffs WHERE group_id = ? AND kind = 'job'"
+        " AND ended = 0",
+        group_id,
+        group_id,
+    )
+    return sum(1 for row in rows if job_keys is None or row["job_key"] in job_keys)
+
+
+def running_count(tx: Tx, group_id: str) -> int:
+    """Count the jobs of a group that run here."""
+    return int(tx.value("SELECT count(*) FROM requests WHERE group_id = ? AND status = 'RUNNING'", group_id))
+
+
+def unfinished_here(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> list[JobRow]:
+    """Return the copies of these keys (None: all) that wait or run here and report to a collector."""
+    rows = tx.all(
+        "SELECT agent_id, job_key FROM requests WHERE group_id = ? AND collector IS NOT NULL"
+        " AND status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING') ORDER BY job_key, agent_id",
+        group_id,
+    )
+    found = (queue.job(tx, row["agent_id"]) for row in rows if job_keys is None or row["job_key"] in job_keys)
+    return [job for job in found if job is not None]
+
+
+def leaving(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> list[tuple[str, str]]:
+    """Return agent ids and keys of the copies of these keys (None: all) that leave and are still wanted."""
+    rows = tx.all(
+        "SELECT agent_id, job_key FROM handoffs WHERE group_id = ? AND kind = 'job' AND recall != ?"
+        " AND ended = 0 ORDER BY job_key, agent_id",
+        group_id,
+        rollbacks.UNWANTED,
+    )
+    return [(row["agent_id"], row["job_key"]) for row in rows if job_keys is None or row["job_key"] in job_keys]
+
+
+def all_ids(tx: Tx, group_id: str) -> list[str]:
+    """Return the agent ids of all copies of a group that are here or leaving."""
+    rows = tx.all(
+        "SELECT agent_id FROM requests WHERE group_id = ? AND collector IS NOT NULL"
+        " UNION SELECT agent_id FROM handoffs WHERE group_id = ? AND kind = 'job'",
+        group_id,
+        group_id,
+    )
+    return [row["agent_id"] for row in rows]
+
+
+def mark_unwanted(tx: Tx, agent_id: str, cause: str) -> bool:
+    """Store that a running copy is to end, and why. Return False if it does not run or is marked already."""
+    return bool(
+        tx.run(
+            "UPDATE requests SET unwanted = ? WHERE agent_id = ? AND status = 'RUNNING' AND unwanted IS NULL",
+            cause,
+            agent_id,
+        )
+    )
+
+
+def set_collector(tx: Tx, group_id: str, collector: ProxyRef) -> None:
+    """Store the address of the collector in all copies that are here or leaving."""
+    ref = dumps(to_json(collector))
+    tx.run("UPDATE requests SET collector = ? WHERE group_id = ? AND collector IS NOT NULL", ref, group_id)
+    tx.run(
+        "UPDATE handoffs SET collector = ? WHERE group_id = ? AND kind = 'job' AND collector IS NOT NULL",
+        ref,
+        group_id,
+    )

@@ -282,3 +282,8 @@ def collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:
     only, ids = ("", ()) if agent_id is None else (" AND agent_id = ?", (agent_id,))
     rows = tx.all(f"SELECT agent_id, summary FROM handoffs WHERE kind = 'collector'{only} ORDER BY agent_id", *ids)
     return [{"agent_id": row["agent_id"], **loads(row["summary"])} for row in rows]
+
+
+def problem(tx: Tx, agent_id: str) -> str:
+    """Return why the hand-off of a paglet makes no progress, or ""."""
+    return tx.value("SELECT problem FROM handoffs WHERE agent_id = ?", agent_id) or ""

@@ -323,3 +323,43 @@ def storage_text(tx: Tx, agent_id: str) -> str:
 
 def storage_count(tx: Tx, agent_id: str) -> int:
     return int(tx.value("SELECT count(*) FROM storage WHERE agent_id = ?", agent_id))
+
+
+def class_name(tx: Tx, agent_id: str) -> str | None:
+    """Return the class of a paglet that is here."""
+    return _optional(tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id))
+
+
+def state_version(tx: Tx, agent_id: str) -> int | None:
+    """Return the version of the state, which grows with each change; None if the paglet is not here."""
+    version: int | None = tx.value("SELECT version FROM paglets WHERE agent_id = ?", agent_id)
+    return version
+
+
+def set_arrival(tx: Tx, agent_id: str) -> None:
+    """Set the hook to `arrival` and drop the pending action, before the paglet leaves."""
+    tx.run("UPDATE paglets SET hook = 'arrival', intent = NULL WHERE agent_id = ?", agent_id)
+
+
+def drop_intent(tx: Tx, agent_id: str) -> None:
+    """Drop the pending action of a paglet."""
+    tx.run("UPDATE paglets SET intent = NULL WHERE agent_id = ?", agent_id)
+
+
+def state_value(tx: Tx, agent_id: str, name: str) -> Any:
+    """Return one top-level value of the state of a paglet that is here."""
+    return tx.value(f"SELECT json_extract(state, '$.{name}') FROM paglet_states WHERE agent_id = ?", agent_id)
+
+
+def unfinished_collectors(tx: Tx) -> list[str]:
+    """Return the collectors here that have templates, that is jobs that have not ended."""
+    rows = tx.all(
+        "SELECT agent_id FROM paglets WHERE kind = 'collector' AND EXISTS (SELECT 1 FROM storage s"
+        " WHERE s.agent_id = paglets.agent_id AND s.key > 'template/' AND s.key < 'template0') ORDER BY agent_id"
+    )
+    return [row["agent_id"] for row in rows]
+
+
+def all_storage_keys(tx: Tx, agent_id: str) -> list[str]:
+    """Return all keys of a paglet's storage, sorted."""
+    return [row["key"] for row in tx.all("SELECT key FROM storage WHERE agent_id = ? ORDER BY key", agent_id)]

@@ -324,3 +324,32 @@ def reports(tx: Tx, collector: str, after: int = 0) -> list[InboxReport]:
         InboxReport(seq=row["seq"], job_key=str(row["job_key"]), dead=row["status"] == "dead", error=row["error"])
         for row in rows
     ]
+
+
+def numbers_for(tx: Tx, agent_id: str) -> list[int]:
+    """Return the numbers of the posts in the outbox for a paglet."""
+    return [row["n"] for row in tx.all("SELECT n FROM outbox WHERE agent_id = ? ORDER BY n", agent_id)]
+
+
+def set_problem(tx: Tx, n: int, text: str) -> None:
+    """Store why a post cannot be delivered."""
+    _set_problem(tx, "n = ?2", n, text)
+
+
+def set_problem_of_host(tx: Tx, store_id: str, text: str) -> None:
+    """Store why no post for a host can be delivered."""
+    _set_problem(tx, "host_store = ?2", store_id, text)
+
+
+def _set_problem(tx: Tx, which: str, value: int | str, text: str) -> None:
+    """Store a problem and touch the jobs whose report cannot be delivered, so that their collectors learn of it."""
+    rows = tx.all(
+        f"UPDATE outbox SET problem = ?1 WHERE n IN (SELECT n FROM outbox WHERE {which} AND problem < ?1"
+        f" UNION ALL SELECT n FROM outbox WHERE {which} AND problem > ?1) RETURNING report_of",
+        text[:500],
+        value,
+    )
+    for row in rows:
+        if row["report_of"] is not None:
+            tx.touch(row["report_of"])
+            tx.wake("reconciliation")

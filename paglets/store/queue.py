@@ -377,3 +377,12 @@ def set_outcome(tx: Tx, agent_id: str, attempt: int, outcome: dict[str, Any]) ->
         attempt,
     )
     return changed == 1
+
+
+def leased_amounts(tx: Tx) -> dict[str, Resources]:
+    """Return the memory and disk that each running job has leased."""
+    rows = tx.all("SELECT agent_id, memory_bytes, temp_storage_bytes FROM leases ORDER BY agent_id")
+    return {
+        row["agent_id"]: Resources(memory_bytes=row["memory_bytes"], temp_storage_bytes=row["temp_storage_bytes"])
+        for row in rows
+    }

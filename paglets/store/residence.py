@@ -303,3 +303,9 @@ def become(tx: Tx, agent_id: str, epoch: int, status: str, peer: HostRef | None,
         now,
         agent_id,
     )
+
+
+def epoch_here(tx: Tx, agent_id: str) -> int | None:
+    """Return the epoch of a paglet that is here, else None."""
+    epoch: int | None = tx.value("SELECT epoch FROM residence WHERE agent_id = ? AND status = 'here'", agent_id)
+    return epoch

@@ -71,7 +71,7 @@ def test_files_that_were_to_go_to_a_home_that_is_gone_for_good_are_kept_and_fetc
     (tmp_path / "release").touch()
 
     def waiting() -> bool:
-        return [job.reason_text for job in work.client.jobs()] == ["it moves to home when that is online"] * 2
+        return [job.reason_text for job in work.client.jobs()] == ["it moves to home once that host is online"] * 2
 
     wait_until(waiting, what="both files to wait for home")
 

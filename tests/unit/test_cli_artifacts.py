@@ -236,13 +236,13 @@ def test_where_results_have_no_file_the_hosts_that_were_not_asked_are_named(give
 
 def test_files_of_finished_jobs_that_are_not_delivered_yet_are_told_of(given: Given) -> None:
     given.results["plain"] = {"result": None}
-    job = partial(Undelivered, group_id="g1", host=given.b.ref, text="it moves to a when that is online")
+    job = partial(Undelivered, group_id="g1", host=given.b.ref, text="it moves to a once that host is online")
     jobs = [job(agent_id=f"j{number}", job_key=f"k{number}", file_count=number) for number in range(5)]
     given.b.routes["POST /v1/jobs/kept"] = lambda body: UndeliveredOutputs(undelivered=tuple(jobs))
     assert list(artifacts_of_group(given.client, "g1").remarks())[1:5] == [
-        "g1/k1 still keeps 1 file: it moves to a when that is online",
-        "g1/k2 still keeps 2 files: it moves to a when that is online",
-        "g1/k3 still keeps 3 files: it moves to a when that is online",
+        "g1/k1 still keeps 1 file: it moves to a once that host is online",
+        "g1/k2 still keeps 2 files: it moves to a once that host is online",
+        "g1/k3 still keeps 3 files: it moves to a once that host is online",
         "1 more job still keeps files",
     ]
 

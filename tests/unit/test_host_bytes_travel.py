@@ -133,7 +133,7 @@ def test_a_hundred_jobs_that_share_an_input_send_it_once(home: Rig, away: Rig) -
 
 def test_a_group_is_not_stored_without_the_bytes_of_its_code_and_inputs(home: Rig) -> None:
     put(home, DATA)
-    with pytest.raises(Conflict, match="send them first") as caught:
+    with pytest.raises(Conflict, match="send its bytes first") as caught:
         home.get(GroupView, "POST", "/v1/groups", group("a", bundle=ref(OTHER), inputs=(file("in.txt", DATA),)))
     assert caught.value.details["missing"] == [ref(OTHER).sha256]
     assert home.value("SELECT count(*) FROM requests") == 0
@@ -307,7 +307,7 @@ def test_posts_without_bytes_pass_one_whose_bytes_cannot_be_sent(home: Rig, away
 
 def test_a_post_of_a_client_needs_the_bytes_on_its_host_first(home: Rig) -> None:
     make(home, envelope("p1"))
-    with pytest.raises(Conflict, match="send them first"):
+    with pytest.raises(Conflict, match="send its bytes first"):
         send(home, ProxyRef(agent_id="p1", host=home.own), DATA)
     assert home.value("SELECT count(*) FROM outbox") == 0
 
@@ -490,7 +490,7 @@ def test_a_finished_job_keeps_its_scratch_while_it_is_to_move(home: Rig, away: R
     home.run(5)
     assert home.disk.scratch_ids() == ("j1",)
     view: PagletView = home.get(PagletView, "GET", "/v1/paglets/j1")
-    assert view.reason == "it moves to away when that is online"
+    assert view.reason == "it moves to away once that host is online"
 
 
 def test_a_move_to_a_host_whose_disk_is_full_does_not_begin_before_that_has_room(home: Rig, away: Rig) -> None:
@@ -504,7 +504,7 @@ def test_a_move_to_a_host_whose_disk_is_full_does_not_begin_before_that_has_room
     home.run(5)
     view: PagletView = home.get(PagletView, "GET", "/v1/paglets/j1")
     assert view.residence == "here"
-    assert view.reason.startswith("it moves to away when that has room: the disk of work is full")
+    assert view.reason.startswith("it moves to away once that host has room: the disk of work is full")
     away.disk.held = None
     home.run(60)
     dispatching = home.process("j1")
@@ -562,7 +562,7 @@ def test_a_host_that_takes_nothing_of_a_piece_is_not_sent_it_again_at_once(home:
     home.run(60)
     assert 1 < sent(home, "PUT") < 100
     view: PagletView = home.get(PagletView, "GET", "/v1/paglets/p1")
-    assert "w1 took nothing" in view.reason
+    assert "w1 took none" in view.reason
 
 
 @pytest.mark.parametrize("damage", [lose_the_end, spoil])

@@ -85,7 +85,7 @@ def test_late_reports_of_a_cleared_group_count_for_nothing_in_the_next_one(rig: 
     rig.get(Done, "POST", "/v1/groups/g1/clear", ClearGroup(submissions=1, host=GONE))
     spec = JobSpec(job_key="a", state={"job_key": "a"}, request=to_json(slot_request(cpu_cores=1)))
     group = SubmitGroup(group_id="g1", class_name="m:C", jobs=(spec,))
-    view = rig.write(lambda tx: rig.host.creation.submit(tx, "ab" * 16, group))
+    view = rig.write(lambda tx: rig.host.submission.submit(tx, "ab" * 16, group))
     assert not view.was_there
     collector = collector_id("g1")
     assert rig.value("SELECT epoch FROM residence WHERE agent_id = ?", collector) >= 1 << 30
@@ -103,7 +103,7 @@ def test_a_late_copy_of_a_cleared_group_ends_though_the_next_one_has_no_such_job
     rig.get(Done, "POST", "/v1/groups/g1/clear", ClearGroup(submissions=1, host=GONE))
     spec = JobSpec(job_key="a", state={"job_key": "a"}, request=to_json(slot_request(cpu_cores=1)))
     group = SubmitGroup(group_id="g1", class_name="m:C", jobs=(spec,))
-    rig.write(lambda tx: rig.host.creation.submit(tx, "ab" * 16, group))
+    rig.write(lambda tx: rig.host.submission.submit(tx, "ab" * 16, group))
     ref = ProxyRef(agent_id=collector_id("g1"), host=rig.own)
     late = job("j9", "z", request=slot_request(cpu_cores=99), collector=ref)
     rig.write(lambda tx: residence.create(tx, late, rig.now()))

@@ -14,7 +14,7 @@ from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, NameTaken
 from paglets.core.record import to_json
 from paglets.core.refs import FileRef
 from paglets.groups.keys import collector_id
-from paglets.host.messaging.creation import MOST_OBSTACLES
+from paglets.host.messaging.group_submission import MOST_OBSTACLES
 from paglets.store import paglets, residence
 from paglets.store.db import Tx
 
@@ -27,7 +27,7 @@ def rig() -> Rig:
 
 
 def submit(rig: Rig, what: SubmitGroup, token: str = TOKENS[0]) -> GroupView:
-    view: GroupView = rig.write(lambda tx: rig.host.creation.submit(tx, token, what))
+    view: GroupView = rig.write(lambda tx: rig.host.submission.submit(tx, token, what))
     return view
 
 

@@ -106,7 +106,7 @@ def test_a_source_that_cannot_be_removed_just_now_is_tried_again_some_times(rig:
     run_long(rig, RETRY_SECONDS[-1])
     assert left(rig) == []
     assert [each.path for each in rig.disk.removed].count("/data/a") == 1 + len(RETRY_SECONDS)
-    assert "/data/a has moved with its paglet and stays here" in rig.log[-1]
+    assert "/data/a has moved with its paglet; the source was not removed" in rig.log[-1]
     assert rig.faults() == []
 
 

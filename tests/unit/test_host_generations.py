@@ -220,10 +220,10 @@ def test_inputs_that_only_an_absent_host_has_are_waited_for_and_then_the_job_fai
     rig = Rig(host_lost_after_seconds=20.0, input_wait_seconds=1000.0)
     with_input(rig)
     rig.until(lambda: pending(rig)["a"]["reason"] == "input_absent")
-    assert pending(rig)["a"]["reason_text"].endswith("its input in.txt is not here, and is looked for")
+    assert pending(rig)["a"]["reason_text"].endswith("its input in.txt is missing and is being searched for")
     rig.run(20.0)
     told = pending(rig)["a"]
-    assert told["reason_text"].endswith("its input in.txt is on no host that is online")
+    assert told["reason_text"].endswith("its input in.txt is on no online host")
     assert told["host_name"] == "w1"
     rig.run(500.0)
     assert pending(rig)["a"]["since"] == told["since"]
@@ -262,7 +262,7 @@ def test_it_is_said_why_an_input_cannot_be_had_here() -> None:
     with_input(rig)
     rig.host.blob_store.put(b"what takes the room of it")
     holder(rig)
-    rig.until(lambda: "its input in.txt cannot be had: " in pending(rig)["a"]["reason_text"], 120.0)
+    rig.until(lambda: "its input in.txt cannot be fetched: " in pending(rig)["a"]["reason_text"], 120.0)
     assert "18" in pending(rig)["a"]["reason_text"]
 
 
@@ -270,7 +270,7 @@ def test_a_host_that_answers_of_other_bytes_is_one_that_has_none() -> None:
     rig = Rig(host_lost_after_seconds=20.0)
     with_input(rig)
     rig.peer("w3", {"POST /v1/blobs/state": lambda body: BlobStates(blobs=())})
-    rig.until(lambda: "is on no host that is online" in pending(rig)["a"]["reason_text"], 120.0)
+    rig.until(lambda: "is on no online host" in pending(rig)["a"]["reason_text"], 120.0)
 
 
 def test_what_was_fetched_stays_while_the_rest_is_waited_for() -> None:

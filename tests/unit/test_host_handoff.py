@@ -255,7 +255,7 @@ def test_a_move_that_was_taken_back_is_never_taken(rig: Rig) -> None:
 
 
 def submit(rig: Rig, *keys: str, **fields: Any) -> None:
-    rig.write(lambda tx: rig.host.creation.submit(tx, "ab" * 16, group(*keys, **fields)))
+    rig.write(lambda tx: rig.host.submission.submit(tx, "ab" * 16, group(*keys, **fields)))
     rig.run()
 
 

@@ -89,7 +89,7 @@ def test_a_finished_job_with_a_hook_or_a_move_before_it_is_told_of_with_its_file
     assert kept(rig).undelivered[0].text == f"on_arrival runs on {rig.own.name}"
     end(rig, intent=Intent(move=host_ref("elsewhere")))
     (job,) = kept(rig).undelivered
-    assert (job.text, job.file_count) == ("it moves to elsewhere when that is online", 1)
+    assert (job.text, job.file_count) == ("it moves to elsewhere once that host is online", 1)
 
 
 # Files that arrived.

@@ -141,7 +141,7 @@ def test_a_run_waits_until_the_bytes_of_a_move_are_there_and_messages_do_not(rig
 
 
 def test_collectors_say_clearly_what_they_cannot_do(rig: Rig) -> None:
-    rig.write(lambda tx: rig.host.creation.submit(tx, "ab" * 16, group("a")))
+    rig.write(lambda tx: rig.host.submission.submit(tx, "ab" * 16, group("a")))
     for kind, what in (("paglets.clone", "clone"), ("paglets.deactivate", "deactivate")):
         error = rig.call(collector_id("g1"), kind).error
         assert f"{what} is not for a paglet whose handlers run inside its host" in error.message

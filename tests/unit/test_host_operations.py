@@ -77,7 +77,7 @@ def test_bytes_that_are_not_here_are_named_and_nothing_is_changed(rig: Rig, agen
     error = rig.answer(rig.process(agent_id), op, args)["error"]
     assert error["code"] == "conflict"
     assert error["details"]["missing"] == [ref(ABSENT).sha256]
-    assert "send them first" in error["message"]
+    assert "send its bytes first" in error["message"]
     assert rig.state_of("p1") == {"n": 1}
     assert rig.value("SELECT outcome FROM job_states") is None
     assert rig.value("SELECT count(*) FROM outbox") == 0

@@ -252,7 +252,7 @@ def test_who_ends_a_paglet_on_its_way_to_a_silent_host_is_told_why_it_goes_on(ri
     rig.run(1)
     target.goes_away()
     rig.until(lambda: is_silent(rig), 30)
-    with pytest.raises(Moving, match=r"on its way to w1: w1 gives no sign of life"):
+    with pytest.raises(Moving, match=r"on its way to w1: w1 does not answer"):
         answered(rig, rig.ask("DELETE", "/v1/paglets/p1"), 10)
     target.comes_back()
     rig.run(10)

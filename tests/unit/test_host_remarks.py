@@ -29,4 +29,4 @@ def test_what_was_said_is_said_to_be_over() -> None:
     mesh.clock.advance(10)
     for now in (2.0, 4.0):
         remarks.tick(now)
-    assert said[1:] == ["peer http://late:8765: that is over"]
+    assert said[1:] == ["peer http://late:8765 works again"]

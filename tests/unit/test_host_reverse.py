@@ -97,7 +97,7 @@ def test_what_is_never_fetched_was_certainly_not_sent(given: Given) -> None:
     given.rig.run(9.0)
     (error,) = given.outcomes
     assert isinstance(error, Unreachable)
-    assert "nat does not fetch" in error.message
+    assert "nat does not poll" in error.message
     assert given.pull().response is None  # nothing is handed out afterwards
 
 
@@ -223,7 +223,7 @@ def test_a_relay_says_what_went_wrong(given: Given) -> None:
     given.rig.run(9.0)
     assert isinstance(pending, PendingResponse)
     assert pending.response is not None
-    with pytest.raises(Unreachable, match="nat does not fetch"):
+    with pytest.raises(Unreachable, match="nat does not poll"):
         pending.response.json()
 
 
@@ -308,7 +308,7 @@ def test_two_hosts_that_nobody_reaches_speak_through_one_that_both_reach() -> No
     assert given.asked("w1") == [to_json(relay)]
 
 
-@pytest.mark.parametrize("error", [Unreachable("nat does not fetch"), CallOutcomeUnknown("nat broke off")])
+@pytest.mark.parametrize("error", [Unreachable("nat does not poll"), CallOutcomeUnknown("nat broke off")])
 def test_what_the_host_between_says_of_the_way_is_the_outcome_and_the_next_request_goes_another_way(
     error: PagletsError,
 ) -> None:

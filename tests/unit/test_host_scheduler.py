@@ -33,7 +33,7 @@ def add(rig: Rig, *agent_ids: str, **fields: Any) -> None:
 
 
 def submit(rig: Rig, *keys: str, token: str = TOKEN, **fields: Any) -> None:
-    rig.write(lambda tx: rig.host.creation.submit(tx, token, group(*keys, **fields)))
+    rig.write(lambda tx: rig.host.submission.submit(tx, token, group(*keys, **fields)))
     rig.run()
 
 
@@ -117,7 +117,7 @@ def eligible(rig: Rig) -> list[str]:
 
 
 def test_jobs_of_the_only_host_run_at_home_until_another_one_is_known(rig: Rig) -> None:
-    view = rig.write(lambda tx: rig.host.creation.submit(tx, TOKEN, group(*"abcde", request=NOT_AT_HOME)))
+    view = rig.write(lambda tx: rig.host.submission.submit(tx, TOKEN, group(*"abcde", request=NOT_AT_HOME)))
     assert (view.obstacles, view.only_host, view.detached_reason) == ((), True, ONLY_HOST)
     assert eligible(rig) == ["home"]
     rig.run(3)

@@ -29,7 +29,7 @@ W1 = host_ref("w1")
 @pytest.fixture
 def rig() -> Rig:
     rig = Rig()
-    rig.write(lambda tx: rig.host.creation.submit(tx, "ab" * 16, group("a", "b")))
+    rig.write(lambda tx: rig.host.submission.submit(tx, "ab" * 16, group("a", "b")))
     return rig
 
 
@@ -129,7 +129,7 @@ def test_a_post_with_artifacts_is_refused_and_not_sent_without_them(rig: Rig) ->
 
 
 def test_a_collector_whose_state_cannot_be_read_neither_spins_nor_stops_the_others(rig: Rig) -> None:
-    rig.write(lambda tx: rig.host.creation.submit(tx, "cd" * 16, group("x", group_id="g2")))
+    rig.write(lambda tx: rig.host.submission.submit(tx, "cd" * 16, group("x", group_id="g2")))
     rig.write(
         lambda tx: tx.run("UPDATE paglet_states SET state = '{\"of_the_future\":1}' WHERE agent_id = ?", COLLECTOR)
     )

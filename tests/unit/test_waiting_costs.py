@@ -107,7 +107,7 @@ AWAY = host_ref("away")
 
 def placing(rig: Rig, count: int) -> None:
     wish = slot_request(rules={"required_tags": ("nowhere",)})
-    rig.write(lambda tx: rig.host.creation.submit(tx, "ab" * 16, group("a", request=wish, collector_host="home")))
+    rig.write(lambda tx: rig.host.submission.submit(tx, "ab" * 16, group("a", request=wish, collector_host="home")))
     rig.run(1)
     tables = ("residence", "paglets", "paglet_states", "requests", "job_states")
     multiply(rig, tables, count, "agent_id", rig.value("SELECT agent_id FROM requests"), JOB)

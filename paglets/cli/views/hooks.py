@@ -38,7 +38,7 @@ def undelivered_fields(jobs: Iterable[Undelivered]) -> dict[str, object]:
 
 
 def undelivered_text(job: Undelivered) -> str:
-    """Return what comes next, such as `it moves to laptop when that is online (1 file)`."""
+    """Return what comes next, such as `it moves to laptop once that host is online (1 file)`."""
     return f"{job.text} ({counted(job.file_count, 'file')})" if job.file_count else job.text
 
 

@@ -16,7 +16,7 @@ from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id
 from paglets.host.records import outcomes
 from paglets.host.records.group_views import collector_ref
-from paglets.store import residence, undelivered
+from paglets.store import groups, residence, undelivered
 from paglets.store.db import Tx
 
 PAGE = 200
@@ -30,7 +30,7 @@ def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) 
     row = residence.find(tx, collector_id(group_id))
     if row is not None and row.status in ("here", "leaving"):
         raise Conflict(f"the collector of {group_id} is on {own.name}: cancel it there")
-    known = tx.one("SELECT * FROM groups WHERE group_id = ?", group_id)
+    known = groups.find(tx, group_id)
     hosts = [*undelivered.collector_hosts(tx, group_id), *([collector_ref(tx, known, own).host] if known else [])]
     for host in hosts:
         if host.store_id in members:
@@ -88,5 +88,5 @@ def free_id(tx: Tx, group_id: str, wish: ClearGroup, now: float) -> None:
     row = residence.find(tx, collector_id(group_id))
     cleared = undelivered.Cleared(submissions=wish.submissions, epoch=row.epoch if row else 0, host=wish.host)
     undelivered.remember_cleared(tx, group_id, cleared, now)
-    tx.run("DELETE FROM groups WHERE group_id = ?", group_id)
+    groups.delete(tx, group_id)
     tx.wake("groups", "garbage")

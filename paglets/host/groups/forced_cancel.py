@@ -12,9 +12,8 @@ from paglets.api.groups import EndCopies, EndedCopies
 from paglets.core.errors import Conflict
 from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id
-from paglets.host.groups import reconciliation
 from paglets.host.records import outcomes
-from paglets.store import queue, residence, rollbacks
+from paglets.store import copies, paglets, residence, rollbacks
 from paglets.store.db import Tx
 from paglets.store.queue import JobRow
 
@@ -29,31 +28,11 @@ def end_copies(
     here = residence.find(tx, collector_id(group_id))
     if here is not None and here.status == "here":
         raise Conflict(f"the collector of {group_id} is on {own.name}: cancel it there")
-    told = [_end_here(tx, job, wish.reason, online, own, now) for job in _copies_here(tx, group_id, keys)]
-    told += [_end_leaving(tx, agent_id, key) for agent_id, key in _leaving(tx, group_id, keys)]
+    told = [_end_here(tx, job, wish.reason, online, own, now) for job in copies.unfinished_here(tx, group_id, keys)]
+    told += [_end_leaving(tx, agent_id, key) for agent_id, key in copies.leaving(tx, group_id, keys)]
     tx.wake("runs", "cleanup")
     ended = tuple(dict.fromkeys(key for key in told if key))
-    return EndedCopies(job_keys=ended, count=reconciliation.unfinished(tx, group_id, keys))
-
-
-def _copies_here(tx: Tx, group_id: str, keys: frozenset[str] | None) -> list[JobRow]:
-    rows = tx.all(
-        "SELECT agent_id, job_key FROM requests WHERE group_id = ? AND collector IS NOT NULL"
-        " AND status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING') ORDER BY job_key, agent_id",
-        group_id,
-    )
-    found = (queue.job(tx, row["agent_id"]) for row in rows if keys is None or row["job_key"] in keys)
-    return [job for job in found if job is not None]
-
-
-def _leaving(tx: Tx, group_id: str, keys: frozenset[str] | None) -> list[tuple[str, str]]:
-    rows = tx.all(
-        "SELECT agent_id, job_key FROM handoffs WHERE group_id = ? AND kind = 'job' AND recall != ?"
-        " AND ended = 0 ORDER BY job_key, agent_id",
-        group_id,
-        rollbacks.UNWANTED,
-    )
-    return [(row["agent_id"], row["job_key"]) for row in rows if keys is None or row["job_key"] in keys]
+    return EndedCopies(job_keys=ended, count=copies.unfinished(tx, group_id, keys))
 
 
 def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: HostRef, now: float) -> str:
@@ -64,14 +43,10 @@ def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: Ho
         raise Conflict(f"{own.name} is in touch with {name}, which has the collector of {job.group_id}")
     message = f"cancelled: {reason}, {NO_COLLECTOR}" if reason else f"cancelled {NO_COLLECTOR}"
     if job.status != "RUNNING":
-        tx.run("UPDATE paglets SET intent = NULL WHERE agent_id = ?", job.agent_id)
+        paglets.drop_intent(tx, job.agent_id)
     if outcomes.fail_waiting(tx, job.agent_id, outcomes.CANCELLED, message, own, now):
         return job.job_key
-    changed = tx.run(
-        "UPDATE requests SET unwanted = ? WHERE agent_id = ? AND status = 'RUNNING' AND unwanted IS NULL",
-        outcomes.BY_HAND + message,
-        job.agent_id,
-    )
+    changed = copies.mark_unwanted(tx, job.agent_id, outcomes.BY_HAND + message)
     return job.job_key if changed else ""
 
 

@@ -3,54 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 
 from paglets.api.groups import GroupView
-from paglets.codec.strict_json import dumps
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
-from paglets.core.text import counted
 from paglets.host.records.group_views import Seen, collector_ref
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
-from paglets.store import residence, undelivered
+from paglets.store import groups, handoffs, residence, undelivered
 from paglets.store.db import Tx
 from paglets.wire.request import Request, Response
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dependency:
-    """One thing that still needs the submitter's host: a query that counts, and its words."""
-
-    sql: str
-    one: str
-    many: str
-
-
-DEPENDENCIES = (
-    Dependency(
-        sql="SELECT count(*) FROM handoffs WHERE kind = 'job' AND group_id = ?",
-        one="job is on its way to another host",
-        many="jobs are on their way to other hosts",
-    ),
-    Dependency(
-        sql="SELECT count(*) FROM requests WHERE status = 'PLACING' AND group_id = ?",
-        one="job has no host yet",
-        many="jobs have no host yet",
-    ),
-    Dependency(
-        sql="SELECT count(*) FROM requests WHERE status IN ('WAITING_FOR_SLOT', 'RUNNING') AND group_id = ?",
-        one="job waits or runs on this host",
-        many="jobs wait or run on this host",
-    ),
-    Dependency(
-        sql="SELECT count(*) FROM outbox WHERE group_id = ?",
-        one="report has not reached the collector",
-        many="reports have not reached the collector",
-    ),
-)
-
 
 LOOK_AGAIN_SECONDS = 10.0
 """What hinders a group tells this part when it ends; this is for what could not."""
@@ -80,9 +43,9 @@ class HomeGroups:
         self._after = ""
 
     def tick(self, now: float) -> float | None:
-        if self._services.store.read(_open_groups):
-            self._services.store.write(lambda tx: _look(tx, self._services.own))
-        home = self._services.store.read(_over_at_home)
+        if self._services.store.read(groups.not_detached):
+            self._services.store.write(lambda tx: _update_reasons(tx, self._services.own))
+        home = self._services.store.read(groups.complete_here)
         if home:
             self._services.store.write(lambda tx: _release(tx, home))
         if now >= self._forget_at:
@@ -99,8 +62,8 @@ class HomeGroups:
                 if collector.store_id in online:
                     self._ask(group_id, collector)
         due = [self._forget_at]
-        due += [self._ask_at] if self._services.store.read(_any_kept) else []
-        due += [now + LOOK_AGAIN_SECONDS] if self._services.store.read(_open_groups) else []
+        due += [self._ask_at] if self._services.store.read(groups.has_specs) else []
+        due += [now + LOOK_AGAIN_SECONDS] if self._services.store.read(groups.not_detached) else []
         return min(due, default=None)
 
     def _ask(self, group_id: str, collector: HostRef) -> None:
@@ -109,7 +72,7 @@ class HomeGroups:
         def answered(result: Response | PagletsError) -> None:
             if isinstance(result, Response) and result.status < 400:
                 view, now = result.parse(GroupView), self._services.clock.wall()
-                self._services.runner.change(lambda tx: _heard(tx, view, now))
+                self._services.runner.change(lambda tx: _update(tx, view, now))
 
         request = Request(method="GET", target=f"/v1/groups/{group_id}?here=1")
         self._services.transport.send(
@@ -117,36 +80,13 @@ class HomeGroups:
         )
 
 
-def _open_groups(tx: Tx) -> list[sqlite3.Row]:
-    return tx.all("SELECT group_id, collector_id, detached_reason FROM groups WHERE detached = 0 ORDER BY group_id")
-
-
-def _any_kept(tx: Tx) -> bool:
-    return tx.value("SELECT 1 FROM group_specs LIMIT 1") is not None
-
-
 def _kept_for_others(tx: Tx, own: HostRef, after: str) -> list[tuple[str, HostRef]]:
-    """HomeGroups whose jobs are still kept here, a page of them, and the host of their collector."""
-    rows = tx.all(
-        "SELECT group_id, collector_id, collector FROM group_specs JOIN groups USING (group_id) WHERE group_id > ?"
-        " ORDER BY group_id LIMIT ?",
-        after,
-        ASK_GROUPS,
-    )
-    return [(row["group_id"], collector_ref(tx, row, own).host) for row in rows]
+    """Return a page of the groups whose jobs are kept here, each with the host of its collector."""
+    return [(row["group_id"], collector_ref(tx, row, own).host) for row in groups.with_specs(tx, after, ASK_GROUPS)]
 
 
-def _over_at_home(tx: Tx) -> list[str]:
-    """HomeGroups that are complete and home, and whose jobs are still kept to be submitted again."""
-    rows = tx.all(
-        "SELECT group_id FROM group_specs JOIN groups g USING (group_id) JOIN paglet_states p"
-        " ON p.agent_id = g.collector_id WHERE json_extract(p.state, '$.status') = 'COMPLETE' ORDER BY group_id"
-    )
-    return [row["group_id"] for row in rows]
-
-
-def _heard(tx: Tx, view: GroupView, now: float) -> None:
-    """What the collector's host said of a group of ours."""
+def _update(tx: Tx, view: GroupView, now: float) -> None:
+    """Store the counts that the collector's host reported. Delete the kept jobs of a detached group."""
     if view.expected_count is not None and view.completed_count is not None and view.failed_count is not None:
         seen = Seen(
             status=view.status,
@@ -155,39 +95,29 @@ def _heard(tx: Tx, view: GroupView, now: float) -> None:
             failed_count=view.failed_count,
             counted_at=now,
         )
-        tx.run("UPDATE groups SET seen = ? WHERE group_id = ?", dumps(to_json(seen)), view.group_id)
-    if view.detached and tx.value("SELECT detached FROM groups WHERE group_id = ?", view.group_id):
-        _release(tx, [view.group_id])
+        groups.set_last_counts(tx, view.group_id, to_json(seen))
+    if view.detached and groups.is_detached(tx, view.group_id):
+        groups.delete_specs(tx, view.group_id)
 
 
 def _release(tx: Tx, group_ids: list[str]) -> None:
     for group_id in group_ids:
-        tx.run("DELETE FROM group_specs WHERE group_id = ?", group_id)
-        tx.run("DELETE FROM group_blobs WHERE group_id = ?", group_id)
+        groups.delete_specs(tx, group_id)
 
 
-def _look(tx: Tx, own: HostRef) -> None:
-    for row in _open_groups(tx):
-        reason = _why_attached(tx, row, own)
+def _update_reasons(tx: Tx, own: HostRef) -> None:
+    for row in groups.not_detached(tx):
+        reason = _attached_reason(tx, row, own)
         if reason != row["detached_reason"]:
-            tx.run(
-                "UPDATE groups SET detached = ?, detached_reason = ? WHERE group_id = ? AND detached = 0",
-                int(not reason),
-                reason,
-                row["group_id"],
-            )
+            groups.set_detached_reason(tx, row["group_id"], reason)
 
 
-def _why_attached(tx: Tx, row: sqlite3.Row, own: HostRef) -> str:
-    """What still needs this host for the group; empty where nothing does."""
+def _attached_reason(tx: Tx, row: sqlite3.Row, own: HostRef) -> str:
+    """Return what still needs this host for the group, or ""."""
     collector = residence.find(tx, row["collector_id"])
     if collector is not None and collector.status == "leaving" and collector.peer is not None:
-        problem = tx.value("SELECT problem FROM handoffs WHERE agent_id = ?", row["collector_id"])
+        problem = handoffs.problem(tx, row["collector_id"])
         return f"the collector is on its way to {collector.peer.name}" + (f" ({problem})" if problem else "")
     if collector is not None and collector.status == "here":
         return f"the collector lives on this host, {own.name}"
-    for each in DEPENDENCIES:
-        count = tx.value(each.sql, row["group_id"])
-        if count:
-            return counted(count, each.one, each.many)
-    return ""
+    return groups.dependency(tx, row["group_id"])

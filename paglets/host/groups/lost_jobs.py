@@ -29,6 +29,7 @@ from paglets.host.network.locator import PagletLocator
 from paglets.host.records.in_host import InHostStorage
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
+from paglets.store import paglets
 from paglets.store.db import Tx
 from paglets.store.events import record_event_once
 from paglets.store.queue import QueuedJob
@@ -129,7 +130,7 @@ class LostJobDetector:
 
     def _follow_collectors(self, now: float) -> bool:
         """Watch the keys of collectors that are here, a page of new ones at a time; True where there are more."""
-        here = self._services.store.read(_unfinished_collectors)
+        here = self._services.store.read(paglets.unfinished_collectors)
         self._collectors = {agent_id: self._collectors.get(agent_id) or _Collector() for agent_id in here}
         for agent_id, collector in self._collectors.items():
             if collector.after is not None:
@@ -297,14 +298,6 @@ class LostJobDetector:
             silent=tuple(host for host in silent if not self._gossip.is_forgotten(host.store_id)),
             older_goes_on=self._older_was_told_of(watched),
         )
-
-
-def _unfinished_collectors(tx: Tx) -> list[str]:
-    rows = tx.all(
-        "SELECT agent_id FROM paglets WHERE kind = 'collector' AND EXISTS (SELECT 1 FROM storage s"
-        " WHERE s.agent_id = paglets.agent_id AND s.key > 'template/' AND s.key < 'template0') ORDER BY agent_id"
-    )
-    return [row["agent_id"] for row in rows]
 
 
 def _page(collector: str, after: str, tx: Tx) -> list[tuple[str, int]]:

@@ -14,9 +14,7 @@ from functools import partial
 from paglets.api.groups import JobCopy, JobStatusReply, UnwantedCopy
 from paglets.api.groups import JobStatusReport as Told
 from paglets.api.paglets import Located
-from paglets.codec.strict_json import dumps
 from paglets.core.errors import PagletsError
-from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups import copies
 from paglets.groups.keys import collector_id
@@ -28,7 +26,8 @@ from paglets.host.network.locator import PagletLocator
 from paglets.host.records import outcomes
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
-from paglets.store import posts, residence, rollbacks
+from paglets.store import copies as stored_copies
+from paglets.store import paglets, posts, residence, rollbacks
 from paglets.store.copies import Copy, copies_of, page
 from paglets.store.db import Tx
 from paglets.store.events import record_event_once
@@ -225,18 +224,6 @@ def _by_host(copies: Iterable[Copy]) -> list[Batch]:
     return list(batches.values())
 
 
-def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:
-    """Copies of these keys (None: of all) that wait, run or leave: none once their process trees have ended."""
-    rows = tx.each(
-        "SELECT job_key FROM requests WHERE group_id = ? AND status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
-        " UNION ALL SELECT job_key FROM handoffs WHERE group_id = ? AND kind = 'job'"
-        " AND ended = 0",
-        group_id,
-        group_id,
-    )
-    return sum(1 for row in rows if job_keys is None or row["job_key"] in job_keys)
-
-
 def _point_to(tx: Tx, groups: dict[str, str], located: Located, own: HostRef, now: float) -> None:
     """Note where collectors live now, for the copies that are here and for those that are leaving.
 
@@ -244,24 +231,13 @@ def _point_to(tx: Tx, groups: dict[str, str], located: Located, own: HostRef, no
     """
     for row in located.rows:
         if row.status == "disposed" and row.agent_id in groups:
-            ids = tx.all(_COPIES_OF, groups[row.agent_id], groups[row.agent_id])
-            end_unwanted(tx, tuple(UnwantedCopy(agent_id=each["agent_id"], cause="recorded") for each in ids), own, now)
+            ids = stored_copies.all_ids(tx, groups[row.agent_id])
+            end_unwanted(tx, tuple(UnwantedCopy(agent_id=each, cause="recorded") for each in ids), own, now)
         if row.status == "here" and row.peer is not None and row.agent_id in groups:
-            group_id, ref = groups[row.agent_id], dumps(to_json(ProxyRef(agent_id=row.agent_id, host=row.peer)))
-            tx.run("UPDATE requests SET collector = ? WHERE group_id = ? AND collector IS NOT NULL", ref, group_id)
-            tx.run(
-                "UPDATE handoffs SET collector = ? WHERE group_id = ? AND kind = 'job' AND collector IS NOT NULL",
-                ref,
-                group_id,
-            )
+            collector = ProxyRef(agent_id=row.agent_id, host=row.peer)
+            stored_copies.set_collector(tx, groups[row.agent_id], collector)
             posts.redirect(tx, row.agent_id, row.peer)
     tx.wake("reconciliation")
-
-
-_COPIES_OF = (
-    "SELECT agent_id FROM requests WHERE group_id = ? AND collector IS NOT NULL"
-    " UNION SELECT agent_id FROM handoffs WHERE group_id = ? AND kind = 'job'"
-)
 
 
 def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: float) -> None:
@@ -273,11 +249,7 @@ def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: 
         if rollbacks.request(tx, copy.agent_id, rollbacks.UNWANTED):
             continue
         if not outcomes.fail_waiting(tx, copy.agent_id, outcomes.CANCELLED, copy.cause, own, now, told=True):
-            tx.run(
-                "UPDATE requests SET unwanted = ? WHERE agent_id = ? AND status = 'RUNNING' AND unwanted IS NULL",
-                copy.cause,
-                copy.agent_id,
-            )
+            stored_copies.mark_unwanted(tx, copy.agent_id, copy.cause)
     tx.wake("runs", "cleanup")
 
 
@@ -313,7 +285,7 @@ def _first_generation(tx: Tx, agent_id: str) -> int:
 
     Its rows say so of each key that it has; this is for copies of other keys.
     """
-    first = tx.value("SELECT json_extract(state, '$.first_generation') FROM paglet_states WHERE agent_id = ?", agent_id)
+    first = paglets.state_value(tx, agent_id, "first_generation")
     return first if isinstance(first, int) else 1
 
 

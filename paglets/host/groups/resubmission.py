@@ -109,9 +109,7 @@ class _Collector:
     seq: int = 0
 
     def look(self, tx: Tx, ref: ProxyRef) -> None:
-        group_id = tx.value(
-            "SELECT json_extract(state, '$.group_id') FROM paglet_states WHERE agent_id = ?", ref.agent_id
-        )
+        group_id = paglets.state_value(tx, ref.agent_id, "group_id")
         bundle = paglets.bundle_of(tx, ref.agent_id)
         self.group = None if group_id is None else JobGroup(group_id=group_id, collector=ref, bundle=bundle)
         for report in posts.reports(tx, ref.agent_id, self.seq):

@@ -10,6 +10,7 @@ from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
 from paglets.slots import policy, states
 from paglets.slots.model import Candidate, SlotRequest
+from paglets.store import jobs as jobs_of_store
 from paglets.store import queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
@@ -160,7 +161,7 @@ class Placer:
             limit = job.request.placement_timeout_seconds
             if limit and waited[job.agent_id] >= limit and not self._older_goes_on(job):
                 del self._since[job.agent_id]
-                why = tx.value("SELECT reason_text FROM requests WHERE agent_id = ?", job.agent_id)
+                why = jobs_of_store.reason_text(tx, job.agent_id)
                 text = f"no host within placement_timeout_seconds = {limit:g}: {why}"
                 outcomes.fail_waiting(tx, job.agent_id, "placement_timeout", text, self._services.own, now)
             else:

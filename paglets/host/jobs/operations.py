@@ -28,16 +28,17 @@ from paglets.core.refs import (
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.blobs.fetcher import BlobFetcher
 from paglets.host.messaging.calls import Calls
-from paglets.host.messaging.creation import Creation
+from paglets.host.messaging.creation import PagletCreation
+from paglets.host.messaging.group_submission import GroupSubmission
 from paglets.host.messaging.mailbox import Mailbox
 from paglets.host.network.directory import Directory
-from paglets.host.records import cloning, notes, outcomes
+from paglets.host.records import cloning, notes, outcomes, run_repository
 from paglets.host.records.delivery import Delivery
 from paglets.host.records.lifecycle import hook_done, hook_failed, keep_files_on_arrival, request_action
 from paglets.host.records.outcomes import Attempt, Outcome
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
-from paglets.store import artifacts, files, kept_scratch, paglets, posts
+from paglets.store import artifacts, files, jobs, kept_scratch, paglets, posts
 from paglets.store.db import Tx
 from paglets.worker import protocol, requests
 from paglets.worker.protocol import BAD_RESULT, Changes, Fault, NewArtifact, RegisteredFile, Stamp
@@ -68,7 +69,8 @@ class Operations:
         self,
         services: HostServices,
         calls: Calls,
-        creation: Creation,
+        creation: PagletCreation,
+        submission: GroupSubmission,
         gossip: Gossiper,
         blob_store: BlobStore,
         blob_fetcher: BlobFetcher,
@@ -80,6 +82,7 @@ class Operations:
         self._blob_fetcher = blob_fetcher
         self._calls = calls
         self._creation = creation
+        self._submission = submission
         self._gossip = gossip
 
     def perform(self, run: Speaker, name: str, args: Any, done: Done) -> None:
@@ -125,7 +128,9 @@ class Operations:
 
     def submit(self, run: Speaker, args: protocol.Submit, done: Done) -> None:
         token = hashlib.sha256(f"{run.stamp.token} {args.nth}".encode()).hexdigest()
-        self._change(run, lambda tx: to_json(self._creation.submit_tree(_guarded(tx, run), token, args.request)), done)
+        self._change(
+            run, lambda tx: to_json(self._submission.submit_tree(_guarded(tx, run), token, args.request)), done
+        )
 
     def reserve_space(self, run: Speaker, args: protocol.ReserveSpace, done: Done) -> None:
         folder = self._blob_store.staging(args.staged, args.size_bytes, run.stamp.token, on_disk=args.moved)
@@ -210,7 +215,7 @@ def _is_empty(args: protocol.EntryDone) -> bool:
 
 
 def _guarded(tx: Tx, run: Speaker) -> Tx:
-    if tx.value("SELECT 1 FROM runs WHERE token = ?", run.stamp.token) is None:
+    if not run_repository.is_open(tx, run.stamp.token):
         raise Fenced("this run is over: a newer one has taken its place")
     return tx
 
@@ -256,11 +261,7 @@ def _commit(tx: Tx, step: Step, args: protocol.Commit) -> None:
 def _checkpoint(tx: Tx, step: Step, args: protocol.Commit) -> None:
     _apply(tx, step, args.changes)
     files.checkpoint(tx, step.agent_id)
-    tx.run(
-        "UPDATE job_states SET checkpoint = (SELECT state FROM paglet_states p WHERE p.agent_id = job_states.agent_id)"
-        " WHERE agent_id = ?",
-        step.agent_id,
-    )
+    jobs.set_checkpoint(tx, step.agent_id)
 
 
 def _report(tx: Tx, step: Step, args: protocol.Report) -> dict[str, bool]:
@@ -317,7 +318,7 @@ def _handled(tx: Tx, step: Step, args: protocol.Handled) -> HandlerEnd:
     request_action(tx, step.agent_id, step.run.entry, args.intent)
     if seq is not None:
         posts.remove_handled(tx, seq)
-    return HandlerEnd(version=tx.value("SELECT version FROM paglets WHERE agent_id = ?", step.agent_id) or 0)
+    return HandlerEnd(version=paglets.state_version(tx, step.agent_id) or 0)
 
 
 def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> HandlerEnd:
@@ -346,7 +347,7 @@ def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> HandlerEnd:
 
 def _attempt_done(tx: Tx, step: Step, fault: Fault | None) -> None:
     """An attempt that reported nothing: a plain job succeeds by returning, a collecting one owes a result."""
-    if fault is None and tx.value("SELECT collector IS NOT NULL FROM requests WHERE agent_id = ?", step.agent_id):
+    if fault is None and jobs.has_collector(tx, step.agent_id):
         fault = Fault(cause="no_result", message="run_compute_job returned and nothing was reported")
     outcomes.commit(tx, step.attempt, Outcome(success=fault is None, final=False, fault=fault), step.now)
 
@@ -357,8 +358,7 @@ def _storage_get(tx: Tx, step: Step, args: protocol.StorageGet) -> dict[str, Any
 
 
 def _storage_keys(tx: Tx, step: Step, args: protocol.NoArguments) -> dict[str, Any]:
-    rows = tx.all("SELECT key FROM storage WHERE agent_id = ? ORDER BY key", step.agent_id)
-    return {"keys": [row["key"] for row in rows]}
+    return {"keys": paglets.all_storage_keys(tx, step.agent_id)}
 
 
 def _storage_scan(tx: Tx, step: Step, args: protocol.StorageScan) -> dict[str, Any]:

@@ -262,9 +262,7 @@ class Runs:
         now = self._services.clock.monotonic()
         if now - run.usage_saved >= SAVE_USAGE_SECONDS:
             run.usage_saved = now
-            self._services.runner.change(
-                lambda tx: tx.run("UPDATE runs SET usage = ? WHERE token = ?", dumps(to_json(usage)), token)
-            )
+            self._services.runner.change(lambda tx: run_repository.set_usage(tx, token, dumps(to_json(usage))))
 
     def _ended(self, token: str, how: ProcessExit) -> None:
         run = self._by_token.get(token)
@@ -291,7 +289,7 @@ class Runs:
         self._operations.run_ended(run.stamp.token)
         if run.delivered is not None and run.done:
             # After its `done` a child begins no handler: the message was not looked at, the next process takes it.
-            self._mailbox.give_back(run.delivered[1])
+            self._mailbox.requeue(run.delivered[1])
         elif run.delivered is not None:
             self._delivery_lost(run, run.delivered[1], how)
         if status == "PLACING":

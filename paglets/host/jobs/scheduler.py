@@ -18,7 +18,7 @@ from paglets.host.runtime.services import HostServices
 from paglets.slots import policy
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
-from paglets.store import queue
+from paglets.store import queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
 from paglets.worker.protocol import Stamp
@@ -131,7 +131,7 @@ class Scheduler:
 
     def _make(self, tx: Tx, job: QueuedJob, grant: policy.Grant, now: float) -> Granted | None:
         token = self._services.entropy.token()
-        epoch = tx.value("SELECT epoch FROM residence WHERE agent_id = ? AND status = 'here'", job.agent_id)
+        epoch = residence.epoch_here(tx, job.agent_id)
         if epoch is None or not queue.grant(tx, job, grant.cores, grant.gpus, token, epoch, now):
             return None
         stamp = Stamp(
@@ -160,10 +160,10 @@ class Scheduler:
 def unused(tx: Tx, usage: dict[str, Usage]) -> Resources:
     """What running jobs have leased and not yet used: it will be taken from what looks available."""
     memory = disk = 0
-    for row in tx.all("SELECT agent_id, memory_bytes, temp_storage_bytes FROM leases ORDER BY agent_id"):
-        used = usage.get(row["agent_id"], Usage())
-        memory += max(0, row["memory_bytes"] - used.rss_bytes)
-        disk += max(0, row["temp_storage_bytes"] - used.scratch_bytes)
+    for agent_id, lease in queue.leased_amounts(tx).items():
+        used = usage.get(agent_id, Usage())
+        memory += max(0, lease.memory_bytes - used.rss_bytes)
+        disk += max(0, lease.temp_storage_bytes - used.scratch_bytes)
     return Resources(memory_bytes=memory, temp_storage_bytes=disk)
 
 

@@ -12,7 +12,7 @@ from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
 from paglets.slots import policy
 from paglets.slots.model import Resources
-from paglets.store import paglets, queue, residence
+from paglets.store import jobs, paglets, queue, residence
 from paglets.store.db import Tx
 from paglets.wire.request import Request, Response, dump_json, parsed
 
@@ -112,6 +112,6 @@ class WorkStealing:
         # While their files go there they may as well start here; the thief asks again.
         chosen = tuple(each for each in chosen if self._blob_pusher.ready(thief.host, paglets.blobs_here(tx, each)))
         for agent_id in chosen:
-            tx.run("UPDATE requests SET stolen = 1 WHERE agent_id = ?", agent_id)
+            jobs.set_stolen(tx, agent_id)
             residence.leave(tx, agent_id, thief.host, now)
         return Stolen(agent_ids=chosen)

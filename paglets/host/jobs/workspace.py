@@ -10,7 +10,7 @@ from paglets.host.records import backpressure, disk_full_policy
 from paglets.host.records.run_repository import Run
 from paglets.host.runtime.services import HostServices
 from paglets.slots.eligibility import Reason
-from paglets.store import paglets, residence
+from paglets.store import jobs, paglets, residence
 from paglets.worker.launch import LaunchSpec, ProcessExit
 
 PLACE_AGAIN_SECONDS = 10.0
@@ -81,9 +81,7 @@ class ProcessWorkspace:
     def leave_full_disk(self, agent_id: str, deny_list: PlacementDenyList) -> None:
         """Let a job that met a full disk here go elsewhere if it can, after a pause; remove its scratch directory."""
         now = self._services.clock.monotonic()
-        times = self._services.store.read(
-            lambda tx: tx.value("SELECT disk_fulls FROM requests WHERE agent_id = ?", agent_id)
-        )
+        times = self._services.store.read(lambda tx: jobs.disk_fulls(tx, agent_id))
         deny_list.avoid(agent_id, self._services.own.store_id, now)
         deny_list.pause(agent_id, now + disk_full_policy.pause_seconds(times or 1))
         # What stays is removed when the next attempt begins.

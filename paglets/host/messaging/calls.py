@@ -1,7 +1,7 @@
-"""Calls that leave this host, and the search for a paglet that is not where it was thought to be.
+"""Calls from this host to paglets elsewhere, and the search for a paglet that has moved.
 
-A call is sent again only where it is certain that it was not taken: the host could not be reached, the
-paglet has moved, is moving, or its handler still waits. Everything else is the caller's to see.
+A call is sent again only if it was certainly not taken: the host is unreachable, the paglet has moved or is moving, or
+its handler still waits. Any other error goes to the caller.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from paglets.wire.request import Request, Response, dump_json, parsed
 MAX_HOPS = 8
 RETRY_SECONDS = 0.2
 LOCATE_AFTER_SECONDS = 5.0
-"""How long an address may not answer before the online hosts are asked (a restart takes less)."""
+"""Seconds without an answer before the online hosts are asked for the paglet. A restart takes less."""
 
 MARGIN_SECONDS = 10.0
-"""The reply of a call that waited its full time must still come through."""
+"""Seconds beyond the wait of a call in which its reply must arrive."""
 
 CallDone = Callable[["CallReply | PagletsError"], None]
 
@@ -42,11 +42,11 @@ class OutgoingCall:
     call_id: str
     again: bool = False
     hops: int = 0
-    silent_since: float | None = None
+    unreachable_since: float | None = None
 
 
 class Calls:
-    """Part `calls`: keeps what is to be tried again later."""
+    """The part `calls`: sends calls, and repeats those that may be sent again."""
 
     name = "calls"
 
@@ -64,7 +64,7 @@ class Calls:
         self._later: list[tuple[float, OutgoingCall]] = []
 
     def start(self, target: ProxyRef, message: WireMessage, timeout_seconds: float | None, done: CallDone) -> None:
-        """On the runner. `done` is called once, with the reply or the error."""
+        """Send a call, on the runner. `done` is called once, with the reply or the error."""
         now = self._services.clock.monotonic()
         deadline = now + (timeout_seconds if timeout_seconds is not None else 365 * 86400.0)
         call_id = self._services.entropy.token()
@@ -95,7 +95,7 @@ class Calls:
         )
 
     def answered(self, call: OutgoingCall, result: Response | PagletsError) -> None:
-        """What came of one try: the end of the call, or the next try."""
+        """Take the result of one try: end the call or schedule the next try."""
         try:
             reply = parsed(result, CallReply)
         except Moved as error:
@@ -108,7 +108,7 @@ class Calls:
             call.done(error)
         else:
             if reply.waiting:
-                self._send(replace(call, again=True, hops=0, silent_since=None))
+                self._send(replace(call, again=True, hops=0, unreachable_since=None))
             else:
                 call.done(reply)
 
@@ -124,8 +124,8 @@ class Calls:
 
     def _search(self, call: OutgoingCall, error: PagletsError) -> None:
         now = self._services.clock.monotonic()
-        since = call.silent_since if call.silent_since is not None else now
-        waiting = replace(call, silent_since=since)
+        since = call.unreachable_since if call.unreachable_since is not None else now
+        waiting = replace(call, unreachable_since=since)
         if isinstance(error, Unreachable) and now - since < LOCATE_AFTER_SECONDS:
             self._again(waiting)
             return

@@ -1,7 +1,7 @@
-"""Which paglet has something to do next: a hook, a move, a disposal, a message.
+"""The mailbox: starts what each paglet has to do next, a hook, a move, a disposal or a message.
 
-Looks at rows, and at the calls that wait in memory, and starts what is due; one thing at a time for
-each paglet. Inline paglets (the collector) are served here at once, all others in a process.
+It reads rows and the calls that wait in memory, and starts one thing at a time for each paglet. Paglets that run inside
+the host (collectors) are served at once, all others in a process.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ from paglets.host.records.in_host import HostView
 from paglets.host.records.lifecycle import hook_failed, is_inactive, next_wake_time, set_hook
 from paglets.host.records.run_queue import Runnable, runnable_paglets
 from paglets.host.runtime.services import HostServices
-from paglets.store import posts, residence
+from paglets.store import paglets, posts, residence
 from paglets.store.db import Tx
 
 MAX_DUE = 200
 MAX_ACTIVATIONS = 32
-"""Processes for hooks and messages at once; those of jobs are bounded by their slots."""
+"""Processes for hooks and messages at once. Slots limit the processes of jobs."""
 
 LOOK_AGAIN_SECONDS = 5.0
-"""For what waits for another host: whoever wakes this part may have failed to, on a full disk for one."""
+"""Seconds between looks at paglets that wait for another host: on a full disk, for one, nothing may have woken this
+part."""
 
 NEXT_ROUND_SECONDS = 1.0
-"""With more than MAX_DUE paglets due, what was woken in the middle of a round is looked at in the next one."""
+"""Seconds to the next round when more than MAX_DUE paglets are due: some were woken in the middle of a round."""
 
 LONGEST_WAIT_SECONDS = 3600.0
-"""For a paglet that is to be woken: that is a wall clock time, and that clock may be set."""
+"""Longest wait in seconds for a paglet to wake by wall clock, because people may set that clock."""
 
 POSTS_A_TURN = 100
 RETRY_POST_SECONDS = (0.5, 2.0, 10.0, 60.0)
 KEEP_REPLY_SECONDS = 120.0
-"""How long the reply of a call is kept for a caller that was told to ask again."""
+"""Seconds for which a reply is kept for a caller that was told to ask again."""
 
 
 StartEntry = Callable[[str, str], None]
@@ -46,7 +47,7 @@ StartEntry = Callable[[str, str], None]
 
 
 class Mailbox:
-    """Part `mailbox`."""
+    """The part `mailbox`: starts hooks, actions and message handlers."""
 
     name = "mailbox"
 
@@ -66,16 +67,14 @@ class Mailbox:
     # Calls.
 
     def call(self, call: PendingCall, again: bool) -> None:
-        """On the runner: queue a call for a paglet that is here and whose code runs in a process."""
+        """Queue a call for a paglet of this host whose code runs in a process. On the runner."""
         known = self._by_id.get(call.call_id)
         if known is not None:
             if known.result is not None and call.answer is not None:
                 call.answer(known.result)
             known.answer, known.deadline = call.answer, call.deadline
         elif again and call.answer is not None:
-            call.answer(
-                CallOutcomeUnknown("the host has restarted since the call began; whether it was done is not known")
-            )
+            call.answer(CallOutcomeUnknown("the host restarted during the call; its outcome is unknown"))
         else:
             self._by_id[call.call_id] = call
             self._enqueue(call)
@@ -83,18 +82,19 @@ class Mailbox:
                 self._services.runner.wake(self.name)
 
     def _enqueue(self, call: PendingCall, *, first: bool = False) -> None:
-        """Behind those of its priority, or where it was the `first` of these before."""
+        """Queue a call behind those of its priority, or before them if it is the `first` again."""
         queue = self._queued.setdefault(call.agent_id, deque())
         own = call.message.priority
         before = [other for other in queue if other.message.priority >= own + first]
         queue.insert(len(before), call)
 
     def knows(self, call_id: str) -> bool:
-        """Whether a call of that id is at work, waits, or has its reply kept; any thread."""
+        """Return True if a call of that id runs, waits, or has its reply kept. Any thread."""
         return call_id in self._by_id
 
     def park(self, call: PendingCall, version: int, wait_seconds: float | None) -> None:
-        """The handler waits; it is begun anew when the state has another version, or after `wait_seconds`."""
+        """Park a call whose handler waits. It is handled again when the state has another version, or after
+        `wait_seconds`."""
         now = self._services.clock.monotonic()
         call.parked_version = version
         call.parked_at = now if call.parked_at is None else call.parked_at
@@ -104,7 +104,7 @@ class Mailbox:
         self.touched((call.agent_id,))
 
     def touched(self, agent_ids: tuple[str, ...]) -> None:
-        """A COMMIT changed these paglets; any thread."""
+        """Unpark calls after a COMMIT changed these paglets. Any thread."""
         if self._parked:
             self._services.runner.call_soon(lambda: self._unpark(agent_ids))
 
@@ -117,7 +117,7 @@ class Mailbox:
             self._resume(agent_id, [call for call in calls if version is None or version != call.parked_version])
 
     def _resume(self, agent_id: str, due: list[PendingCall]) -> None:
-        """Begin these parked handlers anew."""
+        """Queue these parked calls again."""
         if not due:
             return
         left = [call for call in self._parked.get(agent_id, []) if call not in due]
@@ -135,13 +135,11 @@ class Mailbox:
             self._resume(agent_id, [call for call in calls if call.wake_at is not None and call.wake_at <= now])
 
     def _version(self, agent_id: str) -> int | None:
-        version: int | None = self._services.store.read(
-            lambda tx: tx.value("SELECT version FROM paglets WHERE agent_id = ?", agent_id)
-        )
+        version: int | None = self._services.store.read(lambda tx: paglets.state_version(tx, agent_id))
         return version
 
     def next_delivery(self, agent_id: str) -> Delivery | None:
-        """The next message for this paglet: calls first, then posts that are due."""
+        """Return the next message for the paglet: calls first, then posts that are due."""
         calls = self._queued.get(agent_id)
         if calls:
             call = calls.popleft()
@@ -153,18 +151,18 @@ class Mailbox:
         return Delivery(message=waiting[0].message, seq=waiting[0].seq) if waiting else None
 
     def _ready_posts(self, agent_id: str) -> list[posts.UnhandledPost]:
-        """The next post whose handler did not raise a moment ago, if there is one."""
+        """Return the next post whose handler did not raise a moment ago, if there is one."""
         now = self._services.clock.monotonic()
         paused = [seq for seq, at in self._paused.items() if at > now]
         return self._services.store.read(lambda tx: posts.unhandled(tx, agent_id, 1, paused))
 
-    def give_back(self, delivery: Delivery) -> None:
-        """A message that its process did not begin to handle is the next one again; a post still lies in the inbox."""
+    def requeue(self, delivery: Delivery) -> None:
+        """Queue a call again that its process did not start to handle. A post is still in the inbox."""
         if delivery.call is not None:
             self._enqueue(delivery.call, first=True)
 
     def post_raised(self, seq: int, tries: int) -> None:
-        """The handler of a post raised for the `tries`-th time: it is tried again later, others go on."""
+        """Schedule another try of a post whose handler raised for the `tries`-th time. Other posts go on."""
         pause = RETRY_POST_SECONDS[min(max(tries, 1), len(RETRY_POST_SECONDS)) - 1]
         self._paused[seq] = self._services.clock.monotonic() + pause
         self._services.runner.wake(self.name)
@@ -191,7 +189,7 @@ class Mailbox:
         return min(times, default=None)
 
     def _next_due(self, wall: float) -> list[Runnable]:
-        """A page of what is due; pages take turns, so that many that cannot go on hold up no others."""
+        """Return a page of due paglets. Pages take turns, so that paglets that cannot go on do not hold up others."""
         after = self._after
         page = self._services.store.read(lambda tx: runnable_paglets(tx, after, MAX_DUE, wall))
         if len(page) == MAX_DUE:
@@ -202,19 +200,20 @@ class Mailbox:
         return page
 
     def _waking(self, now: float, wall: float) -> list[float]:
-        """When to wake the next inactive paglet; one that was due at `wall` is in the page that was read for then."""
+        """Return when to wake the next inactive paglet. One due at `wall` is in the page that was read for that
+        time."""
         at = self._services.store.read(lambda tx: next_wake_time(tx, wall))
         return [] if at is None else [now + min(LONGEST_WAIT_SECONDS, at - wall)]
 
     def _serve(self, due: Runnable) -> None:
         if due.runs_in_host:
-            self._serve_inline(due)
+            self._serve_in_host(due)
         elif self.pump(due.agent_id):
             return
         elif due.hook is not None and due.hook != "run":
             self._start(due.agent_id, due.hook)
         elif due.intent is not None and self._pending_actions.serve(due):
-            return  # What a hook asked for takes effect when it returns, so before a `run` that would follow it.
+            return  # An action that a hook requested takes effect before the `run` that would follow the hook.
         elif due.hook is not None and not self._pending_actions.bytes_go_first(due):
             self._start(due.agent_id, due.hook)
         elif due.is_to_wake or (due.has_posts and self._ready_posts(due.agent_id)):
@@ -246,7 +245,7 @@ class Mailbox:
                 self._forget(call)
 
     def _forget(self, call: PendingCall) -> None:
-        """Nobody asked again: a handler that waits is given up, one at work goes on to its end."""
+        """Drop a call that nobody asked about again. A handler that runs is not interrupted."""
         for calls in (self._parked, self._queued):
             waiting = calls.get(call.agent_id)
             if waiting is not None and call in waiting:
@@ -254,9 +253,9 @@ class Mailbox:
                 if not waiting:
                     del calls[call.agent_id]
 
-    # Inline paglets.
+    # Paglets inside the host.
 
-    def _serve_inline(self, due: Runnable) -> None:
+    def _serve_in_host(self, due: Runnable) -> None:
         if due.hook == "arrival":
             write_or_log(self._services, lambda tx: self._arrive(tx, due.agent_id))
         elif due.has_posts and self._take_posts(due.agent_id):
@@ -265,7 +264,7 @@ class Mailbox:
             self._pending_actions.serve(due)
 
     def _take_posts(self, agent_id: str) -> int:
-        """Let an inline paglet take a turn of its posts; gives how many there were."""
+        """Let a paglet inside the host handle some posts. Return their number."""
         host, paused = self._host_view, tuple(self._paused)
         taken = write_or_log(self._services, lambda tx: in_host.take_posts(tx, host, agent_id, POSTS_A_TURN, paused))
         count, raised = taken or (0, [])

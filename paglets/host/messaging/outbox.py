@@ -1,9 +1,8 @@
-"""Delivers posts: local ones in one change, others in batches, each host in its own lane."""
+"""The outbox: delivers posts to paglets of this host in one transaction, to other hosts in batches."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from paglets.api.limits import MAX_BATCH_POSTS
 from paglets.api.paglets import Located
@@ -31,8 +30,8 @@ LOCATE_AFTER_SECONDS = 5.0
 LOCATE_PAUSE_SECONDS = 2.0
 LOOK_AGAIN_SECONDS = 5.0
 MAX_WITH_BYTES = 100
-"""Posts with artifacts that are looked at together, for one host: a page. Pages take turns while the bytes of none of a
-page are there, so that many whose bytes cannot go hold up no others."""
+"""Posts with artifacts looked at together, for one host: a page. Pages take turns while the blobs of none of a page are
+there, so that posts whose blobs cannot be pushed do not hold up the others."""
 
 NEXT_PAGE_SECONDS = 0.5
 
@@ -42,14 +41,17 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 @dataclass(slots=True, kw_only=True)
 class _Astray:
-    """A paglet that was not found where its posts go, since that monotonic second; `asked_at`: the mesh was asked."""
+    """A paglet that was not found at the address of its posts. Times are monotonic seconds.
+
+    `since`: the first failure. `asked_at`: the last search in the mesh.
+    """
 
     since: float
     asked_at: float = float("-inf")
 
 
 class Outbox:
-    """Part `outbox`."""
+    """The part `outbox`: delivers posts."""
 
     name = "outbox"
 
@@ -83,7 +85,8 @@ class Outbox:
         return None if first == float("inf") else first
 
     def _send(self, host: HostRef) -> bool:
-        """Send what may be sent there now; False where all that lies there is for paglets that were not found."""
+        """Send the posts that may go now. Return False if all of them wait, for blobs or for paglets that were not
+        found."""
         paused = tuple(self._paused)
         ready = self._with_bytes_there(host, paused)
         batch = self._services.store.read(
@@ -107,9 +110,9 @@ class Outbox:
         return True
 
     def _with_bytes_there(self, host: HostRef, paused: tuple[str, ...]) -> list[int]:
-        """Numbers, of one page, of posts whose artifacts the host has; the others' are on their way from now on.
+        """Return the numbers of posts in one page whose artifacts the host has. Request a push of the others' blobs.
 
-        Where these do not get there, their paglet may be elsewhere by now.
+        If blobs cannot be pushed, search for the paglets: they may be elsewhere by now.
         """
         after = self._after.pop(host.store_id, 0)
         carrying = self._services.store.read(
@@ -121,7 +124,7 @@ class Outbox:
         waiting = [each for each in carrying if each.n not in ready]
         if waiting:
             problems = {each.n: self._blob_pusher.reason(host, each.blobs) for each in waiting}
-            self._services.runner.change(lambda tx: _say_problems(tx, problems))
+            self._services.runner.change(lambda tx: _set_problems(tx, problems))
             stuck = {each.agent_id for each in waiting if self._blob_pusher.is_stuck(host, each.blobs)}
             self._search(stuck, self._services.clock.monotonic())
         return ready
@@ -141,7 +144,7 @@ class Outbox:
         )
 
     def _deliver_here(self, tx: Tx, batch: list[Outgoing]) -> tuple[PostAnswer, ...]:
-        """In one transaction from the outbox to the inbox."""
+        """Move posts from the outbox to the inbox in one transaction."""
         agents = tuple(dict.fromkeys(outgoing.target.agent_id for outgoing in batch))
         sent = tuple(self._post(outgoing) for outgoing in batch)
         settled = posts.settled_below(tx, agents, self._services.own.store_id)
@@ -196,18 +199,18 @@ class Outbox:
         self._services.runner.wake(self.name)
 
     def _pause(self, agent_id: str, now: float) -> float:
-        """How long posts for a paglet that was not found wait, while others go on: longer the longer it lasts."""
+        """Return how long posts for a missing paglet wait while others go on: the longer it is missing, the longer."""
         return min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, (now - self._astray[agent_id].since) / 2))
 
     def _failed(self, host: HostRef, batch: list[Outgoing], error: PagletsError) -> None:
         now = self._services.clock.monotonic()
         self._backoff.failed(host.store_id, now)
-        self._services.runner.change(lambda tx: _say_problem(tx, "host_store = ?2", host.store_id, error.message))
+        self._services.runner.change(lambda tx: posts.set_problem_of_host(tx, host.store_id, error.message))
         self._search({outgoing.target.agent_id for outgoing in batch}, now)
         self._services.runner.wake(self.name)
 
     def _search(self, agent_ids: set[str], now: float) -> None:
-        """Ask the mesh for paglets that were not found at their address for 5 s."""
+        """Search the mesh for paglets that have not been found at their address for 5 s."""
         due = []
         for agent_id in sorted(agent_ids):
             each = self._astray.setdefault(agent_id, _Astray(since=now))
@@ -232,32 +235,18 @@ class Outbox:
                 posts.redirect(tx, row.agent_id, row.peer)
 
 
-def _say_problems(tx: Tx, texts: dict[int, str]) -> None:
+def _set_problems(tx: Tx, texts: dict[int, str]) -> None:
     for n, text in texts.items():
-        _say_problem(tx, "n = ?2", n, text)
+        posts.set_problem(tx, n, text)
     tx.wake("groups")
 
 
-def _say_problem(tx: Tx, which: str, value: Any, text: str) -> None:
-    """Why these posts do not get away. Collectors are told of jobs whose report is among them."""
-    rows = tx.all(
-        f"UPDATE outbox SET problem = ?1 WHERE n IN (SELECT n FROM outbox WHERE {which} AND problem < ?1"
-        f" UNION ALL SELECT n FROM outbox WHERE {which} AND problem > ?1) RETURNING report_of",
-        text[:500],
-        value,
-    )
-    for row in rows:
-        if row["report_of"] is not None:
-            tx.touch(row["report_of"])
-            tx.wake("reconciliation")
-
-
 def _drop(tx: Tx, agent_id: str, now: float) -> None:
-    """The addressee has ended: nobody will ever take these."""
-    rows = tx.all("SELECT n FROM outbox WHERE agent_id = ? ORDER BY n", agent_id)
-    for row in rows:
-        job = posts.remove_delivered(tx, row["n"])
+    """Drop the posts for a paglet that has ended."""
+    numbers = posts.numbers_for(tx, agent_id)
+    for n in numbers:
+        job = posts.remove_delivered(tx, n)
         if job is not None:
             outcomes.retire(tx, job, now)
-    if rows:  # all may have gone while the mesh was asked
-        record_event(tx, now, "posts_dropped", agent_id, f"{counted(len(rows), 'post')} to a paglet that has ended")
+    if numbers:  # the search may have taken long enough for all to be delivered
+        record_event(tx, now, "posts_dropped", agent_id, f"{counted(len(numbers), 'post')} to a paglet that has ended")

@@ -1,6 +1,6 @@
-"""Replies that wait for something to become true: parked calls, moves and disposals under way.
+"""Parked requests (long polls): replies that wait for a condition, such as the end of a move or of a handler's wait.
 
-Each is tried again after a COMMIT that touched its paglet, and ends with its deadline.
+Each is tried again after a COMMIT that touched its paglet, and ends at its deadline.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ParkedRequest:
-    """`attempt` gives the response when the time has come, else None; `late` the one at the deadline."""
+    """A request whose reply waits. `attempt` returns the response once the condition holds, else None. `late` returns
+    the response at the deadline."""
 
     agent_id: str
     deadline: float
@@ -34,7 +35,7 @@ class ParkedRequest:
 
 
 class ParkedRequests:
-    """Part `parked`."""
+    """The part `parked`: completes parked requests."""
 
     name = "parked"
 
@@ -45,13 +46,13 @@ class ParkedRequests:
         self._parked_requests: dict[str, list[ParkedRequest]] = {}
 
     def park(self, wait: ParkedRequest) -> PendingResponse:
-        """Keep a reply back; any thread. It is tried once more at once, so that no change is missed."""
+        """Park a request. It is tried once at once, so that no change is missed. Any thread."""
         self._new.append(wait)
         self._services.runner.wake(self.name)
         return wait.pending
 
     def touched(self, agent_ids: tuple[str, ...]) -> None:
-        """A COMMIT changed these paglets; any thread."""
+        """Retry parked requests after a COMMIT changed these paglets. Any thread."""
         if self._parked_requests or self._new:
             self._touched.extend(agent_ids)
             self._services.runner.wake(self.name)
@@ -69,7 +70,7 @@ class ParkedRequests:
         return min(deadlines, default=None)
 
     def _try(self, agent_id: str) -> None:
-        # They stay in the table meanwhile: a COMMIT in the middle of an attempt must find that somebody waits.
+        # The requests stay in the table meanwhile: a COMMIT during an attempt must find them.
         left = []
         for wait in self._parked_requests.get(agent_id, []):
             response = self._guarded(wait.attempt)
@@ -93,21 +94,21 @@ class ParkedRequests:
             self._parked_requests.pop(agent_id, None)
 
     def _guarded(self, act: Callable[[], T]) -> T | Response:
-        """A fault in one must not keep the others waiting: whoever asked is told, and the log has it."""
+        """Turn an unexpected error into an error response and log it, so that other requests go on."""
         try:
             return act()
         except Exception as error:
-            self._services.log(f"fault in a reply that waited: {''.join(traceback.format_exception(error))}")
-            return reply_error(InternalError("a fault of the host itself; its log says more", log="host.log"))
+            self._services.log(f"internal error in a parked request: {''.join(traceback.format_exception(error))}")
+            return reply_error(InternalError("the host failed with an internal error; see its log", log="host.log"))
 
 
 MAX_REMEMBERED = 10_000
-"""Calls whose first parking is remembered; the oldest are forgotten, and wait their time anew."""
+"""Calls whose first parking is remembered. Older ones are forgotten and wait their full time again."""
 
 
 @dataclass(eq=False, kw_only=True)
 class _Parked:
-    """One call while it waits."""
+    """A call to a paglet inside the host, while it waits."""
 
     agent_id: str
     class_name: str
@@ -118,7 +119,10 @@ class _Parked:
 
 
 class CollectorCalls:
-    """A caller that is told `waiting` asks again with the same call id; its time runs from the first time."""
+    """Calls to paglets that run inside the host (collectors).
+
+    A caller that is told `waiting` asks again with the same call id. Its time counts from the first request.
+    """
 
     def __init__(self, services: HostServices, host_view: HostView, parked: ParkedRequests) -> None:
         self._services = services
@@ -127,7 +131,7 @@ class CollectorCalls:
         self._began: dict[str, float] = {}
 
     def call(self, agent_id: str, class_name: str, call: Call, wait_seconds: float) -> Response | PendingResponse:
-        """The reply, or a PendingResponse that is completed within `wait_seconds`."""
+        """Return the reply, or a PendingResponse that completes within `wait_seconds`."""
         now = self._services.clock.monotonic()
         parked = _Parked(agent_id=agent_id, class_name=class_name, call=call, began=self._began.get(call.call_id, now))
         response = self._attempt(parked)
@@ -149,7 +153,7 @@ class CollectorCalls:
     def _remember(self, call_id: str, began: float) -> None:
         self._began[call_id] = began
         if len(self._began) > MAX_REMEMBERED:
-            # A copy and `pop`: other threads come here too.
+            # On a copy and with `pop`, because other threads change the dict.
             for oldest in list(self._began)[:-MAX_REMEMBERED]:
                 self._began.pop(oldest, None)
 
@@ -158,7 +162,7 @@ class CollectorCalls:
             answer = self._perform(parked)
         except PagletsError as error:
             self._began.pop(parked.call.call_id, None)
-            return reply_error(self._where_now(parked.agent_id, error))
+            return reply_error(self._error_now(parked.agent_id, error))
         parked.wait_seconds = answer.wait_seconds
         if not answer.done:
             return None
@@ -172,8 +176,8 @@ class CollectorCalls:
         run = store.read if in_host.is_read_only(parked.class_name, message) else store.write
         return run(lambda tx: in_host.call(tx, self._host_view, agent_id, message, waited))
 
-    def _where_now(self, agent_id: str, error: PagletsError) -> PagletsError:
-        """A call that waited while its paglet left is told where it went."""
+    def _error_now(self, agent_id: str, error: PagletsError) -> PagletsError:
+        """Return the error that says where the paglet went, if it left while the call waited; else `error`."""
         try:
             self._services.store.read(lambda tx: require_here(tx, agent_id))
         except PagletsError as elsewhere:

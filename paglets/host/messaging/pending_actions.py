@@ -1,4 +1,4 @@
-"""What a paglet asked for, done when its code has ended: a move, its end, rest."""
+"""Pending actions of a paglet, done when its code has ended: a move, a disposal, a rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from paglets.worker.host.supervisor import ZYGOTE_LABEL
 
 
 class PendingActions:
-    """Serves intents (`paglets.intent`, see the schema). On the runner only."""
+    """The pending actions (`paglets.intent`, see the schema). On the runner only."""
 
     def __init__(self, services: HostServices, gossip: Gossiper, host_view: HostView, blob_pusher: BlobPusher) -> None:
         self._services = services
@@ -33,8 +33,10 @@ class PendingActions:
         self._blob_pusher = blob_pusher
 
     def serve(self, due: Runnable) -> bool:
-        """Do what the paglet asked for. False where its move waits for the target, or for its files to be there: until
-        then it goes on as it is."""
+        """Start the pending action. Return False if a move waits for its target or for its files to be there.
+
+        Until then the paglet goes on where it is.
+        """
         assert due.intent is not None
         if "move" in due.intent:
             return self._serve_move(due, from_json(HostRef, due.intent["move"]))
@@ -50,32 +52,32 @@ class PendingActions:
         if is_there or (due.kind != "collector" and self._gossip.is_forgotten(target.store_id)):
             problem = "" if is_there else dropped_text(target.name)
             self._effect(due, lambda tx: cancel_move(tx, due.agent_id, problem, self._services.clock.wall()))
-        elif obstacle := self._obstacle(due.agent_id, target):
-            if obstacle != due.problem:
-                write_or_log(self._services, lambda tx: paglets.set_problem(tx, due.agent_id, obstacle))
+        elif problem := self._problem(due.agent_id, target):
+            if problem != due.problem:
+                write_or_log(self._services, lambda tx: paglets.set_problem(tx, due.agent_id, problem))
             return False
         else:
             self._effect(due, lambda tx: self._depart(tx, due, target))
         return True
 
     def _effect(self, due: Runnable, change: Callable[[Tx], object]) -> None:
-        """Unless something else is asked for by now, which is due next."""
+        """Apply a change unless another action was requested meanwhile, which is then due."""
         write_or_log(self._services, lambda tx: change(tx) if is_still_pending(tx, due) else None)
 
     def bytes_go_first(self, due: Runnable) -> bool:
-        """Whether a move that did not begin is only a matter of time: a `run` may have no end, and begins there."""
+        """Return True if a pending move will start soon: a `run` may be endless, and should start on the target."""
         move = None if due.intent is None else due.intent.get("move")
         return move is not None and self._gossip.is_online(from_json(HostRef, move).store_id)
 
-    def _obstacle(self, agent_id: str, target: HostRef) -> str:
-        """Why a move there does not begin yet, in words; its files go first."""
+    def _problem(self, agent_id: str, target: HostRef) -> str:
+        """Return why a move cannot start yet, or "". Files are pushed first."""
         if not self._gossip.is_online(target.store_id):
             other = replacement_text(self._gossip, target)
-            return other or f"it moves to {target.name} when that is online"
+            return other or f"it moves to {target.name} once that host is online"
         member = self._gossip.by_store(target.store_id)
         full = "" if member is None else member.properties.get(BLOCKED, "")
-        if full and not full.startswith(ZYGOTE_LABEL):  # what has arrived there needs no process at once
-            return f"it moves to {target.name} when that has room: {full}"
+        if full and not full.startswith(ZYGOTE_LABEL):  # on arrival it needs no process at once
+            return f"it moves to {target.name} once that host has room: {full}"
         needs = self._services.store.read(lambda tx: paglets.blobs_here(tx, agent_id))
         return "" if self._blob_pusher.ready(target, needs) else self._blob_pusher.reason(target, needs)
 
@@ -97,25 +99,25 @@ class PendingActions:
         if due.runs_in_host:
             in_host.run_hook(tx, self._host_view, due.agent_id, "on_dispatching")
         elif due.intent is not None and not due.intent.get("ready"):
-            # A `run` that was due is due again where `on_dispatching` raises and the move is dropped.
+            # A `run` that was due is due again if `on_dispatching` raises and the move is dropped.
             then = due.hook or due.intent.get("then")
             start_hook(tx, due.agent_id, "dispatching", {**due.intent, "then": then})
             return
-        # Whoever moves a job has chosen its host: it waits for a slot there, and is not placed anew.
+        # Whoever moves a job has chosen its host: it waits for a slot there and is not placed again.
         queue.move(tx, due.agent_id, "PLACING", states.move("PLACING", "queued"))
-        tx.run("UPDATE paglets SET hook = 'arrival', intent = NULL WHERE agent_id = ?", due.agent_id)
+        paglets.set_arrival(tx, due.agent_id)
         residence.leave(tx, due.agent_id, target, self._services.clock.wall())
 
 
 def write_or_log(services: HostServices, change: Callable[[Tx], Any]) -> Any:
-    """The value of a change in which code of an inline paglet may run; where that fails it is logged, and None.
+    """Return the result of a change that may run code of a paglet inside the host. Log an error and return None.
 
-    Raises StoreTransient: the part is tried again soon, which is all that helps.
+    Raise StoreTransient: the part is soon tried again.
     """
     try:
         return services.store.write(change)
     except StoreTransient:
         raise
     except PagletsError as error:
-        services.log(f"an inline paglet failed: {error!r}")
+        services.log(f"a paglet inside the host failed: {error!r}")
         return None

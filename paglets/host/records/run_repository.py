@@ -192,6 +192,16 @@ def cancel_requested(tx: Tx) -> list[str]:
     return [row["agent_id"] for row in rows]
 
 
+def is_open(tx: Tx, token: str) -> bool:
+    """Return True if the run of that token has not ended."""
+    return tx.value("SELECT 1 FROM runs WHERE token = ?", token) is not None
+
+
+def set_usage(tx: Tx, token: str, usage: str) -> None:
+    """Store what a run uses, as JSON text."""
+    tx.run("UPDATE runs SET usage = ? WHERE token = ?", usage, token)
+
+
 def tokens(tx: Tx) -> set[str]:
     """Of all runs that have not ended."""
     return {row["token"] for row in tx.all("SELECT token FROM runs ORDER BY token")}

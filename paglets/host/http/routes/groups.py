@@ -25,13 +25,13 @@ from paglets.api.paglets import Done
 from paglets.core.errors import Conflict, Invalid, PagletsError, Unknown
 from paglets.core.failpoints import reach
 from paglets.core.refs import check_group_id
-from paglets.host.groups import clearing, reconciliation
+from paglets.host.groups import clearing
 from paglets.host.groups.forced_cancel import end_copies
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 from paglets.host.records import group_views
 from paglets.host.records.group_jobs import MAX_SUBMISSIONS
-from paglets.store import undelivered
+from paglets.store import copies, undelivered
 from paglets.store.db import Tx
 from paglets.wire.request import PendingResponse, Request, Response, reply_error
 
@@ -49,10 +49,10 @@ ELSEWHERE_SECONDS = 2.0
 
 def submit(host: Host, asked: Asked) -> GroupView:
     body: SubmitGroup = asked.body
-    prepared = host.creation.prepare(host.services.entropy.token(), body)
+    prepared = host.submission.prepare(host.services.entropy.token(), body)
 
     def store(tx: Tx) -> GroupView:
-        view = host.creation.store(tx, prepared)
+        view = host.submission.store(tx, prepared)
         reach("after-accept-before-commit")
         return view
 
@@ -117,7 +117,7 @@ def flush(host: Host, asked: Asked) -> UnfinishedCount:
     group_id = check_group_id(asked.path["ID"])
     body: FlushJobStatus = asked.body
     keys = None if body.job_keys is None else frozenset(body.job_keys)
-    count = host.services.store.read(lambda tx: reconciliation.unfinished(tx, group_id, keys))
+    count = host.services.store.read(lambda tx: copies.unfinished(tx, group_id, keys))
     if count:
         host.reconciliation.flush()
     return UnfinishedCount(count=count)
@@ -182,13 +182,13 @@ def waiting_reports(host: Host, asked: Asked) -> WaitingReports:
             reports, following = undelivered.page(
                 tx, group_id, own, after=after, most=limit, most_bytes=MAX_PAGE_BYTES, job_key=key
             )
-        running = int(tx.value("SELECT count(*) FROM requests WHERE group_id = ? AND status = 'RUNNING'", group_id))
+        running = copies.running_count(tx, group_id)
         return WaitingReports(
             host=own,
             collectors=undelivered.collector_hosts(tx, group_id),
             counts=undelivered.counts(tx, group_id),
             running=running,
-            queued=reconciliation.unfinished(tx, group_id, None) - running,
+            queued=copies.unfinished(tx, group_id, None) - running,
             submissions=undelivered.submissions(tx, group_id),
             reports=reports,
             next=following,
