@@ -327,7 +327,8 @@ def storage_count(tx: Tx, agent_id: str) -> int:
 
 def class_name(tx: Tx, agent_id: str) -> str | None:
     """Return the class of a paglet that is here."""
-    return _optional(tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id))
+    name: str | None = tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id)
+    return name
 
 
 def state_version(tx: Tx, agent_id: str) -> int | None:

@@ -68,7 +68,7 @@ def test_jobs_of_a_host_that_is_killed_and_of_one_that_sleeps_for_long_end_on_an
         again = [record for record in summary["results"].values() if record["generation"] == 2]
         assert {record["host_name"] for record in again} == {"w3"}
         lost = {row["text"] for row in keeper.rows("SELECT text FROM events WHERE kind = 'lost'")}
-        assert lost == {f"begun anew: {name} was not seen for {LOST_AFTER} s" for name in ("w1", "w2")}
+        assert lost == {f"resubmitted: {name} was not seen for {LOST_AFTER} s" for name in ("w1", "w2")}
 
     wait_until(
         lambda: not sleeper.rows("SELECT 1 FROM requests WHERE status != 'COMPLETED'"),

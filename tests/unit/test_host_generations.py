@@ -97,7 +97,7 @@ def test_max_losses_bounds_how_often_a_job_is_begun_anew() -> None:
     rig.until(lambda: "a" in failures(rig))
     failure = failures(rig)["a"]
     assert (failure["cause"], failure["generation"], failure["host_name"]) == ("host_lost", 2, "w2")
-    assert failure["message"] == "lost 2 times with its host, the last time on w2; max_losses is 1"
+    assert failure["message"] == "lost 2 times with its host, last on w2; max_losses is 1"
 
 
 def test_max_losses_does_not_end_a_job_of_which_an_older_copy_goes_on() -> None:

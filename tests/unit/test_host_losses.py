@@ -131,7 +131,7 @@ def test_jobs_of_a_host_that_is_lost_run_on_another_one(rig: Rig) -> None:
     rig.until(lambda: second.keys() == [("a", 2), ("b", 2)])
     (lost, _) = rig.all("SELECT subject, text FROM events WHERE kind = 'lost' ORDER BY id")
     assert lost[0].startswith("a (")
-    assert lost[1] == "begun anew: w1 was not seen for 120 s"
+    assert lost[1] == "resubmitted: w1 was not seen for 120 s"
 
 
 @pytest.mark.parametrize("lost_after", [10.0, 13.0, 45.0, 120.0])

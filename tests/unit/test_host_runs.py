@@ -258,7 +258,7 @@ def test_an_attempt_whose_file_has_no_room_says_so_and_goes_on_when_there_is_som
     number = process.ask("reserve_space", ReserveSpace(staged="run.1", size_bytes=50))
     rig.run(30.0)
     assert not is_answered(process, number)
-    assert why_of(rig).startswith("RUNNING no_room: a file of it waits: home keeps 60 bytes of the 100 bytes")
+    assert why_of(rig).startswith("RUNNING no_room: a file of it waits: home keeps 60 bytes of at most 100 bytes")
     rig.host.blob_store.run_ended("another")
     rig.run(5.0)
     assert process.reply(number)["ok"] == {"folder": "/blobs/staging"}

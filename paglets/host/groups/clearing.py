@@ -1,7 +1,7 @@
-"""Removes what is left of a group whose collector was lost with a forgotten host, so that its id can be used again.
+"""Clear a group whose collector was lost with a removed host, so that its id can be used again.
 
-A report that waits becomes a small failure without its copy. It is delivered if that collector ever comes back, which
-then has an end for the job and does not resubmit it.
+A report that waits becomes a small failure, without its copy. It is delivered if that collector ever comes back. The
+collector then has an end for the job and does not resubmit it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from paglets.store import groups, residence, undelivered
 from paglets.store.db import Tx
 
 PAGE = 200
-"""Reports of one transaction."""
+"""Reports in one transaction."""
 
 REPORT_ARGS = ("job_key", "generation", "attempt", "host_name", "runtime_seconds")
 
 
 def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) -> None:
-    """Raise Conflict where the collector is here, or its host is a member of the mesh. `members`: store ids."""
+    """Raise Conflict if the collector is here, or its host is in the mesh. `members`: store ids of the hosts of the
+    mesh."""
     row = residence.find(tx, collector_id(group_id))
     if row is not None and row.status in ("here", "leaving"):
         raise Conflict(f"the collector of {group_id} is on {own.name}: cancel it there")
@@ -38,9 +39,10 @@ def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) 
 
 
 def clear_page(tx: Tx, group_id: str, wish: EndCopies, after: int, now: float) -> tuple[int, ReportCounts]:
-    """Remove reports beyond the number `after`, a page of them; return the next `after`, or 0, and what was removed.
+    """Remove a page of reports after the number `after`. Return the next `after` (0: done) and counts of what was
+    removed.
 
-    Their finished copies end. Without `drop_results` results stay.
+    The finished copies of these reports end. Results stay unless `drop_results` is set.
     """
     found = undelivered.posts_of(tx, group_id, after, PAGE)
     total = ReportCounts()
@@ -60,7 +62,7 @@ def clear_page(tx: Tx, group_id: str, wish: EndCopies, after: int, now: float) -
 
 
 def _counted(message: WireMessage) -> ReportCounts:
-    """Return what is removed with a report; nothing for a job that a person cancelled."""
+    """Return the counts of a removed report, which are zero for a job that a person cancelled."""
     if message.args.get("cause") == outcomes.CANCELLED:
         return ReportCounts()
     is_result, files = message.kind == "job_result", message.artifacts
@@ -84,7 +86,7 @@ def _without_files(message: WireMessage) -> WireMessage:
 
 
 def free_id(tx: Tx, group_id: str, wish: ClearGroup, now: float) -> None:
-    """Forget the group that was submitted here, and remember how many groups had its id."""
+    """Delete the group that was submitted here, and remember how many groups had its id."""
     row = residence.find(tx, collector_id(group_id))
     cleared = undelivered.Cleared(submissions=wish.submissions, epoch=row.epoch if row else 0, host=wish.host)
     undelivered.remember_cleared(tx, group_id, cleared, now)

@@ -1,7 +1,7 @@
-"""Ends the copies of a group that are here, where their collector cannot be asked and a person wishes it.
+"""Cancel the copies of a group on this host by force, when their collector cannot be asked.
 
-Each is reported as cancelled, like a job that was ended by hand: should the collector ever be back, it takes that for
-the failure of the job, and begins none of them anew.
+Each is reported as cancelled, like a job that was ended by hand. If the collector ever comes back, it takes the report
+as the failure of the job and does not resubmit it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,25 @@ NO_COLLECTOR = "while its collector could not be asked"
 def end_copies(
     tx: Tx, group_id: str, wish: EndCopies, online: Collection[str], own: HostRef, now: float
 ) -> EndedCopies:
-    """`online`: the stores of the hosts that are there. Raises Conflict where the collector is on one of them."""
+    """Cancel the copies of these keys. `online`: store ids of the online hosts.
+
+    Raise Conflict if the collector is here or on an online host.
+    """
     keys = None if wish.job_keys is None else frozenset(wish.job_keys)
     here = residence.find(tx, collector_id(group_id))
     if here is not None and here.status == "here":
         raise Conflict(f"the collector of {group_id} is on {own.name}: cancel it there")
-    told = [_end_here(tx, job, wish.reason, online, own, now) for job in copies.unfinished_here(tx, group_id, keys)]
-    told += [_end_leaving(tx, agent_id, key) for agent_id, key in copies.leaving(tx, group_id, keys)]
+    keys_ended = [
+        _end_here(tx, job, wish.reason, online, own, now) for job in copies.unfinished_here(tx, group_id, keys)
+    ]
+    keys_ended += [_end_leaving(tx, agent_id, key) for agent_id, key in copies.leaving(tx, group_id, keys)]
     tx.wake("runs", "cleanup")
-    ended = tuple(dict.fromkeys(key for key in told if key))
+    ended = tuple(dict.fromkeys(key for key in keys_ended if key))
     return EndedCopies(job_keys=ended, count=copies.unfinished(tx, group_id, keys))
 
 
 def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: HostRef, now: float) -> str:
-    """The key of a copy whose end begins now; "" of one that is being ended already."""
+    """Return the key of a copy that starts to end now, or "" if it was ending already."""
     assert job.collector is not None
     if job.collector.host.store_id in online:
         name = job.collector.host.name
@@ -51,5 +56,5 @@ def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: Ho
 
 
 def _end_leaving(tx: Tx, agent_id: str, job_key: str) -> str:
-    """What is on its way ends when its target says that it has it not, or cannot be asked."""
+    """Recall a copy that is leaving. It ends once its target says that it lacks the copy, or cannot be asked."""
     return job_key if rollbacks.request(tx, agent_id, rollbacks.UNWANTED) else ""

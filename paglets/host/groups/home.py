@@ -1,4 +1,5 @@
-"""HomeGroups at home: when the submitter may leave for good (`detached`), why not yet, and the last counts heard of."""
+"""Groups that were submitted here: when nothing of them needs this host any more, why not yet, and their last
+counts."""
 
 from __future__ import annotations
 
@@ -16,22 +17,22 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response
 
 LOOK_AGAIN_SECONDS = 10.0
-"""What hinders a group tells this part when it ends; this is for what could not."""
+"""Seconds. A dependency that ends wakes this part; this catches a wake that got lost."""
 
 
 ASK_SECONDS = 10.0
-"""The last counts are shown when the collector's host is away; with many groups each has its turn."""
+"""Seconds between questions for counts, which are shown while the collector's host is offline. Groups take turns."""
 
 ASK_GROUPS = 20
 FORGET_SECONDS = 3600.0
 KEPT_SECONDS = 30 * 86400.0
-"""For so long a collector that was lost may come back and be told which of its jobs were cleared."""
+"""Seconds for which a lost collector may come back and learn which of its jobs were cleared."""
 
 ANSWER_SECONDS = 5.0
 
 
 class HomeGroups:
-    """Part `groups`."""
+    """The part `groups`: marks groups as detached and keeps their last counts."""
 
     name = "groups"
 
@@ -67,7 +68,8 @@ class HomeGroups:
         return min(due, default=None)
 
     def _ask(self, group_id: str, collector: HostRef) -> None:
-        """How far is that group? Its jobs are kept here until it is over, to be submitted again if all else is lost."""
+        """Ask for the counts of a group. Its jobs are kept here until it ends, to be submitted again if all else is
+        lost."""
 
         def answered(result: Response | PagletsError) -> None:
             if isinstance(result, Response) and result.status < 400:

@@ -1,7 +1,7 @@
-"""Tells each collector's host which unfinished copies of its jobs are here, and ends those unwanted.
+"""Status reconciliation: report the unfinished copies of jobs here to their collectors, and end unwanted ones.
 
-What changed is told at most once a second, everything every 10 s, or as long as it takes page by page; so a collector
-knows where its jobs are and why they wait, and a cancelled job ends even where a message got lost.
+Changes are reported at most once a second, all copies every 10 s or page by page as fast as the limits allow. So a
+collector knows where its jobs are and why they wait, and a cancelled job ends even if a message got lost.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from paglets.api.groups import JobCopy, JobStatusReply, UnwantedCopy
-from paglets.api.groups import JobStatusReport as Told
+from paglets.api.groups import JobCopy, JobStatusReply, JobStatusReport, UnwantedCopy
 from paglets.api.paglets import Located
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef, ProxyRef
@@ -38,32 +37,34 @@ ALL_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
 AWAITED_SECONDS = 10.0
 SEEK_SECONDS = 60.0
-"""Where a collector's host is not online, all others are asked so often whether that has moved on before."""
+"""Seconds between searches for the collectors of copies whose collector's host is offline: they may have moved
+before."""
 
 COPIES_A_TURN = 1_000
-"""Copies that one turn of a whole census tells of. Up to 10,000 are told within `ALL_SECONDS`; with more the cost of a
-second stays the same, and a whole census takes longer."""
+"""Copies of a complete report in one turn. Up to 10,000 copies are reported within ALL_SECONDS. With more the cost of
+each second stays the same, and a complete report takes longer."""
 
 MAX_COPIES = 500
-"""Copies in one request, which the collector's host notes in one transaction; more go in the next ones."""
+"""Copies in one request, which the collector's host stores in one transaction."""
 
 MAX_TOUCHED = 1_000
-"""Most changes are of paglets that no census tells of, and wake nobody; so many are looked through all the same."""
+"""Changed paglets that wake this part. Most changes concern paglets that are not reported, and wake nobody."""
 
 Batch = tuple[HostRef, list[JobCopy]]
 
 
 @dataclass(slots=True, kw_only=True)
-class _Whole:
-    """A whole census under way: `after` which id to go on, and what it `told`. `seeks`: look for collectors, too."""
+class _FullReport:
+    """A complete report in progress. `after`: the id to continue after. `reported`: copies so far. `seeks`: search
+    collectors."""
 
     seeks: bool
     after: str = ""
-    told: dict[str, JobCopy] = field(default_factory=dict)
+    reported: dict[str, JobCopy] = field(default_factory=dict)
 
 
 class StatusReconciliation:
-    """Part `reconciliation`."""
+    """The part `reconciliation`: reports copies and ends unwanted ones."""
 
     name = "reconciliation"
 
@@ -75,8 +76,8 @@ class StatusReconciliation:
         self._gossip = gossip
         self._locator = paglet_locator
         self._touched: deque[str] = deque()
-        self._told: dict[str, JobCopy] = {}
-        self._whole: _Whole | None = None
+        self._reported: dict[str, JobCopy] = {}
+        self._full: _FullReport | None = None
         self._all_at = 0.0
         self._next_at = 0.0
         self._seek_at = 0.0
@@ -84,8 +85,11 @@ class StatusReconciliation:
         self._unanswered: dict[str, int] = {}
 
     def awaited(self) -> bool:
-        """Whether the jobs that wait here may be unwanted by now: this host did nothing for so long that their
-        collectors may have begun them anew, and has not had their word since. After a while it goes on without."""
+        """Return True if jobs must not start before their collectors have answered.
+
+        This host was suspended for so long that collectors may have resubmitted its jobs. After AWAITED_SECONDS the
+        host goes on without an answer.
+        """
         gap = self._gossip.last_gap()
         now = self._services.clock.monotonic()
         if gap.seconds < self._services.settings.host_lost_after_seconds or now >= gap.ended_at + AWAITED_SECONDS:
@@ -93,20 +97,20 @@ class StatusReconciliation:
         return self._gap_ended_at != gap.ended_at or bool(self._unanswered)
 
     def touched(self, agent_ids: tuple[str, ...]) -> None:
-        """A COMMIT changed these paglets; any thread."""
+        """Queue paglets that a COMMIT changed. Any thread."""
         self._touched.extend(agent_ids)
         if len(self._touched) >= MAX_TOUCHED:
             self._services.runner.wake(self.name)
 
     def flush(self) -> None:
-        """Tell everything again as soon as it may be; any thread."""
+        """Report all copies as soon as possible. Any thread."""
         self._all_at = 0.0
         self._services.runner.wake(self.name)
 
-    def take(self, told: Told) -> JobStatusReply:
-        """What another host told; any thread."""
-        reply = self._services.store.write(lambda tx: receive(tx, told, self._services.clock.wall()))
-        self._lost_jobs.told(_of_groups_here(told, reply))
+    def take(self, reported: JobStatusReport) -> JobStatusReply:
+        """Take the status report of another host. Any thread."""
+        reply = self._services.store.write(lambda tx: receive(tx, reported, self._services.clock.wall()))
+        self._lost_jobs.reported(_of_groups_here(reported, reply))
         return reply
 
     def tick(self, now: float) -> float | None:
@@ -119,76 +123,76 @@ class StatusReconciliation:
         if after_gap:
             self._gap_ended_at, self._unanswered = gap_ended_at, {}
             self._services.runner.wake("scheduler")
-        if after_gap or (self._whole is None and now >= self._all_at):
-            self._begin_whole(now)
-        told = self._services.store.read(lambda tx: copies_of(tx, changed))
-        news = {copy.agent_id: (at, copy) for at, copy in told if self._told.get(copy.agent_id) != copy}
-        if self._whole is not None:
-            news |= {copy.agent_id: (at, copy) for at, copy in self._next_page(self._whole, to_the_end=after_gap)}
+        if after_gap or (self._full is None and now >= self._all_at):
+            self._begin_full(now)
+        reported = self._services.store.read(lambda tx: copies_of(tx, changed))
+        news = {copy.agent_id: (at, copy) for at, copy in reported if self._reported.get(copy.agent_id) != copy}
+        if self._full is not None:
+            news |= {copy.agent_id: (at, copy) for at, copy in self._next_page(self._full, to_the_end=after_gap)}
         self._note(news.values())
         for host, batch in _by_host(news.values()):
             for start in range(0, len(batch), MAX_COPIES):
                 if after_gap:
                     self._unanswered[host.store_id] = self._unanswered.get(host.store_id, 0) + 1
-                self._tell(host, batch[start : start + MAX_COPIES], gap_ended_at if after_gap else None)
-        if self._whole is not None:
+                self._report(host, batch[start : start + MAX_COPIES], gap_ended_at if after_gap else None)
+        if self._full is not None:
             return self._next_at
-        return max(self._all_at, self._next_at) if self._told else None
+        return max(self._all_at, self._next_at) if self._reported else None
 
-    def _begin_whole(self, now: float) -> None:
+    def _begin_full(self, now: float) -> None:
         self._all_at = now + ALL_SECONDS
-        self._whole = _Whole(seeks=now >= self._seek_at)
-        if self._whole.seeks:
+        self._full = _FullReport(seeks=now >= self._seek_at)
+        if self._full.seeks:
             self._seek_at = now + SEEK_SECONDS
 
-    def _next_page(self, whole: _Whole, *, to_the_end: bool) -> list[Copy]:
-        """Return the next copies of a whole census, or all that are left. With the last page it is over."""
+    def _next_page(self, full: _FullReport, *, to_the_end: bool) -> list[Copy]:
+        """Return the next copies of a complete report, or all that are left. The last page ends the report."""
         most = -1 if to_the_end else COPIES_A_TURN
-        found, whole.after = self._services.store.read(lambda tx: page(tx, whole.after, most))
-        if whole.seeks:
+        found, full.after = self._services.store.read(lambda tx: page(tx, full.after, most))
+        if full.seeks:
             online = {self._services.own.store_id, *(member.store_id for member in self._gossip.online())}
             self._seek({copy.group_id for collector, copy in found if collector.host.store_id not in online})
-        whole.told |= {copy.agent_id: copy for _, copy in found}
-        if not whole.after:
-            self._told, self._whole = whole.told, None
+        full.reported |= {copy.agent_id: copy for _, copy in found}
+        if not full.after:
+            self._reported, self._full = full.reported, None
         return found
 
     def _note(self, news: Iterable[Copy]) -> None:
-        told = {copy.agent_id: copy for _, copy in news}
-        self._told |= told
-        if self._whole is not None:
-            self._whole.told |= told
+        reported = {copy.agent_id: copy for _, copy in news}
+        self._reported |= reported
+        if self._full is not None:
+            self._full.reported |= reported
 
-    def _tell(self, host: HostRef, copies: list[JobCopy], after_gap: float | None) -> None:
-        told = Told(
+    def _report(self, host: HostRef, copies: list[JobCopy], after_gap: float | None) -> None:
+        reported = JobStatusReport(
             host=self._services.own,
             copies=tuple(copies),
             group_ids=tuple(dict.fromkeys(copy.group_id for copy in copies)),
         )
         if host.store_id == self._services.own.store_id:
             self._services.runner.change(
-                lambda tx: receive(tx, told, self._services.clock.wall()), partial(self._noted, told, after_gap)
+                lambda tx: receive(tx, reported, self._services.clock.wall()), partial(self._noted, reported, after_gap)
             )
             return
-        request = Request(method="POST", target="/v1/jobs/status", body=dump_json(told), repeatable=True)
+        request = Request(method="POST", target="/v1/jobs/status", body=dump_json(reported), repeatable=True)
         parse = partial(self._parse, host.store_id, after_gap)
         self._services.transport.send(self._gossip.address(host), request, parse, timeout_seconds=ANSWER_SECONDS)
 
-    def _noted(self, told: Told, after_gap: float | None, reply: JobStatusReply | BaseException) -> None:
+    def _noted(self, reported: JobStatusReport, after_gap: float | None, reply: JobStatusReply | BaseException) -> None:
         if isinstance(reply, BaseException):
             raise reply
-        self._lost_jobs.told(_of_groups_here(told, reply))
+        self._lost_jobs.reported(_of_groups_here(reported, reply))
         self._answered(self._services.own.store_id, reply, after_gap)
 
     def _parse(self, store_id: str, after_gap: float | None, result: Response | PagletsError) -> None:
         try:
             self._answered(store_id, parsed(result, JobStatusReply), after_gap)
         except PagletsError:
-            # A collector's host that is away is told again with the next full census.
+            # The next complete report repeats this to the collector's host.
             return
 
     def _answered(self, store_id: str, reply: JobStatusReply, after_gap: float | None) -> None:
-        """`after_gap`: the end of the gap after which this was asked for; None: a census like others."""
+        """Take an answer. `after_gap`: the end of the suspension that the report followed, or None."""
         if after_gap is not None and after_gap == self._gap_ended_at and store_id in self._unanswered:
             self._unanswered[store_id] -= 1
             if not self._unanswered[store_id]:
@@ -201,7 +205,7 @@ class StatusReconciliation:
         self._seek(reply.elsewhere)
 
     def _seek(self, groups: Collection[str]) -> None:
-        """Ask the mesh where the collectors of these groups are."""
+        """Locate the collectors of these groups."""
         ids = {collector_id(group): group for group in groups}
         if ids:
             self._locator.locate(ids, lambda located: self._found(ids, located))
@@ -212,9 +216,9 @@ class StatusReconciliation:
         )
 
 
-def _of_groups_here(told: Told, reply: JobStatusReply) -> tuple[JobCopy, ...]:
-    """Those whose collector is on the host that gave that reply."""
-    return tuple(copy for copy in told.copies if copy.group_id not in reply.elsewhere)
+def _of_groups_here(reported: JobStatusReport, reply: JobStatusReply) -> tuple[JobCopy, ...]:
+    """Return the copies whose collector is on the host that gave this reply."""
+    return tuple(copy for copy in reported.copies if copy.group_id not in reply.elsewhere)
 
 
 def _by_host(copies: Iterable[Copy]) -> list[Batch]:
@@ -225,10 +229,8 @@ def _by_host(copies: Iterable[Copy]) -> list[Batch]:
 
 
 def _point_to(tx: Tx, groups: dict[str, str], located: Located, own: HostRef, now: float) -> None:
-    """Note where collectors live now, for the copies that are here and for those that are leaving.
-
-    Of one that was disposed of nobody wants the copies any more.
-    """
+    """Store where collectors live now, in the copies that are here or leaving. End the copies of disposed
+    collectors."""
     for row in located.rows:
         if row.status == "disposed" and row.agent_id in groups:
             ids = stored_copies.all_ids(tx, groups[row.agent_id])
@@ -241,9 +243,9 @@ def _point_to(tx: Tx, groups: dict[str, str], located: Located, own: HostRef, no
 
 
 def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: float) -> None:
-    """The collector does not want these copies any more: waiting ones end at once, running ones are ended.
+    """End copies that their collector does not want: waiting ones at once, running ones by ending their processes.
 
-    One that is leaving ends when its target says that it has it not, or cannot be asked (`recall`).
+    A copy that is leaving ends once its target says that it lacks the copy, or cannot be asked (see `rollback`).
     """
     for copy in unwanted:
         if rollbacks.request(tx, copy.agent_id, rollbacks.UNWANTED):
@@ -253,23 +255,23 @@ def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: 
     tx.wake("runs", "cleanup")
 
 
-def receive(tx: Tx, told: Told, now: float) -> JobStatusReply:
-    """Note what a host told in the storage of the collectors here; gives what they no longer want."""
+def receive(tx: Tx, reported: JobStatusReport, now: float) -> JobStatusReply:
+    """Store a status report in the rows of the collectors here. Return the copies that they no longer want."""
     unwanted: list[UnwantedCopy] = []
     elsewhere: list[str] = []
-    by_group: dict[str, list[JobCopy]] = {group: [] for group in told.group_ids}
-    for copy in told.copies:
+    by_group: dict[str, list[JobCopy]] = {group: [] for group in reported.group_ids}
+    for copy in reported.copies:
         by_group.setdefault(copy.group_id, []).append(copy)
-    for group_id, told_copies in by_group.items():
+    for group_id, reported_copies in by_group.items():
         agent_id = collector_id(group_id)
         row = residence.find(tx, agent_id)
         if row is None or row.status != "here":
             elsewhere.append(group_id)
             continue
         rows, first = rows_of(tx, agent_id), _first_generation(tx, agent_id)
-        for copy in told_copies:
+        for copy in reported_copies:
             try:
-                cause = copies.record_sighting(rows, copy.job_key, _sighting(told.host, copy, now))
+                cause = copies.record_sighting(rows, copy.job_key, _sighting(reported.host, copy, now))
             except UNREADABLE as error:
                 record_event_once(tx, now, "unreadable", f"{copy.job_key} ({agent_id})", repr(error))
                 continue
@@ -281,9 +283,9 @@ def receive(tx: Tx, told: Told, now: float) -> JobStatusReply:
 
 
 def _first_generation(tx: Tx, agent_id: str) -> int:
-    """Return the first generation that counts for that collector: older copies are of a group that had this id before.
+    """Return the first generation that counts for the collector: older copies belong to an earlier group of this id.
 
-    Its rows say so of each key that it has; this is for copies of other keys.
+    The collector's rows say so of each of its keys; this is for copies of other keys.
     """
     first = paglets.state_value(tx, agent_id, "first_generation")
     return first if isinstance(first, int) else 1

@@ -1,4 +1,4 @@
-"""Removes what nobody needs any more: scratch directories, and rows of paglets that are long gone."""
+"""Remove scratch directories and logs that nobody needs, and rows of paglets that left long ago."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from paglets.worker.protocol import KEPT_DAYS
 
 LOOK_SECONDS = 300.0
 FORGET_SECONDS = 30 * 86400.0
-"""How long a paglet that left can be asked for here; a laptop may sleep for weeks."""
+"""Seconds for which a paglet that left can be asked for here. A laptop may sleep for weeks."""
 
 FORGET_ROWS = 1_000
 
 KEEP_SCRATCH_SECONDS = KEPT_DAYS * 86400.0
 KEEP_SCRATCH_SHARE = 0.1
-"""Of the disk, for all directories that are kept for people; the oldest go first."""
+"""Share of the disk for all scratch directories that are kept for people. The oldest are removed first."""
 
 KEEP_LOG_BYTES = 1 << 30
-"""Of all that jobs printed here; the logs of attempts at work are kept whatever they take."""
+"""Bytes of all that jobs have printed here. Logs of running attempts are kept in any case."""
 
 KEEP_LOG_ATTEMPTS = 10_000
-"""Of all attempts that printed something: each takes a folder and up to two files, which a look reads."""
+"""Attempts with kept logs. Each takes a folder and up to two files, which each check reads."""
 
 TRIM_SECONDS = 60.0
-"""Between two looks at the logs, however many attempts end: a look takes a moment for each that is kept."""
+"""Seconds between two checks of the logs, however many attempts end: a check takes time for each kept attempt."""
 
 
 class Cleanup:
-    """Part `cleanup`: compares the directories that are there with the paglets that need one."""
+    """The part `cleanup`: compares the directories on the disk with the paglets that need one."""
 
     name = "cleanup"
 
@@ -64,7 +64,7 @@ class Cleanup:
         return now + LOOK_SECONDS
 
     def _give_up_kept(self) -> None:
-        """Scratch directories that were kept long enough, or that take too much room: the next tick removes them."""
+        """Give up scratch directories that were kept long enough or take too much room. The next tick removes them."""
         store, wall = self._services.store, self._services.clock.wall()
         store.write(lambda tx: kept_scratch.expire(tx, wall - KEEP_SCRATCH_SECONDS, wall))
         if there := store.read(kept_scratch.newest_first):

@@ -1,4 +1,4 @@
-"""The operations that a paglet's process may ask of its host: one handler for each row of the protocol's table.
+"""The operations that a process may ask of its host: one handler for each row of the protocol's table.
 
 A handler that changes state first checks that the run still owns the paglet, and answers a stale run with `fenced`.
 """
@@ -46,11 +46,11 @@ from paglets.worker.protocol import BAD_RESULT, Changes, Fault, NewArtifact, Reg
 Done = Callable[[Any], None]
 
 MAX_SCAN = 10_000
-"""Entries of one reply; a scan goes on from the last key."""
+"""Entries in one reply. A scan continues after the last key."""
 
 
-class Speaker(Protocol):
-    """The run that asks."""
+class AskingRun(Protocol):
+    """The run that asks for an operation."""
 
     stamp: Stamp
     entry: str
@@ -63,7 +63,7 @@ class Speaker(Protocol):
 
 
 class Operations:
-    """Performs one operation for a run; `done` gets its value or error, on the runner."""
+    """The operations. `done` gets the value or error of each, on the runner."""
 
     def __init__(
         self,
@@ -85,14 +85,16 @@ class Operations:
         self._submission = submission
         self._gossip = gossip
 
-    def perform(self, run: Speaker, name: str, args: Any, done: Done) -> None:
+    def perform(self, run: AskingRun, name: str, args: Any, done: Done) -> None:
         if name == "done" and run.reported and _is_empty(args):
-            # The outcome is committed and nothing is to follow: the end of the process is all that counts.
+            # The outcome is committed and nothing follows: only the end of the process still counts.
             done(None)
         elif name in CHANGES:
             handler = CHANGES[name]
             now, runtime = self._services.clock.wall(), self._runtime(run)
-            step = Step(run=run, own=self._services.own, blob_store=self._blob_store, now=now, runtime=runtime)
+            step = OperationContext(
+                run=run, own=self._services.own, blob_store=self._blob_store, now=now, runtime=runtime
+            )
             self._change(run, lambda tx: handler(_guarded(tx, run), step, args), done)
         else:
             try:
@@ -100,8 +102,8 @@ class Operations:
             except PagletsError as error:
                 done(error)
 
-    def _change(self, run: Speaker, change: Callable[[Tx], Any], done: Done) -> None:
-        """Commit it; what it refers to was published before, and needs no promise to the run any more."""
+    def _change(self, run: AskingRun, change: Callable[[Tx], Any], done: Done) -> None:
+        """Commit a change. Blobs that it refers to were published before and need no pin for the run any more."""
 
         def committed(result: Any) -> None:
             if not isinstance(result, BaseException):
@@ -113,37 +115,35 @@ class Operations:
     def run_ended(self, token: str) -> None:
         self._blob_store.run_ended(token)
 
-    def _runtime(self, run: Speaker) -> float:
+    def _runtime(self, run: AskingRun) -> float:
         return self._services.clock.monotonic() - run.began
 
-    def call(self, run: Speaker, args: protocol.CallOut, done: Done) -> None:
+    def call(self, run: AskingRun, args: protocol.CallOut, done: Done) -> None:
         def answer(result: CallReply | PagletsError) -> None:
             done(result.value if isinstance(result, CallReply) else result)
 
         self._calls.start(args.target, args.message, args.timeout_seconds, answer)
 
-    def create(self, run: Speaker, args: protocol.Create, done: Done) -> None:
+    def create(self, run: AskingRun, args: protocol.Create, done: Done) -> None:
         agent_id = f"{run.stamp.token[:24]}-{args.nth}"
         self._change(run, lambda tx: self._creation.create(_guarded(tx, run), agent_id, args), done)
 
-    def submit(self, run: Speaker, args: protocol.Submit, done: Done) -> None:
+    def submit(self, run: AskingRun, args: protocol.Submit, done: Done) -> None:
         token = hashlib.sha256(f"{run.stamp.token} {args.nth}".encode()).hexdigest()
-        self._change(
-            run, lambda tx: to_json(self._submission.submit_tree(_guarded(tx, run), token, args.request)), done
-        )
+        self._change(run, lambda tx: self._submission.submit_tree(_guarded(tx, run), token, args.request), done)
 
-    def reserve_space(self, run: Speaker, args: protocol.ReserveSpace, done: Done) -> None:
+    def reserve_space(self, run: AskingRun, args: protocol.ReserveSpace, done: Done) -> None:
         folder = self._blob_store.staging(args.staged, args.size_bytes, run.stamp.token, on_disk=args.moved)
         done({"folder": folder})
 
-    def publish(self, run: Speaker, args: protocol.Publish, done: Done) -> None:
+    def publish(self, run: AskingRun, args: protocol.Publish, done: Done) -> None:
         self._blob_store.hold(run.stamp.token, check_blob(args.blob).sha256)
         self._blob_store.run_in_background(
             lambda: self._blob_store.publish(args.staged, args.blob),
             lambda result: done({} if result is None else result),
         )
 
-    def artifact_fetch(self, run: Speaker, args: protocol.ArtifactFetch, done: Done) -> None:
+    def artifact_fetch(self, run: AskingRun, args: protocol.ArtifactFetch, done: Done) -> None:
         def fetched(result: ArtifactRef | PagletsError) -> None:
             if isinstance(result, PagletsError):
                 done(result)
@@ -152,28 +152,28 @@ class Operations:
 
         self._blob_fetcher.fetch(check_artifact_id(args.artifact_id), fetched)
 
-    def artifact_delete(self, run: Speaker, args: protocol.ArtifactDelete, done: Done) -> None:
+    def artifact_delete(self, run: AskingRun, args: protocol.ArtifactDelete, done: Done) -> None:
         self._blob_fetcher.delete(check_artifact_id(args.artifact_id), done)
 
-    def hook_limit(self, run: Speaker, args: protocol.HookLimit, done: Done) -> None:
+    def hook_limit(self, run: AskingRun, args: protocol.HookLimit, done: Done) -> None:
         run.limit_seconds = check_seconds(args.seconds)
         run.timeout_seconds = self._runtime(run) + run.limit_seconds
         done({})
 
-    def hosts(self, run: Speaker, args: protocol.NoArguments, done: Done) -> None:
+    def hosts(self, run: AskingRun, args: protocol.NoArguments, done: Done) -> None:
         done({"hosts": [to_json(info) for info in self._creation.host_infos()]})
 
-    def resolve_host(self, run: Speaker, args: protocol.Resolve, done: Done) -> None:
+    def resolve_host(self, run: AskingRun, args: protocol.Resolve, done: Done) -> None:
         done(self._gossip.find(args.target))
 
-    def find(self, run: Speaker, args: requests.Find, done: Done) -> None:
+    def find(self, run: AskingRun, args: requests.Find, done: Done) -> None:
         self._directory.everywhere(FindPaglets(name=args.name, service=args.service), done)
 
-    def resolve_paglet(self, run: Speaker, args: protocol.Resolve, done: Done) -> None:
+    def resolve_paglet(self, run: AskingRun, args: protocol.Resolve, done: Done) -> None:
         done(self._services.store.read(lambda tx: self._creation.resolve_paglet(tx, args.target)))
 
 
-ASKS: dict[str, Callable[[Operations, Speaker, Any, Done], None]] = {
+ASKS: dict[str, Callable[[Operations, AskingRun, Any, Done], None]] = {
     "call": Operations.call,
     "create": Operations.create,
     "reserve_space": Operations.reserve_space,
@@ -190,10 +190,10 @@ ASKS: dict[str, Callable[[Operations, Speaker, Any, Done], None]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """For whom and when an operation is performed."""
+class OperationContext:
+    """The run and the time of an operation."""
 
-    run: Speaker
+    run: AskingRun
     own: HostRef
     blob_store: BlobStore
     now: float
@@ -214,14 +214,14 @@ def _is_empty(args: protocol.EntryDone) -> bool:
     return args == protocol.EntryDone(then_run=args.then_run, is_default=args.is_default)
 
 
-def _guarded(tx: Tx, run: Speaker) -> Tx:
+def _guarded(tx: Tx, run: AskingRun) -> Tx:
     if not run_repository.is_open(tx, run.stamp.token):
-        raise Fenced("this run is over: a newer one has taken its place")
+        raise Fenced("this run has ended; a newer one replaced it")
     return tx
 
 
-def _apply(tx: Tx, step: Step, changes: Changes) -> None:
-    """State, storage, files and posts of one hook, handler or step, as one. Raises Invalid, Conflict."""
+def _apply(tx: Tx, step: OperationContext, changes: Changes) -> None:
+    """Apply the state, storage, files and posts of one hook, handler or step. Raise Invalid, Conflict."""
     step.blob_store.require_blobs(tx, tuple(_blobs_of(changes)))
     if changes.has_state:
         paglets.set_state(tx, step.agent_id, dumps(changes.state))
@@ -245,8 +245,8 @@ def _blobs_of(changes: Changes) -> Iterator[BlobRef]:
     yield from (artifact.blob for post in changes.posts for artifact in post.message.artifacts)
 
 
-def _register(tx: Tx, step: Step, registered: RegisteredFile) -> None:
-    """In an attempt a file is of that attempt: a further one begins without it."""
+def _register(tx: Tx, step: OperationContext, registered: RegisteredFile) -> None:
+    """Register a file. One of an attempt belongs to that attempt: a further attempt starts without it."""
     attempt = step.run.stamp.attempt if step.run.entry == "attempt" else 0
     source = files.FileSource(
         path=registered.source_path, mtime_ns=registered.source_mtime_ns, inode=registered.source_inode
@@ -254,17 +254,17 @@ def _register(tx: Tx, step: Step, registered: RegisteredFile) -> None:
     files.register(tx, step.agent_id, check_file(replace(registered.file, attempt=attempt)), source)
 
 
-def _commit(tx: Tx, step: Step, args: protocol.Commit) -> None:
+def _commit(tx: Tx, step: OperationContext, args: protocol.Commit) -> None:
     _apply(tx, step, args.changes)
 
 
-def _checkpoint(tx: Tx, step: Step, args: protocol.Commit) -> None:
+def _checkpoint(tx: Tx, step: OperationContext, args: protocol.Commit) -> None:
     _apply(tx, step, args.changes)
     files.checkpoint(tx, step.agent_id)
     jobs.set_checkpoint(tx, step.agent_id)
 
 
-def _report(tx: Tx, step: Step, args: protocol.Report) -> dict[str, bool]:
+def _report(tx: Tx, step: OperationContext, args: protocol.Report) -> dict[str, bool]:
     artifact = None if args.artifact is None else _checked(tx, step, args.artifact)
     stored = tuple(_checked(tx, step, each) for each in args.stored)
     outcome = Outcome(
@@ -278,8 +278,8 @@ def _report(tx: Tx, step: Step, args: protocol.Report) -> dict[str, bool]:
     return {"accepted": accepted}
 
 
-def _checked(tx: Tx, step: Step, artifact: NewArtifact) -> NewArtifact:
-    """Raises Invalid, Conflict."""
+def _checked(tx: Tx, step: OperationContext, artifact: NewArtifact) -> NewArtifact:
+    """Raise Invalid, Conflict."""
     check_artifact_id(artifact.artifact_id)
     check_file_name(artifact.name)
     check_lifetime(artifact.expires_in_seconds)
@@ -287,7 +287,7 @@ def _checked(tx: Tx, step: Step, artifact: NewArtifact) -> NewArtifact:
     return artifact
 
 
-def _artifact_add(tx: Tx, step: Step, args: protocol.ArtifactAdd) -> ArtifactRef:
+def _artifact_add(tx: Tx, step: OperationContext, args: protocol.ArtifactAdd) -> ArtifactRef:
     new = _checked(tx, step, args.artifact)
     carried = CarriedArtifact(
         artifact_id=new.artifact_id,
@@ -302,13 +302,13 @@ def _artifact_add(tx: Tx, step: Step, args: protocol.ArtifactAdd) -> ArtifactRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerEnd:
-    """What the transaction of a handler's end found: `tries` of a post that raised, `version` of the state then."""
+    """The end of a handler: `tries` of a post that raised, or the `version` of the state in that transaction."""
 
     tries: int = 0
     version: int = 0
 
 
-def _handled(tx: Tx, step: Step, args: protocol.Handled) -> HandlerEnd:
+def _handled(tx: Tx, step: OperationContext, args: protocol.Handled) -> HandlerEnd:
     delivered = step.run.delivered
     seq = delivered[1].seq if delivered is not None and delivered[0] == args.message_id else None
     if args.fault is not None:
@@ -321,7 +321,7 @@ def _handled(tx: Tx, step: Step, args: protocol.Handled) -> HandlerEnd:
     return HandlerEnd(version=paglets.state_version(tx, step.agent_id) or 0)
 
 
-def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> HandlerEnd:
+def _done(tx: Tx, step: OperationContext, args: protocol.EntryDone) -> HandlerEnd:
     entry, fault = step.run.entry, args.fault
     if fault is None:
         _apply(tx, step, args.changes)
@@ -330,7 +330,7 @@ def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> HandlerEnd:
     if entry == "attempt":
         _attempt_done(tx, step, fault)
     elif entry == "message":
-        # A fault here: class or state could not be loaded, so the message was not looked at.
+        # Class or state could not be loaded, so the message was not handled.
         delivered = step.run.delivered
         if fault is not None and delivered is not None:
             return _handled(tx, step, protocol.Handled(message_id=delivered[0], fault=fault))
@@ -339,35 +339,35 @@ def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> HandlerEnd:
     else:
         hook_failed(tx, step.agent_id, entry, fault.message, step.now, own=step.own, traceback=fault.traceback)
     if fault is None:
-        # The last word: after what the end of the hook makes of an earlier wish.
+        # Last, after the end of the hook has dealt with an earlier action.
         request_action(tx, step.agent_id, entry, args.intent)
         keep_files_on_arrival(tx, step.agent_id, entry, args.is_default, step.now)
     return HandlerEnd()
 
 
-def _attempt_done(tx: Tx, step: Step, fault: Fault | None) -> None:
-    """An attempt that reported nothing: a plain job succeeds by returning, a collecting one owes a result."""
+def _attempt_done(tx: Tx, step: OperationContext, fault: Fault | None) -> None:
+    """End an attempt that reported nothing. A plain job succeeds by returning; one with a collector owes a result."""
     if fault is None and jobs.has_collector(tx, step.agent_id):
-        fault = Fault(cause="no_result", message="run_compute_job returned and nothing was reported")
+        fault = Fault(cause="no_result", message="run_compute_job returned without a reported result")
     outcomes.commit(tx, step.attempt, Outcome(success=fault is None, final=False, fault=fault), step.now)
 
 
-def _storage_get(tx: Tx, step: Step, args: protocol.StorageGet) -> dict[str, Any]:
+def _storage_get(tx: Tx, step: OperationContext, args: protocol.StorageGet) -> dict[str, Any]:
     found, value = paglets.storage_get(tx, step.agent_id, args.key)
     return {"found": found, "value": value}
 
 
-def _storage_keys(tx: Tx, step: Step, args: protocol.NoArguments) -> dict[str, Any]:
+def _storage_keys(tx: Tx, step: OperationContext, args: protocol.NoArguments) -> dict[str, Any]:
     return {"keys": paglets.all_storage_keys(tx, step.agent_id)}
 
 
-def _storage_scan(tx: Tx, step: Step, args: protocol.StorageScan) -> dict[str, Any]:
+def _storage_scan(tx: Tx, step: OperationContext, args: protocol.StorageScan) -> dict[str, Any]:
     limit = max(1, min(args.limit, MAX_SCAN))
     entries = paglets.storage_scan(tx, step.agent_id, args.prefix, args.after, limit)
     return {"entries": [list(entry) for entry in entries]}
 
 
-CHANGES: dict[str, Callable[[Tx, Step, Any], Any]] = {
+CHANGES: dict[str, Callable[[Tx, OperationContext, Any], Any]] = {
     "commit": _commit,
     "checkpoint": _checkpoint,
     "report": _report,
@@ -381,12 +381,12 @@ CHANGES: dict[str, Callable[[Tx, Step, Any], Any]] = {
 
 
 def close_delivery(mailbox: Mailbox, delivery: Delivery, args: protocol.Handled, end: HandlerEnd) -> None:
-    """Tell the caller, or the retry of a post, what the handler came to."""
+    """Tell the caller, or the retry of a post, how the handler ended."""
     if delivery.call is None:
         if args.fault is not None and delivery.seq is not None:
             mailbox.post_raised(delivery.seq, end.tries)
     elif args.parked:
-        # Of that transaction: what another commit changed since is news to the handler, and resumes it.
+        # The version of the handler's transaction: a later commit is news to the handler and resumes it.
         mailbox.park(delivery.call, end.version, args.wait_seconds)
     elif args.fault is not None:
         delivery.call.finish(_handler_error(args.fault))

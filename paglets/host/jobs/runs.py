@@ -1,7 +1,7 @@
-"""The processes of this host: launched, told to go, listened to, ended.
+"""The processes of this host: start them, exchange frames with them, end them.
 
-A run is a row (`runs`) before it is a process. Its pid is committed before its `go`, so that a host
-that restarts finds and ends every survivor; its end is the exit the launcher tells, never an EOF.
+A run is a row (`runs`) before it is a process. Its pid is committed before its `go` frame, so that a host that restarts
+finds and kills every survivor. A run ends with the exit that the launcher reports, never with an EOF.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SAVE_USAGE_SECONDS = 10.0
 
 
 class Runs:
-    """Part `runs`, and the receiver of the launcher's events."""
+    """The part `runs`, which also receives the launcher's events."""
 
     name = "runs"
 
@@ -69,9 +69,9 @@ class Runs:
     # Start.
 
     def start_entry(self, agent_id: str, entry: str) -> None:
-        """Start a process for a hook or for messages, where the paglet is here and none is at work."""
+        """Start a process for a hook or for messages, if the paglet is here and has none."""
         if not self._workspace.may_start(agent_id):
-            return  # It stays due.
+            return  # The entry stays due.
         token = self._services.entropy.token()
         now = self._services.clock.wall()
         stamp = self._services.store.write(lambda tx: run_repository.start_run(tx, agent_id, entry, token, now))
@@ -159,13 +159,13 @@ class Runs:
 
     def _perform(self, run: Run, number: Any, name: str, args: Any) -> None:
         if run.stamp.token not in self._by_token:
-            return  # it was put off, and the run has ended since
+            return  # the run ended while the operation was delayed
         try:
             self._operations.perform(run, name, args, lambda result: self._performed(run, number, name, args, result))
         except OSError as error:
             self._performed(run, number, name, args, error)
         except Exception as error:
-            # A process that gets no answer would wait for ever.
+            # A process without an answer would wait forever.
             self._answer(run, number, error)
             raise
 
@@ -173,7 +173,7 @@ class Runs:
         result = backpressure.as_host_error(result)
         self._set_blocked(run, backpressure.blocked_by(run, name, args, result))
         if backpressure.must_retry(run, name, result):
-            # The process waits for its answer: a full disk of the host's must not be the failure of its job.
+            # The process waits for its answer: a full disk of the host must not fail the job.
             self._delayed.append(partial(self._perform, run, number, name, args))
             return
         self._answer(run, number, result)
@@ -183,7 +183,7 @@ class Runs:
             run.done = not isinstance(result, BaseException)
             self._note_over(run, run.done)
             if run.done and args.fault is not None and run.entry == "message" and run.delivered is not None:
-                # The class or its state could not be loaded: no process will ever handle this message.
+                # Class or state could not be loaded: no process will ever handle this message.
                 self._handled(run, Handled(message_id=run.delivered[0], fault=args.fault), result)
         elif name == "report":
             run.reported = not isinstance(result, BaseException)
@@ -196,7 +196,8 @@ class Runs:
             run.over_at = self._services.clock.monotonic()
 
     def _set_blocked(self, run: Run, text: str | None) -> None:
-        """`text`: None where there is no news. One with other numbers than before is no news for a while."""
+        """Store why the run is blocked. None: nothing new. A text with other numbers is not new for
+        SAVE_USAGE_SECONDS."""
         now = self._services.clock.monotonic()
         is_news = text is not None and text != run.held_up
         if text is None or not is_news or (text and run.held_up and now < run.held_up_at + SAVE_USAGE_SECONDS):
@@ -205,7 +206,7 @@ class Runs:
         self._store_held_up(run)
 
     def _store_held_up(self, run: Run) -> None:
-        """Again and again while the disk is full: that is when there is most to say."""
+        """Store the reason, and retry while the disk is full: then it matters most."""
         self._services.runner.change(
             partial(backpressure.store, run=run, now=self._services.clock.wall()), partial(self._held_up_stored, run)
         )
@@ -232,7 +233,7 @@ class Runs:
         self.pump(run.agent_id)
 
     def pump(self, agent_id: str) -> bool:
-        """Give the next message to the paglet's process; False where it has none."""
+        """Send the next message to the paglet's process. Return False if it has none."""
         run = self._by_agent.get(agent_id)
         if run is None:
             return False
@@ -279,7 +280,7 @@ class Runs:
 
     def _gone(self, run: Run, how: ProcessExit, status: Any) -> None:
         if isinstance(status, StoreTransient):
-            # Nobody tells of this end again.
+            # No event reports this end again.
             self._delayed.append(partial(self._ended, run.stamp.token, how))
             return
         if isinstance(status, BaseException):
@@ -288,7 +289,7 @@ class Runs:
         del self._by_agent[run.agent_id]
         self._operations.run_ended(run.stamp.token)
         if run.delivered is not None and run.done:
-            # After its `done` a child begins no handler: the message was not looked at, the next process takes it.
+            # After `done` a child starts no handler: the message was not handled, and the next process takes it.
             self._mailbox.requeue(run.delivered[1])
         elif run.delivered is not None:
             self._delivery_lost(run, run.delivered[1], how)
@@ -303,7 +304,7 @@ class Runs:
         if delivery.call is not None:
             delivery.call.finish(
                 HandlerFailed(
-                    f"the handler of {delivery.message.kind!r} did not come to its end: {text}",
+                    f"the handler of {delivery.message.kind!r} did not finish: {text}",
                     cause=outcomes.cause_of(how),
                     traceback="",
                     stderr_tail=how.stderr_tail,
@@ -311,7 +312,7 @@ class Runs:
             )
         elif delivery.seq is not None and (how.is_culprit or not how.launcher_lost):
             seq = delivery.seq
-            # Paused at once, so that no other process takes it up before the try is counted.
+            # Paused at once, so that no other process takes the post before the try is counted.
             self._mailbox.post_raised(seq, 1)
             self._services.runner.change(
                 lambda tx: posts.record_error(tx, seq, text),
@@ -319,7 +320,7 @@ class Runs:
             )
 
     def _counted(self, seq: int, tries: int | BaseException) -> None:
-        """Until this is stored, its next try is due as if it had raised for the first time."""
+        """Pause the post by its stored count. Until that is stored, the pause is that of a first try."""
         if isinstance(tries, int):
             self._mailbox.post_raised(seq, tries)
         elif not isinstance(tries, StoreTransient):
@@ -344,7 +345,7 @@ class Runs:
         return now + CHECK_TIMEOUTS_SECONDS if self._by_token else None
 
     def _superseded(self) -> list[str]:
-        """Processes of paglets that have come back, or ended, elsewhere under a higher epoch: their rows are gone."""
+        """Return the runs whose rows are gone: their paglets came back or ended elsewhere with a higher epoch."""
         if not self._by_token:
             return []
         known = self._services.store.read(run_repository.tokens)
@@ -378,7 +379,7 @@ class Runs:
             raise result
 
     def end(self, agent_id: str) -> bool:
-        """End the process tree of this paglet; False where none is at work."""
+        """End the process tree of a paglet. Return False if it has none."""
         run = self._by_agent.get(agent_id)
         if run is None:
             return False
@@ -394,5 +395,5 @@ class Runs:
         )
 
     def running(self) -> dict[str, Usage]:
-        """Newest usage of each paglet at work; a snapshot, any thread."""
+        """Return the newest usage of each running paglet. Any thread."""
         return {run.agent_id: run.usage for run in list(self._by_token.values())}

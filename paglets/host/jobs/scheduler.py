@@ -1,6 +1,6 @@
-"""Grants slots of this host: whenever something ended or came, oldest fit first.
+"""Grant the slots of this host when jobs arrive or end: oldest fit first.
 
-The decision is `paglets.slots.policy.grant`, made inside the transaction that writes it.
+The decision is `paglets.slots.policy.grant`, made in the transaction that stores it.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from paglets.store.queue import QueuedJob
 from paglets.worker.protocol import Stamp
 
 RESERVE_AFTER_SECONDS = 60.0
-"""How long a large job lets smaller ones pass before room is kept for it."""
+"""Seconds for which a large job lets smaller ones pass before slots are reserved for it."""
 
 LOOK_AGAIN_SECONDS = 2.0
-"""Memory and disk that others use come free without an event; looked at only while jobs wait."""
+"""Seconds. Memory and disk that other programs used become free without an event; checked only while jobs wait."""
 
 
 AWAITED = policy.Reason(
     code="status_awaited",
-    text="this host did nothing for a while: it asks first whether the job is still wanted here",
+    text="this host was suspended: it first asks the collector if the job is still wanted here",
     never=False,
 )
 
 
 OBSTACLES = ("disk_full", "disk_closed", LAUNCHER_SILENT)
-"""The reasons of jobs that wait while nothing may be started."""
+"""Reason codes of jobs that wait while no process may start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def _any_waiting(tx: Tx) -> bool:
 
 
 class Scheduler:
-    """Part `scheduler`."""
+    """The part `scheduler`: grants slots."""
 
     name = "scheduler"
 
@@ -64,9 +64,9 @@ class Scheduler:
         workspace: ProcessWorkspace,
         awaited: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`awaited`: whether word of the collectors must come first, so that no job of a group may start.
+        """Take `awaited`, which returns True while no job of a group may start because collectors must answer first.
 
-        `_held`: since the last grant, before this start too, jobs may have been told of an obstacle.
+        `_held`: jobs may carry a reason from OBSTACLES since the last grant, or since before this start.
         """
         self._services = services
         self._awaited = awaited
@@ -94,7 +94,7 @@ class Scheduler:
         return None
 
     def _hold(self, tx: Tx, why: Reason) -> None:
-        """Nothing starts: its jobs say so."""
+        """Store in all waiting jobs why nothing starts."""
         now = self._services.clock.wall()
         for job in list(queue.waiting_for_slot(tx, policy.queue_window(1))):
             queue.set_reason(tx, job.agent_id, why.code, why.text, why.never, now)
@@ -141,8 +141,10 @@ class Scheduler:
         return Granted(run=run, cores=grant.cores, gpus=grant.gpus)
 
     def free_units(self, tx: Tx, usage: dict[str, Usage]) -> policy.FreeUnits:
-        """What can be leased now: neither leased, nor used by others than the jobs that leased it; no core where the
-        disk has no place for a process, so that nothing more comes here either."""
+        """Return what can be leased now: not leased, and not used by other programs.
+
+        If the disk has no room for a process, no core is free, so that no further jobs come here.
+        """
         offered = self._services.settings.offered
         leased = queue.total_leased(tx)
         free = offered - leased
@@ -158,7 +160,7 @@ class Scheduler:
 
 
 def unused(tx: Tx, usage: dict[str, Usage]) -> Resources:
-    """What running jobs have leased and not yet used: it will be taken from what looks available."""
+    """Return what running jobs have leased and do not use yet: it will be taken from what seems available."""
     memory = disk = 0
     for agent_id, lease in queue.leased_amounts(tx).items():
         used = usage.get(agent_id, Usage())

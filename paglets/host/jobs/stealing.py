@@ -1,4 +1,4 @@
-"""Work stealing: an idle host asks a busy one for jobs, and they come by the ordinary hand-off."""
+"""Work stealing: an idle host asks a busy one for jobs, which come by the ordinary hand-off."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response, dump_json, parsed
 
 PROMISE_SECONDS = 10.0
-"""What a victim was told is free is promised to nobody else for this long."""
+"""Seconds for which the free slots named to a victim are promised to nobody else."""
 
 PAUSE_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
@@ -25,7 +25,7 @@ WINDOW_JOBS = 1_000
 
 
 class WorkStealing:
-    """Part `stealing`, and the victim's side of it."""
+    """The part `stealing`: asks for jobs, and gives jobs to others that ask."""
 
     name = "stealing"
 
@@ -59,41 +59,41 @@ class WorkStealing:
         return self._promised_until
 
     def _victim(self, now: float) -> MeshHost | None:
-        """The online host with the most waiting jobs that was not asked a moment ago."""
+        """Return the online host with the most waiting jobs that was not asked a moment ago."""
         self._asked_at = {store_id: at for store_id, at in self._asked_at.items() if now - at < PAUSE_SECONDS}
         online = self._gossip.online()
         due = [member for member in online if member.queued_jobs > 0 and member.store_id not in self._asked_at]
         return max(due, key=lambda member: (member.queued_jobs, member.store_id), default=None)
 
     def _next_look(self, now: float) -> float | None:
-        """Queues of others are heard of with their heartbeats, and nothing wakes this part then."""
+        """Return when to look next: heartbeats tell of other queues and do not wake this part."""
         return now + PAUSE_SECONDS if self._gossip.online() else None
 
     def _free(self, tx: Tx) -> Resources | None:
-        """What could start at once here; None where jobs of our own wait for it."""
+        """Return what could start here at once, or None if local jobs wait for it."""
         free = self._scheduler.free_units(tx, self._runs.running()).amounts()
         return None if free.cpu_cores == 0 or queue.has_status(tx, "WAITING_FOR_SLOT") else free
 
     def _answered(self, result: Response | PagletsError) -> None:
-        """Nothing comes: ask another. Something comes: the promise ends when it is here, or in its time."""
+        """Note the jobs that will come. If there are none, end the promise and ask another host."""
         try:
             self._coming = parsed(result, Stolen).agent_ids
         except PagletsError:
             self._coming = ()
         if self._coming:
-            # A victim that gave something may be asked again as soon as that is used up.
+            # A victim that gave jobs may be asked again as soon as those have slots.
             self._asked_at.clear()
         else:
             self._promised_until = 0.0
         self._services.runner.wake(self.name)
 
     def _has_arrived(self) -> bool:
-        """Whether all that was promised room for has come: the scheduler counts it from then on."""
+        """Return True if all promised jobs have arrived: the scheduler counts them from then on."""
         ids = self._coming
         return bool(ids) and self._services.store.read(lambda tx: all(residence.find(tx, each) for each in ids))
 
     def hand_over(self, tx: Tx, steal: Steal) -> Stolen:
-        """The victim's side, in one transaction."""
+        """Give waiting jobs to a host that asked for some, in one transaction."""
         candidates = {each.host.store_id: each for each in self._gossip.candidates()}
         thief, own = candidates.get(steal.thief.store_id), candidates.get(self._services.own.store_id)
         if thief is None or own is None or not thief.online:
@@ -109,7 +109,7 @@ class WorkStealing:
             most_jobs=min(steal.most_jobs, WINDOW_JOBS),
             mesh_version=self._services.settings.mesh_version,
         )
-        # While their files go there they may as well start here; the thief asks again.
+        # While their files are pushed, these jobs may as well start here; the other host asks again.
         chosen = tuple(each for each in chosen if self._blob_pusher.ready(thief.host, paglets.blobs_here(tx, each)))
         for agent_id in chosen:
             jobs.set_stolen(tx, agent_id)

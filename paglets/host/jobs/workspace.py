@@ -1,4 +1,4 @@
-"""Where processes have their place on the disk: scratch directories and logs; and whether there is one just now."""
+"""The workspace of processes on the disk: scratch directories and logs, and if there is room for another process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from paglets.store import jobs, paglets, residence
 from paglets.worker.launch import LaunchSpec, ProcessExit
 
 PLACE_AGAIN_SECONDS = 10.0
-"""Before another process is tried, after one for which the disk had no place: a quota does not show before that."""
+"""Seconds before another process is tried after one found no room on the disk. A quota shows only in such a try."""
 
 LAUNCHER_SILENT = "launcher_silent"
-"""The reason of jobs that wait while the zygote does not answer."""
+"""The reason code of jobs that wait while the zygote does not answer."""
 
 
 class ProcessWorkspace:
-    """Belongs to the runner, but for `obstacle`."""
+    """The workspace of processes. It belongs to the runner, except for `blocked_reason`."""
 
     def __init__(self, services: HostServices) -> None:
         self._services = services
@@ -31,11 +31,11 @@ class ProcessWorkspace:
         self._launcher_trouble: Reason | None = None
 
     def launcher_troubled(self, text: str) -> None:
-        """Note why the launcher starts no process; "" when it does again."""
+        """Store why the launcher starts no process, "" if it does again."""
         self._launcher_trouble = Reason(code=LAUNCHER_SILENT, text=text) if text else None
 
     def blocked_reason(self) -> Reason | None:
-        """Why nothing is started here just now: the disk or the launcher is in the way. Any thread."""
+        """Return why no process starts now: the disk or the launcher blocks it. Any thread."""
         if self._launcher_trouble is not None:
             return self._launcher_trouble
         if self._services.clock.monotonic() < self._obstacle_until:
@@ -43,13 +43,13 @@ class ProcessWorkspace:
         return self._services.disk.blocked_reason()
 
     def may_start(self, agent_id: str) -> bool:
-        """Whether a process of that paglet may be tried now."""
+        """Return True if a process of that paglet may be tried now."""
         return self.blocked_reason() is None and self._services.clock.monotonic() >= self._paused.get(
             agent_id, float("-inf")
         )
 
     def spec(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> LaunchSpec:
-        """What is to be launched, with its place made. Raises OSError, StoreTransient."""
+        """Return the launch of a run, with its scratch directory made. Raise OSError, StoreTransient."""
         stamp, disk = run.stamp, self._services.disk
         fresh = run.entry == "attempt" or self._services.store.read(
             lambda tx: residence.has_stale_scratch(tx, stamp.agent_id)
@@ -70,7 +70,7 @@ class ProcessWorkspace:
         )
 
     def not_made(self, run: Run, error: OSError | StoreTransient) -> ProcessExit:
-        """How that run ends, as its place could not be made."""
+        """Return how a run ends whose scratch directory could not be made."""
         is_of_disk = not isinstance(error, OSError) or error.errno in backpressure.OF_THE_DISK
         if is_of_disk or self._services.disk.blocked_reason() is not None:
             return self.lacking(str(error))
@@ -79,17 +79,17 @@ class ProcessWorkspace:
         return ProcessExit(error=str(error))
 
     def leave_full_disk(self, agent_id: str, deny_list: PlacementDenyList) -> None:
-        """Let a job that met a full disk here go elsewhere if it can, after a pause; remove its scratch directory."""
+        """Let a job that met a full disk here go elsewhere after a pause. Remove its scratch directory."""
         now = self._services.clock.monotonic()
         times = self._services.store.read(lambda tx: jobs.disk_fulls(tx, agent_id))
         deny_list.avoid(agent_id, self._services.own.store_id, now)
         deny_list.pause(agent_id, now + disk_full_policy.pause_seconds(times or 1))
-        # What stays is removed when the next attempt begins.
+        # What cannot be removed now is removed when the next attempt starts.
         with suppress(OSError):
             self._services.disk.discard(agent_id)
 
     def lacking(self, why: str) -> ProcessExit:
-        """The end of a run for which the disk has no place. Not its own failure: it never began, and is due again."""
-        self._obstacle = Reason(code="disk_full", text=f"the host has no place for it: {why}")
+        """Return the end of a run for which the disk has no room. It is not the run's failure: it is tried again."""
+        self._obstacle = Reason(code="disk_full", text=f"the host has no disk space for it: {why}")
         self._obstacle_until = self._services.clock.monotonic() + PLACE_AGAIN_SECONDS
         return ProcessExit(error=self._obstacle.text, launcher_lost=True)

@@ -65,7 +65,7 @@ def parse_operation(frame: dict[str, Any], stamp: Stamp) -> tuple[str, Any]:
     if name not in OPERATIONS or not isinstance(name, str):
         raise BadRequest(f"unknown operation {str(name)[:60]!r}")
     if from_json(Stamp, frame.get("stamp"), "stamp") != stamp:
-        raise Fenced("this run is over: a newer one has taken its place")
+        raise Fenced("this run has ended; a newer one replaced it")
     return name, from_json(OPERATIONS[name], frame.get("args"), name)
 
 

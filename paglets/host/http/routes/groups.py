@@ -79,7 +79,7 @@ def one(host: Host, asked: Asked) -> Any:
 def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> PendingResponse:
     """Ask the online hosts. Home knows all of a group; where it is away, the collector's host tells what it has."""
     hosts = host.gossip.online()
-    asking = _Asking(left=len(hosts), error=error)
+    asking = _MeshQuestion(left=len(hosts), error=error)
     request = Request(method="GET", target=f"/v1/groups/{group_id}?here=1")
     for member in hosts:
         host.services.transport.send(member.ref, request, asking.answered, timeout_seconds=ELSEWHERE_SECONDS)
@@ -89,7 +89,7 @@ def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> PendingRe
 
 
 @dataclass(kw_only=True)
-class _Asking:
+class _MeshQuestion:
     """A question to several hosts; it is told the answers on the runner."""
 
     left: int
