@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from host_rig import Rig, job, slot_request
 
-from paglets.api.groups import ClearGroup, EndCopies, EndedCopies, JobSpec, ReportCounts, SubmitGroup, Waiting
+from paglets.api.groups import ClearGroup, EndCopies, EndedCopies, JobSpec, ReportCounts, SubmitGroup, WaitingReports
 from paglets.api.paglets import Done
 from paglets.core.errors import Conflict
 from paglets.core.record import to_json
@@ -29,8 +29,8 @@ def rig() -> Rig:
     return made
 
 
-def waiting(rig: Rig, query: str = "limit=10") -> Waiting:
-    found: Waiting = rig.get(Waiting, "GET", f"/v1/groups/g1/waiting?{query}", None)
+def waiting(rig: Rig, query: str = "limit=10") -> WaitingReports:
+    found: WaitingReports = rig.get(WaitingReports, "GET", f"/v1/groups/g1/waiting?{query}", None)
     return found
 
 

@@ -277,7 +277,7 @@ def test_what_is_told_of_groups_that_are_not_here_is_not_kept() -> None:
     (copy,) = worker.copies.values()
     worker.copies["j"] = replace(copy, agent_id="j", group_id="elsewhere")
     assert worker.tell().elsewhere == ("elsewhere",)
-    assert [[told.agent_id for told in page] for page in rig.host.lost_jobs._told] == [[copy.agent_id]]
+    assert [[told.agent_id for told in page] for page in rig.host.lost_jobs._reports] == [[copy.agent_id]]
 
 
 def test_a_host_whose_groups_have_ended_keeps_nothing_of_what_it_is_told() -> None:
@@ -286,7 +286,7 @@ def test_a_host_whose_groups_have_ended_keeps_nothing_of_what_it_is_told() -> No
     rig.call(COLLECTOR, "cancel")
     rig.run(3.0)
     assert [copy.cause for copy in worker.tell().unwanted] == ["cancelled"]
-    assert not rig.host.lost_jobs._told
+    assert not rig.host.lost_jobs._reports
 
 
 def test_a_row_that_cannot_be_read_takes_no_other_group_with_it() -> None:
