@@ -116,7 +116,7 @@ class ReverseTransport:
     @property
     def is_idle(self) -> bool:
         """Return True if no request is in progress."""
-        return not any(queue.waiting_for_slot or queue.out for queue in self._queues.values())
+        return not any(queue.waiting or queue.out for queue in self._queues.values())
 
     # The transport.
 
@@ -151,7 +151,7 @@ class ReverseTransport:
             deadline=now + timeout_seconds,
             key=key,
         )
-        queue.waiting_for_slot[sent.request_id] = sent
+        queue.waiting[sent.request_id] = sent
         queue.fair_queue.put(key, sent)
         if not self._is_online(member.store_id):
             self._give_up_pull(queue)  # the host ended or sleeps: requests in this reply would be lost
@@ -192,7 +192,7 @@ class ReverseTransport:
         """Queue a request again that was handed out and did not arrive, or end it if it is not repeatable."""
         self._take_in(queue, sent)
         if sent.request.repeatable or sent.request.method in ("GET", "HEAD"):
-            queue.waiting_for_slot[sent.request_id] = sent
+            queue.waiting[sent.request_id] = sent
             queue.fair_queue.put(sent.key, sent)
         else:
             sent.done(self._unknown(queue, sent, "was lost on its way, or the host has restarted"))
@@ -205,7 +205,7 @@ class ReverseTransport:
         size = 0
         while len(batch) < MOST_AT_ONCE and size < MOST_BYTES_AT_ONCE and (taken := queue.fair_queue.next()):
             _, sent = taken
-            del queue.waiting_for_slot[sent.request_id]
+            del queue.waiting[sent.request_id]
             queue.out[sent.request_id] = sent
             sent.handed = True
             batch.append(sent)
@@ -241,7 +241,7 @@ class ReverseTransport:
     def _answered(self, sender: str, request_id: str, response: Response, pending: PendingResponse) -> None:
         pending.complete(reply(Done()))
         queue = self._queues.get(sender)
-        sent = None if queue is None else queue.out.get(request_id) or queue.waiting_for_slot.get(request_id)
+        sent = None if queue is None else queue.out.get(request_id) or queue.waiting.get(request_id)
         if queue is None or sent is None:
             return
         self._take_in(queue, sent)
@@ -267,7 +267,7 @@ class ReverseTransport:
 
     def _end(self, queue: _HostQueue, sent: _Sent, outcome: Response | PagletsError) -> None:
         """Give a request its outcome unless it has ended already."""
-        if sent.request_id in queue.out or sent.request_id in queue.waiting_for_slot:
+        if sent.request_id in queue.out or sent.request_id in queue.waiting:
             self._take_in(queue, sent)
             sent.done(outcome)
             self._hand_out(queue)
@@ -276,18 +276,18 @@ class ReverseTransport:
         """Remove a request from those in progress."""
         if queue.out.pop(sent.request_id, None) is not None:
             queue.fair_queue.end(sent.key)
-        elif queue.waiting_for_slot.pop(sent.request_id, None) is not None:
+        elif queue.waiting.pop(sent.request_id, None) is not None:
             queue.fair_queue.remove(sent.key, sent)
 
     def tick(self, now: float) -> float | None:
         due = []
         for queue in list(self._queues.values()):  # a completion may send another request
-            for each in [*queue.waiting_for_slot.values(), *queue.out.values()]:
+            for each in [*queue.waiting.values(), *queue.out.values()]:
                 if now >= self._ends_at(queue, each):
                     self._end(queue, each, self._late(queue, each))
             if queue.parked is not None and now >= queue.parked_until:
                 self._give_up_pull(queue)
-            due += [self._ends_at(queue, each) for each in (*queue.waiting_for_slot.values(), *queue.out.values())]
+            due += [self._ends_at(queue, each) for each in (*queue.waiting.values(), *queue.out.values())]
             due += [queue.parked_until] if queue.parked is not None else []
         self._queues = {store_id: queue for store_id, queue in self._queues.items() if not queue.is_idle}
         return min(due, default=None)
