@@ -1,11 +1,11 @@
-"""Blobs on the disk of a host: `host.services.Blobs` in files.
+"""The blobs on the disk of a host: an implementation of `paglets.host.runtime.services.Blobs` with files.
 
-    blobs/ab/<sha256>         whole: hashed, synced, never changed
-    blobs/incoming/<sha256>   partial: its length says where the next piece begins
-    blobs/staging/            what processes of paglets write; becomes whole by a rename
+    blobs/ab/<sha256>         complete blobs: hashed, synced, immutable
+    blobs/incoming/<sha256>   partial blobs: the next piece starts at the current length
+    blobs/staging/            files from processes of paglets; a rename completes them
     code/<sha256>/            unpacked bundles
 
-Whoever calls holds a lock for the hash; what different hashes share here has a lock of its own.
+Callers hold a lock for the hash. State that different hashes share has its own lock here.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from paglets.core.failpoints import reach
 from paglets.core.refs import SHA256, BlobRef, check_blob, check_file_name, check_sha256
 
 MAX_RUNNING_HASHES = 64
-"""Hashes kept of partial blobs; more than so many at a time cost a second reading of those used least."""
+"""The maximum number of running hashes of partial blobs. Beyond it, the least recently used blobs are read twice."""
 
 SYNC_BYTES = 64 << 20
-"""A partial blob is synced each time it passes a multiple of this, so that its last sync is short."""
+"""The interval at which a growing partial blob is synced, so that its final sync is short."""
 
 THREADS_ASIDE = 4
-"""For acts that whoever asks for them does not wait for: one that hashes a large blob holds up no other."""
+"""The number of threads for background tasks, so that hashing one large blob does not block other tasks."""
 
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class BlobFolder:
-    """`services.Blobs` under a host's data folder, which is there already. Any thread; keeps no file open.
+    """The blobs in an existing data directory. Any thread; it keeps no file open.
 
-    No process of a paglet lives when it is made: what was unpacked only in part is removed.
+    No process of a paglet exists when it is created, so it removes partly unpacked code.
     """
 
     def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
@@ -80,10 +80,10 @@ class BlobFolder:
     def append(self, sha256: str, offset: int, piece: bytes) -> int:
         whole = self.size(sha256)
         if whole is not None:
-            raise Conflict(f"blob {sha256} is here already, all {whole:,} bytes of it", offset=whole)
+            raise Conflict(f"blob {sha256} is already complete here, with {whole:,} bytes", offset=whole)
         length = self.partial(sha256)
         if offset != length:
-            raise Conflict(f"blob {sha256} goes on at byte {length:,} here, not at {offset:,}", offset=length)
+            raise Conflict(f"blob {sha256} continues at byte {length:,} here, not at {offset:,}", offset=length)
         digest = self._hashes.take(sha256, length)
         with self._writing(), _open(self._partial(sha256), _WRITE) as descriptor:
             self._write_or_cut(descriptor, offset, piece)
@@ -104,9 +104,9 @@ class BlobFolder:
             self.drop_partial(blob.sha256)
             return
         if length != blob.size_bytes:
-            self._refuse(blob, f"{length:,} bytes came and {blob.size_bytes:,} were announced")
+            self._refuse(blob, f"{length:,} of {blob.size_bytes:,} bytes arrived")
         if (digest or _hash_of(partial)).hexdigest() != blob.sha256:
-            self._refuse(blob, "its bytes have another hash than its name says")
+            self._refuse(blob, "the hash of its bytes differs from its name")
         with self._writing(), _open(partial, _WRITE) as descriptor:
             self._sync_or_drop(descriptor, blob.sha256)
             self._make_whole(partial, blob.sha256)
@@ -121,7 +121,7 @@ class BlobFolder:
         except OSError as error:
             raise _refusal(error) from error
         if not stat.S_ISREG(found.st_mode):
-            raise Invalid(f"staged: {staged!r} is no regular file")
+            raise Invalid(f"staged: {staged!r} is not a regular file")
         if found.st_size != blob.size_bytes:
             raise Invalid(f"staged: {staged!r} has {found.st_size:,} bytes, not the {blob.size_bytes:,} of its blob")
         with self._writing():
@@ -138,7 +138,7 @@ class BlobFolder:
         blob = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
         if self.size(blob.sha256) == blob.size_bytes:
             return blob
-        # A name of its own, not that of the partial blob: that one may be on its way here at the same time.
+        # A separate name, because the same blob may be arriving as a partial blob at this moment.
         path = self._staging / f"put.{os.getpid()}.{next(self._numbers)}"
         try:
             with self._writing(), _open(path, _WRITE | os.O_TRUNC) as descriptor:
@@ -194,14 +194,14 @@ class BlobFolder:
         return tuple(sorted({name for folder in folders for name in os.listdir(folder) if SHA256.fullmatch(name)}))
 
     def drop_code(self, sha256: str) -> None:
-        """Out of the way by a rename first: half a bundle must not be taken for a whole one."""
+        """Rename the code before removing it, so that half a bundle never looks complete."""
         gone = self._code / f"{sha256}.{os.getpid()}.{next(self._numbers)}.gone"
         with suppress(FileNotFoundError):
             os.rename(self._code / check_sha256(sha256), gone)
             self._remove_tree(gone)
 
     def drop_staged(self, before_seconds: float) -> None:
-        """The change of a name counts as well: a file that was moved here may have been written long ago."""
+        """Remove old staged files. A rename counts as a write, because a moved file may have been written long ago."""
         with os.scandir(self._staging) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
@@ -216,7 +216,7 @@ class BlobFolder:
         return self._incoming / check_sha256(sha256)
 
     def _write_or_cut(self, descriptor: int, offset: int, piece: bytes) -> None:
-        """What was not written in full is cut off again: so a length is always one that was told."""
+        """Write a piece. Truncate the file if that fails, so that its length is always one that was reported."""
         try:
             os.lseek(descriptor, offset, os.SEEK_SET)
             write_all(descriptor, piece)
@@ -224,12 +224,12 @@ class BlobFolder:
             try:
                 os.ftruncate(descriptor, offset)
             except OSError as error:
-                # Harmless: these bytes are right ones, too, and the hash is taken of what is in the file.
-                self._log(f"a piece that could not be written in full was not cut off again: {error}")
+                # Harmless: these bytes are correct too, and the hash covers the content of the file.
+                self._log(f"a partly written piece of a blob could not be truncated: {error}")
             raise
 
     def _sync_or_drop(self, descriptor: int, sha256: str) -> None:
-        """After a failed sync nobody knows what is on the disk, and the next sync would not tell: begin anew."""
+        """Sync a partial blob. Drop it if that fails: the content on disk is unknown, and a later sync may succeed."""
         try:
             os.fsync(descriptor)
         except OSError:
@@ -238,7 +238,7 @@ class BlobFolder:
 
     def _refuse(self, blob: BlobRef, why: str) -> None:
         self.drop_partial(blob.sha256)
-        raise FileChanged(f"blob {blob.sha256} was not taken: {why}; send it again from the beginning")
+        raise FileChanged(f"blob {blob.sha256} was refused: {why}; send it again from the start")
 
     def _make_whole(self, path: Path, sha256: str) -> None:
         whole = self._whole(sha256)
@@ -248,7 +248,7 @@ class BlobFolder:
         sync_folder(whole.parent)
 
     def _make_folder(self, folder: Path) -> None:
-        """Once in each life, and before anyone uses it: a blob is not safe in a folder whose name is not."""
+        """Create the folder and sync its parent, once per process: a blob is only durable in a durable folder."""
         with self._making:
             if folder.name not in self._made or not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
@@ -272,12 +272,12 @@ class BlobFolder:
             self._say_left(str(path), error)
 
     def _say_left(self, path: str, error: BaseException) -> None:
-        self._log(f"{path} cannot be removed: {error}; it is tried again later")
+        self._log(f"{path} cannot be removed: {error}; this is retried later")
 
 
 @dataclass(slots=True)
 class _Running:
-    """`digest` is of the first `length` bytes once `hashed` is done."""
+    """The running hash of a partial blob. Once `hashed` is done, `digest` covers the first `length` bytes."""
 
     length: int
     digest: Any
@@ -285,7 +285,7 @@ class _Running:
 
 
 class _RunningHashes:
-    """Of partial blobs, those used last; so a blob that came through this process need not be read to be hashed.
+    """The running hashes of the latest partial blobs. A blob that arrived in this process need not be read again.
 
     A piece is hashed while the next one is on its way.
     """
@@ -296,7 +296,7 @@ class _RunningHashes:
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="hash")
 
     def take(self, sha256: str, length: int) -> Any:
-        """The hash of its first `length` bytes, which is then the caller's; None where only the file has it."""
+        """Remove and return the hash of the first `length` bytes, or None if the file must be read."""
         if length == 0:
             self.forget(sha256)
             return hashlib.sha256()
@@ -308,7 +308,7 @@ class _RunningHashes:
         return running.digest
 
     def go_on(self, sha256: str, length: int, digest: Any, piece: bytes) -> None:
-        """Add the piece that makes it `length` bytes long."""
+        """Hash a piece in the background. `length` is the length of the blob including this piece."""
         running = _Running(length, digest, self._threads.submit(digest.update, piece))
         with self._lock:
             self._kept[sha256] = running
@@ -321,7 +321,7 @@ class _RunningHashes:
 
 
 def _file_size(path: Path) -> int | None:
-    """Raises NoRoom where it cannot be told."""
+    """Return the size of a file, or None if it is missing. Raises NoRoom for any other error."""
     try:
         return os.lstat(path).st_size
     except FileNotFoundError:
@@ -331,8 +331,10 @@ def _file_size(path: Path) -> int | None:
 
 
 def _refusal(error: OSError, folder: Path | None = None) -> NoRoom:
-    """Of a folder of this host that cannot be used, or has no room: it is named, with what is wrong with it. `folder`:
-    where it lies, for errors that name no file."""
+    """Return the error for a folder that is unusable or full. It names the folder and the problem.
+
+    `folder` is used if the OSError names no file.
+    """
     places = [Path(name).parent for name in (error.filename2, error.filename) if isinstance(name, str)]
     with suppress(OSError):
         places = [each for each in places if closed(each)] or places
@@ -345,7 +347,7 @@ def _hash_of(path: Path) -> Any:
 
 
 def _unlink(path: Path) -> None:
-    """Raises NoRoom where it cannot be removed."""
+    """Remove a file if it exists. Raises NoRoom."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

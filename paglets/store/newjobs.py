@@ -39,7 +39,7 @@ class NewGroup:
 
 
 def add(tx: Tx, jobs: Sequence[NewJob], group: NewGroup, now: float) -> None:
-    """Store the jobs, here and PLACING; the rows are those of `residence.create` with `host.jobcopies.job_copy`.
+    """Store the jobs here as PLACING, with the rows that `residence.create` stores for `group_jobs.job_copy`.
 
     Raises Conflict where one of the ids is known.
     """

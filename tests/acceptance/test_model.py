@@ -43,7 +43,7 @@ def test_a_clone_has_state_storage_and_files_and_lives_where_it_was_sent(three: 
     assert original.send("log") == common
     original.send("keep", text="other")
     assert clone.send("kept") == ("bytes", "bytes")
-    with pytest.raises(HandlerFailed, match="'original' lives here already"):
+    with pytest.raises(HandlerFailed, match="'original' already exists"):
         original.clone("original")
     for each in (original, clone):
         each.dispose()

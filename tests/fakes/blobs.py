@@ -94,9 +94,9 @@ class MemoryBlobs:
     def append(self, sha256: str, offset: int, piece: bytes) -> int:
         whole, length = self.size(sha256), self.partial(sha256)
         if whole is not None:
-            raise Conflict(f"blob {sha256} is here already, all {whole:,} bytes of it", offset=whole)
+            raise Conflict(f"blob {sha256} is already complete here, with {whole:,} bytes", offset=whole)
         if offset != length:
-            raise Conflict(f"blob {sha256} goes on at byte {length:,} here, not at {offset:,}", offset=length)
+            raise Conflict(f"blob {sha256} continues at byte {length:,} here, not at {offset:,}", offset=length)
         self._need_room()
         with self._changing("append"):
             self.disk.partial[sha256] = self.disk.partial.get(sha256, b"") + piece
@@ -109,7 +109,7 @@ class MemoryBlobs:
             if self.size(sha256) == blob.size_bytes:
                 return
             if len(data) != blob.size_bytes or _hash(data) != sha256:
-                raise FileChanged(f"blob {sha256} was not taken: send it again from the beginning")
+                raise FileChanged(f"blob {sha256} was refused: send it again from the start")
             self.disk.whole[sha256] = data
 
     def adopt(self, staged: str, blob: BlobRef) -> None:

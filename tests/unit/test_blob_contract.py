@@ -143,7 +143,7 @@ def test_a_piece_at_another_offset_is_told_the_right_one(blobs: Blobs, offset: i
 
 def test_a_piece_of_a_whole_blob_is_told_that_all_is_there(blobs: Blobs) -> None:
     blob = blobs.put(b"whole")
-    with pytest.raises(Conflict, match="here already") as refused:
+    with pytest.raises(Conflict, match="already complete") as refused:
         blobs.append(blob.sha256, 0, b"whole")
     assert refused.value.details == {"offset": 5}
 

@@ -100,7 +100,7 @@ def test_a_file_that_was_written_long_ago_and_moved_just_now_stays_staged(blobs:
 @pytest.mark.parametrize("put", [Path.mkdir, lambda path: path.symlink_to("/etc/passwd"), lambda path: os.mkfifo(path)])
 def test_a_staged_thing_that_is_no_file_is_refused(blobs: BlobFolder, put: Callable[[Path], object]) -> None:
     put(Path(blobs.staging()) / "token.1")
-    with pytest.raises(Invalid, match="no regular file"):
+    with pytest.raises(Invalid, match="not a regular file"):
         blobs.adopt("token.1", blob_of(b""))
 
 

@@ -369,7 +369,7 @@ def test_a_move_to_a_store_whose_name_another_one_has_now_says_so(rig: Rig) -> N
     rig.write(lambda tx: set_pending_action(tx, "j1", {"move": to_json(old)}))
     rig.run(1)
     view: PagletView = rig.get(PagletView, "GET", "/v1/paglets/j1")
-    assert "the w2 that is online is another store" in view.reason
+    assert "the w2 that is online has another store" in view.reason
     assert f"paglets mesh forget {old.store_id}" in view.reason
     assert member("w2").store_id not in view.reason
     assert dumps(to_json(old)) in rig.value("SELECT intent FROM paglets WHERE agent_id = 'j1'")

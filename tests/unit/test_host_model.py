@@ -144,7 +144,7 @@ def test_collectors_say_clearly_what_they_cannot_do(rig: Rig) -> None:
     rig.write(lambda tx: rig.host.submission.submit(tx, "ab" * 16, group("a")))
     for kind, what in (("paglets.clone", "clone"), ("paglets.deactivate", "deactivate")):
         error = rig.call(collector_id("g1"), kind).error
-        assert f"{what} is not for a paglet whose handlers run inside its host" in error.message
+        assert f"{what} is not available to a paglet whose handlers run inside its host" in error.message
 
 
 def test_a_job_cannot_be_cloned(rig: Rig) -> None:

@@ -742,7 +742,7 @@ def test_a_process_that_does_not_end_after_its_report_is_ended_and_its_result_st
     assert process.told_to_end
     assert rig.value("SELECT status FROM requests") == "COMPLETED"
     assert [each["args"]["result"] for each in rig.outbox()] == [42]
-    ended = "its process did not end within 1 min of its report, and was ended"
+    ended = "its process did not end within 1 min of its report, and was stopped"
     assert loads(rig.value("SELECT record FROM history"))["remark"] == ended
     assert [line for line in rig.log if ended in line] == [f"g1/a (attempt): {ended}"]
     assert rig.value("SELECT text FROM events WHERE kind = 'ended_late'") == f"attempt: {ended}"
@@ -757,7 +757,9 @@ def test_a_hook_is_ended_when_its_class_says_so_and_has_failed(rig: Rig) -> None
     assert not process.told_to_end
     rig.run(3)
     assert process.told_to_end
-    assert rig.value("SELECT hook_error FROM paglets") == "it ran longer than hook_timeout_seconds = 10, and was ended"
+    assert (
+        rig.value("SELECT hook_error FROM paglets") == "it ran longer than hook_timeout_seconds = 10, and was stopped"
+    )
 
 
 def test_a_limit_that_is_none_is_refused(rig: Rig) -> None:

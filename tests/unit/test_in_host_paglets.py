@@ -230,7 +230,7 @@ def test_an_intent_of_a_post_that_raised_is_forgotten(rig: Rig) -> None:
         paglet._context.intend_move(W1)
         paglet.keep()
         paglet._context.intend_dispose()
-        paglet.begin_anew()
+        paglet.restore()
         paglet.save()
         return tx.value("SELECT intent FROM paglets WHERE agent_id = ?", COLLECTOR), paglet._context.intent
 

@@ -22,8 +22,8 @@ from paglets.groups.records import ExpectedJob, Sighting, Template
 from paglets.groups.rows import CollectorRows
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.blobs.fetcher import BlobFetcher
+from paglets.host.records.group_jobs import JobGroup, job_copy
 from paglets.host.records.in_host import InHostStorage
-from paglets.host.records.jobcopies import JobGroup, job_copy
 from paglets.host.runtime.services import HostServices
 from paglets.slots.model import SlotRequest
 from paglets.store import blobs, paglets, posts, residence, sqlite_errors

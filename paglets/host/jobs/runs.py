@@ -19,7 +19,7 @@ from paglets.host.handoff.placer import PlacementDenyList
 from paglets.host.jobs.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.jobs.workspace import ProcessWorkspace
 from paglets.host.messaging.mailbox import Mailbox
-from paglets.host.records import backpressure, outcomes, run_repository, timelimits
+from paglets.host.records import backpressure, outcomes, run_repository
 from paglets.host.records.delivery import Delivery
 from paglets.host.records.outcomes import Attempt, Outcome
 from paglets.host.records.run_repository import LaunchPaths, Run
@@ -333,11 +333,11 @@ class Runs:
         for act in delayed:
             act()
         for run in list(self._by_token.values()):
-            limit = timelimits.exceeded(run, now, self._services.settings.report_grace_seconds)
+            limit = run_repository.exceeded_limit(run, now, self._services.settings.report_grace_seconds)
             if limit == "timeout":
                 self._time_out(run)
             elif limit:
-                self._end_late(run, timelimits.words(run, limit, self._services.settings.report_grace_seconds))
+                self._end_late(run, run_repository.limit_text(run, limit, self._services.settings.report_grace_seconds))
         for agent_id in self._services.store.read(run_repository.cancel_requested):
             self.end(agent_id)
         for token in self._superseded():

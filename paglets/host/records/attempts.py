@@ -1,4 +1,4 @@
-"""What a host knows of the attempts of a job: from its queue, its processes, its history and its logs."""
+"""The attempts of a job as this host knows them, from its queue, processes, history and logs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_ATTEMPTS = 1_000
 
 @dataclass(kw_only=True)
 class _Known:
-    """`jobs`: id of each copy, and its group and key."""
+    """The collected attempts. `jobs` maps the id of each copy to its group and key."""
 
     jobs: dict[str, tuple[str | None, str]] = field(default_factory=dict)
     attempts: dict[Key, AttemptView] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class _Known:
 
 
 def attempts(store: Store, disk: Disk, job: str, own: HostRef) -> Attempts:
-    """Of `GROUP/KEY` or a paglet's id. Raises Invalid for what can be neither."""
+    """Return the attempts of `job`: `GROUP/KEY` or the id of a paglet. Raises Invalid for any other text."""
     condition, values = _condition(job)
     known = store.read(lambda tx: _of_rows(tx, condition, values, own))
     agents = list(known.jobs) or ([] if "/" in job else [job])
@@ -40,7 +40,7 @@ def attempts(store: Store, disk: Disk, job: str, own: HostRef) -> Attempts:
 
 
 def is_at_work(tx: Tx, key: Key) -> bool:
-    """Whether a process of that attempt is, or is about to be, there."""
+    """Return True if the attempt has a process or is about to start one."""
     return tx.value("SELECT 1 FROM runs WHERE agent_id = ? AND generation = ? AND attempt = ?", *key) is not None
 
 
@@ -114,7 +114,7 @@ def _add_copy(known: _Known, copy: JobCopy, own: HostRef) -> None:
 
 
 def _add_running(known: _Known, row: Any, own: HostRef) -> None:
-    """A process of a job that is not an attempt, such as of a message, is none."""
+    """Add a running attempt. Ignore a process of a job that runs another entry, such as a message."""
     agent_id, generation, attempt = row["agent_id"], row["generation"], row["attempt"]
     if agent_id not in known.jobs or row["entry"] == "attempt":
         group_id, job_key = known.jobs.get(agent_id, (None, ""))
@@ -132,7 +132,7 @@ def _add_running(known: _Known, row: Any, own: HostRef) -> None:
 
 
 def _add_logs(known: _Known, agent_id: str, there: tuple[tuple[int, int], ...], own: HostRef) -> None:
-    """Attempt 0 of a job is what its hooks printed before the first."""
+    """Mark the attempts that have logs. Ignore attempt 0 of a job: the output of hooks before its first attempt."""
     for generation, attempt in there:
         key = (agent_id, generation, attempt)
         if attempt == 0 and agent_id in known.jobs:

@@ -1,7 +1,7 @@
-"""An attempt whose file its host does not take just now waits for its answer: that is never the job's failure.
+"""Backpressure: an attempt waits while its host cannot store one of its files. The job does not fail for it.
 
-The disk, its quota or its rights are the host's. What passes by itself, or when a person mends it, is asked for again
-with each turn of the part `runs`; the job says so, and its time-out and a cancel end it as they end any other.
+The disk, its quota and its permissions belong to the host. The part `runs` repeats the operation at each tick until the
+error is gone or a person has fixed it. The job shows the reason. Its time limit and a cancellation still apply.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ CODE = "no_room"
 FILE_OPERATIONS = ("reserve_space", "publish")
 
 OF_THE_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
-"""What is the disk's and would meet every process. Anything else may be one job's doing, and must not stop others."""
+"""The disk errors that affect every process. One job may have caused any other error, which must not block others."""
 
 
 def as_host_error(result: Any) -> Any:
-    """The same result, but what the disk itself has against it in words."""
+    """Return the result, with an OSError converted to an error that explains the problem of the disk."""
     if not isinstance(result, OSError):
         return result
     place = Path(result.filename) if isinstance(result.filename, str) else Path()
@@ -32,7 +32,7 @@ def as_host_error(result: Any) -> Any:
 
 
 def must_retry(run: Run, name: str, result: Any) -> bool:
-    """Whether the process waits for its answer, and the same is performed once more."""
+    """Return True if the operation must be repeated, while the process waits for its reply."""
     if isinstance(result, StoreTransient):
         return True
     waits = name in FILE_OPERATIONS and run.entry == "attempt"
@@ -40,15 +40,15 @@ def must_retry(run: Run, name: str, result: Any) -> bool:
 
 
 def blocked_by(run: Run, name: str, args: Any, result: Any) -> str | None:
-    """What holds up the attempt by now, "": nothing; None where this operation does not tell."""
+    """Return what blocks the attempt, "" if nothing does, or None if this operation does not show it."""
     if name not in FILE_OPERATIONS or run.entry != "attempt" or isinstance(result, StoreTransient):
         return None
     if must_retry(run, name, result):
         return f"a file of it waits: {result.message}"
-    # There is room by now, but the last try to write there failed, and the next has not come to its end.
+    # There is space again, but the last write failed and the next one has not finished.
     return f"a file of it waits: {args.problem}" if name == "reserve_space" and args.problem else ""
 
 
 def store(tx: Tx, run: Run, now: float) -> None:
-    """Note what holds up the attempt, as it stands by now."""
+    """Store the current reason why the attempt is blocked."""
     queue.set_blocked(tx, run.agent_id, run.stamp.attempt, CODE if run.held_up else "", run.held_up, now)

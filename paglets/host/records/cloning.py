@@ -1,4 +1,4 @@
-"""Clones: a second paglet out of the rows of one that is here."""
+"""The cloning of a paglet: create a second paglet from the rows of the first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paglets.worker.requests import NewClone
 
 
 def make(tx: Tx, agent_id: str, clone: NewClone, now: float) -> None:
-    """What is of the paglet itself is copied: not its messages, its artifacts, its job, its rest.
+    """Create a clone with the state, storage and files of the paglet, without its messages, artifacts and rest.
 
     Raises Invalid for a job or a collector, NameTaken, and Conflict for an id that is known here.
     """
@@ -25,7 +25,7 @@ def make(tx: Tx, agent_id: str, clone: NewClone, now: float) -> None:
             f"{with_article(original.kind)} cannot be cloned: only paglets that are neither jobs nor collectors can"
         )
     if clone.name and residence.holder_of(tx, clone.name) is not None:
-        raise NameTaken(f"a paglet named {clone.name!r} lives here already: the clone needs a name of its own")
+        raise NameTaken(f"a paglet named {clone.name!r} already exists on this host: give the clone another name")
     made = replace(
         original,
         agent_id=check_agent_id(clone.agent_id),

@@ -1,4 +1,4 @@
-"""Messages on their way into a process: calls that wait for a handler, and deliveries."""
+"""The messages on their way to a process: calls that wait for a handler, and deliveries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paglets.core.errors import PagletsError
 
 @dataclass(eq=False)
 class PendingCall:
-    """A call that waits for its handler or for its caller to ask again. Lives in memory only."""
+    """A call that waits for its handler, or for its caller to repeat it. It exists in memory only."""
 
     call_id: str
     agent_id: str
@@ -25,7 +25,7 @@ class PendingCall:
     wake_at: float | None = None
 
     def finish(self, result: CallReply | PagletsError) -> None:
-        """Answer, or keep the answer until the caller asks again."""
+        """Send the reply, or keep it until the caller repeats the call."""
         if self.answer is None:
             self.result = result
         else:

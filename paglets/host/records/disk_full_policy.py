@@ -1,4 +1,4 @@
-"""An attempt that met a full disk of its host: whether the job is placed again, and when it fails for good."""
+"""The policy after an attempt met a full disk of its host: place the job again, or let it fail."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Literal
 
 MOST_TIMES = 3
 PAUSES_SECONDS = (5.0, 60.0, 300.0)
-"""Before the job is placed again. Other jobs end meanwhile, and somebody may make room."""
+"""The delays before the job is placed again, in which other jobs may end and a person may free space."""
 
 UNASKED_BYTES = 1 << 30
-"""What a job without a request for disk may have in its scratch directory before it counts as what fills the disk."""
+"""The scratch bytes of a job without a disk request above which the job itself counts as the cause of a full disk."""
 
 Verdict = Literal["again", "limit", "failed"]
 
 
 def verdict(times: int, scratch_bytes: int, asked_bytes: int) -> Verdict:
-    """Decide after an attempt that met a full disk; `times` it did so before, and used `scratch_bytes` itself."""
+    """Decide after a full disk. The job met one `times` before, and its scratch directory has `scratch_bytes`."""
     if scratch_bytes > allowed(asked_bytes):
         return "limit"
     return "again" if times < MOST_TIMES else "failed"
@@ -26,5 +26,5 @@ def allowed(asked_bytes: int) -> int:
 
 
 def pause_seconds(times: int) -> float:
-    """How long a job waits that has met a full disk `times`, this one included."""
+    """Return the delay for a job that has met a full disk `times`, including this one."""
     return PAUSES_SECONDS[min(max(times, 1), len(PAUSES_SECONDS)) - 1]

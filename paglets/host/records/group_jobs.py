@@ -1,17 +1,19 @@
-"""Submissions of groups, checked and written as JSON: what can be done before the transaction that stores one."""
+"""The jobs of a group: check a submission and encode its jobs before the transaction, and create copies of jobs."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from paglets.api.groups import CreationError, JobSpec, SubmitGroup
 from paglets.api.limits import MAX_GROUP_JOBS
+from paglets.codec.envelope import Envelope, JobPart
 from paglets.codec.strict_json import dumps
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import FileRef, HostRef, check_group_id
+from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef, check_group_id
 from paglets.groups.keys import complete_job_keys, group_digest, new_group_id
 from paglets.groups.records import Template
 from paglets.groups.rows import state_key, template_key
@@ -19,7 +21,7 @@ from paglets.slots.model import SlotRequest, check_request
 from paglets.store.newjobs import NewJob
 
 MAX_SUBMISSIONS = 1_000_000
-"""Of one group id. More would be a fault of who asks; generations and epochs stay far below their bounds."""
+"""The maximum number of submissions with one group id. It keeps generations and epochs far below their limits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class _Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedGroup:
-    """A submission that was checked. `jobs`: those without errors; `requests`: how many of them ask for each."""
+    """A checked submission. `jobs` are the valid jobs, and `requests` counts them by their request."""
 
     group_id: str
     group: SubmitGroup
@@ -43,7 +45,7 @@ class PreparedGroup:
 
 
 def prepare(token: str, group: SubmitGroup, home: HostRef) -> PreparedGroup:
-    """Check a submission and write its JSON: most of the work for a large group, and done without the writer.
+    """Check a submission and encode its JSON. This is most of the work for a large group, and needs no transaction.
 
     Raises Invalid.
     """
@@ -86,7 +88,7 @@ def _new_job(agent_id: str, job: _Job, group: SubmitGroup, home: HostRef) -> New
 
 
 def template_rows(jobs: Iterable[NewJob]) -> Iterator[tuple[str, str]]:
-    """Yield keys and values, as JSON, under which a collector keeps what further copies of the jobs are made of."""
+    """Yield the keys and JSON values from which a collector creates further copies of the jobs."""
     for job in jobs:
         yield template_key(job.job_key), job.template
         yield state_key(job.job_key), job.state
@@ -106,5 +108,51 @@ def _check_jobs(specs: tuple[JobSpec, ...], keys: tuple[str, ...]) -> tuple[list
 
 
 def _inputs(common: tuple[FileRef, ...], own: tuple[FileRef, ...]) -> tuple[FileRef, ...]:
-    """A job's own input takes the place of a common one of its name."""
+    """Return the input files of a job. Its own file replaces a common one of the same name."""
     return tuple({file.name: replace(file, attempt=0, registered=False) for file in (*common, *own)}.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobGroup:
+    """The values that all jobs of a group share. `bundle` is their code."""
+
+    group_id: str
+    collector: ProxyRef
+    bundle: BlobRef | None
+
+
+def job_copy(
+    agent_id: str,
+    job_key: str,
+    template: Template,
+    state: Any,
+    group: JobGroup,
+    now: float,
+    *,
+    generation: int = 1,
+    losses: int = 0,
+) -> Envelope:
+    """Return a copy of a job, to be placed from this host. `losses` is the number of copies lost before it."""
+    return Envelope(
+        agent_id=agent_id,
+        epoch=1,
+        class_name=template.class_name,
+        kind="job",
+        state=state,
+        home=template.home,
+        created_at=now,
+        storage={},
+        job=JobPart(
+            group_id=group.group_id,
+            job_key=job_key,
+            collector=group.collector,
+            generation=generation,
+            attempt=0,
+            status="PLACING",
+            request=template.request,
+            submitted_state=state,
+            losses=losses,
+        ),
+        bundle=group.bundle,
+        files=template.files,
+    )

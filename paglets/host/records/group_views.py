@@ -1,4 +1,4 @@
-"""Groups as this host knows them: submitted here, or with their collector here."""
+"""The groups that this host knows, because they were submitted here or their collector is here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """The last that home heard of a group (`groups.seen`); `counted_at`: when, by its clock, epoch seconds."""
+    """The latest counts of a group that its home knows (`groups.seen`), taken at `counted_at` in epoch seconds."""
 
     status: str = ""
     expected_count: int
@@ -32,11 +32,11 @@ DETACHED_STATUSES = ("WAITING_FOR_HOME", "RETURNING_HOME", "COMPLETE")
 
 
 GROUP = "SELECT * FROM groups JOIN group_jobs USING (group_id) WHERE group_id = ?"
-"""A group with the keys of its jobs."""
+"""The query for a group with the keys of its jobs."""
 
 
 def view(tx: Tx, group_id: str, host: HostView) -> GroupView | None:
-    """The group, or None where neither its home nor its collector is here."""
+    """Return the group, or None if this host is neither its home nor the host of its collector."""
     row = tx.one(GROUP, group_id)
     if row is not None:
         return group_view(tx, row, host.own)
@@ -45,7 +45,7 @@ def view(tx: Tx, group_id: str, host: HostView) -> GroupView | None:
 
 
 def group_view(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupView:
-    """A group as its home sees it."""
+    """Return a group from the row of its home."""
     return GroupView(
         group_id=row["group_id"],
         class_name=row["class_name"],
@@ -75,7 +75,7 @@ def on_only_host(view: GroupView, own: Candidate) -> GroupView:
 
 
 def _told_here(tx: Tx, collector: str) -> dict[str, Any]:
-    """Status and counts of a collector that is here."""
+    """Return status and counts of a collector that is here."""
     state = paglets.state(tx, collector)
     return {} if state is None else _told(state)
 
@@ -86,7 +86,7 @@ def _told(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def collector_ref(tx: Tx, row: sqlite3.Row, own: HostRef) -> ProxyRef:
-    """Where the collector was last known to live."""
+    """Return the collector with its last known host."""
     here = residence.find(tx, row["collector_id"])
     if here is None:
         return from_json(ProxyRef, loads(row["collector"]))
@@ -95,7 +95,7 @@ def collector_ref(tx: Tx, row: sqlite3.Row, own: HostRef) -> ProxyRef:
 
 
 def _collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:
-    """Collectors that are here, or on their way from here: until it is taken, only this host can tell of one."""
+    """Return the collectors that are here or leaving. Until the target accepts a collector, only this host knows it."""
     only, ids = ("", ()) if agent_id is None else (" AND agent_id = ?", (agent_id,))
     here = tx.all(
         "SELECT agent_id, class_name, home, state, created_at FROM paglets JOIN paglet_states USING (agent_id)"
@@ -107,7 +107,7 @@ def _collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:
 
 
 def _collected(group_id: str, row: dict[str, Any], host: HostView) -> GroupView:
-    """What the collector's host can say for a home that may be asleep."""
+    """Return a group from the state of its collector here, because its home may be offline."""
     home, state = from_json(HostRef, row["home"]), row["state"]
     over = state.get("status") in DETACHED_STATUSES
     return GroupView(
@@ -123,7 +123,7 @@ def _collected(group_id: str, row: dict[str, Any], host: HostView) -> GroupView:
 
 
 def lines(tx: Tx, own: HostRef) -> tuple[GroupLine, ...]:
-    """One line for each group, newest first."""
+    """Return one line for each group, newest first."""
     found: dict[str, GroupLine] = {}
     for collector in _collectors(tx):
         line = _collector_line(collector, own)
@@ -143,7 +143,7 @@ UNKNOWN = "UNKNOWN"
 
 
 def _report_line(tx: Tx, group_id: str) -> GroupLine | None:
-    """Return what a host can say that has only finished copies of a group; None where not even these."""
+    """Return the line of a group of which this host has only finished copies, or None if it has none."""
     row = tx.one(
         "SELECT p.home, p.created_at, r.collector FROM requests r JOIN paglets p USING (agent_id)"
         " WHERE r.group_id = ? AND r.collector IS NOT NULL ORDER BY agent_id LIMIT 1",
@@ -178,7 +178,7 @@ def _collector_line(row: dict[str, Any], own: HostRef) -> GroupLine | None:
 
 
 def _home_line(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupLine:
-    """As home knows it: with the last counts heard of, and when that was."""
+    """Return the line of a group from the row of its home, with the latest known counts and their time."""
     seen: dict[str, Any] = {} if row["seen"] is None else loads(row["seen"])
     known = {"expected_count": row["job_count"], **seen}
     heard = known.pop("status", "")

@@ -1,7 +1,7 @@
-"""The collector's handlers, run inside the store's transaction.
+"""The in-host collector: run the collector's handlers in the host process, inside a transaction of the store.
 
-They do nothing but state, storage, posts and a reply, so they need no process. Message arguments,
-storage values and replies stay tagged JSON: the host does not decode what users send.
+The handlers only use state, storage, posts and a reply, so they need no process of their own. Message arguments,
+storage values and replies stay tagged JSON, because the host does not decode data of users.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from paglets.store import artifacts, paglets, posts, residence, sqlite_errors
 from paglets.store.db import Tx
 
 IN_HOST_CLASSES = (DEFAULT_COLLECTOR,)
-"""Classes of our own whose handlers keep to the rules above; a user's subclass runs in a child."""
+"""The built-in classes whose handlers follow these rules. A subclass by a user runs in a child process."""
 
 
 class CallParked(BaseException):
-    """A call's handler waits for its state to change: what it changed is kept, the call is tried again.
+    """Raised if the handler of a call waits for a change of state. Its changes are stored, and the call is repeated.
 
-    `wait_seconds`: for so long at most; None: no bound.
+    `wait_seconds` is the maximum wait, None for no limit.
     """
 
     def __init__(self, wait_seconds: float | None) -> None:
@@ -42,7 +42,7 @@ class CallParked(BaseException):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostView:
-    """The host as inline code sees it. `resolve` gives a member by name or URL, or raises Unknown."""
+    """The host as in-host code sees it. `resolve` returns a host by name or URL. It raises Unknown."""
 
     own: HostRef
     wall: Callable[[], float]
@@ -51,7 +51,7 @@ class HostView:
 
 
 class InHostStorage(Storage):
-    """`core.context.Storage` over the open transaction; values are tagged JSON."""
+    """The storage of a paglet in the open transaction. Its values are tagged JSON."""
 
     def __init__(self, tx: Tx, agent_id: str) -> None:
         self._tx = tx
@@ -86,12 +86,12 @@ class InHostStorage(Storage):
         return paglets.storage_scan(self._tx, self._agent_id, prefix, after, limit)
 
     def keys_from(self, prefix: str, after: str, limit: int) -> list[str]:
-        """The keys of `scan`, without a look at the values."""
+        """Return the keys of `scan` without reading the values."""
         return paglets.storage_keys(self._tx, self._agent_id, prefix, after, limit)
 
 
 class InHostContext:
-    """`core.context.Context` of a paglet whose code runs in this transaction."""
+    """The context of a paglet whose code runs in this transaction."""
 
     def __init__(self, tx: Tx, host: HostView, agent_id: str) -> None:
         self._tx = tx
@@ -141,7 +141,7 @@ class InHostContext:
         self.intent, self.intent_set = None, True
 
     def checkpoint(self) -> None:
-        """The state is committed with the handler anyway."""
+        """Do nothing: the state is committed together with the handler."""
 
     @contextmanager
     def locked_state(self) -> Iterator[Any]:
@@ -161,7 +161,7 @@ class InHostContext:
         raise CallParked(timeout_seconds - self.waited_seconds)
 
     def delete_artifact(self, artifact: ArtifactRef | str) -> None:
-        """One of this paglet, in this transaction; nothing where it is not here."""
+        """Delete an artifact of this paglet in this transaction, if it is on this host."""
         artifact_id = artifact if isinstance(artifact, str) else artifact.artifact_id
         artifacts.delete_owned(self._tx, self.ref.agent_id, (artifact_id,))
 
@@ -244,11 +244,11 @@ class InHostContext:
         self._refuse("keep_unsent")
 
     def _refuse(self, what: str) -> NoReturn:
-        raise Invalid(f"{what} is not for a paglet whose handlers run inside its host")
+        raise Invalid(f"{what} is not available to a paglet whose handlers run inside its host")
 
 
 class InHostPaglet:
-    """One inline paglet, loaded in a transaction and saved in the same."""
+    """An in-host paglet that is loaded and saved in one transaction."""
 
     def __init__(self, tx: Tx, host: HostView, agent_id: str) -> None:
         residence.get_here(tx, agent_id)
@@ -264,8 +264,8 @@ class InHostPaglet:
         self._intent: tuple[dict[str, Any] | None, bool] = (None, False)
         self._context = InHostContext(tx, host, agent_id)
         self._load()
-        # Not the row's text: another version of the program may have written the same state otherwise, and a
-        # handler that only reads runs where nothing can be written.
+        # Not the text of the row: another version may have encoded the same state differently, and a read-only
+        # handler runs on a connection that cannot write.
         self._stored = dumps(encode_state(self._paglet.state))
 
     def _load(self) -> None:
@@ -279,9 +279,9 @@ class InHostPaglet:
         getattr(self._paglet, name)()
 
     def handle(self, message: WireMessage, is_call: bool, waited_seconds: float = 0.0) -> Any:
-        """The reply as tagged JSON. Raises what the handler raised, or CallParked.
+        """Return the reply as tagged JSON. Raises any error of the handler, or CallParked.
 
-        `waited_seconds`: how long ago this call was first parked.
+        `waited_seconds` is the time since this call was first parked.
         """
         self._context.is_call = is_call
         self._context.waited_seconds = waited_seconds
@@ -290,25 +290,25 @@ class InHostPaglet:
             Message(each.kind, each.args, each.sender, each.artifacts, priority=each.priority)
         )
 
-    def begin_anew(self) -> None:
-        """Forget what a handler that raised did to the state in memory."""
+    def restore(self) -> None:
+        """Undo the changes that a failed handler made to the state in memory."""
         self._context.intent, self._context.intent_set = self._intent
         self._load()
 
     def keep(self) -> None:
-        """The state as it is now is the one to go back to after a handler that raises."""
+        """Make the current state the one to restore after a later handler fails."""
         self._text = dumps(encode_state(self._paglet.state))
         self._intent = (self._context.intent, self._context.intent_set)
 
     def save(self) -> None:
-        """Write state and intent, if they changed."""
+        """Store state and intent if they changed."""
         text = dumps(encode_state(self._paglet.state))
         if text != self._stored:
             paglets.set_state(self._tx, self._agent_id, text)
             self._tx.touch(self._agent_id)
         if self._context.intent_set:
             intent = self._context.intent
-            # One that is to end does so, whatever its code asks.
+            # A pending disposal stays, whatever the code requests.
             self._tx.run(
                 "UPDATE paglets SET intent = ? WHERE agent_id = ?"
                 " AND (intent IS NULL OR json_extract(intent, '$.dispose') IS NULL)",
@@ -320,7 +320,7 @@ class InHostPaglet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InHostReply:
-    """`done`: the handler came to its end with `value`; else it waits, `wait_seconds` at most where given."""
+    """The result of a call: `value` if it is `done`; otherwise it waits, at most `wait_seconds` if given."""
 
     done: bool
     value: Any = None
@@ -328,7 +328,7 @@ class InHostReply:
 
 
 def call(tx: Tx, host: HostView, agent_id: str, message: WireMessage, waited_seconds: float = 0.0) -> InHostReply:
-    """A call of an inline paglet. What the handler changed is stored, also where it waits."""
+    """Call an in-host paglet. Store the changes of its handler, even if the call waits."""
     paglet = InHostPaglet(tx, host, agent_id)
     try:
         value = paglet.handle(message, is_call=True, waited_seconds=waited_seconds)
@@ -340,13 +340,13 @@ def call(tx: Tx, host: HostView, agent_id: str, message: WireMessage, waited_sec
 
 
 def is_read_only(class_name: str, message: WireMessage) -> bool:
-    """Whether the handler of that kind changes nothing, so that it may run on a reader."""
+    """Return True if the handler of this message kind changes nothing and can run on a read-only connection."""
     return message.kind in getattr(resolve_class(class_name, Paglet), "READ_ONLY_KINDS", ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedPost:
-    """A post whose handler raised, for the `tries`-th time."""
+    """A post whose handler has raised `tries` times."""
 
     seq: int
     tries: int
@@ -356,7 +356,7 @@ class FailedPost:
 def take_posts(
     tx: Tx, host: HostView, agent_id: str, most: int, skip: Iterable[int] = ()
 ) -> tuple[int, list[FailedPost]]:
-    """Handle up to `most` waiting posts, each under its own savepoint; how many there were, and which raised."""
+    """Handle up to `most` waiting posts, each in its own savepoint. Return their number and the failed posts."""
     waiting = posts.unhandled(tx, agent_id, most, skip)
     if not waiting:
         return 0, []
@@ -371,7 +371,7 @@ def take_posts(
         except Exception as error:
             if sqlite_errors.is_store_error(error):
                 raise
-            paglet.begin_anew()
+            paglet.restore()
             text = f"post {post.message.kind!r} to {agent_id}: {error!r}"
             errors.append(FailedPost(seq=post.seq, tries=posts.record_error(tx, post.seq, repr(error)), text=text))
     paglet.save()
@@ -379,7 +379,7 @@ def take_posts(
 
 
 def run_hook(tx: Tx, host: HostView, agent_id: str, method: str) -> None:
-    """Run one hook of an inline paglet."""
+    """Run one hook of an in-host paglet."""
     paglet = InHostPaglet(tx, host, agent_id)
     paglet.hook(method)
     paglet.save()

@@ -1,4 +1,4 @@
-"""What is due next in the life of a paglet: steps of its row, each within a transaction."""
+"""The lifecycle of a paglet: its hooks and its pending action (column `intent`). Each step is one transaction."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from paglets.worker.requests import NewNote
 
 
 def set_pending_action(tx: Tx, agent_id: str, intent: dict[str, Any] | None) -> None:
-    """Ask for this instead of what was asked for; None: of nothing. A `run` that waits for a move still does.
+    """Replace the pending action of a paglet; None removes it. A `run` that waits for a move keeps waiting.
 
-    An end that takes the place of a move is marked: the files that were to move are to be kept.
+    A disposal that replaces a move is marked, so that the files which were about to move are kept.
     """
     before = _intent_of(tx, agent_id)
     then = before.get("then")
@@ -38,18 +38,18 @@ def set_pending_action(tx: Tx, agent_id: str, intent: dict[str, Any] | None) -> 
 
 
 MAX_HEAD_CHARACTERS = 500
-"""Of a failure in a note, which is bounded and says at its end what to do."""
+"""The maximum length of an error in a note, which leaves room for the instructions at the end."""
 
 UNDELIVERED = "undelivered"
-"""In an intent to end: the paglet was to move before, with its files."""
+"""The mark of a pending disposal that replaced a move, whose files must be kept."""
 
 
 READY_BY = {"dispatching": "move", "disposing": "dispose"}
-"""What a hook asks for of its own kind needs no further hook: that would ask again."""
+"""The action that each hook precedes. If the hook itself requests it, the action is ready without another hook."""
 
 
 def request_action(tx: Tx, agent_id: str, entry: str, intent: Intent) -> None:
-    """What the code of a paglet asks for. Raises Invalid. One that is to end does so, whatever its code asks."""
+    """Set the action that the code of a paglet requests. Ignore it if a disposal is pending. Raises Invalid."""
     if entry != "disposing" and "dispose" in _intent_of(tx, agent_id):
         return
     tree: dict[str, Any] | None = None
@@ -66,7 +66,7 @@ def request_action(tx: Tx, agent_id: str, entry: str, intent: Intent) -> None:
 
 
 def start_hook(tx: Tx, agent_id: str, hook: str, intent: dict[str, Any]) -> None:
-    """`on_dispatching` or `on_disposing` is to run, for this intent."""
+    """Schedule the hook `on_dispatching` or `on_disposing` for this pending action."""
     jobfiles.take_failure(tx, agent_id)
     text = dumps({**intent, "begun": True})
     tx.run("UPDATE paglets SET hook = ?, intent = ? WHERE agent_id = ?", hook, text, agent_id)
@@ -84,7 +84,7 @@ def set_hook(tx: Tx, agent_id: str, hook: str | None) -> None:
 
 
 def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool) -> None:
-    """The hook returned: what is due next."""
+    """Schedule the next step after a hook has returned."""
     jobfiles.clear_failure(tx, agent_id)
     if entry in ("dispatching", "disposing"):
         intent = _intent_of(tx, agent_id)
@@ -92,10 +92,10 @@ def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool) -> None:
             ready = dumps({**intent, "ready": True})
             tx.run("UPDATE paglets SET hook = NULL, intent = ? WHERE agent_id = ?", ready, agent_id)
         else:
-            _next_wish(tx, agent_id, intent)
+            _drop_move(tx, agent_id, intent)
     else:
         if entry == "activation":
-            _wake_up(tx, agent_id)
+            _activate(tx, agent_id)
         hook = "run" if then_run and entry != "run" else None
         tx.run("UPDATE paglets SET hook = iif(inactive, NULL, ?) WHERE agent_id = ?", hook, agent_id)
     tx.wake("mailbox", "scheduler")
@@ -104,7 +104,7 @@ def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool) -> None:
 def keep_files_on_arrival(tx: Tx, agent_id: str, entry: str, is_default: bool, now: float) -> None:
     """Keep the files of a finished job that arrived, if its class has no `on_arrival` of its own (`is_default`).
 
-    A job that goes on at once, or whose `run` is due, has them still.
+    Do nothing if the job moves on at once or its `run` is scheduled, because it still needs the files.
     """
     if entry != "arrival" or not is_default:
         return
@@ -114,7 +114,7 @@ def keep_files_on_arrival(tx: Tx, agent_id: str, entry: str, is_default: bool, n
 
 
 def keep_files(tx: Tx, agent_id: str, now: float) -> int:
-    """Turn the files of a finished job into artifacts of this host, and note it. Return how many there were."""
+    """Turn the files of a finished job into artifacts of this host, and record an event. Return their number."""
     count = jobfiles.keep_files(tx, agent_id, now)
     if count:
         record_event(
@@ -126,8 +126,11 @@ def keep_files(tx: Tx, agent_id: str, now: float) -> int:
 def hook_failed(
     tx: Tx, agent_id: str, entry: str, error: str, now: float, *, own: HostRef, traceback: str = ""
 ) -> None:
-    """The hook raised or its process ended. A finished job of a group stays with its files, so that the hook can be
-    run again. Any other paglet goes on: the hook is not run again, and a move is dropped."""
+    """Record that a hook raised or that its process ended.
+
+    A finished job of a group stays with its files, so that the hook can be rerun. Any other paglet continues without
+    the hook, and its move is dropped.
+    """
     error = error.strip()[: jobfiles.MAX_ERROR_CHARACTERS]
     job = jobfiles.finished_job(tx, agent_id)
     if job is not None:
@@ -136,9 +139,9 @@ def hook_failed(
         hook_done(tx, agent_id, entry, False)
     else:
         if entry == "activation":
-            _wake_up(tx, agent_id)
+            _activate(tx, agent_id)
         if entry == "dispatching":
-            _next_wish(tx, agent_id, _intent_of(tx, agent_id))
+            _drop_move(tx, agent_id, _intent_of(tx, agent_id))
         else:
             set_hook(tx, agent_id, None)
         tx.run("UPDATE paglets SET hook_error = ? WHERE agent_id = ?", f"{error}\n{traceback}".strip()[:4000], agent_id)
@@ -150,9 +153,13 @@ def hook_failed(
 def _hold(
     tx: Tx, agent_id: str, entry: str, job: jobfiles.FinishedJob, error: str, now: float, own: HostRef, traceback: str
 ) -> None:
-    """What was asked for while the hook ran stands; the move or end for which it ran waits for the rerun."""
+    """Keep a finished job whose hook failed, and notify the user.
+
+    An action that was requested while the hook ran stays pending. The move or disposal that triggered the hook waits
+    for a rerun.
+    """
     if entry == "activation":
-        _wake_up(tx, agent_id)
+        _activate(tx, agent_id)
     intent = _intent_of(tx, agent_id)
     held = dumps(intent) if "begun" in intent else None
     left = None if held is not None or not intent else dumps(intent)
@@ -176,12 +183,12 @@ def _hold(
 
 
 def rerun(tx: Tx, agent_id: str) -> None:
-    """Make the hook that failed due once more, in a scratch directory made anew from the blobs. Raises Conflict."""
+    """Schedule a failed hook again, in a scratch directory that is rebuilt from blobs. Raises Conflict."""
     row = jobfiles.take_failure(tx, agent_id)
     if row is None:
         job = jobfiles.finished_job(tx, agent_id)
         name = agent_id if job is None else f"{job.group_id}/{job.job_key}"
-        raise Conflict(f"no hook of {name} has failed: it did not, or runs again")
+        raise Conflict(f"{name} has no failed hook; if it had one, it is already running again")
     residence.mark_scratch_stale(tx, agent_id)
     if row["hook"] == "activation":
         change = "inactive = 1, wakes_at = 0"
@@ -194,7 +201,7 @@ def rerun(tx: Tx, agent_id: str) -> None:
 
 
 def expire_failed_hooks(tx: Tx, now: float, own: HostRef) -> None:
-    """End the jobs whose hook failed so long ago that they, and their files, are not kept any more."""
+    """Remove the jobs whose failed hook was not rerun within the time for which they are kept."""
     for failed in jobfiles.expired(tx, now, own):
         job = f"{failed.group_id}/{failed.job_key}"
         text = f"{job}: {failed.text[:MAX_HEAD_CHARACTERS]}; it was not run again for 30 days"
@@ -205,21 +212,22 @@ def expire_failed_hooks(tx: Tx, now: float, own: HostRef) -> None:
         tx.wake("cleanup")
 
 
-def _next_wish(tx: Tx, agent_id: str, intent: dict[str, Any]) -> None:
-    """The move that the hook ran for is dropped; what was asked for meanwhile stands, and a `run` is due again."""
+def _drop_move(tx: Tx, agent_id: str, intent: dict[str, Any]) -> None:
+    """Drop the move that triggered this hook. Keep any action requested since, and reschedule `run`."""
     then = intent.pop("then", None)
     left = None if "begun" in intent or not intent else dumps(intent)
     tx.run("UPDATE paglets SET hook = ?, intent = ? WHERE agent_id = ?", then, left, agent_id)
 
 
 def deactivate(tx: Tx, agent_id: str, seconds: float | None, now: float) -> None:
-    """It is inactive from now on, and a `run` that was due is not. `activation` is its next entry."""
+    """Make a paglet inactive for this many seconds, or until a message. Drop a scheduled `run`; the next hook is
+    `activation`."""
     at = None if seconds is None else now + seconds
     tx.run("UPDATE paglets SET inactive = 1, wakes_at = ?, hook = NULL, intent = NULL WHERE agent_id = ?", at, agent_id)
     tx.wake("mailbox")
 
 
-def _wake_up(tx: Tx, agent_id: str) -> None:
+def _activate(tx: Tx, agent_id: str) -> None:
     tx.run("UPDATE paglets SET inactive = 0, wakes_at = NULL WHERE agent_id = ?", agent_id)
 
 
@@ -228,6 +236,6 @@ def is_inactive(tx: Tx, agent_id: str) -> bool:
 
 
 def next_wake_time(tx: Tx, wall: float) -> float | None:
-    """When, after `wall`, the next inactive paglet is to be woken, in seconds since the epoch."""
+    """Return the next time after `wall` at which an inactive paglet wakes, in epoch seconds, or None."""
     at: float | None = tx.value("SELECT min(wakes_at) FROM paglets WHERE wakes_at > ?", wall)
     return at

@@ -1,4 +1,4 @@
-"""What a paglet here tells its user: a post to its home for each note."""
+"""The notes of a paglet for its user: one post to its home for each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paglets.worker.requests import NewNote
 
 
 def send(tx: Tx, agent_id: str, host_name: str, told: Iterable[NewNote], now: float) -> None:
-    """Put them into the outbox, on this host too where it is the home."""
+    """Put the notes into the outbox, even if this host is the home."""
     row = tx.one(
         "SELECT class_name, name, home, group_id, coalesce(job_key, '') AS job_key"
         " FROM paglets LEFT JOIN requests USING (agent_id) WHERE agent_id = ?",

@@ -1,4 +1,4 @@
-"""How an attempt, and with it a job, ends: changes of one transaction each.
+"""The outcomes of attempts, and the end of jobs. Each change is one transaction.
 
 The first outcome committed for an attempt stands. A final one puts the report to the collector into
 the outbox in the same transaction; the lease ends when the attempt's process tree has ended.
@@ -30,19 +30,19 @@ DISK_LIMIT = "disk_limit"
 LAUNCHER_LOST = "launcher_lost"
 KILLED_LAUNCHER = "killed_launcher"
 MOST_LAUNCHER_DEATHS = 10
-"""After the first, its process has a zygote of its own: if that dies in its hands, it did it. So many others come of
-something else on that host, which trying again does not cure."""
+"""The number of zygote deaths after which a job fails. From the second attempt on, the job has a zygote of its own, and
+is the culprit if that one dies. So many other deaths have a cause on the host that retries do not remove."""
 
 CANCELLED = "cancelled"
 BY_HAND = "by hand: "
-"""How the reason begins why a running copy is unwanted, where no collector said so: its end is reported to that."""
+"""The prefix of a cancellation reason that came from a person. The end of such a copy is reported to its collector."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """Which attempt of which job on which host; `runtime_seconds` by the host's monotonic clock.
+    """An attempt of a job on a host. `runtime_seconds` is measured with the host's monotonic clock.
 
-    `remark`: what else people should know of its end. `cut_off`: its process ended before it said what it asks for.
+    `remark` is extra text for people about its end. `cut_off` is True if its process ended before its final report.
     """
 
     agent_id: str
@@ -55,7 +55,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What an attempt came to. `final`: no further attempt may follow (the job itself reported it)."""
+    """The outcome of an attempt. `final` is True if the job reported it as such: no further attempt may follow."""
 
     success: bool
     final: bool
@@ -66,7 +66,7 @@ class Outcome:
 
 
 def commit(tx: Tx, attempt: Attempt, outcome: Outcome, now: float) -> bool:
-    """Store the outcome if the attempt has none; False where it has. A final one is reported at once."""
+    """Store the outcome, and report it if it is final. Return False if the attempt already has one."""
     job = queue.job(tx, attempt.agent_id)
     if job is None or not queue.set_outcome(tx, attempt.agent_id, attempt.attempt, to_json(outcome)):
         return False
@@ -96,7 +96,7 @@ def _report(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, stderr_tail
 
 
 def artifact_ref(new: NewArtifact, owner: ProxyRef) -> ArtifactRef:
-    """What is to belong to `owner`, with the host where that was last known to live."""
+    """Return the reference of a new artifact of `owner`, with the owner's last known host."""
     left = new.expires_in_seconds
     return ArtifactRef(
         artifact_id=new.artifact_id,
@@ -120,7 +120,7 @@ def _failure(fault: Fault, stderr_tail: str) -> dict[str, Any]:
 
 
 def ended(tx: Tx, attempt: Attempt, how: ProcessExit, now: float) -> str | None:
-    """The process tree of the attempt is gone: release the slot, move the job on; gives its new status."""
+    """Release the slot of an attempt whose process tree has ended. Return the new status of its job."""
     granted_at = queue.release(tx, attempt.agent_id)
     job = queue.job(tx, attempt.agent_id)
     if job is None or job.status != "RUNNING" or job.attempt != attempt.attempt:
@@ -133,7 +133,7 @@ def ended(tx: Tx, attempt: Attempt, how: ProcessExit, now: float) -> str | None:
         _say_displaced(tx, job, attempt, now)
     history.record(tx, job, _record(job, attempt, how, new, granted_at, cause), now)
     if new == "COMPLETED" and attempt.cut_off and not _has_plans(tx, job.agent_id):
-        # It may have been about to move with its files.
+        # The job may have been about to request a move with its files.
         keep_files(tx, job.agent_id, now)
     retire(tx, job.agent_id, now)
     return new
@@ -158,7 +158,7 @@ def _event(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) 
 
 
 def _end_unwanted(tx: Tx, job: JobRow, why: str, attempt: Attempt, how: ProcessExit, now: float) -> str:
-    """Its collector knows already that nobody wants it, but where a person said so to this host."""
+    """Report the end of a cancelled copy only if a person cancelled it here: otherwise its collector asked for it."""
     if why.startswith(BY_HAND):
         fault = Fault(cause=CANCELLED, message=why.removeprefix(BY_HAND))
         _report(tx, job, attempt, Outcome(success=False, final=True, fault=fault), how.stderr_tail, now)
@@ -166,7 +166,7 @@ def _end_unwanted(tx: Tx, job: JobRow, why: str, attempt: Attempt, how: ProcessE
 
 
 def _cause(job: JobRow, how: ProcessExit) -> str:
-    """Of an attempt that has ended; "" where it has a result."""
+    """Return the cause of an ended attempt, "" if it has a result."""
     outcome = None if job.outcome is None else from_json(Outcome, job.outcome)
     if outcome is not None and (outcome.success or outcome.fault is not None):
         return "" if outcome.fault is None else outcome.fault.cause
@@ -174,7 +174,7 @@ def _cause(job: JobRow, how: ProcessExit) -> str:
 
 
 def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -> str:
-    """The attempt ended by no doing of its own. One for which its host had no place never began, and does not count."""
+    """Handle an attempt that was lost through no fault of its job. One that the host could not start does not count."""
     if how.error:
         return "lost"
     if how.launcher_died:
@@ -190,7 +190,7 @@ def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -
 
 
 def _lose_launcher(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -> str:
-    """The zygote died, and not by this job alone: that counts by itself (`count_launcher`), and not as a loss."""
+    """Handle the death of a shared zygote. It does not count as a loss, but has its own counter (`count_launcher`)."""
     deaths = paglets.launcher_deaths(tx, job.agent_id)
     if deaths <= MOST_LAUNCHER_DEATHS:
         return "lost"
@@ -203,7 +203,7 @@ def _lose_launcher(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now:
 
 
 def count_launcher(tx: Tx, agent_id: str, how: ProcessExit) -> None:
-    """Count the deaths of a zygote in a row under one paglet; a process that ended by itself ends the row."""
+    """Count consecutive zygote deaths of a paglet. A process that ends by itself resets the counter."""
     if how.launcher_died:
         paglets.set_launcher_deaths(tx, agent_id, paglets.launcher_deaths(tx, agent_id) + 1)
     elif not how.launcher_lost:
@@ -211,13 +211,13 @@ def count_launcher(tx: Tx, agent_id: str, how: ProcessExit) -> None:
 
 
 def _meet_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: ProcessExit, now: float) -> str:
-    """The disk of this host was full: that counts neither as a failed attempt nor as a loss."""
+    """Handle a full disk of this host, which counts neither as a failed attempt nor as a loss."""
     used, asked = max(how.usage.scratch_bytes, fault.scratch_bytes), job.request.resources.temp_storage_bytes
     decided = disk_full_policy.verdict(job.disk_fulls, used, asked)
     tx.run("UPDATE requests SET disk_fulls = disk_fulls + 1 WHERE agent_id = ?", job.agent_id)
     if decided == "again":
         tx.run("UPDATE job_states SET outcome = NULL WHERE agent_id = ?", job.agent_id)
-        # The next attempt begins without what this one registered, and the disk needs the room now.
+        # The next attempt starts without the files of this one, and the disk needs the space now.
         files.begin_attempt(tx, job.agent_id)
         return "displaced"
     if decided == "limit":
@@ -257,7 +257,7 @@ def _from_exit(how: ProcessExit) -> Outcome:
 
 
 def cause_of(how: ProcessExit) -> str:
-    """The cause, of the closed list, of a process that ended without an outcome."""
+    """Return the cause, from the closed list, of a process that ended without an outcome."""
     if how.is_culprit:
         return KILLED_LAUNCHER
     if how.launcher_lost:
@@ -281,7 +281,7 @@ def signal_name(number: int) -> str:
 
 
 def describe(how: ProcessExit, expected: str = "") -> str:
-    """Return the end of a process in words. `expected`: what was to happen first, instead of a report."""
+    """Describe the end of a process. `expected` names the event that should have come first, by default a report."""
     if how.error:
         return f"the process could not be started: {how.error}"
     if how.is_culprit:
@@ -317,9 +317,9 @@ def _record(
 def fail_waiting(
     tx: Tx, agent_id: str, cause: str, message: str, host: HostRef, now: float, *, told: bool = False
 ) -> bool:
-    """A job that is not running fails for good (placement_timeout, cancelled); False where it runs or has ended.
+    """Fail a job that is not running for good (placement_timeout, cancelled). Return False if it runs or has ended.
 
-    `told`: the collector has recorded it, and is not told.
+    If `told`, the collector has recorded the failure already, and gets no report.
     """
     job = queue.job(tx, agent_id)
     if job is None or job.status not in ("PLACING", "WAITING_FOR_SLOT"):
@@ -335,7 +335,7 @@ def fail_waiting(
 
 
 def end_by_hand(tx: Tx, agent_id: str, host: HostRef, now: float) -> None:
-    """A person ends this paglet. One that is a group's job and waits is reported first, like any end, and then goes."""
+    """Dispose of a paglet at a person's request. First report a waiting job of a group to its collector."""
     tx.wake("cleanup")
     job = queue.job(tx, agent_id)
     if job is not None and job.collector is not None and job.status in ("PLACING", "WAITING_FOR_SLOT"):
@@ -347,9 +347,10 @@ def end_by_hand(tx: Tx, agent_id: str, host: HostRef, now: float) -> None:
 
 
 def retire(tx: Tx, agent_id: str, now: float) -> None:
-    """A finished copy of a group goes when its report is acknowledged and nothing of it is at work, asleep or failed.
+    """Dispose of a finished copy of a group job whose report is acknowledged, if nothing of it is pending.
 
-    A job without a group stays until it is disposed of: its row is the only place of its state.
+    It stays while it has a process, a hook, a pending action or a failed hook, or is inactive. A job without a group
+    stays until it is disposed of, because only its row holds its state.
     """
     row = tx.one(
         "SELECT 1 FROM requests r JOIN paglets p USING (agent_id) WHERE r.agent_id = ? AND r.collector IS NOT NULL"

@@ -1,4 +1,4 @@
-"""What a host does with its rows when it starts, before it listens: the past is over."""
+"""The recovery of a host's rows at its start, before it accepts requests."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from paglets.worker.launch import ProcessExit
 
 
 def survivors(tx: Tx) -> list[tuple[int | None, float | None, str]]:
-    """(pid, start time, token) of the processes that an earlier start left, perhaps; to end before anything else."""
+    """Return (pid, start time, token) of processes that an earlier start may have left. Kill them first."""
     rows = tx.all("SELECT pid, start_time, token FROM runs ORDER BY token")
     return [(row["pid"], row["start_time"], row["token"]) for row in rows]
 
 
 def close_runs(tx: Tx, own: HostRef, now: float) -> int:
-    """No process of an earlier start lives: end its runs and leases; what had no outcome counts as lost."""
+    """Close the runs and leases of an earlier start, whose processes are gone. An attempt without outcome is lost."""
     rows = tx.all("SELECT * FROM runs ORDER BY started_at, token")
     for row in rows:
         tx.run("DELETE FROM runs WHERE token = ?", row["token"])
@@ -37,19 +37,22 @@ def close_runs(tx: Tx, own: HostRef, now: float) -> int:
 
 
 def _close_stray_leases(tx: Tx) -> None:
-    """A lease without a run cannot be; if it is, its job goes back to the queue."""
+    """Release leases without a run, which should not exist, and queue their jobs again."""
     for row in tx.all("SELECT agent_id FROM leases ORDER BY agent_id"):
         queue.release(tx, row["agent_id"])
         queue.move(tx, row["agent_id"], "RUNNING", states.move("RUNNING", "lost"))
 
 
 def stale_scratch(tx: Tx, agent_ids: tuple[str, ...]) -> list[str]:
-    """Those of `agent_ids` whose scratch directory nobody needs any more."""
+    """Return those of `agent_ids` whose scratch directory is no longer needed."""
     return [agent_id for agent_id in agent_ids if not _needs_scratch(tx, agent_id)]
 
 
 def _needs_scratch(tx: Tx, agent_id: str) -> bool:
-    """Also of one that is leaving: its target may refuse it. Of a finished job only while it is still to move."""
+    """Return True if a paglet still needs its scratch directory.
+
+    A leaving paglet needs it, because its target may refuse it. A finished job needs it only while it has work to do.
+    """
     if kept_scratch.is_kept(tx, agent_id):
         return True
     row = residence.find(tx, agent_id)

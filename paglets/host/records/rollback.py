@@ -1,4 +1,4 @@
-"""A hand-off that ends at its source: what becomes of the paglet, within one transaction."""
+"""The rollback of a hand-off at its source: restore or end the paglet, in one transaction."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from paglets.store.handoffs import Handoff, Key
 from paglets.store.rollbacks import Fence
 
 ERA = 1 << 30
-"""Epochs are parted into eras of so many. A paglet never moves so often: only coming back leads to the next era."""
+"""The number of epochs in an era. No paglet moves that often, so only a rollback can start the next era."""
 
-BEGINNINGS = 1 << 20
-"""In so many places an era may begin for a paglet, each a thousand moves before the next."""
+ERA_STARTS = 1 << 20
+"""The number of possible first epochs in an era, each about a thousand moves before the next."""
 
 
 def epoch_of_next_era(epoch: int, entropy: Entropy) -> int:
-    """An epoch for a paglet that is taken back from where it may live, and may have been passed on from.
+    """Return an epoch for a paglet that may still live on its target, or on a host that the target passed it to.
 
-    It is above all that come of `epoch` by moves, as it is of the next era. Where in that era is drawn: two hosts may
-    take back the same paglet while neither can ask the other, and equal epochs would leave both alive.
+    It is in the next era, and therefore higher than any epoch that moves from `epoch` can reach. The place in the era
+    is random: two hosts may roll back the same paglet without contact, and equal epochs would keep both copies alive.
     """
     first = (epoch // ERA + 1) * ERA
-    return first + entropy.pick(BEGINNINGS) * (ERA // BEGINNINGS)
+    return first + entropy.pick(ERA_STARTS) * (ERA // ERA_STARTS)
 
 
 def roll_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = False) -> HostRef | None:
-    """The target will never have this: the paglet is here again, and looks for a host anew; gives that target.
+    """Restore a paglet that the target will never accept, and place it again. Return the target.
 
-    A job that nobody wants ends instead. `asked_again`: a move that was asked for stays asked for, as it always does
-    where a finished job of a group takes its files elsewhere.
+    A job whose cancellation is requested ends instead: return None. With `asked_again`, a requested move stays pending.
+    It always stays pending for a finished job of a group, which takes its files elsewhere.
     """
     agent_id, epoch = key
     if _ends(tx, key, now):
@@ -51,16 +51,16 @@ def roll_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = 
     if is_to_end or asked_again or jobfiles.finished_job(tx, agent_id) is not None:
         _try_later(tx, handoff)
     if is_to_end:
-        # In place of the move, so that the files which were to move are kept; `on_arrival` is not due where it was.
+        # Replace the move, so that its files are kept, and `on_arrival` does not run at the source.
         set_pending_action(tx, agent_id, {"dispose": True})
     return handoff.target
 
 
 def roll_back_from_removed(tx: Tx, key: Key, under: int, now: float) -> bool:
-    """The target is forgotten: the paglet is here again, `under` an epoch of its own (see `epoch_of_next_era`).
+    """Restore a paglet whose target host was removed, `under` the epoch from `epoch_of_next_era`. Drop its move.
 
-    A move that was asked for is dropped. False where the hand-off was over already, or ends here: a job of a group may
-    have run there, so that it is its collector's to begin it anew, as a copy of another generation.
+    Return False if the hand-off was over, or if the paglet is a job of a group. Such a job may have run on the target,
+    so it ends here, and only its collector may resubmit it as a new generation.
     """
     agent_id, epoch = key
     if tx.value("SELECT group_id FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) is not None:
@@ -81,8 +81,7 @@ def roll_back_from_removed(tx: Tx, key: Key, under: int, now: float) -> bool:
 
 
 def abandon_to_removed(tx: Tx, key: Key, now: float) -> int:
-    """End a job of a group on its way to a host that was forgotten. Return how many files of it became artifacts here,
-    as those of one that has ended do."""
+    """End a job of a group on its way to a removed host. Return the number of its files that became artifacts here."""
     files = give_up(tx, key, now, tell=False)
     record_event(tx, now, "given_up", key[0], "it was on its way to a host that was forgotten")
     tx.wake("groups", "reconciliation")
@@ -90,10 +89,10 @@ def abandon_to_removed(tx: Tx, key: Key, now: float) -> int:
 
 
 def cancel_move(tx: Tx, agent_id: str, problem: str, now: float) -> int:
-    """A move that was asked for is not to be; what waited for it goes on: posts, a job's slot, a job's end.
+    """Cancel a pending move, and resume everything that waited for it: posts, the slot and the end of a job.
 
-    `problem`: why, in words; "" where it is over because the paglet is there. The files of a finished job become
-    artifacts here. Return how many.
+    `problem` is the reason as text, "" if the paglet has arrived already. The files of a finished job become artifacts
+    here. Return their number.
     """
     set_pending_action(tx, agent_id, None)
     if problem:
@@ -106,7 +105,7 @@ def cancel_move(tx: Tx, agent_id: str, problem: str, now: float) -> int:
 
 
 def give_up(tx: Tx, key: Key, now: float, *, tell: bool = True) -> int:
-    """`recalls.give_up`; the files of a finished job become artifacts here first. Return how many."""
+    """Turn the files of a finished job into artifacts here, and discard the job. Return the number of files."""
     is_under_way = tx.value("SELECT 1 FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) is not None
     files = keep_files(tx, key[0], now) if is_under_way else 0
     rollbacks.discard_job(tx, *key, now, tell=tell)
@@ -114,31 +113,31 @@ def give_up(tx: Tx, key: Key, now: float, *, tell: bool = True) -> int:
 
 
 def replacement_text(gossip: Gossiper, target: HostRef) -> str:
-    """Return what a move waits for where another store is online under the target's name or address; "" elsewhere."""
+    """Return why a move waits if another store is online under the target's name or address, else ""."""
     if replacement_of(gossip, target) is None:
         return ""
     return (
-        f"it waits for store {target.store_id[:SHORT_ID_CHARACTERS]} of {target.name}; the {target.name} that is "
-        f"online is another store; if the old one is gone for good: paglets mesh forget {target.store_id}"
+        f"it waits for store {target.store_id[:SHORT_ID_CHARACTERS]} of {target.name}, but the {target.name} that is "
+        f"online has another store; if the old one is lost, run: paglets mesh forget {target.store_id}"
     )
 
 
 def replacement_of(gossip: Gossiper, target: HostRef) -> MeshHost | None:
-    """Return the host that is online under the target's name or address, with another store."""
-    for member in gossip.online():
-        is_it = member.name == target.name or member.url == gossip.address(target).url
-        if is_it and member.store_id != target.store_id:
-            return member
+    """Return the host that is online under the target's name or address with another store, or None."""
+    for host in gossip.online():
+        is_same_place = host.name == target.name or host.url == gossip.address(target).url
+        if is_same_place and host.store_id != target.store_id:
+            return host
     return None
 
 
 def dropped_text(name: str) -> str:
-    """Why a paglet does not move, in words."""
+    """Return why a paglet does not move to a host that was removed."""
     return f"its move to {name} was dropped: that host was forgotten"
 
 
 def _ends(tx: Tx, key: Key, now: float) -> bool:
-    """Whether it was a job that nobody wants, which is over now."""
+    """End a job whose cancellation was requested. Return False for any other paglet."""
     if tx.value("SELECT recall FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) != rollbacks.UNWANTED:
         return False
     tx.wake("groups", "reconciliation")
@@ -156,7 +155,7 @@ def _place_anew(tx: Tx, handoff: Handoff, text: str, now: float) -> None:
 
 
 def _try_later(tx: Tx, handoff: Handoff) -> None:
-    """(A collector's `on_arrival` sees where it is, and asks anew.)"""
+    """Request the move again. A collector needs no request: its `on_arrival` notices where it is and moves on."""
     if handoff.envelope.hook == "arrival" and handoff.envelope.kind != "collector":
         intent = dumps({"move": to_json(handoff.target)})
         tx.run("UPDATE paglets SET hook = NULL, intent = ? WHERE agent_id = ?", intent, handoff.agent_id)

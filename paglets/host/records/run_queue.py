@@ -1,4 +1,4 @@
-"""Which paglets have something to do, as their rows say."""
+"""The run queue: the paglets whose rows show pending work."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runnable:
-    """A paglet that has something to do; `intent` and `problem`: see the schema.
+    """A paglet with pending work. See the schema for `intent` and `problem`.
 
-    `intent_text`: the intent as it stands in the row. `is_to_wake`: it was inactive for as long as it wished.
+    `intent_text` is the JSON of the intent in the row. `is_to_wake` is True if its time of inactivity is over.
     """
 
     agent_id: str
@@ -35,7 +35,7 @@ class Runnable:
 
 
 def runnable_paglets(tx: Tx, after: str, most: int, wall: float) -> list[Runnable]:
-    """The next paglets by id, beyond `after`, that have a hook, an intent, a post or their waking before them."""
+    """Return up to `most` paglets, by id from `after`, that have a hook, an intent or a post, or that must wake."""
     rows = tx.all(
         "SELECT agent_id, kind, class_name, hook, intent, problem, inactive, wakes_at <= ? AS is_to_wake,"
         " EXISTS (SELECT 1 FROM inbox i WHERE i.agent_id = p.agent_id AND i.status = 'waiting') AS has_posts"
@@ -59,11 +59,11 @@ _WITH_POSTS = (
     " SELECT (SELECT min(agent_id) FROM inbox WHERE status = 'waiting' AND agent_id > id) FROM addressees"
     " WHERE id IS NOT NULL) SELECT id FROM addressees WHERE id IS NOT NULL"
 )
-"""Steps over the index: a paglet with ten thousand posts costs what one with a single post does."""
+"""A query that skips from one addressee to the next in the index: its cost does not depend on the number of posts."""
 
 
 def is_still_pending(tx: Tx, due: Runnable) -> bool:
-    """Whether it is here and its intent is the one that was read: requests change it at any time."""
+    """Return True if the paglet is here and its intent has not changed since it was read. Requests may change it."""
     text: str | None = tx.value("SELECT intent FROM paglets WHERE agent_id = ?", due.agent_id)
     return text is not None and text == due.intent_text
 

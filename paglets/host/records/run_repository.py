@@ -1,17 +1,18 @@
-"""A run in memory, and its row: begun, told to go, closed, each in one transaction."""
+"""The run repository: a process of a paglet in memory, and the changes of its row, each in one transaction."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from paglets.api.slots import Usage
 from paglets.codec.strict_json import loads
 from paglets.core.errors import BadRequest, Fenced
 from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
+from paglets.core.text import duration_text
 from paglets.host.records import outcomes
 from paglets.host.records.delivery import Delivery
 from paglets.host.records.lifecycle import hook_failed
@@ -21,14 +22,16 @@ from paglets.store.db import Tx
 from paglets.worker.launch import ProcessExit
 from paglets.worker.protocol import LONG_ENTRIES, OPERATIONS, Go, GoCode, GoFile, Stamp
 
+Limit = Literal["", "timeout", "hook_timeout", "report_grace"]
+
 
 @dataclass(eq=False, kw_only=True)
 class Run:
-    """A process of a paglet, from launch to end. Belongs to the runner.
+    """A process of a paglet, from launch to end. Only the runner uses it.
 
-    `held_up`: why its host does not take a file of it just now. `not_begun`: why its host had no place for it.
-    `limit_seconds`: what its code or request allows, `timeout_seconds` when that is over, counted from `began`; 0: no
-    limit. `over_at`: when it reported or its entry ended. `ended_for`: why its host ends it.
+    `held_up` is why the host cannot store a file of it now, `not_begun` why the host could not start it.
+    `limit_seconds` is the limit from its class or request. It is stopped `timeout_seconds` after `began`; 0 means no
+    limit. `over_at` is the time of its report or of the end of its entry. `ended_for` is why the host stops it.
     """
 
     stamp: Stamp
@@ -59,8 +62,26 @@ class Run:
         return self.live and not self.finishing and not self.done and (self.entry in (*LONG_ENTRIES, "message"))
 
 
+def exceeded_limit(run: Run, now: float, report_grace_seconds: float) -> Limit:
+    """Return the limit that this process has exceeded, or "". `now` is the monotonic time."""
+    if run.ended_for:
+        return ""
+    if run.over_at is not None and now - run.over_at > report_grace_seconds:
+        return "report_grace"
+    if run.timeout_seconds and now - run.began > run.timeout_seconds:
+        return "timeout" if run.entry == "attempt" else "hook_timeout"
+    return ""
+
+
+def limit_text(run: Run, limit: Limit, report_grace_seconds: float) -> str:
+    """Return why a process that exceeded `limit` was stopped."""
+    if limit == "report_grace":
+        return f"its process did not end within {duration_text(report_grace_seconds)} of its report, and was stopped"
+    return f"it ran longer than {limit}_seconds = {run.limit_seconds:g}, and was stopped"
+
+
 def parse_operation(frame: dict[str, Any], stamp: Stamp) -> tuple[str, Any]:
-    """The operation of a frame and the record of its arguments. Raises BadRequest, Fenced, Invalid."""
+    """Return the name of the operation in a frame and its arguments. Raises BadRequest, Fenced, Invalid."""
     name = frame.get("op")
     if name not in OPERATIONS or not isinstance(name, str):
         raise BadRequest(f"unknown operation {str(name)[:60]!r}")
@@ -70,7 +91,7 @@ def parse_operation(frame: dict[str, Any], stamp: Stamp) -> tuple[str, Any]:
 
 
 def start_run(tx: Tx, agent_id: str, entry: str, token: str, now: float) -> Stamp | None:
-    """The row of a new run, where the paglet is here and no code of it is at work; gives its stamp."""
+    """Insert the row of a new run and return its stamp. Return None if the paglet is not here or already runs."""
     row = residence.find(tx, agent_id)
     if row is None or row.status != "here":
         return None
@@ -84,7 +105,7 @@ def start_run(tx: Tx, agent_id: str, entry: str, token: str, now: float) -> Stam
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchPaths:
-    """Where processes of this host stand: the host itself, folders of code, and where blobs lie."""
+    """The host and the paths that each process of a paglet receives: folders of code, and paths of blobs."""
 
     own: HostRef
     code_paths: tuple[str, ...]
@@ -93,7 +114,7 @@ class LaunchPaths:
 
 
 def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: LaunchPaths) -> Go | None:
-    """Note the pid; the `go` frame for the child, or None where the run is over."""
+    """Store the pid and return the `go` frame for the child. Return None if the run is over."""
     if not tx.run("UPDATE runs SET pid = ?, start_time = ? WHERE token = ?", pid, start_time, run.stamp.token):
         return None
     row = tx.one("SELECT * FROM paglets JOIN paglet_states USING (agent_id) WHERE agent_id = ?", run.agent_id)
@@ -133,7 +154,7 @@ def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: LaunchPaths)
 
 
 def _came_from(tx: Tx, run: Run) -> str:
-    """Return the name of the host from which a paglet arrived, "" for other entries."""
+    """Return the name of the host that a paglet arrived from, or "" if the entry is not its arrival."""
     row = residence.find(tx, run.agent_id) if run.entry == "arrival" else None
     return "" if row is None or row.peer is None else row.peer.name
 
@@ -164,7 +185,7 @@ def _code(bundle: BlobRef | None, ground: LaunchPaths) -> GoCode | None:
 
 
 def close_run(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now: float) -> str | None:
-    """The process of the run is gone; gives the new status of a job whose attempt it was."""
+    """Close a run whose process has ended. Return the new status of the job if it was an attempt, else None."""
     tx.run("DELETE FROM runs WHERE token = ?", run.stamp.token)
     tx.touch(run.agent_id)
     outcomes.count_launcher(tx, run.agent_id, how)
@@ -187,7 +208,7 @@ def close_run(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, 
 
 
 def cancel_requested(tx: Tx) -> list[str]:
-    """Jobs at work whose collector wants them ended."""
+    """Return the ids of running jobs whose cancellation is requested."""
     rows = tx.all("SELECT agent_id FROM requests WHERE unwanted IS NOT NULL AND status = 'RUNNING' ORDER BY agent_id")
     return [row["agent_id"] for row in rows]
 
@@ -203,11 +224,11 @@ def set_usage(tx: Tx, token: str, usage: str) -> None:
 
 
 def tokens(tx: Tx) -> set[str]:
-    """Of all runs that have not ended."""
+    """Return the tokens of all open runs."""
     return {row["token"] for row in tx.all("SELECT token FROM runs ORDER BY token")}
 
 
 def display_name(tx: Tx, agent_id: str) -> str:
-    """Return GROUP/KEY of a job, the id of another paglet."""
+    """Return GROUP/KEY of a job, or the id of any other paglet."""
     job = queue.job(tx, agent_id)
     return agent_id if job is None else f"{job.group_id}/{job.job_key}" if job.group_id else job.job_key
