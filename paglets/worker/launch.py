@@ -26,7 +26,6 @@ class LaunchSpec:
 
     token: str
     agent_id: str
-    generation: int
     attempt: int
     work_dir: str
     stdout_path: str

@@ -47,7 +47,6 @@ def test_no_repr_shows_the_key() -> None:
     spec = LaunchSpec(
         token="t",
         agent_id="a",
-        generation=1,
         attempt=1,
         work_dir="",
         stdout_path="",

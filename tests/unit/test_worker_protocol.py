@@ -75,11 +75,10 @@ def test_every_long_entry_calls_a_method() -> None:
     assert all(ENTRY_METHODS[entry] for entry in LONG_ENTRIES)
 
 
-def test_control_records_survive_their_frames() -> None:
+def test_zygote_records_survive_their_frames() -> None:
     spec = LaunchSpec(
         token="t",
         agent_id="a",
-        generation=1,
         attempt=2,
         work_dir="/w",
         stdout_path="/o",

@@ -59,7 +59,6 @@ class ProcessWorkspace:
         return LaunchSpec(
             token=stamp.token,
             agent_id=stamp.agent_id,
-            generation=stamp.generation,
             attempt=stamp.attempt,
             work_dir=disk.prepare(stamp.agent_id, fresh=fresh),
             stdout_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "out"),

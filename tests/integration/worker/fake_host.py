@@ -137,7 +137,6 @@ class FakeHost:
         spec = LaunchSpec(
             token=token,
             agent_id=f"job-{number}",
-            generation=1,
             attempt=2,
             work_dir=work_dir,
             stdout_path=str(self.folder / f"{number}.out"),
