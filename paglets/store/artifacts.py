@@ -18,7 +18,7 @@ HOST = ""
 
 
 def add(tx: Tx, owner: str, artifact: CarriedArtifact, now: float) -> None:
-    """One whose id is known changes nothing. The blob must be here."""
+    """Add an artifact; do nothing if its id exists. The blob must be here."""
     left = artifact.expires_in_seconds
     tx.run(
         "INSERT OR IGNORE INTO artifacts (artifact_id, owner, name, sha256, size_bytes, created_at, expires_at)"
@@ -36,7 +36,7 @@ def add(tx: Tx, owner: str, artifact: CarriedArtifact, now: float) -> None:
 
 
 def create(tx: Tx, owner: str, artifact: CarriedArtifact, now: float, host_name: str) -> ArtifactRef:
-    """`add`, and the ref of what is here then. Raises Invalid where another artifact has the id."""
+    """Add an artifact and return its ref. Raises Invalid if another artifact has the id."""
     add(tx, owner, artifact, now)
     ref = find(tx, artifact.artifact_id, host_name)
     if ref is None or (ref.owner, ref.blob) != (owner, artifact.blob):
@@ -45,7 +45,7 @@ def create(tx: Tx, owner: str, artifact: CarriedArtifact, now: float, host_name:
 
 
 def carried(tx: Tx, owner: str, now: float) -> tuple[CarriedArtifact, ...]:
-    """All artifacts of a paglet, for its envelope; its files that are listed as such (`jobfiles`) travel as files."""
+    """Return all artifacts of a paglet for its envelope, without files listed as artifacts (`jobfiles`)."""
     rows = tx.all("SELECT * FROM artifacts WHERE owner = ? AND group_id IS NULL ORDER BY artifact_id", owner)
     return tuple(
         CarriedArtifact(
@@ -61,7 +61,7 @@ def carried(tx: Tx, owner: str, now: float) -> tuple[CarriedArtifact, ...]:
 
 
 def carried_of(ref: ArtifactRef) -> CarriedArtifact:
-    """What a message carries, as it is taken. Its end is counted from its beginning."""
+    """Return the artifact that a message carries. Its lifetime restarts at the receiver."""
     lasts = None if ref.expires_at is None else max(0.0, ref.expires_at - ref.created_at)
     return CarriedArtifact(
         artifact_id=ref.artifact_id,
@@ -79,12 +79,12 @@ def find(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
 
 
 def find_any(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
-    """Return an artifact that is here, or that a report here carries to its collector."""
+    """Return an artifact that is here, or that a report in the outbox carries to its collector."""
     return find(tx, artifact_id, host_name) or find_in_outbox(tx, artifact_id, host_name)
 
 
 def find_in_outbox(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
-    """Return the artifact of that id which a post in the outbox carries: its owner has not got it yet."""
+    """Return the artifact with that id in the outbox, whose owner has not received it yet."""
     text = tx.value(
         "SELECT message FROM outbox_artifacts JOIN outbox_messages USING (n) WHERE artifact_id = ? ORDER BY n LIMIT 1",
         artifact_id,
@@ -96,7 +96,7 @@ def find_in_outbox(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | No
 def page(
     tx: Tx, after: str, limit: int, host_name: str, *, owner: str | None = None, group_id: str | None = None
 ) -> tuple[ArtifactRef, ...]:
-    """Return artifacts here beyond the id `after`, in order: all, or those of the owner and of the group's jobs."""
+    """Return artifacts here after the id `after`, in order: all, or those of the owner and of the group's jobs."""
     which = "1" if owner is None and group_id is None else "(owner = ? OR group_id = ?)"
     values = () if which == "1" else (owner, group_id)
     rows = tx.all(
@@ -110,7 +110,7 @@ def count(tx: Tx, owner: str) -> int:
 
 
 def delete(tx: Tx, artifact_id: str) -> bool:
-    """False where it is not here, or is leaving with its owner."""
+    """Delete an artifact. Return False if it is not here, or is leaving with its owner."""
     return tx.run(f"DELETE FROM artifacts WHERE artifact_id = ? AND {_STAYS}", artifact_id) == 1
 
 
@@ -118,23 +118,23 @@ _STAYS = "NOT EXISTS (SELECT 1 FROM handoffs h WHERE h.agent_id = artifacts.owne
 
 
 def is_leaving(tx: Tx, artifact_id: str) -> bool:
-    """Whether it is here, and its envelope under way names it."""
+    """Return True if the artifact is here and is leaving with its owner."""
     return tx.value(f"SELECT 1 FROM artifacts WHERE artifact_id = ? AND NOT {_STAYS}", artifact_id) is not None
 
 
 def delete_owned(tx: Tx, owner: str, artifact_ids: Iterable[str]) -> None:
-    """Artifacts of that owner, as far as they are here."""
+    """Delete these artifacts of that owner, if they are here."""
     rows = ((owner, artifact_id) for artifact_id in artifact_ids)
     tx.run_many("DELETE FROM artifacts WHERE owner = ? AND artifact_id = ?", rows)
 
 
 def remove(tx: Tx, owner: str) -> None:
-    """All artifacts of a paglet that has left or ended."""
+    """Delete all artifacts of a paglet that has left or ended."""
     tx.run("DELETE FROM artifacts WHERE owner = ?", owner)
 
 
 def next_expiry(tx: Tx) -> float | None:
-    """When the first of them is over, as epoch seconds of this host; those that `expire` leaves do not count."""
+    """Return when the next artifact expires, in epoch seconds, or None. Artifacts that are leaving do not count."""
     first = tx.value(
         f"SELECT expires_at FROM artifacts WHERE expires_at IS NOT NULL AND {_STAYS} ORDER BY expires_at LIMIT 1"
     )
@@ -142,7 +142,7 @@ def next_expiry(tx: Tx) -> float | None:
 
 
 def expire(tx: Tx, now: float, most: int) -> int:
-    """Delete those whose time is over; gives how many. Those of a paglet that is leaving go with it first."""
+    """Delete at most `most` expired artifacts. Return how many. Those of a leaving paglet stay until it has left."""
     return tx.run(
         "DELETE FROM artifacts WHERE artifact_id IN"
         f" (SELECT artifact_id FROM artifacts WHERE expires_at <= ? AND {_STAYS} LIMIT ?)",

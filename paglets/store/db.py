@@ -1,9 +1,8 @@
-"""The one transaction helper: many callers' changes, one COMMIT.
+"""The transaction helper of the store: changes of many callers share one COMMIT.
 
-A change is a function of the transaction. It reads what it decides on there, does no I/O, and has its
-own SAVEPOINT, so that one failure undoes no other. `Store.write` returns after the COMMIT. Whoever
-holds the writer lock commits for all who wait behind it (group commit); no thread is needed for that,
-so the simulator runs this same code.
+A change is a function of the transaction. It reads its input there, does no I/O, and has its own SAVEPOINT, so that its
+failure undoes no other change. `Store.write` returns after the COMMIT. The holder of the writer lock commits for all
+waiting callers (group commit). That needs no thread, so the simulator runs the same code.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ T = TypeVar("T")
 Change = Callable[["Tx"], T]
 
 MAX_CHANGES_A_COMMIT = 500
-"""Bounds how long the first caller of a batch waits: 500 changes of well under 1 ms."""
+"""The limit of a batch, which bounds the wait of its first caller: 500 changes of well under 1 ms."""
 
 CHECKED_BYTES = 1 << 30
-"""A database up to this size is checked at each start: about 3 s for the largest (330 MiB/s where it was measured, and
-0.3 s for 100,000 jobs). Of a larger one damage shows when it is met; `paglets doctor` looks at any."""
+"""A database up to this size is checked at each start: about 3 s for the largest (measured: 330 MiB/s; 0.3 s for
+100,000 jobs). Damage in a larger one shows when the page is read; `paglets doctor` checks any size."""
 
 PROBE_BYTES = 256 << 10
 PROBE_BEYOND_BYTES = 4 << 20
-"""What a database needs to go on: some room, and files a little longer than they are."""
+"""The free space that a database needs: some bytes, and a file size a little beyond the present one."""
 
 
 class Tx:
-    """One open transaction. `wake` names parts of the host that must look at what changed."""
+    """An open transaction. `wake` names parts of the host that have to react to the change."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -55,11 +54,11 @@ class Tx:
         self.touched: dict[str, None] = {}
 
     def run(self, sql: str, *args: Any) -> int:
-        """Execute; gives the number of rows changed."""
+        """Execute a statement and return the number of changed rows."""
         return self._connection.execute(sql, args).rowcount
 
     def insert(self, sql: str, *args: Any) -> int:
-        """Execute an INSERT; gives the rowid."""
+        """Execute an INSERT and return the rowid."""
         return self._connection.execute(sql, args).lastrowid or 0
 
     def run_many(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -72,17 +71,17 @@ class Tx:
         return self._connection.execute(sql, args).fetchall()
 
     def each(self, sql: str, *args: Any) -> Iterator[sqlite3.Row]:
-        """Rows as they are taken; nothing they are read from may be changed meanwhile."""
+        """Yield rows one by one. Do not change the tables that the query reads during the iteration."""
         return iter(self._connection.execute(sql, args))
 
     def value(self, sql: str, *args: Any) -> Any:
-        """The first column of the first row, or None."""
+        """Return the first column of the first row, or None."""
         row = self._connection.execute(sql, args).fetchone()
         return None if row is None else row[0]
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """What the block did is undone when it raises."""
+        """Undo the changes of the block if it raises."""
         self._connection.execute("SAVEPOINT step")
         try:
             yield
@@ -94,11 +93,11 @@ class Tx:
         self._connection.execute("RELEASE step")
 
     def wake(self, *parts: str) -> None:
-        """After the COMMIT, these parts of the host are due at once."""
+        """Schedule these parts of the host at once after the COMMIT."""
         self.wakes.update(dict.fromkeys(parts))
 
     def touch(self, agent_id: str) -> None:
-        """This paglet's state changed: parked calls on it are tried again after the COMMIT."""
+        """Retry the parked calls of this paglet after the COMMIT, because its state changed."""
         self.touched[agent_id] = None
 
 
@@ -120,12 +119,12 @@ def _commit(connection: sqlite3.Connection) -> None:
 
 
 class Store:
-    """A host's database: one writer connection, and readers that never write nor checkpoint.
+    """The database of a host: one writer connection, and readers that never write or checkpoint.
 
-    `on_commit(wakes, touched)` runs after each COMMIT, before the callers resume. `commit` is the seam
-    where a simulation crashes. `on_fatal` is called when a COMMIT fails for another reason than a full
-    disk, or anything finds the database damaged: the host must end, and nothing more is stored. `is_full`
-    says, of an I/O error, whether it came of a full disk, a quota or a limit of file sizes, as SQLite does not.
+    `on_commit(wakes, touched)` runs after each COMMIT, before the callers resume. `commit` is where a
+    simulation crashes. `on_fatal` is called if a COMMIT fails for another reason than a full disk, or if the database
+    is damaged: the host must stop, and nothing more is stored. `is_full` returns True if an I/O error comes from a full
+    disk, a quota or a file size limit, which SQLite does not say.
     """
 
     def __init__(
@@ -151,7 +150,7 @@ class Store:
         self.on_commit: Callable[[tuple[str, ...], tuple[str, ...]], None] = lambda wakes, touched: None
 
     def write(self, change: Change[T]) -> T:
-        """Run `change` in a transaction; give its value after the COMMIT, or raise what it raised."""
+        """Run `change` in a transaction. Return its value after the COMMIT, or raise its error."""
         ticket = _Ticket(change)
         self._waiting.append(ticket)
         with self._lock:
@@ -160,7 +159,7 @@ class Store:
         return ticket.result()
 
     def write_all(self, changes: Iterable[Change[Any]]) -> list[Any | BaseException]:
-        """Run many changes in as few transactions as the bound allows; for each its value or error."""
+        """Run many changes in as few transactions as the limit allows. Return the value or error of each."""
         tickets = [_Ticket(change) for change in changes]
         self._waiting.extend(tickets)
         with self._lock:
@@ -169,7 +168,7 @@ class Store:
         return [ticket.value if ticket.error is None else ticket.error for ticket in tickets]
 
     def read(self, query: Change[T]) -> T:
-        """Run `query` on a reader and give its value; it sees the last COMMIT."""
+        """Run `query` on a reader connection and return its value. It sees the last COMMIT."""
         if self._open_reader is None:
             with self._lock:
                 return query(Tx(self._writer))
@@ -192,7 +191,7 @@ class Store:
                 self._readers.append(reader)
 
     def _reader(self) -> sqlite3.Connection:
-        """One that nobody uses just now. Raises sqlite3.Error."""
+        """Return an unused reader connection. Raises sqlite3.Error."""
         try:
             return self._readers.pop()
         except IndexError:
@@ -204,7 +203,7 @@ class Store:
 
     @property
     def is_malformed(self) -> bool:
-        """Whether the database was found damaged since it was opened."""
+        """Return True if the database was found damaged since it was opened."""
         return self._dead is not None and kind_of(self._dead) is ErrorKind.MALFORMED
 
     def close(self) -> None:
@@ -263,7 +262,7 @@ class Store:
             raise error
 
     def _transient(self, error: BaseException) -> StoreTransient | None:
-        """What passes by itself, as an error of ours: nothing was stored, and the host goes on. None: anything else."""
+        """Map a transient SQLite error (disk full, locked) to StoreTransient. Return None for any other error."""
         kind = kind_of(error)
         if kind is ErrorKind.FULL or (kind is ErrorKind.IO_ERROR and self._is_full()):
             return StoreFull(f"the disk of the host's database is full ({error}); nothing was stored")
@@ -278,7 +277,7 @@ class Store:
 
 
 def fitting(rows: Iterable[sqlite3.Row], column: str, most_bytes: int) -> list[sqlite3.Row]:
-    """The first of the rows, at least one, as many as have at most `most_bytes` of text in `column` together."""
+    """Return the first rows, at least one, whose text in `column` has at most `most_bytes` in total."""
     chosen: list[sqlite3.Row] = []
     total = 0
     for row in rows:
@@ -290,9 +289,10 @@ def fitting(rows: Iterable[sqlite3.Row], column: str, most_bytes: int) -> list[s
 
 
 def open_store(path: Path, on_fatal: Callable[[BaseException], None], store_id: str = "") -> Store:
-    """The store in the file `path`, created or migrated. Raises StoreDamaged, StoreTransient: the file stays as it is.
+    """Open the store in the file `path`; create or migrate it first. Raises StoreDamaged, StoreTransient.
 
-    `on_fatal` gets an error that names the file and what to do. `store_id`: whose database it must be; "": anyone's.
+    After an error the file is unchanged. `on_fatal` gets an error that names the file and the next step. `store_id`:
+    the id that the database must have; "": any.
     """
     try:
         check_identity(path, inspect(path, immutable=is_checkpointed(path)), store_id)
@@ -322,7 +322,7 @@ def open_store(path: Path, on_fatal: Callable[[BaseException], None], store_id: 
 
 
 def _open_error(path: Path, error: sqlite3.Error) -> PagletsError:
-    """As `told`; but where there is no room SQLite says as well that it cannot open, or that the disk failed."""
+    """Map an error of opening. On a full disk, SQLite may also report that it cannot open, or an I/O error."""
     kind = kind_of(error)
     if kind in (ErrorKind.IO_ERROR, ErrorKind.NOT_WRITABLE) and _has_no_room(path):
         kind = ErrorKind.FULL
@@ -330,7 +330,7 @@ def _open_error(path: Path, error: sqlite3.Error) -> PagletsError:
 
 
 def _has_no_room(path: Path) -> bool:
-    """Whether a file beside the database cannot be written, or not as far as the database reaches and a little more."""
+    """Return True if the disk has no room for a probe file beside the database, a little longer than the database."""
     probe = path.with_name(f"{path.name}.probe")
     try:
         files = [path, path.with_name(f"{path.name}-wal")]

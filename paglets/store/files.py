@@ -1,4 +1,4 @@
-"""Files that travel with paglets, and the sources that go once these have arrived."""
+"""Files that travel with paglets, and their sources, which are removed after the arrival."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSource:
-    """The file from which the bytes of a registered one were read, as it was then."""
+    """The source of a registered file, as it was when its bytes were read."""
 
     path: str
     mtime_ns: int
@@ -22,7 +22,7 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """A source to be removed if it is still the same."""
+    """A source to remove if it is unchanged."""
 
     number: int
     path: str
@@ -32,7 +32,7 @@ class Removal:
 
 
 def add(tx: Tx, agent_id: str, files: Iterable[FileRef]) -> None:
-    """Files that came with a paglet, or were given to it when it was made."""
+    """Add files that arrived with a paglet, or that it got at its creation."""
     tx.run_many(
         "INSERT OR REPLACE INTO files (agent_id, name, sha256, size_bytes, mode, attempt, registered)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -44,7 +44,7 @@ def add(tx: Tx, agent_id: str, files: Iterable[FileRef]) -> None:
 
 
 def register(tx: Tx, agent_id: str, file: FileRef, source: FileSource) -> None:
-    """One of that name takes the place of an earlier one."""
+    """Register a file. It replaces an earlier file with that name."""
     tx.run(
         "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
         agent_id,
@@ -76,7 +76,7 @@ def _file(row: sqlite3.Row) -> FileRef:
 
 
 def with_sources(tx: Tx, agent_id: str) -> list[tuple[FileRef, FileSource | None]]:
-    """The files of a paglet, each with its source where it was registered on this host."""
+    """Return the files of a paglet, each with its source if it was registered on this host."""
     rows = tx.all("SELECT * FROM files WHERE agent_id = ? ORDER BY name", agent_id)
     return [(_file(row), _source(row)) for row in rows]
 
@@ -88,17 +88,17 @@ def _source(row: sqlite3.Row) -> FileSource | None:
 
 
 def begin_attempt(tx: Tx, agent_id: str) -> None:
-    """A further attempt begins without what earlier ones registered."""
+    """Delete the files that earlier attempts registered, before a further attempt."""
     tx.run("DELETE FROM files WHERE agent_id = ? AND attempt > 0", agent_id)
 
 
 def checkpoint(tx: Tx, agent_id: str) -> None:
-    """A further attempt begins with what is registered now."""
+    """Keep the files registered so far for further attempts."""
     tx.run("UPDATE files SET attempt = 0 WHERE agent_id = ?", agent_id)
 
 
 def release_sources(tx: Tx, agent_id: str) -> None:
-    """A target has the paglet: its files are no longer of this host, and sources that were to move may go."""
+    """Delete the files of a paglet that arrived at its target, and schedule the removal of moved sources."""
     moved = tx.run(
         "INSERT INTO removals (path, size_bytes, mtime_ns, inode)"
         " SELECT source_path, size_bytes, source_mtime_ns, source_inode FROM files"
@@ -115,7 +115,7 @@ def remove(tx: Tx, agent_id: str) -> None:
 
 
 def removals(tx: Tx, most: int, skip: Iterable[int] = ()) -> list[Removal]:
-    """The oldest, without those of the numbers in `skip`."""
+    """Return the oldest removals, without the numbers in `skip`."""
     rows = tx.all(
         "SELECT * FROM removals WHERE id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?",
         dumps(list(skip)),

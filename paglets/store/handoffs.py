@@ -1,6 +1,6 @@
-"""Envelopes under way, a row for each: what is to be known before they are sent, and what is told of them meanwhile.
+"""Hand-offs without an answer: their envelopes, the data for sending them, and the data shown to users meanwhile.
 
-They begin and end in `residence`.
+The functions of `residence` start and end a hand-off.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from paglets.store import paglets
 from paglets.store.db import Tx
 
 Key = tuple[str, int]
-"""Agent id and epoch of a paglet that is leaving: one hand-off."""
+"""The key of a hand-off: agent id, and epoch of the leaving paglet."""
 
 Place = tuple[float, str]
-"""Where an envelope stands in the line for its target: when it began to leave, and whose it is."""
+"""The position of an envelope in the queue for its target: start of the hand-off, and agent id."""
 
 FIRST_PLACE: Place = (float("-inf"), "")
 
 MAX_PROBLEM_CHARACTERS = 500
 
 MOVING = "moving"
-"""The reason of a job that does not run because it is under way."""
+"""The reason code of a job that does not run because it is moving."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handoff:
-    """An envelope under way, as it is sent; `recall`: see the schema."""
+    """A hand-off with its envelope. `recall`: see the schema."""
 
     agent_id: str
     epoch: int
@@ -46,7 +46,7 @@ class Handoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
-    """What is to be known of an envelope before it is sent: `size_bytes` of its JSON, the bytes it `needs` there.
+    """The data for sending an envelope. `size_bytes`: of its JSON. `needs`: blobs that the target must have first.
 
     `asked_for`: a move of a paglet, not of a job that waits for a slot.
     """
@@ -65,9 +65,9 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeavingJob:
-    """A job under way: the `copy` of which its collector is told, and what others see of it besides.
+    """A moving job: the `copy` that is reported to its collector, and further data for display.
 
-    `ended`: it has its outcome. `waited_seconds`: for a slot, until it began to leave at `began_at`.
+    `ended`: the job has its outcome. `waited_seconds`: time in queues until the hand-off started at `began_at`.
     """
 
     copy: JobCopy
@@ -79,9 +79,9 @@ class LeavingJob:
 
 
 def add(tx: Tx, envelope: Envelope, storage: str, target: HostRef, now: float) -> None:
-    """Store a hand-off, under the epoch before that of its envelope. `storage`: the envelope's, as JSON text.
+    """Store a hand-off, under the epoch before that of its envelope. `storage`: the envelope's storage as JSON text.
 
-    The storage of a large group's collector has several rows for each job; it is not parsed on its way.
+    The text is not parsed, because the storage of a large group's collector has several rows for each job.
     """
     job, tree = envelope.job, to_json(envelope)
     del tree["storage"]
@@ -114,7 +114,7 @@ _COLLECTOR_FIELDS = ("class_name", "home", "state", "created_at")
 
 
 def _summary(envelope: Envelope) -> dict[str, Any]:
-    """Return the part of an envelope that is shown while it is under way: no state of a user, no storage."""
+    """Return the part of an envelope for display: no user state of jobs, no storage."""
     if envelope.job is not None:
         return {name: to_json(getattr(envelope.job, name)) for name in _JOB_FIELDS}
     if envelope.kind == "collector":
@@ -133,7 +133,7 @@ def find(tx: Tx, agent_id: str, epoch: int) -> Handoff | None:
 
 
 def by_ids(tx: Tx, agent_ids: Iterable[str]) -> list[Handoff]:
-    """Of these paglets, as far as they are still under way, in that order."""
+    """Return the hand-offs of these paglets that still have no answer, in that order."""
     rows = (tx.one(f"{_WHOLE} WHERE agent_id = ?", agent_id) for agent_id in agent_ids)
     return [_read(row) for row in rows if row is not None]
 
@@ -149,7 +149,7 @@ def _read(row: sqlite3.Row) -> Handoff:
 
 
 def _envelope(row: sqlite3.Row) -> Envelope:
-    """Return the envelope with its job's collector as it is known now."""
+    """Return the envelope with the last known collector of its job."""
     envelope = from_json(Envelope, loads(row["envelope"]))
     if envelope.job is None or row["collector"] is None:
         return envelope
@@ -157,13 +157,13 @@ def _envelope(row: sqlite3.Row) -> Envelope:
 
 
 def keys(tx: Tx) -> set[Key]:
-    """All that have no answer yet."""
+    """Return the keys of all hand-offs without an answer."""
     rows = tx.all("SELECT agent_id, epoch FROM handoffs ORDER BY agent_id")
     return {(row["agent_id"], row["epoch"]) for row in rows}
 
 
 def targets(tx: Tx) -> list[HostRef]:
-    """Hosts to which something is under way. Steps over the index: the cost is that of the hosts."""
+    """Return the targets of hand-offs. It skips through the index: the cost is proportional to the hosts."""
     rows = tx.all(
         "WITH RECURSIVE hosts (store) AS (SELECT min(target_store) FROM handoffs UNION ALL"
         " SELECT (SELECT min(target_store) FROM handoffs WHERE target_store > store) FROM hosts WHERE store NOT NULL)"
@@ -174,7 +174,7 @@ def targets(tx: Tx) -> list[HostRef]:
 
 
 def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLACE) -> list[Leaving]:
-    """Return the oldest envelopes for one target, beyond `after`; the envelopes themselves are not read."""
+    """Return the oldest envelopes for one target after `after`, without reading the envelopes themselves."""
     rows = tx.all(
         "SELECT agent_id, epoch, size_bytes, bundle, began_at, asked_for FROM handoffs"
         " WHERE target_store = ? AND (began_at, agent_id) > (?, ?) ORDER BY began_at, agent_id LIMIT ?",
@@ -196,27 +196,27 @@ def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLAC
 
 
 def envelope_text(tx: Tx, agent_id: str, epoch: int) -> str:
-    """The JSON of an envelope under way, as `Leaving` names it. Raises Unknown."""
+    """Return the JSON of an envelope. Raises Unknown if the paglet is not leaving under `epoch`."""
     row = tx.one(f"{_WHOLE} WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
     if row is None:
         raise Unknown(f"{agent_id} is not leaving")
     return str(row["envelope"]) if row["collector"] is None else dumps(to_json(_envelope(row)))
 
 
-# What is told of them.
+# Display.
 
 
 def set_problem(tx: Tx, key: Key, text: str) -> None:
-    """What is in the way of this one, in words."""
+    """Store why this hand-off makes no progress."""
     cut = text[:MAX_PROBLEM_CHARACTERS]
     if tx.run("UPDATE handoffs SET problem = ? WHERE agent_id = ? AND epoch = ? AND problem != ?", cut, *key, cut):
         tx.wake("groups")
 
 
 def set_target_problem(tx: Tx, target_store: str, text: str, *, jobs: bool) -> int:
-    """Store what is in the way of all jobs for that target, or of all else; return how many rows were written.
+    """Store why all jobs for that target, or all other paglets, make no progress. Return the number of changed rows.
 
-    Rows that say so already are not read: a host that stays away costs nothing at each further try.
+    Rows with this text are not read, so each further retry for an offline host costs nothing.
     """
     cut = text[:MAX_PROBLEM_CHARACTERS]
     others = "SELECT agent_id FROM handoffs WHERE target_store = ?2 AND (kind = 'job') = ?3 AND problem"
@@ -236,7 +236,7 @@ _JOBS = (
 def jobs(
     tx: Tx, condition: str = "", *values: Any, most: int = -1, order: str = "began_at, agent_id"
 ) -> list[LeavingJob]:
-    """Return the jobs under way, oldest first, all or `most`; no envelope is read.
+    """Return the moving jobs, oldest first, all or `most`, without reading envelopes.
 
     `condition`, `order`: SQL over columns of `handoffs`, the first with `values`.
     """
@@ -246,7 +246,7 @@ def jobs(
 
 
 def job_count(tx: Tx) -> int:
-    """Return how many jobs are under way."""
+    """Return the number of moving jobs."""
     return int(tx.value("SELECT count(*) FROM handoffs WHERE kind = 'job'"))
 
 
@@ -278,7 +278,7 @@ def _job(row: sqlite3.Row) -> LeavingJob:
 
 
 def collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:
-    """Return what is known of the collectors under way, or of one: id, class, home, state and time of creation."""
+    """Return id, class, home, state and creation time of the moving collectors, or of one."""
     only, ids = ("", ()) if agent_id is None else (" AND agent_id = ?", (agent_id,))
     rows = tx.all(f"SELECT agent_id, summary FROM handoffs WHERE kind = 'collector'{only} ORDER BY agent_id", *ids)
     return [{"agent_id": row["agent_id"], **loads(row["summary"])} for row in rows]

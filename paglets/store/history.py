@@ -1,4 +1,4 @@
-"""Attempts that have ended, the newest of them; for people."""
+"""The history of ended attempts, limited to the newest, for display."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.store.queue import JobRow
 
 
 def record(tx: Tx, row: JobRow, record: dict[str, Any], now: float, keep: int = 10_000) -> None:
-    """Note an ended attempt in the history, which keeps the newest `keep`."""
+    """Add an ended attempt to the history, and keep only the newest `keep` rows."""
     new = tx.insert(
         "INSERT INTO history (agent_id, group_id, job_key, record, ended_at) VALUES (?, ?, ?, ?, ?)",
         row.agent_id,

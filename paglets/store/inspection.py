@@ -1,6 +1,6 @@
-"""A look at a database that changes nothing: whose file it is, and whether it is sound.
+"""The inspection of a database without changes: its owner and its integrity.
 
-It comes before the writer: that one makes our tables in any file that SQLite can open, and merges its WAL.
+It must precede the writer, which creates our tables in any file that SQLite can open, and merges its WAL.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from paglets.store.migrations.steps import MIGRATIONS, PROGRAM_KEY
 from paglets.store.sqlite_errors import ErrorKind, kind_of, to_paglets_error
 
 BUSY_TIMEOUT_SECONDS = 5.0
-"""A backup tool may hold the database's lock for a moment; nobody else writes."""
+"""The wait for a lock. A backup tool may hold it for a moment; no other program writes."""
 
 OURS = frozenset(("residence", "paglets"))
-"""Tables of which any database of ours has one, from the first schema on."""
+"""The tables that identify a database of paglets: each schema has at least one of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseInfo:
-    """What a database says of itself. An empty one says nothing, a foreign one (`foreign`) has only these tables.
+    """The facts about a database; all empty for an empty file. `foreign`: the tables of a database of another program.
 
-    `schema`: how many migrations it has had. `program`: which one used it last.
+    `schema`: the number of its migrations. `program`: the program that last used it.
     """
 
     foreign: tuple[str, ...] = ()
@@ -36,12 +36,12 @@ class DatabaseInfo:
 
 
 def inspect(path: Path, *, immutable: bool) -> DatabaseInfo:
-    """Read what there is to know; `immutable` as in `connect_read_only`. Raises sqlite3.Error, StoreMalformed."""
+    """Return facts about a database; `immutable` as in `connect_read_only`. Raises sqlite3.Error, StoreMalformed."""
     if not size_of(path):
         return DatabaseInfo()
     try:
         return _inspect(path, immutable)
-    except UnicodeDecodeError as error:  # SQLite's own message quotes the damaged bytes, and Python cannot decode it
+    except UnicodeDecodeError as error:  # Python cannot decode SQLite's message, which quotes the damaged bytes
         problem = f"the database {path} cannot be used: the names of its tables cannot be read"
         raise StoreMalformed(f"{problem}; its content is damaged") from error
 
@@ -52,7 +52,7 @@ def _inspect(path: Path, immutable: bool) -> DatabaseInfo:
         names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
         try:
             tables = tuple(name for (name,) in base.execute(names))
-        except UnicodeDecodeError as error:  # of the message of SQLite's own error, which quotes damaged bytes
+        except UnicodeDecodeError as error:  # Python cannot decode SQLite's message, which quotes damaged bytes
             damaged = sqlite3.DatabaseError("malformed database schema")
             damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise damaged from error
@@ -72,33 +72,35 @@ def _inspect(path: Path, immutable: bool) -> DatabaseInfo:
 
 
 def check_identity(path: Path, seen: DatabaseInfo, store_id: str) -> None:
-    """Raises StoreUndecided, StoreNewer where this program, or the host of `store_id` ("": any), must not touch it."""
+    """Raise StoreUndecided or StoreNewer if this program, or the host of `store_id` ("": any), must not use it."""
     if seen.foreign:
         tables = ", ".join(seen.foreign[:3])
         raise StoreUndecided(
-            f"{path} is no database of paglets: it has the tables {tables}. Nothing was moved or changed. Next: move "
+            f"{path} is no database of paglets: it has the tables {tables}. Nothing was changed. Next: move "
             "it elsewhere, or choose another folder with --data-dir"
         )
     if seen.schema > len(MIGRATIONS):
         raise StoreNewer(
-            f"the database {path} has schema {seen.schema}, and this program knows {len(MIGRATIONS)}: {seen.program} "
-            "wrote it, which is newer; start the host with that paglets.pyz. Nothing was changed"
+            f"the database {path} has schema {seen.schema}, and this program knows {len(MIGRATIONS)}: the newer "
+            f"{seen.program} wrote it. Start the host with that paglets.pyz. Nothing was changed"
         )
     if store_id and seen.store_id not in ("", store_id):
         raise StoreUndecided(
-            f"the database {path} is that of store {seen.store_id}, and this folder is that of store {store_id}: it "
-            "came from another host. Nothing was moved or changed. Next: put the right database there; or, if this one "
-            "is meant with its own blobs, remove store.json"
+            f"the database {path} belongs to store {seen.store_id}, and this folder to store {store_id}: it came from "
+            "another host. Nothing was changed. Next: put the right database there; or, if the database and the blobs "
+            "here belong together, remove store.json"
         )
 
 
 def is_checkpointed(path: Path) -> bool:
-    """Whether all that is stored is in the file itself, where no host has it open."""
+    """Return True if the file itself has all stored data (no WAL, no journal). Valid only while no host has it open."""
     return not any(size_of(path.with_name(f"{path.name}{more}")) for more in ("-wal", "-journal"))
 
 
 def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
-    """A connection that changes nothing in the database; `immutable`: nor in its folder, as nobody else has it open.
+    """Open a connection that does not change the database. With `immutable` it also creates no files beside it.
+
+    `immutable` requires that no other program has the database open.
 
     Raises sqlite3.Error, at once or when it is used.
     """
@@ -112,10 +114,10 @@ def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connect
 
 
 def check(path: Path, *, thorough: bool = False, immutable: bool = False) -> None:
-    """Read all pages of the database; `thorough`: see that its indexes fit, too. `immutable` as in `connect_read_only`.
+    """Check all pages of the database; `thorough`: also the indexes. `immutable` as in `connect_read_only`.
 
-    Raises StoreMalformed where it is damaged, sqlite3.Error where it cannot be looked at. Bits that changed within a
-    value are not found: SQLite keeps no checksum of its pages.
+    Raises StoreMalformed if it is damaged, sqlite3.Error if it cannot be read. Changed bits within a value are not
+    found, because SQLite keeps no checksums of pages.
     """
     reader = connect_read_only(path, immutable=immutable)
     try:
@@ -131,7 +133,7 @@ def check(path: Path, *, thorough: bool = False, immutable: bool = False) -> Non
 
 
 def size_of(path: Path) -> int:
-    """In bytes; 0 where there is no file."""
+    """Return the size of the file in bytes; 0 if there is no file."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Files of finished jobs that no hook took, as artifacts with the group and key of their job; and hooks that failed.
+"""The files of finished jobs that no hook took, as artifacts with the group and key of their job; and failed hooks.
 
-A finished job of a group leaves nothing behind that waits to be delivered. Its registered files become artifacts of
-the host where the job ends (`keep_files`). Where a hook of it fails the job stays (`hold`) until a rerun of the hook
+A finished job of a group leaves nothing behind that waits for delivery. Its registered files become artifacts of the
+host where the job ends (`keep_files`). If a hook fails, the job stays (`hold`) until a rerun of the hook
 returns, a person ends it, or KEEP_SECONDS are over. Meanwhile its files are listed as artifacts of the paglet.
 """
 
@@ -18,7 +18,7 @@ from paglets.store import artifacts
 from paglets.store.db import Tx
 
 KEEP_SECONDS = 30 * 86400.0
-"""For a job whose hook failed: as long as a paglet that left can be asked for."""
+"""How long a job with a failed hook is kept: as long as the row of a paglet that left."""
 
 MAX_ERROR_CHARACTERS = 2_000
 MAX_TRACEBACK_CHARACTERS = 20_000
@@ -29,14 +29,14 @@ _HEAD = "SELECT h.*, r.group_id, r.job_key FROM failed_hooks h JOIN requests r U
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedJob:
-    """The job of a group that a paglet is."""
+    """The group and key of a finished job."""
 
     group_id: str
     job_key: str
 
 
 def finished_job(tx: Tx, agent_id: str) -> FinishedJob | None:
-    """Return which job of a group a paglet is that has ended here, or leaves after its end. None for any other."""
+    """Return group and key of a job that has finished here, or is leaving after its end; None for other paglets."""
     row = tx.one(
         "SELECT group_id, job_key FROM requests WHERE agent_id = ? AND group_id IS NOT NULL"
         " AND status IN ('COMPLETED', 'FAILED_FINAL', 'CANCELLED') UNION ALL"
@@ -49,7 +49,7 @@ def finished_job(tx: Tx, agent_id: str) -> FinishedJob | None:
 
 
 def keep_files(tx: Tx, agent_id: str, now: float) -> int:
-    """Turn the registered files of a finished job into artifacts of this host, without an end. Return how many."""
+    """Turn the registered files of a finished job into artifacts of this host that do not expire. Return how many."""
     job = finished_job(tx, agent_id)
     if job is None:
         return 0
@@ -79,15 +79,15 @@ def _list(tx: Tx, agent_id: str, job: FinishedJob, owner: str, now: float, expir
 
 
 def _artifact_id(agent_id: str, epoch: int, name: str) -> str:
-    """Of that file on that host: elsewhere the paglet has another epoch, and so has another copy of the file."""
+    """Return the id of the artifact of that file on this host. The epoch makes it differ from copies elsewhere."""
     return f"art-{hashlib.sha256(f'{agent_id} {epoch} {name}'.encode()).hexdigest()[:32]}"
 
 
-# Hooks that failed.
+# Failed hooks.
 
 
 def keep_failed(tx: Tx, agent_id: str, failed: FailedHook, intent: str | None) -> int:
-    """Note that a hook of a finished job failed. Return how many files are kept for it. `intent`: see the schema."""
+    """Store that a hook of a finished job failed. Return the number of kept files. `intent`: see the schema."""
     tx.run(
         "INSERT OR REPLACE INTO failed_hooks VALUES (?, ?, ?, ?, ?, ?)",
         agent_id,
@@ -107,20 +107,20 @@ def _unlist(tx: Tx, agent_id: str) -> None:
 
 
 def clear_failure(tx: Tx, agent_id: str) -> None:
-    """A hook of that paglet returned: its files are no longer listed, and an earlier failure is over."""
+    """Delete the failure of a paglet whose hook returned, and stop listing its files as artifacts."""
     tx.run("DELETE FROM failed_hooks WHERE agent_id = ?", agent_id)
     _unlist(tx, agent_id)
 
 
 def take_failure(tx: Tx, agent_id: str) -> sqlite3.Row | None:
-    """Remove and return the row of the failure. The files stay listed until the hook returns."""
+    """Delete and return the row of the failure before a rerun. The files stay listed until the hook returns."""
     row = tx.one("SELECT * FROM failed_hooks WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM failed_hooks WHERE agent_id = ?", agent_id)
     return row
 
 
 def give_to_host(tx: Tx, agent_id: str) -> int:
-    """Make the listed files of a job that ends now artifacts of this host, with the same end. Return how many."""
+    """Make the listed files of an ending job artifacts of this host, with the same expiry. Return how many."""
     return tx.run("UPDATE artifacts SET owner = '' WHERE owner = ? AND group_id IS NOT NULL", agent_id)
 
 
@@ -134,7 +134,7 @@ def failed_hook(tx: Tx, agent_id: str, own: HostRef) -> FailedHook | None:
 
 
 def failed_hooks(tx: Tx, group_id: str, job_key: str, own: HostRef) -> tuple[FailedHook, ...]:
-    """Return MOST_KEPT failed hooks here at most, of a group's jobs, or of one job where `job_key` is not empty."""
+    """Return at most MOST_KEPT failed hooks here, of a group's jobs, or of one job if `job_key` is not empty."""
     rows = tx.all(
         f"{_HEAD} WHERE r.group_id = ? AND (? = '' OR r.job_key = ?) ORDER BY r.job_key, h.agent_id LIMIT ?",
         group_id,
@@ -146,7 +146,7 @@ def failed_hooks(tx: Tx, group_id: str, job_key: str, own: HostRef) -> tuple[Fai
 
 
 def files_of(tx: Tx, group_id: str, job_key: str, host_name: str) -> tuple[ArtifactRef, ...]:
-    """Return MOST_KEPT artifacts here at most, of a group's jobs, or of one job where `job_key` is not empty."""
+    """Return at most MOST_KEPT artifacts here, of a group's jobs, or of one job if `job_key` is not empty."""
     rows = tx.all(
         "SELECT artifact_id FROM artifacts WHERE group_id = ? AND (? = '' OR job_key = ?) ORDER BY artifact_id LIMIT ?",
         group_id,
@@ -159,7 +159,7 @@ def files_of(tx: Tx, group_id: str, job_key: str, host_name: str) -> tuple[Artif
 
 
 def undelivered(tx: Tx, group_id: str, job_key: str, own: HostRef) -> tuple[Undelivered, ...]:
-    """Return MOST_KEPT finished jobs here at most that a hook or a move is due for, or one of this key."""
+    """Return at most MOST_KEPT finished jobs here with a pending hook or move; `job_key` selects one job."""
     rows = tx.all(
         "SELECT agent_id, r.job_key, p.hook, p.intent, p.problem, '' AS target, EXISTS"
         " (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id) AS runs FROM requests r JOIN paglets p USING (agent_id)"
@@ -196,7 +196,7 @@ def _to_come(row: sqlite3.Row, own: HostRef) -> str:
 
 
 def expired(tx: Tx, now: float, own: HostRef) -> tuple[FailedHook, ...]:
-    """Return failed hooks whose time is over."""
+    """Return failed hooks that were kept for KEEP_SECONDS."""
     rows = tx.all(f"{_HEAD} WHERE h.failed_at <= ? ORDER BY h.agent_id LIMIT ?", now - KEEP_SECONDS, MOST_KEPT)
     return tuple(_read(row, own) for row in rows)
 

@@ -1,4 +1,4 @@
-"""Scratch directories that are kept for people: files of attempts whose result, or second report, could not be sent."""
+"""Kept scratch directories: files of attempts whose result, or second report, could not be sent."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from paglets.store.db import Tx
 
 MOST_ROWS = 10_000
-"""Of those that were removed, to say so."""
+"""The number of rows kept for removed directories, so that commands can report the removal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptScratch:
-    """`removed_at`: epoch seconds, None while the directory is there."""
+    """A kept scratch directory. `removed_at`: epoch seconds; None while the directory exists."""
 
     generation: int
     attempt: int
@@ -22,7 +22,7 @@ class KeptScratch:
 
 
 def keep(tx: Tx, agent_id: str, path: str, now: float) -> None:
-    """Keep the scratch directory of the attempt that this job is at beyond the end of the job."""
+    """Keep the scratch directory of the job's present attempt beyond the end of the job."""
     tx.run(
         "INSERT OR REPLACE INTO kept_scratch (agent_id, generation, attempt, path, kept_at)"
         " SELECT agent_id, generation, attempt, ?, ? FROM requests WHERE agent_id = ?",
@@ -39,19 +39,19 @@ def is_kept(tx: Tx, agent_id: str) -> bool:
 
 
 def find(tx: Tx, agent_id: str) -> KeptScratch | None:
-    """Return what was kept of this paglet, if anything was."""
+    """Return the kept directory of this paglet, or None."""
     row = tx.one("SELECT generation, attempt, path, removed_at FROM kept_scratch WHERE agent_id = ?", agent_id)
     return None if row is None else KeptScratch(**dict(row))
 
 
 def newest_first(tx: Tx) -> tuple[str, ...]:
-    """Return the ids of paglets whose directories are kept."""
+    """Return the ids of paglets with a kept directory, the newest first."""
     rows = tx.all("SELECT agent_id FROM kept_scratch WHERE removed_at IS NULL ORDER BY kept_at DESC, agent_id")
     return tuple(row["agent_id"] for row in rows)
 
 
 def expire(tx: Tx, before: float, now: float) -> None:
-    """Give up directories that were kept before that moment, and forget the oldest that are gone."""
+    """Release directories kept before `before`, and delete the oldest rows of removed directories."""
     tx.run("UPDATE kept_scratch SET removed_at = ? WHERE removed_at IS NULL AND kept_at < ?", now, before)
     tx.run(
         "DELETE FROM kept_scratch WHERE agent_id IN (SELECT agent_id FROM kept_scratch WHERE removed_at IS NOT NULL"
@@ -61,7 +61,7 @@ def expire(tx: Tx, before: float, now: float) -> None:
 
 
 def release(tx: Tx, agent_ids: Iterable[str], now: float) -> None:
-    """Let the janitor remove these directories."""
+    """Let the cleanup remove these directories."""
     for agent_id in agent_ids:
         tx.run("UPDATE kept_scratch SET removed_at = ? WHERE agent_id = ? AND removed_at IS NULL", now, agent_id)
     tx.wake("cleanup")

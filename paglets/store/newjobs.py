@@ -1,4 +1,4 @@
-"""The first copies of a group's jobs: many rows in few statements, their JSON written before the transaction."""
+"""The bulk insert of a group's first copies: many rows in few statements, with JSON made before the transaction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """A job that looks for a host. `request`, `state` and `template` are JSON; a template as in `groups.rows`."""
+    """A job without a host. `request`, `state` and `template`: JSON text; the template as in `groups.rows`."""
 
     agent_id: str
     job_key: str
@@ -28,7 +28,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewGroup:
-    """What the jobs of one group have in common. `generation`: that of these first copies."""
+    """The data common to all jobs of a group. `generation`: of these first copies."""
 
     group_id: str
     class_name: str
@@ -41,7 +41,7 @@ class NewGroup:
 def add(tx: Tx, jobs: Sequence[NewJob], group: NewGroup, now: float) -> None:
     """Store the jobs here as PLACING, with the rows that `residence.create` stores for `group_jobs.job_copy`.
 
-    Raises Conflict where one of the ids is known.
+    Raises Conflict if one of the ids exists already.
     """
     _check_unknown(tx, jobs)
     home, collector = dumps(to_json(group.home)), dumps(to_json(group.collector))

@@ -1,4 +1,4 @@
-"""What paglets tell their users: a post to their home, which keeps the newest ones."""
+"""Notes of paglets to their users. A note is a post to the paglet's home, which keeps the newest."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from paglets.core.record import from_json, to_json
 from paglets.store.db import Tx
 
 READER = "user-notes"
-"""Addressee of such posts on every host: the one id that no paglet has."""
+"""The addressee of notes on every host; no paglet has this id."""
 
 MAX_NOTES = 2_000
 MAX_NOTE_BYTES = 4 << 20
-"""Of all that are kept; those on their way from here are bounded by their number."""
+"""The total size of stored notes. Notes in the outbox are limited by MAX_NOTES."""
 
 LATEST_AT = 253_402_214_400.0
-"""The last day of the year 9999, in seconds since the epoch: later times cannot be shown."""
+"""The last day of the year 9999, in epoch seconds. Later times cannot be displayed."""
 
 
 def keep(tx: Tx, args: dict[str, Any]) -> None:
-    """Keep a note that came; what is no note is dropped, for its sender would send it again and again."""
+    """Store a received note. Drop a malformed one, because an error would make its sender retry for ever."""
     try:
         note = from_json(Note, args, "note")
     except Invalid:
@@ -43,7 +43,7 @@ def keep(tx: Tx, args: dict[str, Any]) -> None:
 
 
 def trim_outbox(tx: Tx) -> None:
-    """Of the notes that lie in the outbox, for homes that are away, the newest MAX_NOTES stay."""
+    """Keep only the newest MAX_NOTES notes in the outbox, which wait for homes that are offline."""
     tx.run(
         "DELETE FROM outbox WHERE n IN (SELECT n FROM outbox WHERE agent_id = ? ORDER BY n DESC LIMIT -1 OFFSET ?)",
         READER,
@@ -52,7 +52,7 @@ def trim_outbox(tx: Tx) -> None:
 
 
 def page(tx: Tx, after: int | None, limit: int, group_id: str | None) -> Notes:
-    """See `api.Notes`."""
+    """Return a page of notes; see `api.Notes`."""
     order = "DESC" if after is None else "ASC"
     rows = tx.all(
         f"SELECT id, note FROM notes WHERE id > ? AND (? IS NULL OR group_id = ?) ORDER BY id {order} LIMIT ?",

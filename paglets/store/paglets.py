@@ -1,4 +1,4 @@
-"""Rows of the paglets that are here: in from an envelope, out into an envelope, and their storage."""
+"""The rows of paglets that are here: conversion from and to envelopes, and the storage of a paglet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _optional(value: Any) -> str | None:
 
 
 def insert(tx: Tx, envelope: Envelope, now: float) -> None:
-    """The rows of a paglet, without its files and artifacts; its residence row must say `here`."""
+    """Insert the rows of a paglet, without files and artifacts. Its residence row must be `here`."""
     tx.run(
         "INSERT INTO paglets (agent_id, class_name, kind, name, home, hook, created_at, bundle, bundle_bytes,"
         " service, inactive, wakes_at, launcher_deaths) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -57,7 +57,7 @@ def insert(tx: Tx, envelope: Envelope, now: float) -> None:
 
 
 def insert_bytes(tx: Tx, envelope: Envelope, now: float) -> None:
-    """Its files and artifacts; their blobs are here. (Of a paglet that comes back they never left.)"""
+    """Insert the files and artifacts of a paglet, whose blobs are here. A rollback does not need this."""
     files.add(tx, envelope.agent_id, envelope.files)
     for artifact in envelope.artifacts:
         artifacts.add(tx, envelope.agent_id, artifact, now)
@@ -74,7 +74,7 @@ def class_of(tx: Tx, agent_id: str) -> str:
 
 
 def bundle_of(tx: Tx, agent_id: str) -> BlobRef | None:
-    """The code of a paglet that is here."""
+    """Return the bundle of a paglet that is here, or None."""
     row = tx.one("SELECT bundle, bundle_bytes FROM paglets WHERE agent_id = ?", agent_id)
     if row is None or row["bundle"] is None:
         return None
@@ -82,7 +82,7 @@ def bundle_of(tx: Tx, agent_id: str) -> BlobRef | None:
 
 
 def state(tx: Tx, agent_id: str) -> Any:
-    """Return the tagged state of a paglet that is here; None where it is not."""
+    """Return the tagged state of a paglet, or None if it is not here."""
     text = tx.value("SELECT state FROM paglet_states WHERE agent_id = ?", agent_id)
     return None if text is None else loads(text)
 
@@ -94,7 +94,7 @@ def set_state(tx: Tx, agent_id: str, text: str) -> None:
 
 
 def blobs_of(tx: Tx, agent_id: str, bundle: str | None) -> tuple[BlobRef, ...]:
-    """All bytes that must be elsewhere before this paglet, here or leaving, can be there; each once."""
+    """Return all blobs that a target must have before this paglet, here or leaving, can arrive; each once."""
     rows = tx.all(
         "SELECT sha256, size_bytes FROM blobs WHERE sha256 = ? UNION"
         " SELECT sha256, size_bytes FROM files WHERE agent_id = ? UNION"
@@ -107,12 +107,12 @@ def blobs_of(tx: Tx, agent_id: str, bundle: str | None) -> tuple[BlobRef, ...]:
 
 
 def blobs_here(tx: Tx, agent_id: str) -> tuple[BlobRef, ...]:
-    """`blobs_of` a paglet that is here."""
+    """Return `blobs_of` for a paglet that is here."""
     return blobs_of(tx, agent_id, tx.value("SELECT bundle FROM paglets WHERE agent_id = ?", agent_id))
 
 
 def launcher_deaths(tx: Tx, agent_id: str) -> int:
-    """How often in a row a zygote died while code of this paglet ran."""
+    """Return how many times in a row a zygote died while code of this paglet ran."""
     return int(tx.value("SELECT launcher_deaths FROM paglets WHERE agent_id = ?", agent_id) or 0)
 
 
@@ -121,7 +121,7 @@ def set_launcher_deaths(tx: Tx, agent_id: str, count: int) -> None:
 
 
 def set_problem(tx: Tx, agent_id: str, problem: str) -> None:
-    """Why a move that is asked for does not begin; "" where nothing is in its way."""
+    """Store why a requested move does not start; "": no problem."""
     tx.run("UPDATE paglets SET problem = ? WHERE agent_id = ? AND problem != ?", problem[:500], agent_id, problem[:500])
 
 
@@ -158,7 +158,7 @@ def _insert_job(tx: Tx, agent_id: str, job: JobPart, now: float) -> None:
 
 
 def remove(tx: Tx, agent_id: str) -> None:
-    """All rows of a paglet but its residence, its files and artifacts, and what it sent."""
+    """Delete all rows of a paglet except residence, files, artifacts and sent posts."""
     tx.run("DELETE FROM taken WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM taken_marks WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM paglets WHERE agent_id = ?", agent_id)
@@ -166,13 +166,13 @@ def remove(tx: Tx, agent_id: str) -> None:
 
 
 def freeze(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
-    """The whole paglet as it is now, for a hand-off under `epoch`."""
+    """Return the whole paglet as an envelope for a hand-off under `epoch`."""
     rows = tx.all("SELECT key, value FROM storage WHERE agent_id = ?", agent_id)
     return replace(outline(tx, agent_id, epoch, now), storage={row["key"]: loads(row["value"]) for row in rows})
 
 
 def outline(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
-    """`freeze` without the storage, of which `storage_text` gives the JSON."""
+    """Return the envelope without the storage, for use with `storage_text`."""
     row = tx.one("SELECT * FROM paglets WHERE agent_id = ?", agent_id)
     if row is None:
         raise Unknown(f"paglet {agent_id} is not on this host")
@@ -266,7 +266,7 @@ def _job_part(tx: Tx, agent_id: str, now: float) -> JobPart | None:
 
 
 def storage_get(tx: Tx, agent_id: str, key: str) -> tuple[bool, Any]:
-    """Whether the key is there, and its tagged value."""
+    """Return (True, tagged value), or (False, None) if the key does not exist."""
     text = tx.value("SELECT value FROM storage WHERE agent_id = ? AND key = ?", agent_id, key)
     return (False, None) if text is None else (True, loads(text))
 
@@ -280,7 +280,7 @@ def storage_delete(tx: Tx, agent_id: str, key: str) -> bool:
 
 
 def storage_scan(tx: Tx, agent_id: str, prefix: str, after: str, limit: int) -> list[tuple[str, Any]]:
-    """Entries whose key begins with `prefix` and is greater than `after`, in order of key."""
+    """Return entries whose key starts with `prefix` and is greater than `after`, sorted by key."""
     rows = tx.all(
         "SELECT key, value FROM storage WHERE agent_id = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?",
         agent_id,
@@ -293,7 +293,7 @@ def storage_scan(tx: Tx, agent_id: str, prefix: str, after: str, limit: int) -> 
 
 
 def storage_keys(tx: Tx, agent_id: str, prefix: str, after: str, limit: int) -> list[str]:
-    """The keys of `storage_scan`; no value is read."""
+    """Return the keys of `storage_scan` without reading values."""
     rows = tx.all(
         "SELECT key FROM storage WHERE agent_id = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?",
         agent_id,
@@ -306,17 +306,17 @@ def storage_keys(tx: Tx, agent_id: str, prefix: str, after: str, limit: int) -> 
 
 
 def storage_add(tx: Tx, agent_id: str, entries: Iterable[tuple[str, Any]]) -> None:
-    """Entries of keys that are not there yet."""
+    """Insert entries whose keys do not exist yet."""
     tx.run_many("INSERT INTO storage VALUES (?, ?, ?)", ((agent_id, key, dumps(value)) for key, value in entries))
 
 
 def storage_add_text(tx: Tx, agent_id: str, entries: Iterable[tuple[str, str]]) -> None:
-    """`storage_add` of values that are JSON text already."""
+    """Insert entries like `storage_add`, with values as JSON text."""
     tx.run_many("INSERT INTO storage VALUES (?, ?, ?)", ((agent_id, key, text) for key, text in entries))
 
 
 def storage_text(tx: Tx, agent_id: str) -> str:
-    """The whole storage as the JSON text of an object; no value is read and written again."""
+    """Return the whole storage as the JSON text of an object, without parsing values."""
     rows = tx.each("SELECT key, value FROM storage WHERE agent_id = ? ORDER BY key", agent_id)
     return "{" + ",".join(f"{dumps(key)}:{value}" for key, value in rows) + "}"
 

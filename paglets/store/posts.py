@@ -1,4 +1,4 @@
-"""Posts: written to the outbox with the change that causes them, delivered at least once, taken once."""
+"""Posts: stored in the outbox with the change that causes them, delivered at least once, accepted once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paglets.store import artifacts, blobs, notes, residence
 from paglets.store.db import Tx, fitting
 
 MAX_TRIES = 5
-"""A post whose handler raises this often is `dead`: kept and shown, not tried again."""
+"""A post whose handler raises this often is `dead`: it is kept and shown, but not retried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnhandledPost:
-    """A post in the inbox that its paglet has not handled."""
+    """A post in the inbox that its paglet has not handled yet."""
 
     seq: int
     agent_id: str
@@ -46,7 +46,7 @@ def send(
     group_id: str | None = None,
     report_of: str | None = None,
 ) -> int:
-    """Put a post into the outbox; gives its number. The blobs of its artifacts must be here."""
+    """Add a post to the outbox and return its number. The blobs of its artifacts must be here."""
     n = tx.insert(
         "INSERT INTO outbox (agent_id, host, host_store, group_id, report_of, created_at) VALUES (?, ?, ?, ?, ?, ?)",
         target.agent_id,
@@ -71,7 +71,7 @@ def skip_numbers(tx: Tx, count: int) -> None:
 
 
 def is_first(tx: Tx, token: str, keep: int = 10_000) -> bool:
-    """Whether a client's post of that token is stored for the first time; the newest `keep` are remembered."""
+    """Return True if a client's post with that token is new, and store the token. Keep the newest `keep` tokens."""
     if tx.value("SELECT 1 FROM client_posts WHERE token = ?", token) is not None:
         return False
     new = tx.insert("INSERT INTO client_posts (token) VALUES (?)", token)
@@ -80,7 +80,7 @@ def is_first(tx: Tx, token: str, keep: int = 10_000) -> bool:
 
 
 def destinations(tx: Tx) -> list[HostRef]:
-    """Hosts for which something lies in the outbox. Steps over the index: the cost is that of the hosts."""
+    """Return the hosts with posts in the outbox. It skips through the index: the cost is proportional to the hosts."""
     rows = tx.all(
         "WITH RECURSIVE hosts (store) AS (SELECT min(host_store) FROM outbox UNION ALL"
         " SELECT (SELECT min(host_store) FROM outbox WHERE host_store > store) FROM hosts WHERE store NOT NULL)"
@@ -93,9 +93,9 @@ def destinations(tx: Tx) -> list[HostRef]:
 def next_outgoing(
     tx: Tx, host_store: str, most: int, most_bytes: int, skip: Iterable[str] = (), ready: Iterable[int] = ()
 ) -> list[Outgoing]:
-    """The oldest posts for one host, at least one, as many as fit, without those for the paglets in `skip`.
+    """Return the oldest posts for one host, at least one, as many as fit, without the paglets in `skip`.
 
-    Of posts that carry artifacts only those of the numbers in `ready`.
+    Posts with artifacts are included only if their numbers are in `ready`.
     """
     rows = tx.all(
         "SELECT n, agent_id, host, message FROM outbox o CROSS JOIN outbox_messages USING (n) WHERE host_store = ?"
@@ -112,7 +112,7 @@ def next_outgoing(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostWithArtifacts:
-    """A post in the outbox that carries artifacts: its number, whom it is for, and their bytes."""
+    """A post in the outbox that carries artifacts: its number, its addressee, and the blobs."""
 
     n: int
     agent_id: str
@@ -122,10 +122,7 @@ class PostWithArtifacts:
 def with_artifacts(
     tx: Tx, host_store: str, most: int, skip: Iterable[str] = (), after: int = 0
 ) -> list[PostWithArtifacts]:
-    """The oldest posts for one host that carry artifacts, of numbers beyond `after`.
-
-    Without those for the paglets in `skip`.
-    """
+    """Return the oldest posts with artifacts for one host, after the number `after`, without the paglets in `skip`."""
     rows = tx.all(
         "SELECT x.n, o.agent_id, b.sha256, b.size_bytes FROM outbox_blobs x JOIN blobs b USING (sha256)"
         " JOIN outbox o USING (n) WHERE x.n IN"
@@ -153,9 +150,9 @@ def _read_outgoing(row: sqlite3.Row) -> Outgoing:
 
 
 def settled_below(tx: Tx, agent_ids: tuple[str, ...], host_store: str) -> tuple[SettledBelow, ...]:
-    """For each paglet the number below which everything sent to it from here is acknowledged.
+    """Return for each paglet the number below which all posts from this host are acknowledged.
 
-    A paglet's posts may follow it to any host; notes are for the reader of one, which does not wait for the others'.
+    Posts follow a paglet to any host. Notes count per host, because each host has its own reader of notes.
     """
     marks = []
     for agent_id in agent_ids:
@@ -171,14 +168,14 @@ def settled_below(tx: Tx, agent_ids: tuple[str, ...], host_store: str) -> tuple[
 
 
 def remove_delivered(tx: Tx, n: int) -> str | None:
-    """The post is acknowledged; gives the job copy whose report it was, if any."""
+    """Delete an acknowledged post. Return the job copy whose report it was, or None."""
     report_of = tx.value("SELECT report_of FROM outbox WHERE n = ?", n)
     tx.run("DELETE FROM outbox WHERE n = ?", n)
     return None if report_of is None else str(report_of)
 
 
 def redirect(tx: Tx, agent_id: str, host: HostRef) -> None:
-    """What lies in the outbox for this paglet goes to `host` from now on."""
+    """Change the target host of all posts in the outbox for this paglet."""
     tx.run(
         "UPDATE outbox SET host = ?, host_store = ? WHERE agent_id = ? AND host_store != ?",
         dumps(to_json(host)),
@@ -190,7 +187,7 @@ def redirect(tx: Tx, agent_id: str, host: HostRef) -> None:
 
 
 def receive(tx: Tx, posts: tuple[Post, ...], settled: tuple[SettledBelow, ...], now: float) -> tuple[PostAnswer, ...]:
-    """Take a batch of one sender's posts, each once. Artifacts that came along are the addressee's from then on."""
+    """Store a batch of one sender's posts, each once. The addressee becomes the owner of their artifacts."""
     marks = {mark.agent_id: mark.settled_below for mark in settled}
     answers = [_receive_one(tx, post, now) for post in posts]
     for (agent_id, sender), below in _marks_of(posts, marks).items():
@@ -265,7 +262,7 @@ def _forget_settled(tx: Tx, agent_id: str, sender: str, below: int) -> None:
 
 
 def unhandled(tx: Tx, agent_id: str, most: int, skip: Iterable[int] = ()) -> list[UnhandledPost]:
-    """The next posts of this paglet, by priority and age, without those of the numbers (`seq`) in `skip`."""
+    """Return the next posts of this paglet by priority and age, without the numbers (`seq`) in `skip`."""
     rows = tx.all(
         "SELECT * FROM inbox WHERE agent_id = ? AND status = 'waiting'"
         " AND seq NOT IN (SELECT value FROM json_each(?)) ORDER BY priority DESC, seq LIMIT ?",
@@ -285,12 +282,12 @@ def unhandled(tx: Tx, agent_id: str, most: int, skip: Iterable[int] = ()) -> lis
 
 
 def remove_handled(tx: Tx, seq: int) -> bool:
-    """The handler's changes are in this transaction: the post is done. False where it was already."""
+    """Delete a post in the transaction with its handler's changes. Return False if it was handled already."""
     return tx.run("DELETE FROM inbox WHERE seq = ?", seq) == 1
 
 
 def record_error(tx: Tx, seq: int, error: str) -> int:
-    """The handler raised; gives how often now (0: the post is gone). After `MAX_TRIES` it is dead."""
+    """Record an error of the handler. Return the number of errors so far; 0: no such post. MAX_TRIES makes it dead."""
     tx.run(
         "UPDATE inbox SET tries = tries + 1, error = ?,"
         " status = CASE WHEN tries + 1 >= ? THEN 'dead' ELSE 'waiting' END WHERE seq = ?",
@@ -303,7 +300,7 @@ def record_error(tx: Tx, seq: int, error: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxReport:
-    """A report of a job in its collector's inbox; `dead`: its handler raised too often, with `error`."""
+    """A report in a collector's inbox. `dead`: its handler raised MAX_TRIES times, last with `error`."""
 
     seq: int
     job_key: str
@@ -312,7 +309,7 @@ class InboxReport:
 
 
 def reports(tx: Tx, collector: str, after: int = 0) -> list[InboxReport]:
-    """The reports that lie in a collector's inbox and came after the one of the number `after`, in order."""
+    """Return the reports in a collector's inbox after the number `after`, in order."""
     rows = tx.all(
         "SELECT seq, json_extract(message, '$.args.job_key') AS job_key, status, error FROM inbox"
         " WHERE agent_id = ? AND seq > ? AND json_extract(message, '$.kind') IN ('job_result', 'job_failure')"

@@ -1,7 +1,7 @@
 """The queue of one host: its compute jobs, their statuses, outcomes and leases.
 
-Every change names the status, and the attempt where there is one, that it starts from; a change that
-finds another gives False and does nothing. Which status may follow which: `paglets.slots.states`.
+Every change names its expected status, and the attempt if there is one. If the row has another, the change does nothing
+and returns False. `paglets.slots.states` has the allowed transitions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedJob:
-    """A job that waits, with what a decision about it needs."""
+    """A waiting job, with the data for decisions about it."""
 
     agent_id: str
     group_id: str | None
@@ -37,7 +37,7 @@ class QueuedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
-    """The state of a job's copy, without its user values."""
+    """The row of a job copy, without user values."""
 
     agent_id: str
     group_id: str | None
@@ -57,7 +57,7 @@ class JobRow:
 
 @lru_cache(maxsize=4096)
 def _request(text: str) -> SlotRequest:
-    """Most jobs of a group ask for the same: their requests are one value."""
+    """Parse a request. The cache shares one value among jobs of a group, whose requests are mostly equal."""
     return from_json(SlotRequest, loads(text))
 
 
@@ -83,23 +83,23 @@ _QUEUED = (
 
 
 Place = tuple[float, str]
-"""Where a job stands in the queue: when it was queued, and its id."""
+"""The position of a job in the queue: the time it was queued, and its id."""
 
 FIRST: Place = (0.0, "")
-"""Before the oldest job."""
+"""The position before the oldest job."""
 
 LAST: Place = (float("inf"), "")
-"""Beyond the newest job."""
+"""The position after the newest job."""
 
 
 SKIPPED_A_TURN = 20_000
-"""Rows of the index that one turn steps over at most; about 2 ms."""
+"""The number of index rows that one turn may skip: about 2 ms."""
 
 
 def unplaced(tx: Tx, most: int, after: Place = FIRST) -> tuple[list[QueuedJob], Place]:
-    """Return jobs that look for a host, oldest first, and where to go on: FIRST where that was the last of them.
+    """Return jobs without a host after the position `after`, oldest first, and the position for the next call.
 
-    Jobs whose collector is still on its way are left out. `after`: the job beyond which to begin.
+    After the last job the position is FIRST. Jobs whose collector is still moving are left out.
     """
     held_back = _groups_on_their_way(tx)
     last = _last_of_turn(tx, after) if held_back else None
@@ -122,7 +122,7 @@ def unplaced(tx: Tx, most: int, after: Place = FIRST) -> tuple[list[QueuedJob], 
 
 
 def _last_of_turn(tx: Tx, after: Place) -> Place | None:
-    """Return the job at which a turn ends that finds only jobs that are held back; None: there are not as many."""
+    """Return the last position of a turn if all its jobs were held back; None if there are fewer jobs."""
     row = tx.one(
         "SELECT queued_at, agent_id FROM requests WHERE status = 'PLACING' AND (queued_at, agent_id) > (?, ?)"
         " ORDER BY queued_at, agent_id LIMIT 1 OFFSET ?",
@@ -133,7 +133,7 @@ def _last_of_turn(tx: Tx, after: Place) -> Place | None:
 
 
 def _groups_on_their_way(tx: Tx) -> list[str]:
-    """Return the groups of this home whose collector is leaving: asked once for all jobs of a turn."""
+    """Return the groups of this home whose collector is leaving."""
     rows = tx.all(
         "SELECT g.group_id FROM handoffs h CROSS JOIN groups g ON g.collector_id = h.agent_id"
         " WHERE h.kind = 'collector' ORDER BY g.group_id"
@@ -142,7 +142,7 @@ def _groups_on_their_way(tx: Tx) -> list[str]:
 
 
 def waiting_for_slot(tx: Tx, most: int) -> Iterator[QueuedJob]:
-    """Jobs that wait for a slot here and could start now, oldest first; read as they are taken."""
+    """Yield jobs that wait for a slot here and can start now, oldest first."""
     rows = tx.each(
         f"{_QUEUED} WHERE status = 'WAITING_FOR_SLOT' AND p.intent IS NULL AND p.hook IS NULL AND r.unwanted IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)"
@@ -153,7 +153,7 @@ def waiting_for_slot(tx: Tx, most: int) -> Iterator[QueuedJob]:
 
 
 def has_status(tx: Tx, status: str) -> bool:
-    """Return True if a job here has that status; costs the same however many have."""
+    """Return True if a job here has that status. The cost does not depend on their number."""
     return tx.value("SELECT 1 FROM requests WHERE status = ? LIMIT 1", status) is not None
 
 
@@ -163,7 +163,7 @@ def count(tx: Tx, *statuses: str) -> int:
 
 
 def with_status(tx: Tx, status: str, agent_ids: Iterable[str]) -> list[str]:
-    """Those of these jobs that have that status."""
+    """Return the jobs of `agent_ids` that have that status."""
     sql = "SELECT 1 FROM requests WHERE agent_id = ? AND status = ?"
     return [agent_id for agent_id in agent_ids if tx.value(sql, agent_id, status)]
 
@@ -195,7 +195,7 @@ def job(tx: Tx, agent_id: str) -> JobRow | None:
 
 
 def move(tx: Tx, agent_id: str, old: str, new: str, attempt: int | None = None) -> bool:
-    """`old` -> `new`, if the job is in `old` (and in that attempt); False where it is not."""
+    """Change the status from `old` to `new`. Return False if the job has another status or attempt."""
     changed = tx.run(
         "UPDATE requests SET status = ?, reason = '', reason_text = '', never = 0"
         " WHERE agent_id = ? AND status = ? AND (? IS NULL OR attempt = ?)",
@@ -212,7 +212,7 @@ def move(tx: Tx, agent_id: str, old: str, new: str, attempt: int | None = None) 
 
 
 def set_reason(tx: Tx, agent_id: str, reason: str, text: str, never: bool, now: float) -> None:
-    """Note why the job does not run; `reason_at` is kept while the reason stays the same."""
+    """Store why the job does not run. `reason_at` stays while the reason is the same."""
     changed = tx.run(
         "UPDATE requests SET reason_at = CASE WHEN reason = ? THEN reason_at ELSE ? END,"
         " reason = ?, reason_text = ?, never = ?"
@@ -233,7 +233,7 @@ def set_reason(tx: Tx, agent_id: str, reason: str, text: str, never: bool, now: 
 
 
 def set_blocked(tx: Tx, agent_id: str, attempt: int, reason: str, text: str, now: float) -> None:
-    """Note what holds up that attempt as it runs; "": nothing any more."""
+    """Store what blocks that running attempt; "": nothing."""
     changed = tx.run(
         "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ?"
         " WHERE agent_id = ? AND status = 'RUNNING' AND attempt = ? AND reason_text != ?",
@@ -250,7 +250,7 @@ def set_blocked(tx: Tx, agent_id: str, attempt: int, reason: str, text: str, now
 
 
 def clear_reasons(tx: Tx, reasons: Iterable[str]) -> None:
-    """Waiting jobs with one of these have none until they are looked at anew."""
+    """Clear these reasons of waiting jobs, until the scheduler checks the jobs again."""
     tx.run(
         "UPDATE requests SET reason = '', reason_text = ''"
         " WHERE status = 'WAITING_FOR_SLOT' AND reason IN (SELECT value FROM json_each(?))",
@@ -259,7 +259,7 @@ def clear_reasons(tx: Tx, reasons: Iterable[str]) -> None:
 
 
 def set_default_reason(tx: Tx, reason: str, text: str, now: float) -> None:
-    """The same for the waiting jobs that have no reason yet: those that were not looked at."""
+    """Store this reason for all waiting jobs without a reason: those that the scheduler did not check."""
     rows = tx.all(
         "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ?"
         " WHERE status = 'WAITING_FOR_SLOT' AND reason = '' RETURNING agent_id",
@@ -274,21 +274,21 @@ def set_default_reason(tx: Tx, reason: str, text: str, now: float) -> None:
 
 
 DEFAULT_REASONS = {
-    "PLACING": ("placing", "it was submitted a moment ago, and its group's collector must be in its place first"),
-    "WAITING_FOR_SLOT": ("queued", "it came a moment ago"),
+    "PLACING": ("placing", "it was submitted a moment ago; the collector of its group must be placed first"),
+    "WAITING_FOR_SLOT": ("queued", "it arrived a moment ago"),
 }
-"""Until a part of the host has looked at the job."""
+"""The reason and text of a status until a part of the host has checked the job."""
 
 
 def reason_of(row: sqlite3.Row) -> tuple[str, str]:
-    """Reason and words of a row of `requests`; never empty for a job that waits."""
+    """Return the reason and text of a row of `requests`; never empty for a waiting job."""
     if row["reason"]:
         return row["reason"], row["reason_text"]
     return DEFAULT_REASONS.get(row["status"], ("", ""))
 
 
 def report_problem(tx: Tx, agent_id: str) -> str:
-    """Why the report of a copy whose outcome is committed does not get to its collector; "" where nothing is wrong."""
+    """Return why the report of a finished copy has not reached its collector; "" if there is no problem."""
     problem = tx.value("SELECT problem FROM outbox WHERE report_of = ? AND problem != '' ORDER BY n LIMIT 1", agent_id)
     return f"it has ended, and its report waits: {problem}" if problem else ""
 
@@ -296,7 +296,7 @@ def report_problem(tx: Tx, agent_id: str) -> str:
 def grant(
     tx: Tx, queued: QueuedJob, cores: Sequence[int], gpus: Sequence[int], token: str, epoch: int, now: float
 ) -> bool:
-    """WAITING_FOR_SLOT -> RUNNING with a lease and a run, if nothing changed since it was read."""
+    """Change WAITING_FOR_SLOT to RUNNING, with a lease and a run. Return False if the job changed meanwhile."""
     changed = tx.run(
         "UPDATE requests SET status = 'RUNNING', attempt = attempt + 1, reason = '', reason_text = '', never = 0,"
         " reason_at = ?"
@@ -329,7 +329,7 @@ def grant(
 def start_run(
     tx: Tx, agent_id: str, token: str, entry: str, epoch: int, generation: int, attempt: int, now: float
 ) -> None:
-    """A process is about to be launched for this paglet; there is at most one."""
+    """Store the run of a process that is about to start. A paglet has at most one."""
     tx.run(
         "INSERT INTO runs (agent_id, token, entry, epoch, generation, attempt, started_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -344,7 +344,7 @@ def start_run(
 
 
 def release(tx: Tx, agent_id: str) -> float | None:
-    """The process tree of the attempt has ended: its lease ends; gives when it was granted."""
+    """End the lease of an attempt whose process tree has ended. Return when it was granted, or None."""
     granted_at: float | None = tx.value("SELECT granted_at FROM leases WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM leases WHERE agent_id = ?", agent_id)
     tx.wake("scheduler")
@@ -352,7 +352,7 @@ def release(tx: Tx, agent_id: str) -> float | None:
 
 
 def total_leased(tx: Tx) -> Resources:
-    """The sum of all leases."""
+    """Return the sum of all leases."""
     row = tx.one("SELECT total(memory_bytes) AS memory, total(temp_storage_bytes) AS disk FROM leases")
     assert row is not None
     return Resources(
@@ -368,7 +368,7 @@ def leased_units(tx: Tx, kind: str) -> frozenset[int]:
 
 
 def set_outcome(tx: Tx, agent_id: str, attempt: int, outcome: dict[str, Any]) -> bool:
-    """Commit the outcome of this attempt; False where it has one or another attempt runs."""
+    """Store the outcome of this attempt. Return False if it has one, or another attempt runs."""
     changed = tx.run(
         "UPDATE job_states SET outcome = ? WHERE agent_id = ? AND outcome IS NULL AND EXISTS"
         " (SELECT 1 FROM requests r WHERE r.agent_id = job_states.agent_id AND status = 'RUNNING' AND attempt = ?)",

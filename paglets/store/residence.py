@@ -1,7 +1,7 @@
-"""Which paglets are here, on their way, gone, refused or ended: one row for each, moved by epoch.
+"""The residence of paglets: one row per paglet, here, leaving, gone, refused or disposed, with its epoch.
 
-A hand-off is decided by these rows alone. The source is `leaving` at epoch e and sends the envelope
-under e + 1; the target answers the same for the same epoch, for ever.
+These rows alone decide a hand-off. The source is `leaving` at epoch e and sends the envelope under e + 1. The target
+always gives the same answer for the same epoch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from paglets.store.db import Tx
 from paglets.store.handoffs import Handoff
 
 Refuse = Callable[[Tx, Envelope], str | None]
-"""Why this host does not take an envelope, or None."""
+"""A function that returns why this host does not accept an envelope, or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def _residence(row: sqlite3.Row) -> ResidenceRow:
 
 
 def id_of(tx: Tx, id_or_name: str) -> str:
-    """The id of the paglet of that name that is here; what is no such name is taken for an id."""
+    """Return the id of the paglet here with that name. If there is none, return the argument, which may be an id."""
     return _named(tx, id_or_name) or id_or_name
 
 
@@ -60,7 +60,7 @@ def _named(tx: Tx, name: str) -> str | None:
 
 
 def holder_of(tx: Tx, name: str) -> str | None:
-    """The paglet that has this name here. One that is leaving keeps it until it is gone: it may come back."""
+    """Return the paglet with this name here. A leaving paglet keeps its name until it is gone, as it may come back."""
     holder = _named(tx, name)
     if holder is None:
         holder = tx.value("SELECT agent_id FROM handoffs WHERE kind = 'paglet' AND name = ?", name)
@@ -68,7 +68,7 @@ def holder_of(tx: Tx, name: str) -> str | None:
 
 
 def get_here(tx: Tx, agent_id: str) -> ResidenceRow:
-    """The row of a paglet that is here. Raises Unknown where it is not."""
+    """Return the row of a paglet that is here. Raises Unknown if it is not here."""
     row = find(tx, agent_id)
     if row is None or row.status != "here":
         raise Unknown(f"paglet {agent_id} is not on this host")
@@ -76,7 +76,7 @@ def get_here(tx: Tx, agent_id: str) -> ResidenceRow:
 
 
 def create(tx: Tx, envelope: Envelope, now: float) -> bool:
-    """A new paglet, here; False where its id is known already (the same request once more)."""
+    """Store a new paglet here. Return False if its id exists already (a repeated request)."""
     if find(tx, envelope.agent_id) is not None:
         return False
     _arrive(tx, envelope, None, now)
@@ -84,7 +84,7 @@ def create(tx: Tx, envelope: Envelope, now: float) -> bool:
 
 
 def replace_gone(tx: Tx, envelope: Envelope, now: float) -> bool:
-    """Store a new paglet under an id that had one, with an epoch above it; False where that one is here or leaving."""
+    """Store a new paglet with a used id and a higher epoch. Return False if the old one is here or leaving."""
     known = find(tx, envelope.agent_id)
     if known is not None and (known.status in ("here", "leaving") or known.epoch >= envelope.epoch):
         return False
@@ -94,7 +94,7 @@ def replace_gone(tx: Tx, envelope: Envelope, now: float) -> bool:
 
 
 def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse) -> TransferAnswer:
-    """Take, refuse or recognise an envelope of another host; `missing`, and nothing changes, without its blobs."""
+    """Accept, refuse or recognise an envelope. If its blobs are not here, answer `missing` and change nothing."""
     known = known_answer(tx, envelope.agent_id, envelope.epoch)
     if known is not None:
         return known
@@ -112,23 +112,25 @@ def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse
 
 
 def has_stale_scratch(tx: Tx, agent_id: str) -> bool:
-    """Whether what lies in its scratch directory is of an earlier stay: its files may be others by now."""
+    """Return True if the scratch directory is from an earlier stay, so that its files may be outdated."""
     return bool(tx.value("SELECT stale_scratch FROM residence WHERE agent_id = ?", agent_id))
 
 
 def mark_scratch_stale(tx: Tx, agent_id: str) -> None:
-    """Have the scratch directory emptied before code runs in it again."""
+    """Mark the scratch directory as stale: it is emptied before code runs in it again."""
     tx.run("UPDATE residence SET stale_scratch = 1 WHERE agent_id = ?", agent_id)
 
 
 def mark_scratch_clean(tx: Tx, agent_id: str) -> None:
-    """Its scratch directory was emptied if it had to be, and its code runs there from now on."""
+    """Mark the scratch directory as in use by the present stay."""
     tx.run("UPDATE residence SET stale_scratch = 0 WHERE agent_id = ? AND stale_scratch = 1", agent_id)
 
 
 def known_answer(tx: Tx, agent_id: str, epoch: int) -> TransferAnswer | None:
-    """Return the answer to an envelope that was answered before, or is older than the row here; the envelope itself is
-    not needed for it, and may be large."""
+    """Return the answer to an envelope that was answered before, or is older than the row here; else None.
+
+    The envelope itself, which may be large, is not necessary.
+    """
     known = find(tx, agent_id)
     if known is None or known.epoch < epoch:
         return None
@@ -145,9 +147,9 @@ def known_answer(tx: Tx, agent_id: str, epoch: int) -> TransferAnswer | None:
 
 
 def _forget_older(tx: Tx, agent_id: str) -> None:
-    """An envelope of a higher epoch proves that what is here of a lower one, even `leaving`, is settled.
+    """Delete the rows of a lower epoch, even `leaving`: an envelope of a higher epoch proves that they are obsolete.
 
-    One that was `here` was not given away: it was taken back from here, and the sources of its files have not moved.
+    A paglet that was `here` did not leave: another host rolled back its hand-off, so the sources of its files stay.
     """
     known = find(tx, agent_id)
     tx.run("DELETE FROM leases WHERE agent_id = ?", agent_id)
@@ -163,12 +165,12 @@ def _forget_older(tx: Tx, agent_id: str) -> None:
 
 
 def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
-    """Freeze the paglet into an envelope for `target`. Raises Conflict while its code runs or it holds a lease."""
+    """Convert the paglet to an envelope for `target`. Raises Conflict while its code runs or it holds a lease."""
     row = get_here(tx, agent_id)
     if tx.value("SELECT 1 FROM runs WHERE agent_id = ?", agent_id) is not None:
-        raise Conflict(f"paglet {agent_id} is at work; it can move when that has ended")
+        raise Conflict(f"paglet {agent_id} is running; it can move when its code has ended")
     if tx.value("SELECT 1 FROM leases WHERE agent_id = ?", agent_id) is not None:
-        raise Conflict(f"paglet {agent_id} holds a slot; it can move when that has ended")
+        raise Conflict(f"paglet {agent_id} holds a slot; it can move when the attempt has ended")
     envelope, storage = paglets.outline(tx, agent_id, row.epoch + 1, now), paglets.storage_text(tx, agent_id)
     handoffs.add(tx, envelope, storage, target, now)
     paglets.remove(tx, agent_id)
@@ -177,7 +179,7 @@ def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
 
 
 def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> bool:
-    """The target has the envelope of `epoch`: the row becomes `gone`. False where that is settled already."""
+    """Set the row to `gone`, as the target has the envelope of `epoch`. Return False if there is no such hand-off."""
     row = tx.one("SELECT target FROM handoffs WHERE agent_id = ? AND epoch = ?", agent_id, epoch - 1)
     if row is None:
         return False
@@ -190,9 +192,10 @@ def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> bool:
 
 
 def put_back(tx: Tx, agent_id: str, epoch: int, now: float, *, under: int = 0) -> Handoff | None:
-    """The target will never take `epoch`: the paglet is here again, under that epoch, a job with its age.
+    """Roll back a hand-off that the target will never accept: the paglet is here again, with the age of a job kept.
 
-    `under`: under that one, since the target may have taken it and cannot be asked.
+    Its epoch is `epoch`, or `under` if the target may have accepted it and cannot be asked. Return None if there is no
+    such hand-off.
     """
     handoff = handoffs.find(tx, agent_id, epoch - 1)
     if handoff is None:
@@ -208,7 +211,7 @@ def put_back(tx: Tx, agent_id: str, epoch: int, now: float, *, under: int = 0) -
 
 
 def settle(tx: Tx, agent_id: str, epoch: int, source: HostRef, now: float) -> TransferAnswer:
-    """Was `epoch` taken? If not, it never will be: a refusal is stored before it is said."""
+    """Answer whether `epoch` was accepted. If not, store a refusal first, so that it never will be."""
     known = find(tx, agent_id)
     if known is not None and known.epoch >= epoch:
         taken = known.epoch > epoch or known.status != "refused"
@@ -219,7 +222,7 @@ def settle(tx: Tx, agent_id: str, epoch: int, source: HostRef, now: float) -> Tr
 
 
 def dispose(tx: Tx, agent_id: str, now: float) -> None:
-    """End a paglet that is here: its rows go, the residence row stays as `disposed`."""
+    """End a paglet that is here: delete its rows and set its residence to `disposed`."""
     row = get_here(tx, agent_id)
     paglets.remove(tx, agent_id)
     paglets.remove_bytes(tx, agent_id)
@@ -228,8 +231,10 @@ def dispose(tx: Tx, agent_id: str, now: float) -> None:
 
 
 def closed_handoffs(tx: Tx, most: int) -> list[ClosedHandoff]:
-    """Hand-offs whose answer is stored here, and whose target was not told so: at most so many for each target, that
-    those to hosts that are away hold up no others."""
+    """Return ended hand-offs that are not acknowledged to their target, at most `most` for each target.
+
+    The limit per target keeps hand-offs to offline hosts from blocking the others.
+    """
     rows = tx.all(
         "SELECT agent_id, epoch, peer FROM (SELECT agent_id, epoch, peer, row_number()"
         " OVER (PARTITION BY json_extract(peer, '$.store_id') ORDER BY agent_id) AS place"
@@ -243,7 +248,7 @@ def closed_handoffs(tx: Tx, most: int) -> list[ClosedHandoff]:
 
 
 def target_acknowledged(tx: Tx, closed: Iterable[ClosedHandoff]) -> None:
-    """Their target has taken note."""
+    """Record that the targets have got the acknowledgements."""
     tx.run_many(
         "UPDATE residence SET told = 1 WHERE agent_id = ? AND epoch = ?",
         [(handoff.agent_id, handoff.epoch) for handoff in closed],
@@ -251,12 +256,12 @@ def target_acknowledged(tx: Tx, closed: Iterable[ClosedHandoff]) -> None:
 
 
 def close(tx: Tx, agent_id: str, epoch: int) -> None:
-    """The source of that epoch will not send it again."""
+    """Record that the source of that epoch will not send it again."""
     tx.run("UPDATE residence SET settled = 1 WHERE agent_id = ? AND epoch >= ? AND settled = 0", agent_id, epoch)
 
 
 def forget(tx: Tx, before: float, most: int) -> int:
-    """Drop rows of paglets that are long gone, ended or refused; gives how many."""
+    """Delete rows of paglets that are gone, disposed or refused since before `before`. Return how many."""
     return tx.run(
         "DELETE FROM residence WHERE agent_id IN (SELECT agent_id FROM residence"
         " WHERE status IN ('gone', 'refused', 'disposed') AND settled = 1 AND told = 1 AND since_at < ? LIMIT ?)",
@@ -266,7 +271,7 @@ def forget(tx: Tx, before: float, most: int) -> int:
 
 
 def _arrive(tx: Tx, envelope: Envelope, source: HostRef | None, now: float) -> None:
-    """What came from elsewhere, or was made here (no source)."""
+    """Insert the rows of a paglet that arrived, or was created here (no source)."""
     _begin_row(tx, envelope.agent_id, envelope.epoch, "here", source, now, "")
     paglets.insert(tx, envelope, now)
     paglets.insert_bytes(tx, envelope, now)
@@ -293,7 +298,7 @@ def _begin_row(tx: Tx, agent_id: str, epoch: int, status: str, source: HostRef |
 
 
 def become(tx: Tx, agent_id: str, epoch: int, status: str, peer: HostRef | None, now: float, told: bool = True) -> None:
-    """A step of a paglet that was here: whether its source settled stays as it is."""
+    """Change the residence of a paglet that was here. The column `settled` stays unchanged."""
     tx.run(
         "UPDATE residence SET epoch = ?, status = ?, peer = ?, reason = '', told = ?, since_at = ? WHERE agent_id = ?",
         epoch,

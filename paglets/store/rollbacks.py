@@ -1,4 +1,4 @@
-"""Hand-offs that are to end before their targets have answered for them, and what such targets are to be told later."""
+"""The rollback of hand-offs that must end before their targets reply, and the fences for those targets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DISPOSE = "dispose"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnfinishedHandoff:
-    """A hand-off that is to end: under the epoch of the source, with what is wished and what is in its way."""
+    """A hand-off without an answer: `epoch` of the source, the requested `recall`, and the last `problem`."""
 
     agent_id: str
     epoch: int
@@ -35,7 +35,7 @@ class UnfinishedHandoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fence:
-    """What a target is to be told: the paglet is elsewhere, under `epoch`."""
+    """A notice for a target: the paglet is elsewhere, under `epoch`."""
 
     agent_id: str
     epoch: int
@@ -43,7 +43,7 @@ class Fence:
 
 
 def request(tx: Tx, agent_id: str, recall: str) -> bool:
-    """Wish this of a paglet that is leaving; False where it is not. A job that nobody wants stays unwanted."""
+    """Request `recall` for a paglet that is leaving. Return False if it is not leaving. `unwanted` stays."""
     changed = tx.run(
         "UPDATE handoffs SET recall = ? WHERE agent_id = ? AND (? != 'unwanted' OR kind = 'job')"
         " AND recall NOT IN ('unwanted', ?)",
@@ -59,7 +59,7 @@ def request(tx: Tx, agent_id: str, recall: str) -> bool:
 
 
 def requested(tx: Tx, most: int, skip: Iterable[str] = ()) -> list[UnfinishedHandoff]:
-    """Hand-offs of which something is wished, without those of the paglets in `skip`."""
+    """Return hand-offs with a requested rollback, without those of the paglets in `skip`."""
     rows = tx.all(
         "SELECT agent_id, epoch, target, recall, problem FROM handoffs WHERE recall != ''"
         " AND agent_id NOT IN (SELECT value FROM json_each(?)) ORDER BY agent_id LIMIT ?",
@@ -70,13 +70,13 @@ def requested(tx: Tx, most: int, skip: Iterable[str] = ()) -> list[UnfinishedHan
 
 
 def by_keys(tx: Tx, keys: Iterable[Key]) -> list[UnfinishedHandoff]:
-    """These hand-offs, as far as they are still under way."""
+    """Return these hand-offs if they still have no answer."""
     sql = "SELECT agent_id, epoch, target, recall, problem FROM handoffs WHERE agent_id = ? AND epoch = ?"
     return [_under_way(row) for key in keys if (row := tx.one(sql, *key)) is not None]
 
 
 def to_target(tx: Tx, target_store: str, most: int) -> list[UnfinishedHandoff]:
-    """The oldest hand-offs to that host."""
+    """Return the oldest hand-offs to that host."""
     rows = tx.all(
         "SELECT agent_id, epoch, target, recall, problem FROM handoffs WHERE target_store = ?"
         " ORDER BY began_at, agent_id LIMIT ?",
@@ -87,11 +87,11 @@ def to_target(tx: Tx, target_store: str, most: int) -> list[UnfinishedHandoff]:
 
 
 def discard_job(tx: Tx, agent_id: str, epoch: int, now: float, *, tell: bool = True) -> bool:
-    """A job that nobody wants ends here, whatever its target has of it; False where it is not leaving under `epoch`.
+    """End a cancelled job here, whatever its target has of it. Return False if it is not leaving under `epoch`.
 
-    Should the target have taken it, it has it under the epoch in which it ends here, and ends it with its own census;
-    `tell`: it is told, when it can be, that this hand-off is over. The sources of its files stay, as nobody saw them
-    arrive.
+    If the target accepted the job, it has it under the epoch of the end here, and ends it by its own status
+    reconciliation. `tell`: acknowledge to the target later that this hand-off is over. The sources of the job's files
+    stay, because their arrival is unknown.
     """
     target = tx.value("SELECT target FROM handoffs WHERE agent_id = ? AND epoch = ? AND kind = 'job'", agent_id, epoch)
     if target is None:
@@ -104,11 +104,11 @@ def discard_job(tx: Tx, agent_id: str, epoch: int, now: float, *, tell: bool = T
     return True
 
 
-# Of hosts that were forgotten.
+# Removed hosts.
 
 
 def passed_on(tx: Tx, each: UnfinishedHandoff, found: ResidenceRow, now: float) -> bool:
-    """Its target had it and passed it on, as a row of another host shows; False where it is not leaving any more."""
+    """Complete a hand-off whose target passed the paglet on. Return False if it has an answer already."""
     if not residence.acknowledged(tx, each.agent_id, each.epoch + 1, now):
         return False
     residence.become(tx, each.agent_id, found.epoch, "gone", found.peer or each.target, now)
@@ -116,7 +116,7 @@ def passed_on(tx: Tx, each: UnfinishedHandoff, found: ResidenceRow, now: float) 
 
 
 def fence(tx: Tx, fenced: Fence) -> bool:
-    """False where there is one of this epoch, or of a higher one, which stays."""
+    """Store a fence. Return False if there is already one with this epoch or a higher one, which stays."""
     changed = tx.run(
         "INSERT INTO fences (agent_id, target_store, epoch, target) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
         " SET epoch = excluded.epoch, target = excluded.target WHERE excluded.epoch > fences.epoch",
@@ -130,7 +130,7 @@ def fence(tx: Tx, fenced: Fence) -> bool:
 
 
 def fenced(tx: Tx) -> dict[str, int]:
-    """The paglets of all fences, and under which epoch each is elsewhere at least."""
+    """Return the paglets of all fences, with the highest epoch of each."""
     rows = tx.all("SELECT agent_id, max(epoch) AS epoch FROM fences GROUP BY agent_id ORDER BY agent_id")
     return {row["agent_id"]: row["epoch"] for row in rows}
 
@@ -152,7 +152,7 @@ def fenced_stores(tx: Tx) -> list[str]:
 
 
 def unfence(tx: Tx, fenced: Fence) -> None:
-    """The target has taken note."""
+    """Delete a fence that its target has acknowledged."""
     tx.run(
         "DELETE FROM fences WHERE agent_id = ? AND target_store = ? AND epoch = ?",
         fenced.agent_id,
@@ -162,7 +162,7 @@ def unfence(tx: Tx, fenced: Fence) -> None:
 
 
 def stop_acknowledging(tx: Tx, target_store: str) -> None:
-    """That host is not told of hand-offs that are over: nobody expects it back."""
+    """Cancel acknowledgements to a host that is not expected back."""
     tx.run(
         "UPDATE residence SET told = 1 WHERE told = 0 AND json_extract(peer, '$.store_id') = ?",
         target_store,
@@ -170,7 +170,7 @@ def stop_acknowledging(tx: Tx, target_store: str) -> None:
 
 
 def moves_to(tx: Tx, target_store: str, most: int) -> list[str]:
-    """Paglets here that are to move to that host; no collectors, which go home if it ever comes back."""
+    """Return the paglets here with a pending move to that host. Collectors stay: they go home if it comes back."""
     rows = tx.all(
         "SELECT agent_id FROM paglets WHERE intent IS NOT NULL AND kind != 'collector'"
         " AND json_extract(intent, '$.move.store_id') = ? ORDER BY agent_id LIMIT ?",

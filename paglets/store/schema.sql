@@ -1,9 +1,9 @@
--- One host's truth. Every status column says who moves it; CHECKs and unique indexes make illegal
--- states impossible. Times named *_at are epoch seconds for people; nothing is decided on them.
--- Columns that hold JSON end in no suffix but are named in the comment.
--- A value that may be large (a state, an envelope, a message, the jobs of a group) stands in a table of its own, with a
--- rowid: SQLite compares a key of a WITHOUT ROWID table by reading the whole row, and rewrites a whole row to change
--- one column.
+-- The database of one host. The comment of each status column lists its transitions; CHECKs and unique indexes make
+-- illegal states impossible. Times named *_at are epoch seconds for display; no decision depends on them.
+-- The comment of a table names its columns that contain JSON.
+-- A value that may be large (a state, an envelope, a message, the jobs of a group) is in its own table with a rowid:
+-- SQLite compares a key of a WITHOUT ROWID table by reading the whole row, and rewrites a whole row to change one
+-- column.
 
 CREATE TABLE migrations (
   id INTEGER PRIMARY KEY,
@@ -16,15 +16,16 @@ CREATE TABLE meta (
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- A row for each paglet that this host ever held or refused.
---   here      -> leaving (hand-off begins), disposed
---   leaving   -> gone (target took it), here (target refused it, epoch + 1; taken back from a host that was
---                forgotten, under an epoch far above), disposed (a job nobody wants, epoch + 1)
---   gone, refused, disposed -> here (an envelope of a higher epoch comes)
--- peer: leaving/gone/disposed on the way: the target; here/refused: the source. JSON of HostRef.
--- settled: whoever sent it here will not send that again. told: its target was told the same by us.
--- Only with both, and after 30 days, a row that is neither 'here' nor 'leaving' is forgotten.
--- stale_scratch: what lies in its scratch directory, if there is one, is of an earlier stay; over when code runs in it.
+-- A row for each paglet that this host ever had or refused.
+--   here      -> leaving (a hand-off starts), disposed
+--   leaving   -> gone (the target accepted it), here (the target refused it: epoch + 1; rolled back from a removed
+--                host: a much higher epoch), disposed (a cancelled job, epoch + 1)
+--   gone, refused, disposed -> here (an envelope of a higher epoch arrives)
+-- peer: JSON of HostRef. leaving, gone, disposed while leaving: the target; here, refused: the source.
+-- settled: the source of the paglet has acknowledged that it will not send this epoch again.
+-- told: this host has sent the same acknowledgement to the target.
+-- A row that is neither 'here' nor 'leaving' is deleted after 30 days if both are 1.
+-- stale_scratch: the scratch directory, if there is one, is from an earlier stay. 0 as soon as code runs in it.
 CREATE TABLE residence (
   agent_id TEXT PRIMARY KEY,
   epoch INTEGER NOT NULL CHECK (epoch >= 1),
@@ -39,17 +40,18 @@ CREATE TABLE residence (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX residence_untold ON residence (agent_id) WHERE told = 0;
 
--- The paglets that are here (status 'here' in residence).
--- home: JSON. Its state: paglet_states. hook: the hook that is due next; NULL: none.
+-- The paglets that are here (status 'here' in residence). The state is in paglet_states.
+-- home: JSON of HostRef. hook: the next hook to run; NULL: none.
 --   creation, clone, arrival -> run -> NULL;  dispatching -> NULL with intent 'move';  disposing -> row deleted
--- inactive: does not run; a message, or the time wakes_at (NULL: no time), leads to its entry `activation`, whose end
---   makes it active again: hook run -> NULL. (A wall clock time: it outlasts a start of the host.)
--- service: what it offers to the mesh, '': nothing.
--- bundle: the blob of its code, bundle_bytes long. problem: why a move that is asked for does not begin, or was
---   dropped, in words.
--- launcher_deaths: how often in a row the process that starts processes (a zygote) died while code of it ran.
--- intent: JSON of what is asked for: {"move": HostRef}, {"dispose": true} or {"rest": SECONDS or null}. Beside that
---   "begun": on_dispatching or on_disposing runs for it, "ready": has run, "then": the hook that was due before.
+-- inactive: the paglet rests. A message or the time wakes_at (NULL: no time) starts its entry `activation`, whose end
+--   makes it active again: hook run -> NULL. wakes_at is a wall clock time, so that it survives a restart of the host.
+-- service: the service that the paglet offers to the mesh; '': none.
+-- bundle: the blob of its code, bundle_bytes long.
+-- problem: why a requested move does not start, or was dropped, as text.
+-- launcher_deaths: how many times in a row a zygote died while code of the paglet ran.
+-- intent: JSON of the requested action: {"move": HostRef}, {"dispose": true} or {"rest": SECONDS or null}. Further keys:
+--   "begun": on_dispatching or on_disposing runs for it; "ready": that hook has run; "then": the hook that was due
+--   before.
 CREATE TABLE paglets (
   agent_id TEXT PRIMARY KEY REFERENCES residence (agent_id),
   class_name TEXT NOT NULL,
@@ -76,13 +78,13 @@ CREATE INDEX paglets_hook ON paglets (agent_id) WHERE hook IS NOT NULL;
 CREATE INDEX paglets_intent ON paglets (agent_id) WHERE intent IS NOT NULL;
 CREATE INDEX paglets_collectors ON paglets (agent_id) WHERE kind = 'collector';
 
--- The state of each paglet that is here. state: JSON.
+-- The states of the paglets that are here. state: JSON.
 CREATE TABLE paglet_states (
   agent_id TEXT PRIMARY KEY REFERENCES paglets (agent_id) ON DELETE CASCADE,
   state TEXT NOT NULL
 ) STRICT;
 
--- A paglet's durable map. value: tagged JSON.
+-- The durable storage of each paglet. value: tagged JSON.
 CREATE TABLE storage (
   agent_id TEXT NOT NULL REFERENCES paglets (agent_id) ON DELETE CASCADE,
   key TEXT NOT NULL CHECK (length(key) BETWEEN 1 AND 512),
@@ -90,13 +92,14 @@ CREATE TABLE storage (
   PRIMARY KEY (agent_id, key)
 ) STRICT;
 
--- Envelopes under way: exists exactly while the residence row is 'leaving'. The envelope itself: handoff_envelopes.
--- While it lies here the paglet has no row in paglets: the envelope is the paglet.
--- name: of a paglet that has one. size_bytes: of the envelope's JSON. asked_for: a move of a paglet, not of a job that
---   waits for a slot. collector: of a job, JSON of ProxyRef; it takes the place of the one in the envelope.
---   ended: a job that has its outcome. summary: JSON of what others see of it meanwhile (`store.handoffs`).
--- recall: what is wished meanwhile. 'unwanted': a job that its collector does not want, which ends; 'dispose': it is to
---   come back and to be disposed of.
+-- Hand-offs without an answer: a row exists exactly while the residence row is 'leaving'. The envelope is in
+-- handoff_envelopes. It is the paglet: meanwhile there is no row in paglets.
+-- target: JSON of HostRef. name: of the paglet, if it has one. size_bytes: of the envelope's JSON.
+-- asked_for: a move of a paglet, not of a job that waits for a slot.
+-- collector: of a job, JSON of ProxyRef; it replaces the collector in the envelope.
+-- ended: the job has its outcome. summary: JSON for display (`store.handoffs`).
+-- recall: a requested rollback; '': none. 'unwanted': cancel the job, which then ends here; 'dispose': get the paglet back
+--   and dispose of it.
 CREATE TABLE handoffs (
   agent_id TEXT PRIMARY KEY REFERENCES residence (agent_id),
   epoch INTEGER NOT NULL,
@@ -124,14 +127,14 @@ CREATE INDEX handoffs_problem ON handoffs (target_store, kind = 'job', problem);
 CREATE INDEX handoffs_collectors ON handoffs (agent_id) WHERE kind = 'collector';
 CREATE INDEX handoffs_name ON handoffs (name) WHERE name IS NOT NULL;
 
--- The envelope of each hand-off. envelope: JSON.
+-- The envelopes of hand-offs. envelope: JSON.
 CREATE TABLE handoff_envelopes (
   agent_id TEXT PRIMARY KEY REFERENCES handoffs (agent_id) ON DELETE CASCADE,
   envelope TEXT NOT NULL
 ) STRICT;
 
--- Paglets that were taken back from a host that was forgotten, and that it, or a host to which it passed them on, may have:
--- when that target is heard of, it is told that `epoch` is newer than its own. target: JSON of HostRef.
+-- Paglets that were rolled back from a removed host. That host, or a host to which it passed them on, may still have
+-- them. When that target is seen again, it is informed that `epoch` is newer than its own. target: JSON of HostRef.
 CREATE TABLE fences (
   agent_id TEXT NOT NULL,
   target_store TEXT NOT NULL,
@@ -140,8 +143,8 @@ CREATE TABLE fences (
   PRIMARY KEY (agent_id, target_store)
 ) STRICT, WITHOUT ROWID;
 
--- Posts taken and not yet handled. message: JSON of WireMessage.
---   waiting -> deleted with the commit of its handler; waiting -> dead after 5 tries that raised
+-- Posts that were accepted and not handled yet. message: JSON of WireMessage.
+--   waiting -> deleted with the commit of its handler; waiting -> dead after 5 errors of the handler
 CREATE TABLE inbox (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
   agent_id TEXT NOT NULL REFERENCES paglets (agent_id) ON DELETE CASCADE,
@@ -156,7 +159,7 @@ CREATE TABLE inbox (
 ) STRICT;
 CREATE INDEX inbox_waiting ON inbox (agent_id, priority DESC, seq) WHERE status = 'waiting';
 
--- Ids of posts taken, above the sender's mark; and the mark: everything below it is acknowledged.
+-- Ids of accepted posts above the sender's mark, and the marks: all posts below a mark are acknowledged.
 CREATE TABLE taken (
   agent_id TEXT NOT NULL,
   sender_store TEXT NOT NULL,
@@ -170,9 +173,8 @@ CREATE TABLE taken_marks (
   PRIMARY KEY (agent_id, sender_store)
 ) STRICT, WITHOUT ROWID;
 
--- Posts of this host not yet acknowledged. n is the post's number, for ever growing.
--- host: JSON of HostRef, a hint. report_of: the local job copy whose outcome this post carries. Its message:
--- outbox_messages.
+-- Posts of this host that are not acknowledged yet. The message is in outbox_messages. n: the post's number, which only
+-- grows. host: JSON of HostRef, a hint. report_of: the local job copy whose outcome this post carries.
 CREATE TABLE outbox (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   agent_id TEXT NOT NULL,
@@ -190,23 +192,23 @@ CREATE INDEX outbox_group ON outbox (group_id) WHERE group_id IS NOT NULL;
 CREATE INDEX outbox_problem ON outbox (host_store, problem);
 CREATE INDEX outbox_waiting ON outbox (report_of) WHERE report_of IS NOT NULL AND problem != '';
 
--- The message of each post in the outbox. message: JSON of WireMessage.
+-- The messages of the posts in the outbox. message: JSON of WireMessage.
 CREATE TABLE outbox_messages (
   n INTEGER PRIMARY KEY REFERENCES outbox (n) ON DELETE CASCADE,
   message TEXT NOT NULL
 ) STRICT;
 
--- Bytes that are whole on the disk, hashed and synced before their row. A row without a reference (view blob_refs)
--- that nobody was promised in the last hour is deleted, and the file after it.
+-- Blobs that are complete on the disk; hashed and synced before their row is inserted. A row without a reference (view
+-- blob_refs) that was not pinned in the last hour is deleted, and then its file.
 CREATE TABLE blobs (
   sha256 TEXT PRIMARY KEY,
   size_bytes INTEGER NOT NULL CHECK (size_bytes >= 0),
   taken_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Files that travel with a paglet that is here or leaving. attempt: which attempt registered it, 0: the submitter.
--- source_*: the file as it was registered on this host; it stays here when the paglet goes.
--- registered: by the paglet's own code; 0: it came with the paglet when that was made.
+-- Files that travel with a paglet that is here or leaving. attempt: the attempt that registered it; 0: the submitter.
+-- source_*: the source file as it was registered on this host; it does not travel.
+-- registered: 1: by the paglet's own code; 0: at the creation of the paglet.
 CREATE TABLE files (
   agent_id TEXT NOT NULL,
   name TEXT NOT NULL,
@@ -222,7 +224,7 @@ CREATE TABLE files (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX files_blob ON files (sha256);
 
--- Sources of files that have moved: each is removed if it is still as it was registered.
+-- Sources of files that have moved. Each is removed if it is unchanged since its registration.
 CREATE TABLE removals (
   id INTEGER PRIMARY KEY,
   path TEXT NOT NULL,
@@ -231,8 +233,8 @@ CREATE TABLE removals (
   inode INTEGER NOT NULL
 ) STRICT;
 
--- Named blobs. owner: the paglet, here or leaving, with which it moves and ends; '': this host.
--- group_id, job_key: of a file of a finished job that no hook took (store/jobfiles.py); else NULL.
+-- Artifacts: named blobs. owner: the paglet, here or leaving, with which it moves and ends; '': this host.
+-- group_id, job_key: set for a file of a finished job that no hook took (store/jobfiles.py).
 CREATE TABLE artifacts (
   artifact_id TEXT PRIMARY KEY,
   owner TEXT NOT NULL,
@@ -249,7 +251,7 @@ CREATE INDEX artifacts_blob ON artifacts (sha256);
 CREATE INDEX artifacts_end ON artifacts (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX artifacts_group ON artifacts (group_id, job_key) WHERE group_id IS NOT NULL;
 
--- Blobs of artifacts that a post carries; the message names them, too.
+-- Blobs of artifacts that a post carries; its message names them, too.
 CREATE TABLE outbox_blobs (
   n INTEGER NOT NULL REFERENCES outbox (n) ON DELETE CASCADE,
   sha256 TEXT NOT NULL REFERENCES blobs (sha256),
@@ -257,7 +259,7 @@ CREATE TABLE outbox_blobs (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX outbox_blobs_blob ON outbox_blobs (sha256);
 
--- The artifacts that posts in the outbox carry, by id: until its report is taken, an artifact is found here.
+-- The artifacts that posts in the outbox carry, by id. An artifact is found here until its report is accepted.
 CREATE TABLE outbox_artifacts (
   artifact_id TEXT NOT NULL,
   n INTEGER NOT NULL REFERENCES outbox (n) ON DELETE CASCADE,
@@ -265,9 +267,9 @@ CREATE TABLE outbox_artifacts (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX outbox_artifacts_post ON outbox_artifacts (n);
 
--- Group ids that a person cleared after their collector was lost, so that they can be used again.
--- submissions: how many groups had this id; the next one begins with the generation `groups.keys.first_generation` of it.
--- epoch: the highest known epoch of their collectors. host: where the last one was lost, JSON of HostRef.
+-- Group ids that a user cleared after the loss of their collector, so that they can be reused.
+-- submissions: how many groups had this id; the next one starts with `groups.keys.first_generation` of it.
+-- epoch: the highest known epoch of their collectors. host: the host of the last lost collector, JSON of HostRef.
 CREATE TABLE cleared_groups (
   group_id TEXT PRIMARY KEY,
   submissions INTEGER NOT NULL CHECK (submissions >= 1),
@@ -276,7 +278,7 @@ CREATE TABLE cleared_groups (
   cleared_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Bundle and inputs of a group whose row in group_specs is kept.
+-- Bundle and inputs of each group that has a row in group_specs.
 CREATE TABLE group_blobs (
   group_id TEXT NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
   sha256 TEXT NOT NULL REFERENCES blobs (sha256),
@@ -284,7 +286,7 @@ CREATE TABLE group_blobs (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX group_blobs_blob ON group_blobs (sha256);
 
--- Everything that needs a blob to stay.
+-- All references that keep a blob.
 CREATE VIEW blob_refs (sha256) AS
   SELECT sha256 FROM artifacts UNION ALL
   SELECT sha256 FROM files UNION ALL
@@ -293,13 +295,13 @@ CREATE VIEW blob_refs (sha256) AS
   SELECT sha256 FROM outbox_blobs UNION ALL
   SELECT sha256 FROM group_blobs;
 
--- The queue: a row for each compute job that is here.
--- status: PLACING -> WAITING_FOR_SLOT -> RUNNING -> COMPLETED; any before -> FAILED_FINAL, CANCELLED;
---         RUNNING -> WAITING_FOR_SLOT (lost or retried), PLACING (its host's disk is full). Table: paglets.slots.states.
--- request, collector: JSON. Its states and its outcome: job_states.
--- queued_at: age, now minus what it waited elsewhere; a job that comes back from a refusal keeps it.
--- disk_fulls: how many attempts met a full disk of their host.
--- here_at: when it came here. stolen: by stealing. unwanted: why the collector no longer wants it.
+-- The queue: a row for each compute job that is here. States and outcome are in job_states.
+-- status: PLACING -> WAITING_FOR_SLOT -> RUNNING -> COMPLETED; each earlier one -> FAILED_FINAL, CANCELLED;
+--         RUNNING -> WAITING_FOR_SLOT (lost or retried), PLACING (disk full). Table: paglets.slots.states.
+-- request: JSON of SlotRequest. collector: JSON of ProxyRef.
+-- queued_at: the arrival time minus the time waited elsewhere; a refused hand-off does not change it.
+-- here_at: the arrival time. disk_fulls: how many attempts failed on a full disk.
+-- stolen: this host stole the job. unwanted: why the collector cancelled the job.
 CREATE TABLE requests (
   agent_id TEXT PRIMARY KEY REFERENCES paglets (agent_id) ON DELETE CASCADE,
   group_id TEXT,
@@ -329,7 +331,7 @@ CREATE INDEX requests_untold ON requests (agent_id) WHERE status = 'WAITING_FOR_
 CREATE INDEX requests_group ON requests (group_id, status);
 
 -- States and outcome of each job that is here. submitted_state, checkpoint, outcome: JSON.
--- outcome: what was committed for the newest attempt; never changed once there.
+-- outcome: of the newest attempt; never changed once it is set.
 CREATE TABLE job_states (
   agent_id TEXT PRIMARY KEY REFERENCES requests (agent_id) ON DELETE CASCADE,
   outcome TEXT,
@@ -337,8 +339,8 @@ CREATE TABLE job_states (
   submitted_state TEXT NOT NULL
 ) STRICT;
 
--- Finished jobs of groups that are here because a hook failed: for 30 days, or until a rerun of the hook returns.
--- hook: the entry that failed. intent: as in paglets, of the move or end for which the hook ran; NULL: none.
+-- Finished jobs that are kept because a hook failed, for 30 days or until a rerun of the hook returns.
+-- hook: the failed hook. intent: as in paglets, for the move or end that needed the hook; NULL: none.
 CREATE TABLE failed_hooks (
   agent_id TEXT PRIMARY KEY REFERENCES paglets (agent_id) ON DELETE CASCADE,
   hook TEXT NOT NULL,
@@ -348,7 +350,7 @@ CREATE TABLE failed_hooks (
   intent TEXT
 ) STRICT;
 
--- A lease is held from the grant until the attempt's process tree has ended.
+-- A lease: held from the grant until the process tree of the attempt has ended.
 CREATE TABLE leases (
   agent_id TEXT PRIMARY KEY REFERENCES requests (agent_id),
   generation INTEGER NOT NULL,
@@ -358,7 +360,7 @@ CREATE TABLE leases (
   granted_at REAL NOT NULL,
   UNIQUE (agent_id, generation, attempt)
 ) STRICT, WITHOUT ROWID;
--- One row for each core or GPU that is leased: an id cannot be leased twice.
+-- One row for each leased core or GPU, so that none is leased twice.
 CREATE TABLE lease_units (
   kind TEXT NOT NULL CHECK (kind IN ('core', 'gpu')),
   unit INTEGER NOT NULL,
@@ -367,7 +369,7 @@ CREATE TABLE lease_units (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX lease_units_agent ON lease_units (agent_id);
 
--- Processes of paglets: written before the launch, pid and start time before any user code runs.
+-- Processes of paglets. The row is written before the launch, pid and start time before any user code runs.
 CREATE TABLE runs (
   agent_id TEXT PRIMARY KEY,
   token TEXT NOT NULL UNIQUE,
@@ -381,7 +383,7 @@ CREATE TABLE runs (
   started_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Ended jobs, bounded; for people. record: JSON.
+-- Ended attempts, the newest 10,000, for display. record: JSON.
 CREATE TABLE history (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   agent_id TEXT NOT NULL,
@@ -392,10 +394,10 @@ CREATE TABLE history (
 ) STRICT;
 CREATE INDEX history_group ON history (group_id, job_key);
 
--- Groups submitted from this host. Their jobs: group_jobs and group_specs.
--- digest: of class, keys and states. code: the hash of its bundle, '' without one. inputs: `groups.keys.inputs_digest`.
--- collector: JSON of ProxyRef, a hint. seen: JSON of the last counts heard of.
--- The collector is placed when it is not 'leaving' here; only then do the jobs leave.
+-- Groups submitted from this host. Their jobs are in group_jobs and group_specs.
+-- digest: of class, keys and states. code: the hash of its bundle; '': none. inputs: `groups.keys.inputs_digest`.
+-- collector: JSON of ProxyRef, a hint. seen: JSON of the last known counts.
+-- Jobs leave only when the collector is placed, that is, not 'leaving' here.
 CREATE TABLE groups (
   group_id TEXT PRIMARY KEY,
   digest TEXT NOT NULL,
@@ -414,7 +416,7 @@ CREATE TABLE groups (
 CREATE INDEX groups_collector ON groups (collector_id);
 CREATE INDEX groups_open ON groups (group_id) WHERE detached = 0;
 
--- The keys of each group's jobs, and what was said of them when it was submitted.
+-- The keys of each group's jobs, and the problems found at the submission.
 -- job_keys, creation_errors, obstacles: JSON.
 CREATE TABLE group_jobs (
   group_id TEXT PRIMARY KEY REFERENCES groups (group_id) ON DELETE CASCADE,
@@ -423,7 +425,7 @@ CREATE TABLE group_jobs (
   obstacles TEXT NOT NULL
 ) STRICT;
 
--- What each group was submitted with, until it is COMPLETE. spec: JSON of SubmitGroup: class, keys and states.
+-- The submission of each group, until it is COMPLETE. spec: JSON of SubmitGroup: class, keys and states.
 CREATE TABLE group_specs (
   group_id TEXT PRIMARY KEY REFERENCES groups (group_id) ON DELETE CASCADE,
   spec TEXT NOT NULL
@@ -437,18 +439,18 @@ CREATE TABLE hosts (
   row TEXT NOT NULL,
   offline_since REAL
 ) STRICT, WITHOUT ROWID;
--- Addresses given by --peer, tried until a member answers there.
+-- Addresses from --peer, tried until a host replies there.
 CREATE TABLE peers (
   url TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
 
--- Tokens of clients' posts that went into the outbox, bounded: the same token again stores nothing.
+-- Tokens of clients' posts, the newest 10,000. A repeated token stores nothing.
 CREATE TABLE client_posts (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   token TEXT NOT NULL UNIQUE
 ) STRICT;
 
--- What paglets told the users of this host, their home; bounded, the oldest go. note: JSON of api.Note.
+-- Notes of paglets to the users of this host, their home; the newest are kept. note: JSON of api.Note.
 CREATE TABLE notes (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   group_id TEXT,
@@ -457,7 +459,7 @@ CREATE TABLE notes (
 ) STRICT;
 CREATE INDEX notes_group ON notes (group_id, id) WHERE group_id IS NOT NULL;
 
--- What happened, bounded; for people.
+-- Events, the newest are kept, for display.
 CREATE TABLE events (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   at REAL NOT NULL,
@@ -466,8 +468,8 @@ CREATE TABLE events (
   text TEXT NOT NULL
 ) STRICT;
 
--- Scratch directories of attempts whose result could not travel (cause bad_result), kept for people. path: for them.
--- removed_at: epoch seconds; from then on the janitor removes the directory, and the row tells that it is gone.
+-- Scratch directories of attempts whose result could not be sent (cause bad_result), kept for users. path: for display.
+-- removed_at: epoch seconds; from then on the cleanup removes the directory, and commands report its removal.
 CREATE TABLE kept_scratch (
   agent_id TEXT PRIMARY KEY,
   generation INTEGER NOT NULL,

@@ -1,6 +1,6 @@
-"""What SQLite's errors mean for a host, and what its person can do: one table.
+"""The map of SQLite's errors: their effect on a host, and advice for the user.
 
-`kind_of` sorts an error; `told` puts it into words with the file and the next step.
+`kind_of` classifies an error. `to_paglets_error` converts it, with the file and the next step.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from paglets.core.errors import PagletsError, StoreDamaged, StoreFull, StoreLock
 
 
 class ErrorKind(Enum):
-    """FULL and LOCKED pass by themselves; MALFORMED: the content is damaged; NOT_WRITABLE: it may not be written;
-    IO_ERROR: the disk itself failed; OTHER says nothing of the file."""
+    """A class of SQLite errors.
+
+    FULL and LOCKED are transient. MALFORMED: the content is damaged. NOT_WRITABLE: the file must not be written.
+    IO_ERROR: the disk failed. OTHER: the error says nothing about the file.
+    """
 
     FULL = "full"
     LOCKED = "locked"
@@ -39,7 +42,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorRule:
-    """`cls`: the error of ours. `ends`: a change, or a whole host, must not go on as if nothing had been."""
+    """The handling of one class. `cls`: the error to raise. `ends`: the whole transaction fails, and the host stops."""
 
     cls: type[PagletsError]
     advice: str
@@ -47,35 +50,36 @@ class ErrorRule:
 
 
 ERROR_RULES = {
-    ErrorKind.FULL: ErrorRule(cls=StoreFull, advice="its disk is full: free some, and start again"),
+    ErrorKind.FULL: ErrorRule(cls=StoreFull, advice="its disk is full: free some space and start the host again"),
     ErrorKind.LOCKED: ErrorRule(
-        cls=StoreLocked, advice="another program holds it: end that (a backup, an sqlite3 shell), and start again"
+        cls=StoreLocked,
+        advice="another program holds it (a backup, an sqlite3 shell): stop that and start the host again",
     ),
     ErrorKind.MALFORMED: ErrorRule(cls=StoreMalformed, advice="its content is damaged", ends=True),
     ErrorKind.NOT_WRITABLE: ErrorRule(
-        cls=StoreDamaged, advice="make it and its folder this user's and writable, and start again", ends=True
+        cls=StoreDamaged, advice="make it and its folder writable for this user and start the host again", ends=True
     ),
     ErrorKind.IO_ERROR: ErrorRule(
         cls=StoreDamaged,
-        advice="the disk or its file system failed: look at the system's log; when it is well again, start again",
+        advice="the disk or its file system failed: see the system's log, repair it and start the host again",
         ends=True,
     ),
-    ErrorKind.OTHER: ErrorRule(cls=StoreDamaged, advice="nothing was moved; is it a database of paglets?"),
+    ErrorKind.OTHER: ErrorRule(cls=StoreDamaged, advice="nothing was changed; is it a database of paglets?"),
 }
 
 
 def kind_of(error: BaseException) -> ErrorKind:
-    """What an error says of the file. SQLite's extended codes count as the primary one that they belong to."""
+    """Return the class of an error. Extended codes of SQLite count as their primary code."""
     return _KINDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, ErrorKind.OTHER)
 
 
 def is_store_error(error: BaseException) -> bool:
-    """Whether it is trouble of the store's own, which says nothing of the row that was being worked on."""
+    """Return True if the store itself failed, so that the error says nothing about the processed row."""
     of_row = (sqlite3.IntegrityError, sqlite3.DataError)
     return isinstance(error, (sqlite3.Error, StoreTransient)) and not isinstance(error, of_row)
 
 
 def to_paglets_error(path: Path, error: BaseException, kind: ErrorKind | None = None) -> PagletsError:
-    """The error for people, of the class that ERROR_RULES names; `kind` where more is known than the error says."""
+    """Return the error for users, of the class in ERROR_RULES. `kind` overrides the class of the error."""
     meaning = ERROR_RULES[kind or kind_of(error)]
     return meaning.cls(f"the database {path} cannot be used: {error}; {meaning.advice}")

@@ -1,4 +1,4 @@
-"""Reports of finished jobs that wait in the outbox, and group ids that were cleared because their collector is lost."""
+"""Reports of finished jobs that wait in the outbox, and group ids cleared after the loss of their collector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paglets.groups.records import failure_report, kind_of, record_of, result_re
 from paglets.store.db import Tx, fitting
 
 KEPT_CLEARED = 10_000
-"""The newest cleared ids are remembered. One row takes about 200 bytes."""
+"""The number of cleared ids that are kept, the newest. One row takes about 200 bytes."""
 
 _OF_GROUP = "o.group_id = ? AND o.report_of IS NOT NULL"
 
@@ -23,7 +23,7 @@ _KEY = (
     "coalesce((SELECT job_key FROM requests r WHERE r.agent_id = o.report_of),"
     " json_extract(m.message, '$.args.job_key'))"
 )
-"""A copy that has left has no row any more, while its report waits here. Messages of others are not read."""
+"""The job key of a report. Only a copy that has left and has no row any more needs its message."""
 
 
 def counts(tx: Tx, group_id: str) -> ReportCounts:
@@ -49,7 +49,7 @@ def counts(tx: Tx, group_id: str) -> ReportCounts:
 
 
 def counts_by_group(tx: Tx) -> dict[str, int]:
-    """Return how many reports wait here, for each group that has any; reads an index only."""
+    """Return the number of waiting reports for each group that has any. Reads only an index."""
     rows = tx.all(
         "SELECT group_id, count(*) AS reports FROM outbox WHERE group_id IS NOT NULL"
         " GROUP BY group_id ORDER BY group_id"
@@ -60,7 +60,7 @@ def counts_by_group(tx: Tx) -> dict[str, int]:
 def page(
     tx: Tx, group_id: str, own: HostRef, *, after: int, most: int, most_bytes: int, job_key: str | None = None
 ) -> tuple[tuple[WaitingReport, ...], int | None]:
-    """Return the oldest reports beyond the number `after`, at least one, and the `after` of the next page or None."""
+    """Return the oldest reports after the number `after`, at least one, and the `after` of the next page or None."""
     rows = tx.all(
         "SELECT o.n, m.message, o.report_of, o.created_at FROM outbox o"
         f" JOIN outbox_messages m USING (n) WHERE {_OF_GROUP} AND o.n > ?"
@@ -94,7 +94,7 @@ def _report(row: sqlite3.Row, own: HostRef) -> WaitingReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredReport:
-    """A report in the outbox: its number, the copy that it is of, and the store of the host that it waits for."""
+    """A report in the outbox: its number, its job copy, its target host, and its message."""
 
     n: int
     agent_id: str
@@ -103,7 +103,7 @@ class StoredReport:
 
 
 def posts_of(tx: Tx, group_id: str, after: int, most: int) -> list[StoredReport]:
-    """Return the oldest reports of a group beyond the number `after`."""
+    """Return the oldest reports of a group after the number `after`."""
     rows = tx.all(
         "SELECT o.n, o.report_of, o.host, m.message FROM outbox o JOIN outbox_messages m USING (n)"
         f" WHERE {_OF_GROUP} AND o.n > ? ORDER BY o.n LIMIT ?",
@@ -123,7 +123,7 @@ def posts_of(tx: Tx, group_id: str, after: int, most: int) -> list[StoredReport]
 
 
 def collector_hosts(tx: Tx, group_id: str) -> tuple[HostRef, ...]:
-    """Return the hosts to which reports of the jobs here go: where the collector was last known to live."""
+    """Return the last known hosts of the collector, which are the targets of reports and jobs here."""
     rows = tx.all(
         "SELECT DISTINCT host FROM outbox WHERE group_id = ? AND report_of IS NOT NULL UNION"
         " SELECT DISTINCT json_extract(collector, '$.host') FROM requests WHERE group_id = ? AND collector IS NOT NULL",
@@ -135,14 +135,14 @@ def collector_hosts(tx: Tx, group_id: str) -> tuple[HostRef, ...]:
 
 
 def replace_message(tx: Tx, n: int, message: WireMessage) -> None:
-    """Replace a report by `message`, which waits alone: without files, and without its copy and its group."""
+    """Replace the message of a report. It keeps no files, no job copy and no group."""
     tx.run("DELETE FROM outbox_blobs WHERE n = ?", n)
     tx.run("DELETE FROM outbox_artifacts WHERE n = ?", n)
     tx.run("UPDATE outbox_messages SET message = ? WHERE n = ?", dumps(to_json(message)), n)
     tx.run("UPDATE outbox SET report_of = NULL, group_id = NULL WHERE n = ?", n)
 
 
-# Ids that were cleared.
+# Cleared ids.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +155,7 @@ class Cleared:
 
 
 def cleared(tx: Tx, group_id: str) -> Cleared | None:
-    """Return what is remembered of a group id that was cleared."""
+    """Return the row of a cleared group id, or None."""
     row = tx.one("SELECT * FROM cleared_groups WHERE group_id = ?", group_id)
     if row is None:
         return None
@@ -164,7 +164,7 @@ def cleared(tx: Tx, group_id: str) -> Cleared | None:
 
 
 def remember_cleared(tx: Tx, group_id: str, now_cleared: Cleared, now: float) -> None:
-    """Store that a group id was cleared; higher numbers that are known already stay."""
+    """Store that a group id was cleared. Higher stored numbers stay."""
     tx.run(
         "INSERT INTO cleared_groups (group_id, submissions, epoch, host, cleared_at) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET submissions = max(submissions, excluded.submissions),"
@@ -183,7 +183,7 @@ def remember_cleared(tx: Tx, group_id: str, now_cleared: Cleared, now: float) ->
 
 
 def submissions(tx: Tx, group_id: str) -> int:
-    """Return how many groups had this id as far as this host knows: cleared ones, and the one that is there."""
+    """Return the number of groups with this id that this host knows: cleared ones and the present one."""
     known = cleared(tx, group_id)
     count = known.submissions if known else 0
     here = tx.value("SELECT 1 FROM groups WHERE group_id = ?", group_id) is not None
@@ -192,7 +192,7 @@ def submissions(tx: Tx, group_id: str) -> int:
 
 
 def forget_late_reports(tx: Tx, before: float) -> None:
-    """Delete what `keep_as` kept of groups that were cleared before that time, epoch seconds: nobody came for it."""
+    """Delete the messages of `replace_message` for groups cleared before `before`, epoch seconds."""
     rows = tx.all("SELECT group_id FROM cleared_groups WHERE cleared_at < ? ORDER BY group_id", before)
     tx.run_many(
         "DELETE FROM outbox WHERE agent_id = ? AND report_of IS NULL AND group_id IS NULL AND created_at < ?",

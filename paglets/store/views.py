@@ -1,4 +1,4 @@
-"""Paglets as people and other hosts see them."""
+"""The views of paglets and jobs for users and other hosts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from paglets.store.handoffs import MOVING, LeavingJob
 MAX_FOUND = 1_000
 
 LONG_HOOK_SECONDS = 600.0
-"""A hook that takes longer is told to people: it may be what a paglet waits for, or never end."""
+"""A hook that takes longer is reported to users: it may block the paglet, or never end."""
 
 MOST_LONG_HOOKS = 10
 
 
 def named(tx: Tx, name: str | None, service: str | None, own: HostRef) -> tuple[FoundPaglet, ...]:
-    """The paglets here of that name, or with that service, by id."""
+    """Return the paglets here with that name or service, sorted by id."""
     rows = tx.all(
         "SELECT agent_id, name, service FROM paglets WHERE name = ? UNION"
         " SELECT agent_id, name, service FROM paglets WHERE service = ? AND service != '' ORDER BY agent_id LIMIT ?",
@@ -41,13 +41,13 @@ def named(tx: Tx, name: str | None, service: str | None, own: HostRef) -> tuple[
 
 
 def page_of_ids(tx: Tx, after: str, limit: int) -> tuple[str, ...]:
-    """Ids of the paglets here, in order, beyond `after`."""
+    """Return the ids of the paglets here after `after`, in order."""
     rows = tx.all("SELECT agent_id FROM paglets WHERE agent_id > ? ORDER BY agent_id LIMIT ?", after, limit)
     return tuple(row["agent_id"] for row in rows)
 
 
 def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float, *, brief: bool = False) -> PagletView:
-    """A paglet that is here; `brief`: without its state."""
+    """Return the view of a paglet that is here; `brief`: without its state."""
     here = residence.get_here(tx, agent_id)
     row = tx.one("SELECT * FROM paglets WHERE agent_id = ?", agent_id)
     assert row is not None
@@ -100,7 +100,7 @@ _IS_LONG_HOOK = "entry NOT IN ('run', 'attempt', 'message') AND started_at < ?"
 
 
 def long_hooks(tx: Tx, own: HostRef, now: float) -> tuple[str, ...]:
-    """Hooks here that take long, each with its paglet; the first few."""
+    """Return texts of long-running hooks here, at most MOST_LONG_HOOKS, each with its paglet."""
     since = now - LONG_HOOK_SECONDS
     rows = tx.all(
         f"SELECT agent_id FROM runs WHERE {_IS_LONG_HOOK} ORDER BY started_at LIMIT ?", since, MOST_LONG_HOOKS
@@ -136,13 +136,15 @@ _SHOWN = (
 
 
 def shown_count(tx: Tx) -> int:
-    """Return how many jobs `job_views` and `leaving_views` have together, without a limit."""
+    """Return the total number of jobs in `job_views` and `leaving_views` without a limit."""
     return int(tx.value(f"SELECT count(*) {_SHOWN}")) + handoffs.job_count(tx)
 
 
 def job_views(tx: Tx, own: HostRef, now: float, most: int) -> tuple[JobView, ...]:
-    """Return jobs that are not finished, running ones first, then by age; then those that wait to move or be reported,
-    or whose hook failed."""
+    """Return unfinished jobs, running ones first, then by age.
+
+    Finished jobs follow if they wait for a move or the delivery of their report, or if a hook failed.
+    """
     rows = tx.all(
         f"SELECT * {_SHOWN}"
         " ORDER BY CASE status WHEN 'RUNNING' THEN 0 WHEN 'WAITING_FOR_SLOT' THEN 1 WHEN 'PLACING' THEN 2 ELSE 3 END,"
@@ -154,12 +156,12 @@ def job_views(tx: Tx, own: HostRef, now: float, most: int) -> tuple[JobView, ...
 
 
 def leaving_views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
-    """Jobs under way to another host."""
+    """Return the views of jobs that are moving to another host."""
     return tuple(_leaving_view(job, now) for job in handoffs.jobs(tx, most=most))
 
 
 def _view_here(tx: Tx, row: sqlite3.Row, own: HostRef, now: float) -> JobView:
-    """`row` is of `requests`."""
+    """Return the view of a job that is here. `row`: from `requests`."""
     agent_id = row["agent_id"]
     reason, text = queue.reason_of(row)
     if not reason and row["status"] in states.FINAL:
@@ -229,7 +231,7 @@ def _leaving_view(job: LeavingJob, now: float) -> JobView:
 
 
 def copy_here(row: sqlite3.Row) -> JobCopy:
-    """The copy of a job of which its collector is told; `row` is of `requests`, with the `epoch` of its residence."""
+    """Return the copy that is reported to the collector. `row`: from `requests`, with the `epoch` of its residence."""
     reason, text = queue.reason_of(row)
     return JobCopy(
         agent_id=row["agent_id"],

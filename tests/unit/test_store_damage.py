@@ -41,7 +41,7 @@ def error_of(code: int) -> sqlite3.Error:
         (sqlite3.SQLITE_CORRUPT_INDEX, ErrorKind.MALFORMED, StoreMalformed, "damaged"),
         (sqlite3.SQLITE_READONLY_DBMOVED, ErrorKind.NOT_WRITABLE, StoreDamaged, "writable"),
         (sqlite3.SQLITE_IOERR_WRITE, ErrorKind.IO_ERROR, StoreDamaged, "system's log"),
-        (sqlite3.SQLITE_CONSTRAINT, ErrorKind.OTHER, StoreDamaged, "nothing was moved"),
+        (sqlite3.SQLITE_CONSTRAINT, ErrorKind.OTHER, StoreDamaged, "nothing was changed"),
     ],
 )
 def test_each_error_is_told_with_the_file_and_what_to_do(
@@ -205,7 +205,7 @@ def test_the_database_of_another_host_is_refused_and_untouched(tmp_path: Path) -
     path = tmp_path / "copy" / "paglets.db"
     left_by_a_crash(tmp_path / "paglets.db", path, "INSERT INTO meta VALUES ('store_id', 'theirs')")
     before = bytes_of(path)
-    with pytest.raises(StoreUndecided, match=r"store theirs, and this folder is that of store ours.*Next: "):
+    with pytest.raises(StoreUndecided, match=r"store theirs, and this folder to store ours.*Next: "):
         open_store(path, lambda error: None, "ours")
     assert bytes_of(path) == before
     open_store(path, lambda error: None, "theirs").close()

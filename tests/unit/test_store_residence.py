@@ -199,7 +199,7 @@ def test_a_paglet_that_leaves_is_its_envelope_and_nothing_else(store: Store) -> 
 def test_nothing_leaves_while_its_code_runs_or_it_holds_a_slot(store: Store) -> None:
     put_here(store, envelope())
     store.write(lambda tx: queue.start_run(tx, "p1", "t", "run", 1, 1, 0, NOW))
-    with pytest.raises(Conflict, match="at work"):
+    with pytest.raises(Conflict, match="is running"):
         leave(store)
     put_here(store, job("p2", "b"))
     store.write(lambda tx: tx.run("INSERT INTO leases VALUES ('p2', 1, 1, 0, 0, 1.0)"))
