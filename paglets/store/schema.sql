@@ -49,7 +49,7 @@ CREATE INDEX residence_untold ON residence (agent_id) WHERE told = 0;
 -- bundle: the blob of its code, bundle_bytes long.
 -- problem: why a requested move does not start, or was dropped, as text.
 -- launcher_deaths: how many times in a row a zygote died while code of the paglet ran.
--- intent: JSON of the requested action: {"move": HostRef}, {"dispose": true} or {"rest": SECONDS or null}. Further keys:
+-- intent: JSON of the requested action: {"move": HostRef}, {"dispose": true}, {"rest": SECONDS or null}. Further keys:
 --   "begun": on_dispatching or on_disposing runs for it; "ready": that hook has run; "then": the hook that was due
 --   before.
 CREATE TABLE paglets (
@@ -98,7 +98,7 @@ CREATE TABLE storage (
 -- asked_for: a move of a paglet, not of a job that waits for a slot.
 -- collector: of a job, JSON of ProxyRef; it replaces the collector in the envelope.
 -- ended: the job has its outcome. summary: JSON for display (`store.handoffs`).
--- recall: a requested rollback; '': none. 'unwanted': cancel the job, which then ends here; 'dispose': get the paglet back
+-- recall: a requested rollback; '': none. 'unwanted': cancel the job, which ends here; 'dispose': get the paglet back
 --   and dispose of it.
 CREATE TABLE handoffs (
   agent_id TEXT PRIMARY KEY REFERENCES residence (agent_id),
