@@ -35,8 +35,8 @@ class FieldSchema:
 def to_fields(value: Any) -> dict[str, Any]:
     """Return the fields of a dataclass instance by name.
 
-    Raises Invalid if the class cannot be restored, if a field has no value, and if the instance has attributes that are
-    not fields and would be lost.
+    Raises Invalid if the class cannot be restored, or if a field has no value. Also raises Invalid for attributes that
+    are not fields, because they would be lost.
     """
     fields = schema_of(type(value)).fields
     refuse_attributes(value, "declare them as fields", fields)

@@ -20,7 +20,7 @@ from paglets.worker.zygote_protocol import ExitedRun
 
 READ_BYTES = 1 << 18
 MAX_READS = 16
-"""Most reads in a row from one child: more than its socket can hold, yet few enough for other children."""
+"""Most reads in a row from one child: more than a full socket needs, yet other children get their turn."""
 
 STDERR_TAIL_BYTES = 8192
 

@@ -161,7 +161,7 @@ class ZygoteLauncher:
             self._fail(self._waiting.popleft(), "the host is ending")
         self._zygotes.close()
 
-    # Events of zygotes (`supervisor.Owner`).
+    # Events of zygotes (`supervisor.ZygoteEvents`).
 
     def has_work(self, link: ZygoteLink) -> bool:
         waiting = link is self._zygotes.shared and bool(self._waiting)

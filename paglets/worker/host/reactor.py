@@ -19,7 +19,7 @@ class HasFileno(Protocol):
 
 
 class Reactor:
-    """A selector whose callers say what to watch for, however the socket was watched before."""
+    """A selector that adds or changes the watch of a socket as needed."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()

@@ -54,8 +54,8 @@ class RestartBackoff:
         return now + BACKOFF_SECONDS[max(self._short_lives - 1, 0)]
 
 
-class Owner(Protocol):
-    """The launcher, which knows the runs of each zygote."""
+class ZygoteEvents(Protocol):
+    """Callbacks of the supervisor to the launcher, which knows the runs of each zygote."""
 
     def has_work(self, link: ZygoteLink) -> bool:
         """Return True if a run waits for that zygote or is its child."""
@@ -86,12 +86,12 @@ class ZygoteSupervisor:
     """A supervisor of one shared zygote (`shared`, None while there is none) and of the zygotes of single runs."""
 
     def __init__(
-        self, open_zygote: Callable[..., ZygoteLink], reactor: Reactor, log: Callable[[str], None], owner: Owner
+        self, open_zygote: Callable[..., ZygoteLink], reactor: Reactor, log: Callable[[str], None], events: ZygoteEvents
     ) -> None:
         self._open_zygote = open_zygote
         self._reactor = reactor
         self._log = log
-        self._owner = owner
+        self._events = events
         self._backoff = RestartBackoff()
         self._open_at: float | None = 0.0
         self._blocked_reason = ""
@@ -145,7 +145,7 @@ class ZygoteSupervisor:
         self._open_at = self._backoff.ended(time.monotonic(), was_ready=was_ready)
         self._log(f"lost the zygote ({problem}); starting a new one")
         if self._backoff.is_crash_looping:
-            self._owner.on_crash_loop(problem)
+            self._events.on_crash_loop(problem)
 
     def _add(self, link: ZygoteLink) -> ZygoteLink:
         self.links.append(link)
@@ -156,7 +156,7 @@ class ZygoteSupervisor:
         self._reactor.unwatch(link)
         how = f"{problem}, {link.kill_and_reap()}"
         self.links.remove(link)
-        left = self._owner.on_gone(link)
+        left = self._events.on_gone(link)
         if link is not self.shared:
             if left:
                 self._log(f"lost the zygote of one run ({how})")
@@ -189,7 +189,7 @@ class ZygoteSupervisor:
             elif isinstance(record, Pong):
                 self._on_pong(link)
             else:
-                self._owner.on_record(link, record)
+                self._events.on_record(link, record)
         self._watch(link)
 
     def _on_ready(self, link: ZygoteLink, ready: ZygoteReady) -> None:
@@ -197,12 +197,12 @@ class ZygoteSupervisor:
         link.heartbeat.answered()
         for problem in ready.preload_errors:
             self._log(f"the zygote could not load {problem}")
-        self._owner.on_ready(link)
+        self._events.on_ready(link)
 
     # Heartbeats.
 
     def _check_heartbeat(self, link: ZygoteLink, now: float) -> None:
-        if not self._owner.has_work(link):
+        if not self._events.has_work(link):
             link.heartbeat.pause()
             return
         was_unresponsive = link.heartbeat.is_unresponsive
@@ -222,7 +222,7 @@ class ZygoteSupervisor:
         self._log(f"{text}; resuming it now, replacing it after {timeouts.replace_seconds:g} s")
         if link is self.shared:
             self._set_blocked(f"{ZYGOTE_LABEL} (zygote, process {link.pid}) does not answer")
-        self._owner.on_unresponsive(link)
+        self._events.on_unresponsive(link)
 
     def _on_pong(self, link: ZygoteLink) -> None:
         if link.heartbeat.is_unresponsive:
@@ -234,4 +234,4 @@ class ZygoteSupervisor:
     def _set_blocked(self, text: str) -> None:
         if text != self._blocked_reason:
             self._blocked_reason = text
-            self._owner.on_blocked(text)
+            self._events.on_blocked(text)
