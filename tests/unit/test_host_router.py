@@ -16,7 +16,7 @@ from paglets.api.slots import Steal
 from paglets.api.transfers import Transfers
 from paglets.core.errors import BadRequest, Invalid, MethodNotAllowed, NoSuchRoute, PagletsError, Unknown
 from paglets.core.record import from_json
-from paglets.host.http.router import Asked, Route, Router
+from paglets.host.http.router import ParsedRequest, Route, Router
 from paglets.host.http.routes import ROUTES
 from paglets.program import PROTOCOL
 from paglets.slots.model import Resources
@@ -42,7 +42,7 @@ class Host:
         self.heard.append(store_id)
 
 
-def echo(host: Host, asked: Asked) -> Any:
+def echo(host: Host, asked: ParsedRequest) -> Any:
     return {"path": asked.path, "query": asked.query, "body": None if asked.body is None else asked.body.text}
 
 
@@ -156,7 +156,7 @@ def test_a_malformed_query_is_refused(query: str) -> None:
 
 
 def test_an_error_of_a_route_is_its_reply_and_a_fault_is_the_servers_to_log() -> None:
-    def fails(host: Host, asked: Asked) -> Any:
+    def fails(host: Host, asked: ParsedRequest) -> Any:
         raise ValueError("a fault") if asked.query else Invalid("no")
 
     router = Router(Host(), (route("GET", "/v1/fails", answer=fails),))
@@ -176,13 +176,13 @@ def test_a_signed_request_is_a_sign_of_life_of_its_sender() -> None:
 
 @pytest.mark.parametrize(("query", "number"), [({}, 7), ({"n": "3"}, 3), ({"n": "0"}, 0), ({"n": "999"}, 50)])
 def test_a_number_of_the_query_has_a_default_and_a_bound(query: dict[str, str], number: int) -> None:
-    assert Asked(path={}, query=query, body=None, sender="").number("n", 7, 50) == number
+    assert ParsedRequest(path={}, query=query, body=None, sender="").number("n", 7, 50) == number
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "\uff11\uff12", "1" * 17, " 1"])
 def test_what_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(BadRequest):
-        Asked(path={}, query={"n": text}, body=None, sender="").number("n", 7, 50)
+        ParsedRequest(path={}, query={"n": text}, body=None, sender="").number("n", 7, 50)
 
 
 # The real table.
@@ -287,7 +287,7 @@ def test_a_host_speaks_for_itself_only(target: str, body: Any) -> None:
 def test_a_host_that_asks_anew_while_its_requests_wait_is_told_so_and_others_are_not_held_up() -> None:
     began, go_on = threading.Semaphore(0), threading.Event()
 
-    def wait(host: Host, asked: Asked) -> Any:
+    def wait(host: Host, asked: ParsedRequest) -> Any:
         began.release()
         assert go_on.wait(10)
         return {}

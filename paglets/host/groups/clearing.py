@@ -38,7 +38,7 @@ def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) 
             raise Conflict(f"{own.name} has not forgotten {host.name}, which has the collector of {group_id}")
 
 
-def clear_page(tx: Tx, group_id: str, wish: EndCopies, after: int, now: float) -> tuple[int, ReportCounts]:
+def clear_page(tx: Tx, group_id: str, request: EndCopies, after: int, now: float) -> tuple[int, ReportCounts]:
     """Remove a page of reports after the number `after`. Return the next `after` (0: done) and counts of what was
     removed.
 
@@ -48,12 +48,12 @@ def clear_page(tx: Tx, group_id: str, wish: EndCopies, after: int, now: float) -
     total = ReportCounts()
     for post in found:
         is_result = post.message.kind == "job_result"
-        if (wish.job_keys is not None and post.message.args["job_key"] not in wish.job_keys) or (
-            is_result and not wish.drop_results
+        if (request.job_keys is not None and post.message.args["job_key"] not in request.job_keys) or (
+            is_result and not request.drop_results
         ):
             continue
         undelivered.replace_message(
-            tx, post.n, _dropped(post.message, wish.reason) if is_result else _without_files(post.message)
+            tx, post.n, _dropped(post.message, request.reason) if is_result else _without_files(post.message)
         )
         outcomes.retire(tx, post.agent_id, now)
         total = total.plus(_counted(post.message))
@@ -85,10 +85,10 @@ def _without_files(message: WireMessage) -> WireMessage:
     return replace(message, artifacts=())
 
 
-def free_id(tx: Tx, group_id: str, wish: ClearGroup, now: float) -> None:
+def free_id(tx: Tx, group_id: str, request: ClearGroup, now: float) -> None:
     """Delete the group that was submitted here, and remember how many groups had its id."""
     row = residence.find(tx, collector_id(group_id))
-    cleared = undelivered.Cleared(submissions=wish.submissions, epoch=row.epoch if row else 0, host=wish.host)
+    cleared = undelivered.Cleared(submissions=request.submissions, epoch=row.epoch if row else 0, host=request.host)
     undelivered.remember_cleared(tx, group_id, cleared, now)
     groups.delete(tx, group_id)
     tx.wake("groups", "garbage")

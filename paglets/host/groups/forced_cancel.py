@@ -21,18 +21,18 @@ NO_COLLECTOR = "while its collector could not be asked"
 
 
 def end_copies(
-    tx: Tx, group_id: str, wish: EndCopies, online: Collection[str], own: HostRef, now: float
+    tx: Tx, group_id: str, request: EndCopies, online: Collection[str], own: HostRef, now: float
 ) -> EndedCopies:
     """Cancel the copies of these keys. `online`: store ids of the online hosts.
 
     Raise Conflict if the collector is here or on an online host.
     """
-    keys = None if wish.job_keys is None else frozenset(wish.job_keys)
+    keys = None if request.job_keys is None else frozenset(request.job_keys)
     here = residence.find(tx, collector_id(group_id))
     if here is not None and here.status == "here":
         raise Conflict(f"the collector of {group_id} is on {own.name}: cancel it there")
     keys_ended = [
-        _end_here(tx, job, wish.reason, online, own, now) for job in copies.unfinished_here(tx, group_id, keys)
+        _end_here(tx, job, request.reason, online, own, now) for job in copies.unfinished_here(tx, group_id, keys)
     ]
     keys_ended += [_end_leaving(tx, agent_id, key) for agent_id, key in copies.leaving(tx, group_id, keys)]
     tx.wake("runs", "cleanup")

@@ -1,9 +1,9 @@
-"""One connection of the server: request after request, in this order of doors.
+"""One connection of the server: request after request, each checked in this order.
 
-Head (size, form, time) -> bounds of the body -> method, Host, Origin -> signature -> content type -> body
-to its length, in its time -> its hash -> the handler. Whoever fails at one door gets an error and the
-connection ends, as what follows on it can no longer be trusted to be a request. A browser, which cannot sign,
-gets a constant page in place of that error.
+Header (size, form, time) -> limits of the body -> method, Host, Origin -> signature -> content type -> body to its
+length, in its time -> hash of the body -> the handler. A request that fails a check gets an error and the connection
+ends, because what follows can no longer be trusted to be a request. A browser, which cannot sign, gets a constant page
+in place of that error.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from paglets.core.errors import BadRequest, NotAllowed, PagletsError, StalePeer
 from paglets.host.http.guard import (
     LOOPBACK,
     METHODS,
-    Complaints,
     HostNames,
     Limits,
-    Refusals,
+    LogThrottle,
+    RefusedPeers,
     check_body,
     check_head,
     check_media,
@@ -46,7 +46,7 @@ _CONTROL_CHARACTER = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
 class ServedSocket(DeadlineSocket):
-    """`waits` is true while it waits for a request of which nothing has come."""
+    """A socket of a connection. `waits` is true while it waits for the first byte of a request."""
 
     waits = False
 
@@ -63,9 +63,9 @@ class ServedSocket(DeadlineSocket):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What all connections of a server share. `answer` never raises; `log` takes one line or more.
+    """The objects that all connections of a server share. `answer` never raises; `log` takes one line or more.
 
-    `turn` is held where the verifier remembers a nonce.
+    `turn` is held while the verifier stores a nonce.
     """
 
     clock: Clock
@@ -75,18 +75,22 @@ class Service:
     turn: AbstractContextManager[Any]
     answer: Callable[[Request], Response]
     is_closing: Callable[[], bool]
-    complaints: Complaints
-    refusals: Refusals
+    log_throttle: LogThrottle
+    refused_peers: RefusedPeers
     log: Callable[[str], None]
 
 
 class Connection(BaseHTTPRequestHandler):
-    """Runs in a thread of its own, within the constructor. Raises OSError where the other side is gone or too slow."""
+    """A connection, which runs in its own thread, inside the constructor.
+
+    Raise OSError if the other side is gone or too slow.
+    """
 
     protocol_version = default_request_version = request_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
-    """Head and body go in one piece: two sends would wait for one another (Nagle against delayed acknowledgement)."""
+    """Buffer size that sends head and body in one piece. Two sends would wait for each other (Nagle's algorithm against
+    delayed acknowledgement)."""
 
     def __init__(self, service: Service, request: ServedSocket, client_address: Any, server: BaseServer) -> None:
         self._service = service
@@ -99,14 +103,14 @@ class Connection(BaseHTTPRequestHandler):
         super().__init__(request, client_address, server)
 
     def finish(self) -> None:
-        with contextlib.suppress(OSError):  # what could not be sent
+        with contextlib.suppress(OSError):  # the rest of a reply that could not be sent
             super().finish()
         self.rfile.close()
 
     def handle_one_request(self) -> None:
-        """One request and its reply; `close_connection` says whether that was the last.
+        """Handle one request. Set `close_connection` if it was the last.
 
-        The library's own would answer in HTML, and a slow sender not at all.
+        The library's method would answer in HTML, and a slow sender not at all.
         """
         self.close_connection = True
         self._head = self._proof = None
@@ -123,12 +127,13 @@ class Connection(BaseHTTPRequestHandler):
             self._reply_and_end(request)
             return
         if request.sender and self._sock.is_closed():
-            return  # a host that waits no longer: what it wants it asks again
+            return  # a host that stopped waiting repeats its request
         response = self._service.answer(request)
         self._reply(response, last=self.close_connection or self._service.is_closing())
 
     def parse_request(self) -> bool:
-        """The library's parser, on lines that have passed the gate. Raises BadRequest, TooLarge, OSError."""
+        """Parse the header with the library, after it has passed our own checks. Raise BadRequest, TooLarge,
+        OSError."""
         limits, source = self._service.limits, self.rfile
         self.raw_requestline, lines = read_head(source, most_bytes=limits.head_bytes, most_fields=limits.head_fields)
         self.rfile = io.BytesIO(lines)
@@ -138,10 +143,10 @@ class Connection(BaseHTTPRequestHandler):
             self.rfile = source
 
     def handle_expect_100(self) -> bool:
-        return True  # said later, to those who may send
+        return True  # sent later, once the request is admitted
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the library refuses beyond the gate. Raises BadRequest."""
+        """Raise BadRequest for what the library refuses beyond our own checks."""
         raise BadRequest(message or "the request is malformed")
 
     def send_header(self, keyword: str, value: str) -> None:
@@ -171,7 +176,7 @@ class Connection(BaseHTTPRequestHandler):
             self.parse_request()
         except TimeoutError as error:
             raise BadRequest(f"the header was not complete after {seconds:g} s") from error
-        # Not `path`, where the library makes one slash of several: the signature is over what was sent.
+        # Not `path`, in which the library merges several slashes: the signature covers what was sent.
         target = self.requestline.split(" ")[1]
         self._head = RequestHead(method=self.command, target=target, fields=single_fields(self.headers))
         self._proof = self._service.verifier.proof(self.command, target, self._head.fields)
@@ -194,7 +199,7 @@ class Connection(BaseHTTPRequestHandler):
         return Request(method=head.method, target=head.target, body=body, sender=sender)
 
     def _admit(self, head: RequestHead, proof: Proof | None) -> str:
-        """The sender's store id, "" for a client. Raises NotAllowed and what `Verifier.admit` raises."""
+        """Return the sender's store id, "" for a client. Raise NotAllowed and what `Verifier.admit` raises."""
         if proof is not None:
             with self._service.turn:
                 self._service.verifier.admit(head.method, head.target, proof)
@@ -202,14 +207,14 @@ class Connection(BaseHTTPRequestHandler):
         if peer_group(self._peer) == LOOPBACK and self._service.verifier.bearer(head.fields.get("authorization", "")):
             return ""
         if is_of_host(head.fields):
-            self._service.refusals.note(self._peer, self._now())
+            self._service.refused_peers.note(self._peer, self._now())
         raise NotAllowed(
             "the request is not signed with the key of this mesh: "
             "copy mesh.key from a machine of the mesh to the asking one"
         )
 
     def _read_body(self, head: RequestHead, length: int) -> bytes:
-        """In pieces: memory grows with what arrives, not with what was announced."""
+        """Read the body in pieces, so that memory grows with what arrives, not with what was announced."""
         limits, start = self._service.limits, self._now()
         self._sock.deadline = limits.body_deadline(start, 0)
         if length and "expect" in head.fields:
@@ -236,14 +241,14 @@ class Connection(BaseHTTPRequestHandler):
         self._reply_and_end(reply_error(error))
 
     def _reply_and_end(self, response: Response) -> None:
-        """More may be on its way, and nobody will read it."""
+        """Reply, then drain what is still arriving: nobody will read it."""
         self._reply(response, last=True)
         self._sock.deadline = self._now() + self._service.limits.linger_seconds
         self._sock.drain()
 
     def _complain(self, error: PagletsError) -> None:
-        """A peer with another key, clock or name for us is a thing to mend: its people see an error, ours this."""
-        if not isinstance(error, StalePeer) and self._service.complaints.is_due(self._peer, self._now()):
+        """Log a refusal: a peer with another key, clock or name for this host is something to fix on this side, too."""
+        if not isinstance(error, StalePeer) and self._service.log_throttle.is_due(self._peer, self._now()):
             self._service.log(f"refused a request of {self._peer}: {error.code}: {error.message}")
 
     def _reply(self, response: Response, *, last: bool) -> None:
@@ -254,7 +259,7 @@ class Connection(BaseHTTPRequestHandler):
         if response.status == 405:
             fields["allow"] = ", ".join(METHODS)
         if last:
-            fields["connection"] = "close"  # which `send_header` notes in `close_connection`
+            fields["connection"] = "close"  # `send_header` then sets `close_connection`
         if self._proof is not None:
             signed = body if self._is_head() else response.signed_body
             fields |= self._service.verifier.sign_reply(self._proof, response.status, signed)

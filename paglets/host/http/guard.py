@@ -1,4 +1,4 @@
-"""What a request must be like before anybody reads it: bounds, Host, Origin, content type. Pure."""
+"""Checks of a request before its body is read: limits, Host, Origin, content type. Pure functions."""
 
 from __future__ import annotations
 
@@ -30,47 +30,49 @@ _OWN_FETCHES = ("same-origin", "none")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of one server. Sizes in bytes, times in seconds."""
+    """The limits of one server. Sizes in bytes, times in seconds."""
 
     connections: int = 512
-    """Each is a thread; 512 take some 20 MB."""
+    """Connections in all. Each has a thread; 512 take about 20 MB."""
 
     connections_per_peer: int = 128
-    """A host keeps at most some twenty to another; a machine with many scripts needs more."""
+    """Connections of one peer. A host keeps about twenty to another host; a machine with many scripts needs more."""
 
     connections_loopback: int = 384
-    """Several hosts and all commands of a machine share its loopback addresses; others must still get in."""
+    """Connections over loopback, which several hosts and all commands of a machine share. Others must still get in."""
 
     head_bytes: int = MOST_HEAD_BYTES
     head_fields: int = MOST_FIELDS
     head_seconds: float = 10.0
     idle_seconds: float = 60.0
-    """Longer than a client keeps an unused connection, so that mostly the client closes, and no request is lost."""
+    """Seconds for which an unused connection stays open: longer than at a client, so that mostly the client closes it
+    and no request is lost."""
 
     body_bytes: int = MAX_BODY_BYTES
     body_grace_seconds: float = 10.0
     body_bytes_per_second: int = 32 << 10
-    """Slower than any link on which a mesh is of use, and too fast for holding a thread on purpose."""
+    """Lowest accepted speed: slower than any link on which a mesh is of use, and too fast to hold a thread on
+    purpose."""
 
     body_most_seconds: float = 600.0
     pending_seconds: float = MAX_CALL_SECONDS + 5.0
     linger_seconds: float = 2.0
 
     def connections_of(self, peer: str) -> int:
-        """How many one `peer_group` may have."""
+        """Return the limit of connections for one `peer_group`."""
         return self.connections_loopback if peer == LOOPBACK else self.connections_per_peer
 
     def body_deadline(self, start: float, received: int) -> float:
-        """When the next byte must be here, if `received` bytes came since `start`."""
+        """Return when the next byte must arrive if `received` bytes have arrived since `start`."""
         allowed = self.body_grace_seconds + received / self.body_bytes_per_second
         return start + min(allowed, self.body_most_seconds)
 
 
 class HostNames:
-    """The names by which this host may be asked for: an exact list, so that no foreign name leads a browser here.
+    """The names by which this host may be addressed: an exact list, so that no foreign name leads a browser here.
 
-    The IP literal on which a connection came in (`end`, with the port) is always good: no name was looked up for
-    it, and a laptop's address changes while the host runs. Names without a port mean `port`.
+    The IP literal at which a connection arrived (`end`, with the port) is always allowed: no name was looked up for it,
+    and a laptop's address changes while the host runs. Names without a port mean `port`.
     """
 
     def __init__(self, names: Iterable[str], port: int) -> None:
@@ -90,7 +92,7 @@ def _authority(name: str, port: int) -> tuple[str, int]:
 
 
 def parse_authority(text: str, default_port: int) -> tuple[str, int] | None:
-    """(`name`, port) of `name[:port]`, the name in one spelling; None where it is malformed."""
+    """Parse `name[:port]` into a normalized name and a port. Return None if it is malformed."""
     match = _AUTHORITY.fullmatch(text)
     if match is None:
         return None
@@ -98,7 +100,7 @@ def parse_authority(text: str, default_port: int) -> tuple[str, int] | None:
 
 
 def _literal(name: str) -> str:
-    """An IP address in its one spelling, any other name in lower case."""
+    """Return the normal form of an IP address, or any other name in lower case."""
     try:
         return str(ipaddress.ip_address(name.partition("%")[0]))
     except ValueError:
@@ -106,7 +108,7 @@ def _literal(name: str) -> str:
 
 
 def check_head(head: RequestHead, *, names: HostNames, end: tuple[str, int]) -> None:
-    """Raises the error of a request that is refused whoever signed it."""
+    """Raise the error of a request that is refused whoever signed it."""
     if head.method not in METHODS:
         raise MethodNotAllowed(f"only {', '.join(METHODS)} are allowed", allow=list(METHODS))
     _check_target(head.target)
@@ -130,7 +132,7 @@ def _check_host(head: RequestHead, names: HostNames, end: tuple[str, int]) -> No
 
 
 def _check_origin(head: RequestHead) -> None:
-    """A page of this host is of the same origin; also other ports of this machine are foreign."""
+    """Raise ForeignOrigin for a web page of another origin, which includes other ports of this machine."""
     origin = head.fields.get("origin")
     if origin is not None and origin.lower() != f"http://{head.fields['host'].lower()}":
         raise ForeignOrigin("a web page of another origin may not ask here")
@@ -139,11 +141,11 @@ def _check_origin(head: RequestHead) -> None:
 
 
 def check_body(head: RequestHead, limits: Limits) -> int:
-    """The length of the body that follows. Raises LengthRequired, BadRequest, TooLarge, UnsupportedMedia."""
+    """Return the length of the body that follows. Raise LengthRequired, BadRequest, TooLarge."""
     if "transfer-encoding" in head.fields:
         raise LengthRequired("Transfer-Encoding is not understood: send the body with its Content-Length")
     length = content_length(head.fields)
-    # What is PUT is a piece of a blob: told by the head, before memory is given to more than a piece.
+    # A PUT carries a piece of a blob. The limit applies before memory is given to more than a piece.
     most = min(limits.body_bytes, MAX_PIECE_BYTES) if head.method == "PUT" else limits.body_bytes
     if length > most:
         raise TooLarge(f"the body has {length} bytes; {most} are allowed")
@@ -155,14 +157,15 @@ def check_body(head: RequestHead, limits: Limits) -> int:
 
 
 def check_media(head: RequestHead) -> None:
-    """A body is JSON; what is PUT may be bytes. Raises UnsupportedMedia."""
+    """Raise UnsupportedMedia unless the body is JSON, or bytes in a PUT."""
     media = head.fields.get("content-type", "").partition(";")[0].strip().lower()
     if media != JSON_TYPE and not (head.method == "PUT" and media == BYTES_TYPE):
         raise UnsupportedMedia(f"send the body as Content-Type: {JSON_TYPE}, not {media[:60]!r}")
 
 
-class Complaints:
-    """Which refusals are worth a line of the log: of each peer one a minute, so that a flood stays a drip."""
+class LogThrottle:
+    """A limit on logged refused_peers: one line a minute for each peer, so that a flood of requests does not fill the
+    log."""
 
     def __init__(self, *, every_seconds: float = 60.0, most_peers: int = 1000) -> None:
         self._every = every_seconds
@@ -170,7 +173,7 @@ class Complaints:
         self._last: dict[str, float] = {}
 
     def is_due(self, peer: str, now: float) -> bool:
-        """Whether to log now. Two threads at the same instant may both be told so; that does no harm."""
+        """Return True if this refusal is to be logged. Two threads may both get True, which does no harm."""
         if now - self._last.get(peer, -self._every) < self._every:
             return False
         if len(self._last) >= self._most:
@@ -179,8 +182,8 @@ class Complaints:
         return True
 
 
-class Refusals:
-    """Where hosts with another mesh key spoke from: the newest few addresses, whatever comes in. Any thread."""
+class RefusedPeers:
+    """The newest addresses from which hosts with another mesh key sent requests. Any thread."""
 
     def __init__(self, *, most: int = 16, keep_seconds: float = 600.0) -> None:
         self._most = most
@@ -195,7 +198,7 @@ class Refusals:
             self._last.pop(oldest, None)
 
     def seen(self, now: float) -> tuple[RefusedHost, ...]:
-        """The newest first."""
+        """Return the refused hosts, newest first."""
         found = [(now - at, peer) for peer, at in dict(self._last).items()]
         names = {LOOPBACK: "this machine"}
         return tuple(
@@ -209,7 +212,8 @@ LOOPBACK = "loopback"
 
 
 def peer_group(address: str) -> str:
-    """What counts as one peer: an IPv4 address, a /64 of IPv6 (one machine owns all of it), all of loopback."""
+    """Return the group that counts as one peer: an IPv4 address, an IPv6 /64 (one machine may own all of it),
+    loopback."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

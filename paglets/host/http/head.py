@@ -1,8 +1,8 @@
-"""The gate before `http.server`'s parser: what two readers could take for two things is refused here.
+"""Strict checks of a header before `http.server` parses it: what two readers could read differently is refused.
 
-`http.server` and `email` read leniently: bare line feeds, continued lines, a space before the colon, HTTP/0.9, the
-first of two lengths. Each lets one request hide in another, and no hook of theirs sees the raw lines. So the lines are
-read and checked here, one by one, as they arrive; what passes has one meaning only, which the library then finds.
+`http.server` and `email` are lenient: bare line feeds, continued lines, a space before the colon, HTTP/0.9, the first
+of two lengths. Each of these lets one request hide in another, and none of their hooks sees the raw lines. So the lines
+are read and checked here, one by one, as they arrive. What passes has only one meaning.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from paglets.core.errors import BadRequest, TooLarge
 
 MOST_FIELDS = 64
 MOST_TARGET_CHARACTERS = 8_000
-"""Of a request that is passed on; what comes over a connection is bounded with its header."""
+"""Length of the target of a forwarded request. One that arrives on a connection is limited with its header."""
 
 _REQUEST_LINE = re.compile(rb"[A-Z][A-Z0-9_-]{0,30} [\x21-\x7e]+ HTTP/1\.1\r\n")
 _FIELD_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
@@ -36,12 +36,12 @@ SINGLE = frozenset(
         "sec-fetch-site",
     ]
 )
-"""Fields that decide something: two of them would let two readers decide differently."""
+"""Fields that decide how a request is read. If one were given twice, two readers could decide differently."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHead:
-    """`target` as it stands in the request line. Field names are in lower case."""
+    """The header of a request. `target` is as in the request line; field names are in lower case."""
 
     method: str
     target: str
@@ -49,19 +49,19 @@ class RequestHead:
 
 
 def check_request_line(method: str, target: str) -> None:
-    """Whether a request may begin so. Raises BadRequest."""
+    """Raise BadRequest unless a request may start with this line."""
     line = f"{method} {target} HTTP/1.1\r\n".encode(errors="replace")
     if len(target) > MOST_TARGET_CHARACTERS or not _REQUEST_LINE.fullmatch(line):
         raise BadRequest(f"{method[:20]!r} {target[:200]!r} cannot be the first line of a request")
 
 
 def read_head(source: BufferedIOBase, *, most_bytes: int, most_fields: int) -> tuple[bytes, bytes]:
-    """The first line of a request, and the lines of its fields with the empty one after them.
+    """Read the first line of a request, and the lines of its fields up to and including the empty one.
 
-    What is wrong is refused as soon as it is seen: the other side may wait for us. Raises BadRequest, TooLarge,
-    OSError; after any of them the connection is of no use.
+    A fault is refused as soon as it is seen, because the other side may wait for an answer. Raise BadRequest, TooLarge,
+    OSError; after any of them the connection is unusable.
     """
-    # TLS and other tongues may never send the end of a line.
+    # TLS and other protocols may never send the end of a line.
     if not b"A" <= source.peek(1)[:1] <= b"Z":  # type: ignore[attr-defined]  # a BufferedReader, as makefile gives it
         raise _not_http()
     first = _line(source, most_bytes)
@@ -93,7 +93,7 @@ def _not_http() -> BadRequest:
 
 
 def single_fields(message: Message) -> dict[str, str]:
-    """The header fields by lower-case name. Raises BadRequest where one that decides is there twice."""
+    """Return the header fields by lower-case name. Raise BadRequest if a deciding field is given twice."""
     fields: dict[str, str] = {}
     for given, value in message.items():
         name, value = given.lower(), value.strip(" \t")
@@ -107,7 +107,7 @@ def single_fields(message: Message) -> dict[str, str]:
 
 
 def content_length(fields: Mapping[str, str]) -> int:
-    """The announced length of the body; 0 where none is announced. Raises BadRequest."""
+    """Return the announced length of the body, 0 if none is announced. Raise BadRequest."""
     text = fields.get("content-length", "0")
     if not _LENGTH.fullmatch(text):
         raise BadRequest("Content-Length is not a plain number of at most 15 digits")

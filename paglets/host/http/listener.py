@@ -1,4 +1,4 @@
-"""Addresses made into listening servers."""
+"""Listening sockets for the addresses of a host."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from paglets.core.errors import StartFailed
 Address = tuple[str, int]
 L = TypeVar("L", bound=TCPServer)
 Make = Callable[[int, Any], L]
-"""Gives a server that listens, of an address family and an address. Raises OSError."""
+"""A factory of listening servers, called with an address family and an address. Raises OSError."""
 
 _TRIES_FOR_ONE_PORT = 20
 
 
 def listen_all(addresses: Sequence[Address], make: Make[L]) -> list[L]:
-    """Servers on one port where it is 0: a port that is free at one address may be taken at another.
+    """Return servers for all addresses, on one common port if the port is 0. Raise StartFailed.
 
-    Raises StartFailed.
+    A port that is free at one address may be taken at another, so several ports are tried.
     """
     for tries_left in reversed(range(_TRIES_FOR_ONE_PORT)):
         listeners: list[L] = []
@@ -38,7 +38,7 @@ def listen_all(addresses: Sequence[Address], make: Make[L]) -> list[L]:
 
 
 def _listen(host: str, port: int, make: Make[L], listeners: list[L]) -> None:
-    """Add one for each address of `host`; those that this machine lacks (IPv6, mostly) are left out."""
+    """Add a server for each address of `host`. Skip addresses that this machine lacks (mostly IPv6)."""
     missing: OSError | None = None
     before = len(listeners)
     for family, address in _resolve(host, port):

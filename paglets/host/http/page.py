@@ -1,7 +1,7 @@
-"""The page that a browser gets at a host's address: one constant, the same for every host and every visitor.
+"""The page that a browser gets at a host's address: a constant, the same for every host and every visitor.
 
 A browser has no mesh key, so it would see the JSON of a refusal. The page says what answers here and what to run
-instead. It reads nothing of this host or its mesh, and it can run nothing: no script, no form, no other resource.
+instead. It reads nothing of this host or its mesh and runs nothing: no script, no form, no other resource.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from paglets.wire.request import Response
 
 HTML_TYPE = "text/html"
 MOST_ACCEPT_CHARACTERS = 1_000
-"""Browsers send at most some 150; a longer field is not read, and its sender gets JSON."""
+"""Longest Accept field that is read. Browsers send at most about 150 characters; others get JSON."""
 
 _API = "/v1/"
 _ICON = "/favicon.ico"
@@ -86,7 +86,7 @@ HEADERS = MappingProxyType(
         "x-frame-options": "DENY",
     }
 )
-"""Beside those of every reply, which forbid to store it and to guess its type."""
+"""Headers beside those of every reply, which forbid to store it and to guess its type."""
 
 
 def page_for(head: RequestHead) -> Response | None:
@@ -119,7 +119,7 @@ def prefers(accept: str, media: str) -> bool:
 
 
 def _ranges(accept: str) -> Iterator[tuple[str, float]]:
-    """The media ranges and their qualities; what is malformed or has other parameters is left out."""
+    """Yield media ranges and their qualities. Skip what is malformed or has other parameters."""
     for text in accept.split(","):
         match = _RANGE.fullmatch(text)
         if match is not None:
@@ -127,6 +127,6 @@ def _ranges(accept: str) -> Iterator[tuple[str, float]]:
 
 
 def _quality(qualities: dict[str, float], media: str) -> float:
-    """Of the narrowest range that holds `media`; 0 where none does."""
+    """Return the quality of the narrowest range that holds `media`, 0 if none does."""
     ranges = (media, f"{media.partition('/')[0]}/*", "*/*")
     return next((qualities[each] for each in ranges if each in qualities), 0.0)

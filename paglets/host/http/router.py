@@ -1,7 +1,7 @@
-"""From a request to what answers it, by one table; free of sockets.
+"""The router: finds the handler of a request in one table, without sockets.
 
-Server threads call `handle`; it reads or writes the store and wakes parts, or gives a PendingResponse that the
-runner completes.
+Server threads call `handle`. It reads or writes the store and wakes parts, or returns a PendingResponse that the runner
+completes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ MAX_NUMBER_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A request, taken apart: `path` the values of the template, `body` what the route takes."""
+class ParsedRequest:
+    """A parsed request. `path`: the values of the template's placeholders. `body`: the record that the route takes."""
 
     path: Mapping[str, str]
     query: Mapping[str, str]
@@ -33,28 +33,28 @@ class Asked:
     sender: str
 
     def number(self, name: str, default: int, most: int) -> int:
-        """A non-negative number of the query, at most `most`. Raises BadRequest."""
+        """Return a non-negative number of the query, at most `most`. Raise BadRequest."""
         text = self.query.get(name, str(default))
         if not text.isascii() or not text.isdecimal() or len(text) > MAX_NUMBER_DIGITS:
             raise BadRequest(f"query parameter {name!r} must be a number, got {text[:40]!r}")
         return min(int(text), most)
 
     def require_sender(self, stores: Iterable[str]) -> None:
-        """A host speaks for itself only. Raises Invalid where it names another as itself."""
+        """Raise Invalid if a host names another store than its own: a host acts for itself only."""
         others = sorted(set(stores) - {self.sender})
         if self.sender and others:
             raise Invalid(f"the request names the store {others[0][:80]} and is signed by {self.sender}")
 
 
-Answer = Callable[[Any, Asked], Any]
-"""(host, asked) -> a record for a 200 reply, a Response, or a PendingResponse."""
+Answer = Callable[[Any, ParsedRequest], Any]
+"""A handler: (host, asked) -> a record for a 200 reply, a Response, or a PendingResponse."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One line of the table; `takes` and `gives` are records of `paglets.api`, or bytes.
+    """One row of the table. `takes` and `gives` are records of `paglets.api`, or bytes.
 
-    `most_at_once`: requests of one other host that are handled at the same time; it gets 503 for more.
+    `most_at_once`: requests of one other host that are handled at the same time. Further ones get 503.
     """
 
     method: str
@@ -67,29 +67,29 @@ class Route:
 
 
 def route(method: str, path: str, takes: type | None, gives: type, about: str, answer: Answer) -> Route:
-    """A line that fits on one."""
+    """Return a route with default limits, written in one line."""
     return Route(method=method, path=path, takes=takes, gives=gives, about=about, answer=answer)
 
 
 class Router:
-    """Handles requests for one host by the table `routes`."""
+    """The router of one host, for the table `routes`."""
 
     def __init__(self, host: Any, routes: tuple[Route, ...]) -> None:
         self._host = host
-        self._turns = Turns()
+        self._limits = RequestLimits()
         self._routes: dict[tuple[int, str], list[tuple[list[str], Route]]] = {}
         for route in routes:
             template = route.path.strip("/").split("/")
-            self._routes.setdefault(_shelf(template), []).append((template, route))
+            self._routes.setdefault(_lookup_key(template), []).append((template, route))
 
     def handle(self, request: Request) -> Response | PendingResponse:
-        """The reply, now or later. Errors of the tree become replies; others are the server's to log."""
+        """Return the reply, now or later. PagletsError becomes a reply; the server logs any other exception."""
         try:
             raw, _, query = request.target.partition("?")
             route, path = self._find(request.method, raw)
             if not request.sender:
                 return self._answer(request, route, path, query)
-            with self._turns.one(request.sender, route):
+            with self._limits.one(request.sender, route):
                 self._host.gossip.record_contact(request.sender)
                 return self._answer(request, route, path, query)
         except PagletsError as error:
@@ -103,17 +103,17 @@ class Router:
             body = from_json(route.takes, loads(request.body), "body")
         elif request.body:
             raise BadRequest(f"{route.method} {route.path} takes no body")
-        asked = Asked(path=path, query=_query(query), body=body, sender=request.sender)
+        asked = ParsedRequest(path=path, query=_query(query), body=body, sender=request.sender)
         value = route.answer(self._host, asked)
         return value if isinstance(value, (Response, PendingResponse)) else reply(value)
 
     def _find(self, method: str, raw: str) -> tuple[Route, dict[str, str]]:
         parts = [_part(part) for part in raw.strip("/").split("/")]
-        known = self._routes.get(_shelf(parts), ())
+        known = self._routes.get(_lookup_key(parts), ())
         fitting = [(route, path) for template, route in known if (path := _match(template, parts)) is not None]
         if not fitting:
             raise NoSuchRoute(f"there is no route {raw[:200]!r}; see docs/reference/protocol.md")
-        # GET answers HEAD too; the server leaves the body out.
+        # GET answers HEAD, too; the server omits the body.
         wanted = "GET" if method == "HEAD" else method
         for route, path in fitting:
             if route.method == wanted:
@@ -122,11 +122,11 @@ class Router:
         raise MethodNotAllowed(f"{raw[:200]!r} takes {allowed}, not {method[:20]!r}")
 
 
-class Turns:
-    """The requests of other hosts that are being handled; for many threads.
+class RequestLimits:
+    """The requests of other hosts that are being handled. Any thread.
 
-    A host whose request times out sends the next one, while the first goes on behind a busy writer: so each host has a
-    bounded number of each kind here.
+    A host whose request times out sends the next one, while the first still waits for a busy writer. So each host has a
+    limited number of requests of each route here.
     """
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class Turns:
 
     @contextmanager
     def one(self, sender: str, route: Route) -> Iterator[None]:
-        """Count one request of that host while the block runs. Raises Overloaded."""
+        """Count one request of that host while the block runs. Raise Overloaded."""
         key = (sender, route.method, route.path)
         with self._lock:
             if self._counts[key] >= route.most_at_once:
@@ -150,13 +150,13 @@ class Turns:
                     del self._counts[key]
 
 
-def _shelf(parts: list[str]) -> tuple[int, str]:
-    """What a path and the templates that may fit it have in common: all begin with a version and a literal."""
+def _lookup_key(parts: list[str]) -> tuple[int, str]:
+    """Return what a path and the templates that may match it have in common: length, version and first literal."""
     return len(parts), "/".join(parts[:2])
 
 
 def _part(text: str) -> str:
-    # Bytes that are no UTF-8 become U+FFFD, which no id and no name has.
+    # Bytes that are not UTF-8 become U+FFFD, which no id and no name contains.
     part = unquote(text)
     if "\ufffd" in part or len(part) > MAX_PARAMETER_CHARACTERS or not part.isprintable() or "/" in part:
         raise BadRequest("a part of the path is too long or has characters that have no place there")
@@ -164,7 +164,8 @@ def _part(text: str) -> str:
 
 
 def _match(template: list[str], parts: list[str]) -> dict[str, str] | None:
-    """Literal parts win nothing here: templates of one length never overlap but for literals listed first."""
+    """Return the values of the placeholders, or None. Templates of one length never overlap, except for literals listed
+    first."""
     values = {}
     for wanted, part in zip(template, parts, strict=True):
         if wanted.isupper():

@@ -1,6 +1,6 @@
-"""The host's HTTP server, on `http.server`: a thread for each connection, in bounded number.
+"""The HTTP server of a host, on `http.server`: a thread for each connection, in limited number.
 
-`head` and `connection` read the wire, `guard` says what passes; here are the threads, the waiting, and the end.
+`head` and `connection` read requests, `guard` checks them; this module has the threads, the waits and the shutdown.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from paglets.api.hosts import RefusedHost
 from paglets.core.clock import Clock, SystemClock
 from paglets.core.errors import InternalError, Overloaded, PagletsError, ShuttingDown, TimedOut
 from paglets.host.http.connection import Connection, ServedSocket, Service
-from paglets.host.http.guard import Complaints, HostNames, Limits, Refusals, peer_group
+from paglets.host.http.guard import HostNames, Limits, LogThrottle, RefusedPeers, peer_group
 from paglets.host.http.listener import Address, listen_all
 from paglets.wire.auth import Verifier
 from paglets.wire.http1 import JSON_TYPE
@@ -35,8 +35,8 @@ _CLOSE_SECONDS = 2.0
 _SHORT_OF_FILES_SECONDS = 0.1
 
 
-class Crowd:
-    """The connections that there are; for many threads."""
+class OpenConnections:
+    """The open connections. Any thread."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -47,7 +47,7 @@ class Crowd:
         return len(self._peers)
 
     def enter(self, sock: ServedSocket, address: str) -> bool:
-        """False where a bound is reached."""
+        """Add a connection. Return False if a limit is reached."""
         peer = peer_group(address)
         with self._changed:
             there = list(self._peers.values())
@@ -57,26 +57,26 @@ class Crowd:
             return True
 
     def leave(self, sock: ServedSocket) -> None:
-        """Also of one that did not come in."""
+        """Remove a connection, which may not have been added."""
         with self._changed:
             self._peers.pop(sock, None)
             self._changed.notify_all()
 
     def end_idle(self) -> None:
-        """Wake those that are between two requests."""
+        """Wake connections that wait for their next request."""
         with self._changed:
             for sock in self._peers:
                 if sock.waits:
                     sock.break_off(socket.SHUT_RD)
 
     def break_off(self) -> None:
-        """Wake whoever reads or writes."""
+        """Wake connections that read or write."""
         with self._changed:
             for sock in self._peers:
                 sock.break_off()
 
     def wait_for_change(self, seconds: float) -> None:
-        """Until somebody leaves."""
+        """Wait until a connection leaves."""
         with self._changed:
             self._changed.wait(seconds)
 
@@ -86,18 +86,21 @@ class Crowd:
 
 
 class Listener(ThreadingMixIn, HTTPServer):
-    """Listens at one address, with a thread for each connection of the crowd."""
+    """A server that listens at one address, with a thread for each connection."""
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
-    # Where two may share a port, a second host would take requests from the first; on Windows this option allows it.
+    # If two processes could share a port, a second host would take requests from the first. On Windows this option
+    # allows that.
     allow_reuse_address = os.name == "posix"
     allow_reuse_port = False
 
-    def __init__(self, family: int, address: Any, *, crowd: Crowd, clock: Clock, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, family: int, address: Any, *, connections: OpenConnections, clock: Clock, log: Callable[[str], None]
+    ) -> None:
         self.address_family = family
-        self._crowd = crowd
+        self._connections = connections
         self._clock = clock
         self._log = log
         super().__init__(address, BaseHTTPRequestHandler)  # the true handler is set once the port is known
@@ -106,41 +109,41 @@ class Listener(ThreadingMixIn, HTTPServer):
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        TCPServer.server_bind(self)  # HTTPServer's asks the network for our name, which may take long
+        TCPServer.server_bind(self)  # HTTPServer's looks up the name of this machine, which may take long
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
             sock, peer = self.socket.accept()
         except (BlockingIOError, ConnectionError):
-            raise  # the other side gave up before its turn came
+            raise  # the other side closed the connection first
         except OSError as error:
-            self._log(f"a connection could not be taken: {error}")
-            self._crowd.wait_for_change(_SHORT_OF_FILES_SECONDS)
+            self._log(f"a connection could not be accepted: {error}")
+            self._connections.wait_for_change(_SHORT_OF_FILES_SECONDS)
             raise
         return ServedSocket(sock, self._clock), peer
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        entered = self._crowd.enter(request, client_address[0])
+        entered = self._connections.enter(request, client_address[0])
         if not entered:
-            _say_overloaded(request)
+            _send_overloaded(request)
         return entered
 
     def shutdown_request(self, request: Any) -> None:
-        """Called once for each connection, whatever became of it."""
+        """Close a connection. Called once for each, whatever became of it."""
         super().shutdown_request(request)
-        self._crowd.leave(request)
+        self._connections.leave(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):  # else the other side is gone or too slow: there is nobody to tell
-            self._log("a connection ended by a fault of the server:\n" + traceback.format_exc())
+        if not isinstance(sys.exception(), OSError):  # an OSError: the other side is gone or too slow
+            self._log("a connection ended with an internal error:\n" + traceback.format_exc())
 
 
 class HttpServer:
-    """Serves `handler` at `address` (host, port) and at `more_addresses`; port 0 takes a free one.
+    """The server of `handler` at `address` (host, port) and at `more_addresses`. Port 0 takes a free port.
 
-    A name is listened to at each of its addresses. `allowed_hosts` are further names for the Host header,
-    with or without a port. `handler` runs in many threads at once; what it raises beside PagletsError is
-    logged by `log` and answered as `internal`. `start` raises StartFailed.
+    A name is listened to at each of its addresses. `allowed_hosts` are further names for the Host header, with or
+    without a port. `handler` runs in many threads at once. An exception other than PagletsError is logged by `log` and
+    answered as `internal`. `start` raises StartFailed.
     """
 
     def __init__(
@@ -162,9 +165,9 @@ class HttpServer:
         self._log = log
         self._limits = limits or Limits()
         self._clock = clock or SystemClock()
-        self._refusals = Refusals()
+        self._refused_peers = RefusedPeers()
         self._closing = threading.Event()
-        self._crowd = Crowd(self._limits)
+        self._connections = OpenConnections(self._limits)
         self._parked: set[PendingResponse] = set()
         self._parking = threading.Lock()
         self._listeners: list[Listener] = []
@@ -173,8 +176,8 @@ class HttpServer:
         self.port = 0
 
     def start(self) -> None:
-        """Listen. After this, requests are served."""
-        make = partial(Listener, crowd=self._crowd, clock=self._clock, log=self._log)
+        """Start to listen and to serve requests."""
+        make = partial(Listener, connections=self._connections, clock=self._clock, log=self._log)
         self._listeners = listen_all(self._addresses, make)
         self.port = self._listeners[0].server_address[1]
         handler = partial(Connection, self._service())
@@ -193,13 +196,13 @@ class HttpServer:
             turn=threading.Lock(),
             answer=self._answer,
             is_closing=self._closing.is_set,
-            complaints=Complaints(),
-            refusals=self._refusals,
+            log_throttle=LogThrottle(),
+            refused_peers=self._refused_peers,
             log=self._log,
         )
 
     def _own_names(self) -> tuple[str, ...]:
-        """The names listened at; "all addresses" is the name of nobody."""
+        """Return the names listened at, without "all addresses", which is not a name."""
         return tuple(host for host, _ in self._addresses if host.strip("[]") not in ("", "0.0.0.0", "::"))
 
     @property
@@ -208,14 +211,14 @@ class HttpServer:
         return tuple(listener.socket.getsockname()[:2] for listener in self._listeners)
 
     def statistics(self) -> ServerStatistics:
-        return ServerStatistics(connections=len(self._crowd), parked=len(self._parked))
+        return ServerStatistics(connections=len(self._connections), parked=len(self._parked))
 
     def refused(self) -> tuple[RefusedHost, ...]:
-        """Hosts with another mesh key that spoke to this one lately."""
-        return self._refusals.seen(self._clock.monotonic())
+        """Return hosts with another mesh key that sent requests here recently."""
+        return self._refused_peers.seen(self._clock.monotonic())
 
     def close(self, grace_seconds: float = _CLOSE_SECONDS) -> None:
-        """Stop listening, answer who waits with `shutting_down`, let running requests end, then cut the rest."""
+        """Stop listening, answer parked requests with `shutting_down`, let running requests end, then cut the rest."""
         self._closing.set()
         if self._acceptor is not None:
             self._wake_ends[0].send(b"!")
@@ -229,13 +232,13 @@ class HttpServer:
             parked = list(self._parked)
         for pending in parked:
             pending.complete(_shutting_down())
-        self._crowd.end_idle()
-        if not self._crowd.wait_gone(grace_seconds):
-            self._crowd.break_off()
-            self._crowd.wait_gone(grace_seconds)
+        self._connections.end_idle()
+        if not self._connections.wait_gone(grace_seconds):
+            self._connections.break_off()
+            self._connections.wait_gone(grace_seconds)
 
     def _accept_all(self) -> None:
-        """What `serve_forever` does, for several listeners and without looking up twice a second."""
+        """Accept connections like `serve_forever`, but for several listeners and without polling."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_ends[1], selectors.EVENT_READ)
             for listener in self._listeners:
@@ -253,10 +256,11 @@ class HttpServer:
             return reply_error(error)
         except Exception:
             self._log(f"{request.method} {request.target} failed:\n{traceback.format_exc()}")
-            return reply_error(InternalError("a fault of the host itself; its log says more", log="host.log"))
+            return reply_error(InternalError("the host failed with an internal error; see its log", log="host.log"))
 
     def _wait_for(self, pending: PendingResponse) -> Response:
-        """The answer; after the bound, `timed_out`, which also tells whoever would complete it that nobody waits."""
+        """Return the answer. After the time limit return `timed_out`, which also tells the completer that nobody
+        waits."""
         completed = threading.Event()
         pending.on_complete(lambda response: completed.set())
         with self._parking:
@@ -266,7 +270,9 @@ class HttpServer:
                 pending.complete(_shutting_down())
             if not completed.wait(self._limits.pending_seconds):
                 seconds = self._limits.pending_seconds
-                pending.complete(reply_error(TimedOut(f"no answer within {seconds:g} s; what was asked goes on")))
+                pending.complete(
+                    reply_error(TimedOut(f"no answer within {seconds:g} s; the request is still in progress"))
+                )
         finally:
             with self._parking:
                 self._parked.discard(pending)
@@ -276,18 +282,18 @@ class HttpServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatistics:
-    """`parked`: requests whose answer comes later."""
+    """Counts of a server. `parked`: requests whose answer comes later."""
 
     connections: int
     parked: int
 
 
 def _shutting_down() -> Response:
-    return reply_error(ShuttingDown("the host is ending; ask again when it is back"))
+    return reply_error(ShuttingDown("the host is shutting down; try again when it is back"))
 
 
-def _say_overloaded(sock: ServedSocket) -> None:
-    """If that can be said without waiting: this is the thread that accepts."""
+def _send_overloaded(sock: ServedSocket) -> None:
+    """Send 503 if that is possible without waiting: this is the thread that accepts."""
     body = reply_error(Overloaded("too many connections; try again")).body
     head = f"content-type: {JSON_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ from paglets.core.errors import Conflict, Unknown, tellable
 from paglets.core.refs import ArtifactRef, BlobRef, check_artifact_id, check_file_name, check_lifetime
 from paglets.host.blobs.fetcher import delete_here
 from paglets.host.host import Host
-from paglets.host.http.router import Asked, route
+from paglets.host.http.router import ParsedRequest, route
 from paglets.host.messaging.creation import require_here
 from paglets.store import artifacts
 from paglets.store.db import Tx
@@ -20,13 +20,13 @@ from paglets.wire.request import PendingResponse, reply, reply_error
 MAX_PAGE = 1_000
 
 
-def add(host: Host, asked: Asked) -> ArtifactRef:
+def add(host: Host, asked: ParsedRequest) -> ArtifactRef:
     body: AddArtifact = asked.body
     check_artifact_id(body.artifact_id)
     check_file_name(body.name)
     check_lifetime(body.expires_in_seconds)
     now, own = host.services.clock.wall(), host.services.own
-    # A row is not enough: who adds this may throw the file away then.
+    # The row alone is not enough: the caller may delete its file after this.
     kept = host.blob_store.state(body.sha256).complete
 
     def store(tx: Tx) -> ArtifactRef:
@@ -51,7 +51,7 @@ def _carried(body: AddArtifact, now: float) -> CarriedArtifact:
     )
 
 
-def page(host: Host, asked: Asked) -> Artifacts:
+def page(host: Host, asked: ParsedRequest) -> Artifacts:
     limit = max(1, asked.number("limit", 100, MAX_PAGE))
     after, which = (
         asked.query.get("after", ""),
@@ -61,7 +61,7 @@ def page(host: Host, asked: Asked) -> Artifacts:
     return Artifacts(artifacts=found, next=found[-1].artifact_id if len(found) == limit else None)
 
 
-def one(host: Host, asked: Asked) -> Any:
+def one(host: Host, asked: ParsedRequest) -> Any:
     artifact_id, own = check_artifact_id(asked.path["ID"]), host.services.own
     ref = host.services.store.read(lambda tx: artifacts.find_any(tx, artifact_id, own.name))
     if ref is not None:
@@ -75,7 +75,7 @@ def one(host: Host, asked: Asked) -> Any:
     return pending
 
 
-def delete(host: Host, asked: Asked) -> Any:
+def delete(host: Host, asked: ParsedRequest) -> Any:
     artifact_id = check_artifact_id(asked.path["ID"])
     if asked.query.get("here"):
         return host.services.store.write(lambda tx: delete_here(tx, artifact_id))

@@ -1,4 +1,4 @@
-"""Routes about bytes."""
+"""Routes about blobs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from paglets.api.limits import MAX_ASKED_BLOBS, MAX_PIECE_BYTES
 from paglets.core.errors import BadRequest, TooLarge
 from paglets.core.refs import MAX_BLOB_BYTES, BlobRef
 from paglets.host.host import Host
-from paglets.host.http.router import Asked, Route
+from paglets.host.http.router import ParsedRequest, Route
 from paglets.wire.http1 import BYTES_TYPE
 from paglets.wire.request import Response
 
 
-def state(host: Host, asked: Asked) -> BlobStates:
+def state(host: Host, asked: ParsedRequest) -> BlobStates:
     body: AskBlobs = asked.body
     if len(body.sha256s) > MAX_ASKED_BLOBS:
         raise TooLarge(f"{len(body.sha256s)} blobs in one question; the limit is {MAX_ASKED_BLOBS}")
@@ -20,14 +20,14 @@ def state(host: Host, asked: Asked) -> BlobStates:
     return BlobStates(blobs=tuple(look(sha256) for sha256 in body.sha256s))
 
 
-def put(host: Host, asked: Asked) -> BlobState:
+def put(host: Host, asked: ParsedRequest) -> BlobState:
     if "size" not in asked.query:
         raise BadRequest("say how long the whole is: ?offset=N&size=TOTAL")
     blob = BlobRef(sha256=asked.path["SHA256"], size_bytes=asked.number("size", 0, MAX_BLOB_BYTES))
     return host.blob_store.take(blob, asked.number("offset", 0, MAX_BLOB_BYTES), asked.body)
 
 
-def get(host: Host, asked: Asked) -> Response:
+def get(host: Host, asked: ParsedRequest) -> Response:
     offset = asked.number("offset", 0, MAX_BLOB_BYTES)
     length = asked.number("length", MAX_PIECE_BYTES, MAX_PIECE_BYTES)
     piece = host.blob_store.read(asked.path["SHA256"], offset, length)

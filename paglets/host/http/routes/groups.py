@@ -28,7 +28,7 @@ from paglets.core.refs import check_group_id
 from paglets.host.groups import clearing
 from paglets.host.groups.forced_cancel import end_copies
 from paglets.host.host import Host
-from paglets.host.http.router import Asked, Route
+from paglets.host.http.router import ParsedRequest, Route
 from paglets.host.records import group_views
 from paglets.host.records.group_jobs import MAX_SUBMISSIONS
 from paglets.store import copies, undelivered
@@ -37,17 +37,17 @@ from paglets.wire.request import PendingResponse, Request, Response, reply_error
 
 MAX_PAGE_REPORTS = 500
 MAX_PAGE_BYTES = 4 << 20
-"""Of a page of waiting reports; one report alone may be longer."""
+"""Bytes of a page of waiting reports. A single report may be longer."""
 
 MOST_NUMBER = 1 << 53
 MOST_CLEAR_PAGES = 50
-"""So many short transactions in one request; who asks asks again for the rest."""
+"""Transactions in one request, each short. The caller repeats the request for the rest."""
 
 ELSEWHERE_SECONDS = 2.0
-"""For a host that knows the group, to say so; one that sleeps must not hold up the others."""
+"""Seconds to wait for hosts that may know the group. One that sleeps must not hold up the others."""
 
 
-def submit(host: Host, asked: Asked) -> GroupView:
+def submit(host: Host, asked: ParsedRequest) -> GroupView:
     body: SubmitGroup = asked.body
     prepared = host.submission.prepare(host.services.entropy.token(), body)
 
@@ -61,23 +61,24 @@ def submit(host: Host, asked: Asked) -> GroupView:
     return view
 
 
-def lines(host: Host, asked: Asked) -> Groups:
+def lines(host: Host, asked: ParsedRequest) -> Groups:
     return Groups(groups=host.services.store.read(lambda tx: group_views.lines(tx, host.services.own)))
 
 
-def one(host: Host, asked: Asked) -> Any:
+def one(host: Host, asked: ParsedRequest) -> Any:
     group_id = check_group_id(asked.path["ID"])
     view = host.services.store.read(lambda tx: group_views.view(tx, group_id, host.host_view))
     if view is not None:
         return group_views.on_only_host(view, host.gossip.candidates()[0])
-    error = Unknown(f"no host of the mesh that is online knows a group {group_id!r}")
+    error = Unknown(f"no online host of the mesh knows a group {group_id!r}")
     if asked.query.get("here"):
         raise error
     return _from_elsewhere(host, group_id, error)
 
 
 def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> PendingResponse:
-    """Ask the online hosts. Home knows all of a group; where it is away, the collector's host tells what it has."""
+    """Ask the online hosts for a group. Home knows all of it; if home is offline, the collector's host returns what it
+    has."""
     hosts = host.gossip.online()
     asking = _MeshQuestion(left=len(hosts), error=error)
     request = Request(method="GET", target=f"/v1/groups/{group_id}?here=1")
@@ -90,7 +91,7 @@ def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> PendingRe
 
 @dataclass(kw_only=True)
 class _MeshQuestion:
-    """A question to several hosts; it is told the answers on the runner."""
+    """A question to several hosts. It gets their answers on the runner."""
 
     left: int
     error: PagletsError
@@ -107,13 +108,13 @@ class _MeshQuestion:
             self.pending.complete(self.best or reply_error(self.error))
 
 
-def take_status(host: Host, asked: Asked) -> JobStatusReply:
+def take_status(host: Host, asked: ParsedRequest) -> JobStatusReply:
     body: JobStatusReport = asked.body
     asked.require_sender([body.host.store_id])
     return host.reconciliation.take(body)
 
 
-def flush(host: Host, asked: Asked) -> UnfinishedCount:
+def flush(host: Host, asked: ParsedRequest) -> UnfinishedCount:
     group_id = check_group_id(asked.path["ID"])
     body: FlushJobStatus = asked.body
     keys = None if body.job_keys is None else frozenset(body.job_keys)
@@ -123,24 +124,26 @@ def flush(host: Host, asked: Asked) -> UnfinishedCount:
     return UnfinishedCount(count=count)
 
 
-def end(host: Host, asked: Asked) -> EndedCopies:
+def end(host: Host, asked: ParsedRequest) -> EndedCopies:
     group_id = check_group_id(asked.path["ID"])
     body: EndCopies = asked.body
     online = frozenset(member.store_id for member in host.gossip.online())
     own, store, now = host.services.own, host.services.store, host.services.clock.wall()
     if body.clear:
-        store.read(lambda tx: clearing.require_lost(tx, group_id, _members(host), own))
+        store.read(lambda tx: clearing.require_lost(tx, group_id, _known_stores(host), own))
     ended = store.write(lambda tx: end_copies(tx, group_id, body, online, own, now))
     return _clear(host, group_id, body, ended) if body.clear else ended
 
 
 def _clear(host: Host, group_id: str, body: EndCopies, ended: EndedCopies) -> EndedCopies:
-    """Remove waiting reports, one short transaction after the other."""
+    """Remove waiting reports, in one short transaction after the other."""
     store, now = host.services.store, host.services.clock.wall()
     after = 0
     total = ReportCounts()
     for _ in range(MOST_CLEAR_PAGES):
-        after, cleared = store.write(partial(clearing.clear_page, group_id=group_id, wish=body, after=after, now=now))
+        after, cleared = store.write(
+            partial(clearing.clear_page, group_id=group_id, request=body, after=after, now=now)
+        )
         total = total.plus(cleared)
         if not after:
             return replace(ended, cleared=total)
@@ -148,12 +151,12 @@ def _clear(host: Host, group_id: str, body: EndCopies, ended: EndedCopies) -> En
     return replace(ended, cleared=total, reports_left=left.failures + (left.results if body.drop_results else 0))
 
 
-def clear(host: Host, asked: Asked) -> Done:
+def clear(host: Host, asked: ParsedRequest) -> Done:
     group_id = check_group_id(asked.path["ID"])
     body: ClearGroup = asked.body
     if not 1 <= body.submissions <= MAX_SUBMISSIONS:
         raise Invalid(f"submissions is {body.submissions}: expected 1 to {MAX_SUBMISSIONS:,}")
-    members, own, now = _members(host), host.services.own, host.services.clock.wall()
+    members, own, now = _known_stores(host), host.services.own, host.services.clock.wall()
     if body.host.store_id in members:
         raise Conflict(f"{own.name} has not forgotten {body.host.name}, which has the collector of {group_id}")
 
@@ -165,12 +168,12 @@ def clear(host: Host, asked: Asked) -> Done:
     return Done()
 
 
-def _members(host: Host) -> frozenset[str]:
-    """The stores of all hosts that this one knows, itself too, online or not."""
+def _known_stores(host: Host) -> frozenset[str]:
+    """Return the store ids of all hosts of the mesh that this host knows, itself included, online or not."""
     return frozenset(view.host.store_id for view in host.gossip.hosts())
 
 
-def waiting_reports(host: Host, asked: Asked) -> WaitingReports:
+def waiting_reports(host: Host, asked: ParsedRequest) -> WaitingReports:
     group_id, own = check_group_id(asked.path["ID"]), host.services.own
     after, limit = asked.number("after", 0, MOST_NUMBER), asked.number("limit", 0, MAX_PAGE_REPORTS)
     key = asked.query.get("job_key")
@@ -227,7 +230,7 @@ ROUTES = (
         path="/v1/groups/ID/unfinished",
         takes=FlushJobStatus,
         gives=UnfinishedCount,
-        about="tell the collector of the copies here at once; how many there are",
+        about="report the copies here to the collector at once; their number",
         answer=flush,
     ),
     Route(

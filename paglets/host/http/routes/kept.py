@@ -1,4 +1,4 @@
-"""Routes about what finished jobs left: hooks that failed, and files that no hook took."""
+"""Routes about what finished jobs left: failed hooks, and files that no hook took."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from paglets.api.kept import AskUndelivered, UndeliveredOutputs
 from paglets.api.paglets import Done
 from paglets.core.refs import check_agent_id, check_group_id, check_job_key
 from paglets.host.host import Host
-from paglets.host.http.router import Asked, route
+from paglets.host.http.router import ParsedRequest, route
 from paglets.host.messaging.creation import require_here
 from paglets.host.records import lifecycle
 from paglets.store import jobfiles
 from paglets.store.db import Tx
 
 
-def of_jobs(host: Host, asked: Asked) -> UndeliveredOutputs:
+def of_jobs(host: Host, asked: ParsedRequest) -> UndeliveredOutputs:
     body: AskUndelivered = asked.body
     group_id = check_group_id(body.group_id)
     job_key = check_job_key(body.job_key) if body.job_key else ""
@@ -29,7 +29,7 @@ def of_jobs(host: Host, asked: Asked) -> UndeliveredOutputs:
     return host.services.store.read(look)
 
 
-def rerun(host: Host, asked: Asked) -> Done:
+def rerun(host: Host, asked: ParsedRequest) -> Done:
     agent_id = check_agent_id(asked.path["ID"])
 
     def begin(tx: Tx) -> None:

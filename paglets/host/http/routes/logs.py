@@ -10,18 +10,18 @@ from paglets.core.record import INT_BOUND
 from paglets.core.refs import check_agent_id
 from paglets.host.datadir.logs import STREAMS
 from paglets.host.host import Host
-from paglets.host.http.router import Asked, Route
+from paglets.host.http.router import ParsedRequest, Route
 from paglets.host.records import attempts
 
 MOST_NUMBER = 999_999_999_999
 
 
-def job_attempts(host: Host, asked: Asked) -> Attempts:
+def job_attempts(host: Host, asked: ParsedRequest) -> Attempts:
     body: AskAttempts = asked.body
     return attempts.attempts(host.services.store, host.services.disk, body.job, host.services.own)
 
 
-def log(host: Host, asked: Asked) -> LogPiece:
+def log(host: Host, asked: ParsedRequest) -> LogPiece:
     agent_id = check_agent_id(asked.path["ID"])
     generation = asked.number("generation", 1, MOST_NUMBER)
     attempt = asked.number("attempt", 1, MOST_NUMBER)
@@ -29,7 +29,7 @@ def log(host: Host, asked: Asked) -> LogPiece:
     if stream not in STREAMS:
         raise BadRequest(f"stream is {stream[:40]!r}: it must be one of {', '.join(STREAMS)}")
     limit = max(1, asked.number("limit", MAX_LOG_PIECE_BYTES, MAX_LOG_PIECE_BYTES))
-    # Before the log is read: what is printed after it must not be missed by who takes this for the end.
+    # Checked before the log is read: a reader that takes this piece for the last one must not miss later output.
     ended = not host.services.store.read(lambda tx: attempts.is_at_work(tx, (agent_id, generation, attempt)))
     piece = host.services.disk.read_log(agent_id, generation, attempt, stream, _offset(asked), limit)
     return LogPiece(
@@ -41,8 +41,8 @@ def log(host: Host, asked: Asked) -> LogPiece:
     )
 
 
-def _offset(asked: Asked) -> int:
-    """Larger than other numbers of queries: a job may print for weeks."""
+def _offset(asked: ParsedRequest) -> int:
+    """Return the offset, which may exceed other numbers of queries: a job may print for weeks."""
     text = asked.query.get("offset", "0")
     if not text.isascii() or not text.isdecimal() or len(text) > 19 or int(text) >= INT_BOUND:
         raise BadRequest(f"query parameter 'offset' must be a number of bytes, got {text[:40]!r}")

@@ -1,29 +1,29 @@
-"""Routes about hosts: identity, gossip, the table of members."""
+"""Routes about hosts: identity, gossip, the hosts of the mesh."""
 
 from __future__ import annotations
 
 from paglets.api.hosts import ForgetHost, Forgotten, Gossip, HostIdentity, Hosts, PeerProblem
 from paglets.host.host import Host
-from paglets.host.http.router import Asked, Route
+from paglets.host.http.router import ParsedRequest, Route
 from paglets.wire.request import PendingResponse
 
 
-def identity(host: Host, asked: Asked) -> HostIdentity:
+def identity(host: Host, asked: ParsedRequest) -> HostIdentity:
     return host.identity()
 
 
-def gossip(host: Host, asked: Asked) -> Gossip:
+def gossip(host: Host, asked: ParsedRequest) -> Gossip:
     return host.gossip.receive(asked.body, asked.sender)
 
 
-def hosts(host: Host, asked: Asked) -> Hosts:
+def hosts(host: Host, asked: ParsedRequest) -> Hosts:
     peers = tuple(PeerProblem(url=url, problem=problem) for url, problem in host.gossip.peer_problems())
     return Hosts(
         hosts=host.gossip.hosts(), peers=peers, broken_links=host.gossip.broken_links(), refused=host.refused()
     )
 
 
-def forget(host: Host, asked: Asked) -> PendingResponse:
+def forget(host: Host, asked: ParsedRequest) -> PendingResponse:
     body: ForgetHost = asked.body
     return host.host_removal.forget(body.store_id)
 

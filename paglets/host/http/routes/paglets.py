@@ -28,7 +28,7 @@ from paglets.core.messages import check_priority
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, check_agent_id, check_blob
 from paglets.host.host import Host
-from paglets.host.http.router import Asked, route
+from paglets.host.http.router import ParsedRequest, route
 from paglets.host.messaging.creation import elsewhere, require_here, why_elsewhere
 from paglets.host.messaging.parked import ParkedRequest
 from paglets.host.records.lifecycle import set_pending_action
@@ -40,13 +40,13 @@ from paglets.wire.request import PendingResponse, Response, reply, reply_error
 MAX_LOCATE_IDS = 10_000
 MAX_PAGE = 1_000
 EFFECT_SECONDS = 30.0
-"""How long a disposal may take before the caller is told that it goes on."""
+"""Seconds that a disposal may take before the caller learns that it continues."""
 
-COMEBACK_SECONDS = 5.0
-"""The same of one that is leaving: who asks again hears why it does not come back."""
+ROLLBACK_SECONDS = 5.0
+"""The same in seconds for a paglet that is leaving. A caller that asks again learns why it does not come back."""
 
 
-def create(host: Host, asked: Asked) -> PagletView:
+def create(host: Host, asked: ParsedRequest) -> PagletView:
     body: CreatePaglet = asked.body
 
     def make(tx: Tx) -> PagletView:
@@ -55,30 +55,30 @@ def create(host: Host, asked: Asked) -> PagletView:
     return host.services.store.write(make)
 
 
-def page(host: Host, asked: Asked) -> Paglets:
+def page(host: Host, asked: ParsedRequest) -> Paglets:
     limit = max(1, asked.number("limit", 100, MAX_PAGE))
     after = asked.query.get("after", "")
     brief = asked.number("brief", 0, 1) == 1
-    # In one reading: a paglet that leaves between two would be listed and not be found.
+    # In one transaction: a paglet that leaves between two would be listed and not found.
     found = host.services.store.read(
         lambda tx: tuple(_view(host, tx, agent_id, brief) for agent_id in views.page_of_ids(tx, after, limit))
     )
     return Paglets(paglets=found, next=found[-1].agent_id if len(found) == limit else None)
 
 
-def inspect(host: Host, asked: Asked) -> Any:
+def inspect(host: Host, asked: ParsedRequest) -> Any:
     agent_id = _id(host, asked)
     try:
         return host.services.store.read(lambda tx: _view(host, tx, agent_id))
     except Unknown as error:
         if _ended_here(host, agent_id):
-            # Other hosts have older rows only, which point here.
+            # Other hosts only have older rows, which point here.
             raise
         return _search(host, agent_id, error)
     except Moved as moved:
         if host.gossip.by_store(moved.details["host"]["store_id"]) is not None:
             raise
-        # A host that was forgotten may have passed it on before.
+        # A removed host may have passed the paglet on before.
         return _search(host, agent_id, moved)
 
 
@@ -87,8 +87,8 @@ def _ended_here(host: Host, agent_id: str) -> bool:
     return row is not None and row.status == "disposed"
 
 
-def _id(host: Host, asked: Asked) -> str:
-    """The path's id; a name of a paglet on this host stands for its id."""
+def _id(host: Host, asked: ParsedRequest) -> str:
+    """Return the id in the path, which may be the name of a paglet on this host."""
     wanted = asked.path["ID"]
     return host.services.store.read(lambda tx: residence.id_of(tx, wanted))
 
@@ -98,13 +98,13 @@ def _view(host: Host, tx: Tx, agent_id: str, brief: bool = False) -> PagletView:
     return views.paglet_view(tx, agent_id, host.services.own, host.services.clock.wall(), brief=brief)
 
 
-def find(host: Host, asked: Asked) -> FoundPaglets:
+def find(host: Host, asked: ParsedRequest) -> FoundPaglets:
     body: FindPaglets = asked.body
     return host.services.store.read(lambda tx: host.directory.here(tx, body))
 
 
 def _search(host: Host, agent_id: str, error: PagletsError) -> PendingResponse:
-    """Not here: ask the mesh; the reply is `moved` with the host, or the error."""
+    """Locate a paglet that is not here. The reply is `moved` with the host, or the error."""
     pending = PendingResponse()
 
     def found(located: Located) -> None:
@@ -119,13 +119,13 @@ def _search(host: Host, agent_id: str, error: PagletsError) -> PendingResponse:
     return pending
 
 
-def dispose(host: Host, asked: Asked) -> PendingResponse:
+def dispose(host: Host, asked: ParsedRequest) -> PendingResponse:
     agent_id = _id(host, asked)
-    host.services.store.write(lambda tx: _ask_to_end(tx, agent_id))
+    host.services.store.write(lambda tx: _request_disposal(tx, agent_id))
     return _when_gone(host, agent_id)
 
 
-def _ask_to_end(tx: Tx, agent_id: str) -> None:
+def _request_disposal(tx: Tx, agent_id: str) -> None:
     if rollbacks.request(tx, agent_id, rollbacks.DISPOSE):
         return
     require_here(tx, agent_id)
@@ -151,7 +151,7 @@ def _when_gone(host: Host, agent_id: str) -> PendingResponse:
     return host.parked.park(
         ParkedRequest(
             agent_id=agent_id,
-            deadline=host.services.clock.monotonic() + (COMEBACK_SECONDS if leaves else EFFECT_SECONDS),
+            deadline=host.services.clock.monotonic() + (ROLLBACK_SECONDS if leaves else EFFECT_SECONDS),
             attempt=attempt,
             late=late,
             pending=PendingResponse(),
@@ -159,20 +159,20 @@ def _when_gone(host: Host, agent_id: str) -> PendingResponse:
     )
 
 
-def dispatch(host: Host, asked: Asked) -> Done:
+def dispatch(host: Host, asked: ParsedRequest) -> Done:
     body: MovePaglet = asked.body
     target = host.gossip.find(body.target)
     agent_id = _id(host, asked)
-    host.services.store.write(lambda tx: _ask_to_move(tx, agent_id, target))
+    host.services.store.write(lambda tx: _request_move(tx, agent_id, target))
     return Done()
 
 
-def _ask_to_move(tx: Tx, agent_id: str, target: HostRef) -> None:
+def _request_move(tx: Tx, agent_id: str, target: HostRef) -> None:
     require_here(tx, agent_id)
     set_pending_action(tx, agent_id, {"move": to_json(target)})
 
 
-def call(host: Host, asked: Asked) -> Any:
+def call(host: Host, asked: ParsedRequest) -> Any:
     body: Call = asked.body
     check_priority(body.message.priority)
     wanted = asked.path["ID"]
@@ -181,7 +181,7 @@ def call(host: Host, asked: Asked) -> Any:
     return host.call_here(_id(host, asked), body, min(max(0.0, body.wait_seconds), MAX_CALL_SECONDS))
 
 
-def posts(host: Host, asked: Asked) -> PostAnswers:
+def posts(host: Host, asked: ParsedRequest) -> PostAnswers:
     body: Posts = asked.body
     if len(body.posts) > MAX_BATCH_POSTS:
         raise TooLarge(f"{len(body.posts)} posts in one batch; the limit is {MAX_BATCH_POSTS}")
@@ -200,8 +200,8 @@ def posts(host: Host, asked: Asked) -> PostAnswers:
     return PostAnswers(answers=answers)
 
 
-def post_message(host: Host, asked: Asked) -> Done:
-    """A client's post goes into our own outbox; its token makes a repeat the same post."""
+def post_message(host: Host, asked: ParsedRequest) -> Done:
+    """Store a post of a client in the outbox of this host. A repeat with the same token stores nothing."""
     body: PostMessage = asked.body
     carried = tuple(artifact.blob for artifact in check_message(body.message).artifacts)
 
@@ -214,20 +214,21 @@ def post_message(host: Host, asked: Asked) -> Done:
     return Done()
 
 
-def transfers(host: Host, asked: Asked) -> TransferAnswers:
+def transfers(host: Host, asked: ParsedRequest) -> TransferAnswers:
     body: Transfers = asked.body
     count = len(body.envelopes) + len(body.large)
     if count > MAX_BATCH_ENVELOPES:
         raise TooLarge(f"{count} envelopes in one batch; the limit is {MAX_BATCH_ENVELOPES}")
     asked.require_sender([body.source.store_id])
     answers = _taken(host, body.source, body.envelopes)
-    for large in body.large:  # one at a time: each may fill a good part of the memory
+    for large in body.large:  # one at a time, because each may fill a good part of the memory
         answers += _taken_large(host, body.source, large)
     return TransferAnswers(answers=tuple(answers))
 
 
 def _taken(host: Host, source: HostRef, envelopes: tuple[Envelope, ...]) -> list[TransferAnswer]:
-    """The answers; none for an envelope that cannot be stored: it stays with its source, and holds up no other."""
+    """Take envelopes and return the answers. One that cannot be stored gets none, stays with its source, and blocks no
+    other."""
     now = host.services.clock.wall()
 
     def take(tx: Tx, envelope: Envelope) -> TransferAnswer:
@@ -239,12 +240,12 @@ def _taken(host: Host, source: HostRef, envelopes: tuple[Envelope, ...]) -> list
     reach("after-commit-before-reply")
     for envelope, result in zip(envelopes, results, strict=True):
         if isinstance(result, BaseException):
-            _say_not_taken(host, source, envelope.agent_id, result)
+            _log_not_taken(host, source, envelope.agent_id, result)
     return [each for each in results if isinstance(each, TransferAnswer)]
 
 
 def _taken_large(host: Host, source: HostRef, large: LargeEnvelope) -> list[TransferAnswer]:
-    """As `_taken` of the envelope in that blob; one that was answered before is not read again."""
+    """Take the envelope in a blob, like `_taken`. One that was answered before is not read again."""
     known = host.services.store.read(lambda tx: residence.known_answer(tx, large.agent_id, large.epoch))
     if known is not None:
         return [known]
@@ -256,16 +257,16 @@ def _taken_large(host: Host, source: HostRef, large: LargeEnvelope) -> list[Tran
         missing = TransferAnswer(agent_id=large.agent_id, epoch=large.epoch, verdict="missing", reason=error.message)
         return [missing]
     except (PagletsError, OSError) as error:
-        _say_not_taken(host, source, large.agent_id, error)
+        _log_not_taken(host, source, large.agent_id, error)
         return []
     return _taken(host, source, (envelope,))
 
 
-def _say_not_taken(host: Host, source: HostRef, agent_id: str, error: BaseException) -> None:
+def _log_not_taken(host: Host, source: HostRef, agent_id: str, error: BaseException) -> None:
     host.services.log(f"envelope {agent_id[:100]!r} of {source.name} was not taken: {error!r}")
 
 
-def settle(host: Host, asked: Asked) -> TransferAnswer:
+def settle(host: Host, asked: ParsedRequest) -> TransferAnswer:
     body: Settle = asked.body
     check_agent_id(body.agent_id)
     check_count("epoch", body.epoch, least=1)
@@ -274,7 +275,7 @@ def settle(host: Host, asked: Asked) -> TransferAnswer:
     return host.services.store.write(lambda tx: residence.settle(tx, body.agent_id, body.epoch, body.source, now))
 
 
-def close(host: Host, asked: Asked) -> Done:
+def close(host: Host, asked: ParsedRequest) -> Done:
     body: CloseTransfers = asked.body
     asked.require_sender([body.source.store_id])
 
@@ -286,7 +287,7 @@ def close(host: Host, asked: Asked) -> Done:
     return Done()
 
 
-def locate(host: Host, asked: Asked) -> Located:
+def locate(host: Host, asked: ParsedRequest) -> Located:
     body: Locate = asked.body
     if len(body.agent_ids) > MAX_LOCATE_IDS:
         raise TooLarge(f"too many ids in one question; the limit is {MAX_LOCATE_IDS}")

@@ -1,4 +1,4 @@
-"""Routes for hosts that nobody can connect to."""
+"""Routes for hosts that accept no connections."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from paglets.api.relay import Relay
 from paglets.core.errors import Invalid, PagletsError, Unreachable
 from paglets.host.host import Host
 from paglets.host.http.head import check_request_line
-from paglets.host.http.router import Asked, Route
+from paglets.host.http.router import ParsedRequest, Route
 from paglets.wire.base64_text import from_base64
 from paglets.wire.request import PendingResponse, Request, Response, reply_error
 
 MOST_RELAY_SECONDS = MAX_CALL_SECONDS + 4.0
-"""Just under the time after which the server gives up."""
+"""Longest wait for a forwarded request, in seconds: just under the time after which the server gives up."""
 
 NEVER = ("/v1/via", "/v1/outbox/", "/v1/mesh/gossip")
-"""What is passed on for nobody. (`/v1/outbox` itself takes the posts of clients.)"""
+"""Paths that are never forwarded. (`/v1/outbox` itself takes the posts of clients.)"""
 
 OF_HOSTS = ("/v1/posts", "/v1/transfers", "/v1/jobs/status", "/v1/slots/steal")
-"""What only hosts ask of each other: passed on for a client, it would be asked in the name of this host."""
+"""Paths that only hosts use. Forwarded for a client, such a request would be sent in the name of this host."""
 
 
-def pull(host: Host, asked: Asked) -> PendingResponse:
+def pull(host: Host, asked: ParsedRequest) -> PendingResponse:
     return host.reverse_transport.pull(asked.sender, asked.body)
 
 
-def answer(host: Host, asked: Asked) -> PendingResponse:
+def answer(host: Host, asked: ParsedRequest) -> PendingResponse:
     body: PulledAnswer = asked.body
     if not 100 <= body.status <= 599:
         raise Invalid(f"status is {body.status}: it must be that of a reply")
@@ -38,7 +38,7 @@ def answer(host: Host, asked: Asked) -> PendingResponse:
     return host.reverse_transport.answered(asked.sender, body.request_id, response)
 
 
-def via(host: Host, asked: Asked) -> PendingResponse:
+def via(host: Host, asked: ParsedRequest) -> PendingResponse:
     body: Relay = asked.body
     member = host.gossip.by_store(asked.path["STORE"])
     if member is None:
@@ -46,13 +46,13 @@ def via(host: Host, asked: Asked) -> PendingResponse:
             f"no host of this mesh, as far as {host.services.own.name} knows, is {asked.path['STORE'][:80]!r}"
         )
     if asked.sender and member.reachable:
-        raise Unreachable(f"others can connect to {member.name}: nothing is passed on to it for a host")
+        raise Unreachable(f"{member.name} accepts connections: nothing is forwarded to it for a host")
     if body.timeout_seconds <= 0:
         raise Invalid(f"timeout_seconds is {body.timeout_seconds:g}: it must be more than 0")
     check_request_line(body.method, body.target)
     path = unquote(body.target)  # as the router of that host will read it
     if not path.startswith("/v1/") or path.startswith(NEVER if asked.sender else (*NEVER, *OF_HOSTS)):
-        raise Invalid(f"{body.method[:20]} {body.target[:200]!r} is nothing to pass on")
+        raise Invalid(f"{body.method[:20]} {body.target[:200]!r} is not forwarded")
     content = from_base64(body.body, "the body to pass on")
     request = Request(method=body.method, target=body.target, body=content, sender=asked.sender)
     seconds = min(MOST_RELAY_SECONDS, body.timeout_seconds)
@@ -77,7 +77,7 @@ ROUTES = (
         path="/v1/outbox/pull",
         takes=Pull,
         gives=Pulled,
-        about="a host that nobody can connect to fetches the requests that are for it",
+        about="a host that accepts no connections fetches the requests for it",
         answer=pull,
     ),
     Route(
@@ -85,7 +85,7 @@ ROUTES = (
         path="/v1/outbox/answer",
         takes=PulledAnswer,
         gives=Done,
-        about="its answer to one of them",
+        about="the answer of such a host to one of these requests",
         answer=answer,
     ),
     Route(
@@ -93,7 +93,7 @@ ROUTES = (
         path="/v1/via/STORE",
         takes=Relay,
         gives=bytes,
-        about="a request for a member to which the sender cannot connect; the reply is that member's",
+        about="a request to forward to a host that the sender cannot connect to; the reply is that host's",
         answer=via,
     ),
 )

@@ -1,27 +1,27 @@
-"""Routes about the scheduler."""
+"""Routes about slots and the queue of this host."""
 
 from __future__ import annotations
 
 from paglets.api.slots import PlacementPreview, PreviewPlacement, Slots, Steal, Stolen
 from paglets.core.record import from_json
 from paglets.host.host import Host
-from paglets.host.http.router import Asked, Route
+from paglets.host.http.router import ParsedRequest, Route
 from paglets.slots.model import SlotRequest, check_request
 
 MAX_JOBS = 10_000
 
 
-def slots(host: Host, asked: Asked) -> Slots:
+def slots(host: Host, asked: ParsedRequest) -> Slots:
     return host.slots(asked.number("limit", 100, MAX_JOBS))
 
 
-def candidates(host: Host, asked: Asked) -> PlacementPreview:
+def candidates(host: Host, asked: ParsedRequest) -> PlacementPreview:
     body: PreviewPlacement = asked.body
     request = check_request(from_json(SlotRequest, body.request, "request"))
     return host.verdicts(request)
 
 
-def steal(host: Host, asked: Asked) -> Stolen:
+def steal(host: Host, asked: ParsedRequest) -> Stolen:
     body: Steal = asked.body
     asked.require_sender([body.thief.store_id])
     return host.services.store.write(lambda tx: host.stealing.hand_over(tx, body))
