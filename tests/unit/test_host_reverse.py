@@ -367,7 +367,7 @@ def test_some_things_are_passed_on_for_nobody(given: Given, target: str) -> None
 def test_nothing_is_passed_on_for_a_host_to_one_that_it_can_connect_to(given: Given) -> None:
     given.rig.peer("w1")
     relay = Relay(method="GET", target="/v1/slots", body="", timeout_seconds=1.0)
-    with pytest.raises(Unreachable, match="others can connect to w1"):
+    with pytest.raises(Unreachable, match="w1 accepts connections"):
         given.rig.get(dict, "POST", "/v1/via/store-w1", relay, "store-tablet")
 
 

@@ -80,7 +80,7 @@ class Service:
     log: Callable[[str], None]
 
 
-class Connection(BaseHTTPRequestHandler):
+class ServerConnection(BaseHTTPRequestHandler):
     """A connection, which runs in its own thread, inside the constructor.
 
     Raise OSError if the other side is gone or too slow.

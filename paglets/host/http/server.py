@@ -22,7 +22,7 @@ from typing import Any
 from paglets.api.hosts import RefusedHost
 from paglets.core.clock import Clock, SystemClock
 from paglets.core.errors import InternalError, Overloaded, PagletsError, ShuttingDown, TimedOut
-from paglets.host.http.connection import Connection, ServedSocket, Service
+from paglets.host.http.connection import ServedSocket, ServerConnection, Service
 from paglets.host.http.guard import HostNames, Limits, LogThrottle, RefusedPeers, peer_group
 from paglets.host.http.listener import Address, listen_all
 from paglets.wire.auth import Verifier
@@ -180,7 +180,7 @@ class HttpServer:
         make = partial(Listener, connections=self._connections, clock=self._clock, log=self._log)
         self._listeners = listen_all(self._addresses, make)
         self.port = self._listeners[0].server_address[1]
-        handler = partial(Connection, self._service())
+        handler = partial(ServerConnection, self._service())
         for listener in self._listeners:
             listener.RequestHandlerClass = handler
         self._wake_ends = socket.socketpair()
