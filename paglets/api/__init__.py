@@ -1,5 +1,5 @@
-"""Requests and replies of every route, as records (`paglets.core.record`).
+"""Requests and replies of all routes, as records (`paglets.core.record`).
 
-The one place where the shapes of the wire are written down: the host's routes parse with these, clients
-and other hosts write with these. `paglets.host.http.routes.ROUTES` lists which route takes which.
+They define the wire format: routes parse these records, clients and other hosts write them. The table
+`paglets.host.http.routes.ROUTES` lists the records of each route.
 """

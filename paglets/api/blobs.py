@@ -9,9 +9,9 @@ from paglets.core.refs import ArtifactRef, HostRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskBlobs:
-    """`POST /v1/blobs/state`: which of these has the host? What it has is kept for an hour at least.
+    """A request for the states of blobs: `POST /v1/blobs/state`. The host keeps the blobs that it has for an hour.
 
-    `check`: it got wrong bytes who asks; the host is to compare all of them with their names.
+    `check`: the sender received wrong bytes, so the host compares its blobs with their hashes.
     """
 
     sha256s: tuple[str, ...]
@@ -20,10 +20,10 @@ class AskBlobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobState:
-    """`PUT /v1/blobs/SHA256?offset=N&size=TOTAL` replies this, too.
+    """The state of a blob on a host, also the reply to `PUT /v1/blobs/SHA256?offset=N&size=TOTAL`.
 
-    `offset`: how many bytes, from the beginning, are confirmed; the next piece begins there. `complete`: all are
-    there, hashed and safe on the disk.
+    `offset`: the number of confirmed bytes, from the start; the next piece begins there. `complete`: all bytes are
+    hashed and synced to the disk.
     """
 
     sha256: str
@@ -33,17 +33,17 @@ class BlobState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobStates:
-    """One for each blob asked for, in order."""
+    """The state of each requested blob, in the same order."""
 
     blobs: tuple[BlobState, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddArtifact:
-    """`POST /v1/artifacts`: a blob that is here becomes an artifact. The same id again changes nothing.
+    """A request to make an artifact of a blob on the receiver: `POST /v1/artifacts`. Repeating an id changes nothing.
 
-    `owner`: the id of a paglet here, with which it moves and ends; "": the host's own, kept until it is deleted.
-    Replies its ArtifactRef.
+    `owner`: the id of a paglet on the receiver, with which the artifact moves and ends. With "", the host owns the
+    artifact and keeps it until it is deleted. The reply is its ArtifactRef.
     """
 
     artifact_id: str
@@ -56,7 +56,7 @@ class AddArtifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactView:
-    """`GET /v1/artifacts/ID`: an artifact, and the host whose blobs have its bytes."""
+    """An artifact, and the host that has its bytes: `GET /v1/artifacts/ID`."""
 
     artifact: ArtifactRef
     host: HostRef
@@ -64,9 +64,10 @@ class ArtifactView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifacts:
-    """`GET /v1/artifacts?owner=ID&group=ID&after=ID&limit=N`: a page; `next` is the `after` of the next one, or null.
+    """A page of artifacts: `GET /v1/artifacts?owner=ID&group=ID&after=ID&limit=N`.
 
-    `owner`: those of that paglet; `group`: files of that group's finished jobs that no hook took; both: either.
+    `owner`: only artifacts of that paglet. `group`: only files of that group's finished jobs that no hook took. With
+    both, the page has artifacts that match one of them. `next`: the `after` of the next page, or null.
     """
 
     artifacts: tuple[ArtifactRef, ...]

@@ -1,4 +1,4 @@
-"""Records of the routes by which clients and paglets speak to a paglet."""
+"""Records of the routes that send messages to a paglet."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from paglets.core.refs import ProxyRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """`POST /v1/paglets/ID/call`. ID may also be the name of a paglet or service of that host.
+    """A call of a paglet: `POST /v1/paglets/ID/call`. ID may also be the name of a paglet or service of the host.
 
-    A caller that was answered `waiting` asks again with the same `call_id` and `again`: it gets the
-    reply of the handler that is at work, not a second run of it.
+    If the reply is `waiting`, the caller repeats the request with the same `call_id` and `again`. It gets the reply of
+    the running handler; the handler does not run twice.
     """
 
     message: WireMessage
@@ -26,7 +26,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallReply:
-    """`waiting`: the handler is still at work or waits (`wait_state`); ask again."""
+    """The reply to a call. `waiting`: the handler still runs or waits (`wait_state`); repeat the request."""
 
     value: Any = None
     waiting: bool = False
@@ -34,9 +34,9 @@ class CallReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostMessage:
-    """`POST /v1/outbox`: a client's post. The host stores it in its own outbox and delivers it from there.
+    """A post of a client: `POST /v1/outbox`. The host stores it in its outbox and delivers it from there.
 
-    `token` is made by the client: the same token again stores nothing new. Replies `Done`.
+    `token`: chosen by the client. A repeated token stores nothing. The reply is `Done`.
     """
 
     target: ProxyRef

@@ -8,15 +8,14 @@ from typing import Any
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 
 DEFAULT_COLLECTOR = "paglets.system.compute_slots:ResultCollectorPaglet"
-"""The class of a group's collector where the submitter names none."""
+"""The default class of a group's collector."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """One job of a group: its key, tagged state and `slots.model.SlotRequest` as JSON.
 
-    `error` holds what was wrong with the request where it could not be made; the job is then recorded
-    as a failure with cause `invalid`.
+    `error`: the reason why the slot request is invalid. The job is then recorded as a failure with cause `invalid`.
     """
 
     job_key: str
@@ -28,10 +27,11 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitGroup:
-    """`POST /v1/groups`: the whole group in one request, stored in one transaction.
+    """A whole group, stored in one transaction: `POST /v1/groups`.
 
-    `bundle`: the code of its classes; `inputs`: files for each job, beside those of its own. Their bytes must be here.
-    `submissions`: how many groups had this id and were cleared, as other hosts say (see `WaitingReports.submissions`).
+    `bundle`: the code of its classes. `inputs`: files for each job, in addition to its own. The receiver must have the
+    blobs of both. `submissions`: the number of earlier groups with this id that were cleared, as other hosts know it
+    (see `WaitingReports.submissions`).
     """
 
     group_id: str | None
@@ -47,7 +47,7 @@ class SubmitGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreationError:
-    """A job of a group that could not be made, and why."""
+    """A job of a group that could not be created, and the reason."""
 
     job_key: str
     message: str
@@ -55,9 +55,9 @@ class CreationError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Obstacle:
-    """A reason that kept `count` jobs of a group from every host when the group was submitted.
+    """A reason why no host could take `count` jobs of a group when the group was submitted.
 
-    `code` and `text` are those of the reason; `never`: waiting alone does not help.
+    `code`, `text`: the reason. `never`: waiting alone does not help.
     """
 
     count: int
@@ -68,15 +68,15 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupView:
-    """What home says of a group it submitted (`POST /v1/groups`, `GET /v1/groups/ID`).
+    """A group, as its home host or the host of its collector shows it: `POST /v1/groups`, `GET /v1/groups/ID`.
 
-    `class_name` is that of the jobs. `collector` is where the collector lives as far as the answering host knows.
-    `summary`, `status` and the counts are there when the collector is on the answering host, else null or "".
+    `class_name`: the class of the jobs. `collector`: its last known location. `summary`, `status` and the counts are
+    null or "" unless the collector is on the answering host.
 
-    `only_host`: home knows no other host now, so the jobs run there, and nothing can be detached.
+    `only_host`: the home host knows no other host now. So the jobs run there, and nothing can be detached.
 
-    Of a submission: `was_there`, the group was stored before, so nothing was now; `differs`, what of its "code" and
-    "inputs" was other than what was stored then; `lost`, in words, that the collector's host was forgotten, or "".
+    After a submission: `was_there`: the group existed, so nothing was stored. `differs`: which of "code" and "inputs"
+    differ from the stored group. `lost`: words if the host of the collector was removed, else "".
     """
 
     group_id: str
@@ -102,13 +102,13 @@ class GroupView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupLine:
-    """One line of `GET /v1/groups`; counts are null where the collector is elsewhere and unheard of.
+    """A group in the list of `GET /v1/groups`.
 
-    Of a collector elsewhere they are the last that home heard; `counted_at` is when, by home's clock, epoch seconds.
-    `status` is that of the collector, or what home knows of a group whose collector is elsewhere: the last that it
-    heard where all jobs had ended by then, else `SUBMITTED` while something of it still needs home, then `DETACHED`.
-    A host that has only finished reports of a group says `UNKNOWN`. `waiting_reports`: how many wait for the collector;
-    in what a client has of several hosts, on all of them.
+    If the collector is on another host, the counts are the last ones that the home host received, at `counted_at`
+    (epoch seconds by its clock), or null. `status` is then the last one received if all jobs had ended, else
+    `SUBMITTED` while the group needs its home host, then `DETACHED`. A host that only has finished reports of a group
+    shows `UNKNOWN`. `here`: the collector is on the answering host. `waiting_reports`: the number of reports that wait
+    for the collector on this host; in a merged list, on all hosts.
     """
 
     group_id: str
@@ -126,14 +126,14 @@ class GroupLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Groups:
-    """`GET /v1/groups`: newest first."""
+    """The groups that a host submitted or collects, newest first: `GET /v1/groups`."""
 
     groups: tuple[GroupLine, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobCopy:
-    """A copy of a job as its host sees it (census)."""
+    """An unfinished copy of a job, as its host reports it. `never`: waiting alone does not help."""
 
     agent_id: str
     group_id: str
@@ -151,7 +151,7 @@ class JobCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatusReport:
-    """`POST /v1/jobs/status`: all unfinished copies that the sender has, for collectors on the receiver."""
+    """All unfinished copies on the sender, for collectors on the receiver: `POST /v1/jobs/status`."""
 
     host: HostRef
     copies: tuple[JobCopy, ...]
@@ -160,7 +160,7 @@ class JobStatusReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnwantedCopy:
-    """A copy to be ended; `cause` is `groups.acceptance.CancelCause`."""
+    """A copy to cancel. `cause`: a `groups.acceptance.CancelCause`."""
 
     agent_id: str
     cause: str
@@ -168,7 +168,7 @@ class UnwantedCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatusReply:
-    """Copies that the collectors no longer want, and groups whose collector is not on the receiver."""
+    """The copies that collectors no longer want, and the groups whose collector is not on the receiver."""
 
     unwanted: tuple[UnwantedCopy, ...] = ()
     elsewhere: tuple[str, ...] = ()
@@ -176,21 +176,24 @@ class JobStatusReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlushJobStatus:
-    """`POST /v1/groups/ID/unfinished`: report all copies here at once, and count those of these keys (null: all)."""
+    """A request to report all copies to the collector now: `POST /v1/groups/ID/unfinished`.
+
+    The reply counts the copies of these keys (null: all).
+    """
 
     job_keys: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnfinishedCount:
-    """How many copies wait, run or leave there: none once their process trees have ended."""
+    """The number of copies that wait, run or leave. It is 0 only when their process trees have ended."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportCounts:
-    """Reports of finished jobs: how many results and failures, and how many files the results carry."""
+    """The number of reports of finished jobs, and of the files of the results."""
 
     results: int = 0
     failures: int = 0
@@ -198,16 +201,16 @@ class ReportCounts:
     file_bytes: int = 0
 
     def plus(self, other: ReportCounts) -> ReportCounts:
-        """Add two counts."""
+        """Return the sum of two counts."""
         pairs = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)}
         return ReportCounts(**pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndCopies:
-    """`POST /v1/groups/ID/end`: a person cancels these keys (null: all) where their collector cannot be asked.
+    """A request to cancel these keys (null: all) without their collector: `POST /v1/groups/ID/end`.
 
-    `clear`: the collector's host was forgotten, so remove the reports that wait for the collector, and the finished
+    `clear`: the host of the collector was removed. So remove the reports that wait for the collector, and the finished
     copies with them. Results are removed only with `drop_results`.
     """
 
@@ -219,9 +222,10 @@ class EndCopies:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedCopies:
-    """`job_keys`: of the copies that the host has begun to end. `count`: how many have not ended yet.
+    """The reply to `EndCopies`.
 
-    `cleared`: the reports that this request removed; `reports_left`: how many are to be removed by the next one.
+    `job_keys`: keys of the copies that the host is ending. `count`: the number of copies that have not ended yet.
+    `cleared`: the reports that this request removed. `reports_left`: the number of reports for the next request.
     """
 
     job_keys: tuple[str, ...]
@@ -232,10 +236,10 @@ class EndedCopies:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClearGroup:
-    """`POST /v1/groups/ID/clear`: the id of a group whose collector is lost may be used again.
+    """A request to free the id of a group whose collector is lost: `POST /v1/groups/ID/clear`.
 
-    `submissions`: how many groups had the id (see `WaitingReports.submissions`).
-    `host`: the forgotten host of the collector.
+    `submissions`: the number of groups that had this id (see `WaitingReports.submissions`). `host`: the removed host
+    of the collector.
     """
 
     submissions: int
@@ -244,9 +248,10 @@ class ClearGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingReport:
-    """The report of a finished job that its collector has not taken. `n` orders the reports of a host.
+    """The report of a finished job that its collector has not accepted yet.
 
-    `record`: the entry that the collector would keep in `results` or `failures`. `artifacts`: the files, on this host.
+    `n`: the order of the reports of a host. `record`: the entry for `results` or `failures` of the collector.
+    `artifacts`: the files, on this host.
     """
 
     n: int
@@ -259,11 +264,11 @@ class WaitingReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingReports:
-    """`GET /v1/groups/ID/waiting?after=N&limit=COUNT&job_key=KEY`: a page of the reports that wait on `host`.
+    """A page of the reports that wait on `host`: `GET /v1/groups/ID/waiting?after=N&limit=COUNT&job_key=KEY`.
 
-    `counts` are of all reports of the group there. `running`, `queued`: copies there that have not ended.
-    `next`: the `after` of the next page, or null. `submissions`: how many groups had this id, as far as the host knows.
-    `collectors`: the hosts to which these reports go: where the collector was last known to live.
+    `counts`: counts of all reports of the group there. `running`, `queued`: the number of unfinished copies there.
+    `next`: the `after` of the next page, or null. `submissions`: the number of groups that had this id, as far as the
+    host knows. `collectors`: the last known hosts of the collector, to which these reports go.
     """
 
     host: HostRef

@@ -8,12 +8,12 @@ from paglets.core.refs import HostRef
 from paglets.slots.model import Resources
 
 NO_ROUTE = "nobody can connect to"
-"""The beginning of `MeshHostView.problem` where two hosts need a third to speak, and none is there."""
+"""Start of `MeshHostView.problem` if two hosts need a relay, and no host can relay for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostStatus:
-    """What a host says of itself to the mesh and to whoever asks."""
+    """The status of a host, as it announces it to the mesh."""
 
     store_id: str
     boot_id: str
@@ -33,9 +33,9 @@ class HostStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostIdentity(HostStatus):
-    """`GET /v1/host`: who this host is and what it offers. `wall_time`: its clock when it answered, epoch seconds.
+    """The identity and status of the answering host: `GET /v1/host`.
 
-    `long_hooks`: hooks that have been running for long, each with its paglet.
+    `wall_time`: its clock, epoch seconds. `long_hooks`: texts about hooks that have been running for long.
     """
 
     program: str
@@ -48,16 +48,16 @@ class HostIdentity(HostStatus):
 
     @classmethod
     def of(
-        cls, portrait: HostStatus, *, program: str, python: str, pid: int, build: str = "", wall_time: float = 0.0
+        cls, status: HostStatus, *, program: str, python: str, pid: int, build: str = "", wall_time: float = 0.0
     ) -> HostIdentity:
-        """What the host of that portrait, such as its row, answers."""
-        shared = {each.name: getattr(portrait, each.name) for each in fields(HostStatus)}
+        """Return the identity of the host with that status, for example its row in the membership table."""
+        shared = {each.name: getattr(status, each.name) for each in fields(HostStatus)}
         return cls(**shared, program=program, python=python, pid=pid, build=build, wall_time=wall_time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreachableHost:
-    """A host to which another one cannot connect, and since when: epoch seconds by the clock of that other one."""
+    """A host to which another host cannot connect. `since`: epoch seconds by the clock of that other host."""
 
     store_id: str
     since: float
@@ -104,7 +104,7 @@ class MeshHostView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerProblem:
-    """An address that was given to this host as a peer, and why no host of its mesh answered there yet."""
+    """A configured peer address at which no host of this mesh has answered yet, and the reason."""
 
     url: str
     problem: str
@@ -112,7 +112,7 @@ class PeerProblem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokenLink:
-    """The online host `source` cannot connect to the online host `target`, for so many seconds."""
+    """A failing connection between two online hosts: `source` has not reached `target` for this many seconds."""
 
     source: str
     target: str
@@ -121,7 +121,7 @@ class BrokenLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedHost:
-    """An address from which a host with another mesh key spoke to this one; `seconds` since it last did."""
+    """An address from which a host with another mesh key sent requests. `seconds`: time since the last one."""
 
     address: str
     seconds: float
@@ -129,10 +129,10 @@ class RefusedHost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hosts:
-    """`GET /v1/mesh/hosts`: this host first, the others by name; `peers`: those given by hand that it did not join.
+    """The hosts of the mesh: `GET /v1/mesh/hosts`. The answering host is first, the others follow by name.
 
-    `broken_links`: pairs of hosts between which connections fail. `refused`: hosts with another key that sent a request
-    to this one, the newest first.
+    `peers`: configured peers that have not joined. `broken_links`: pairs of hosts between which connections fail.
+    `refused`: hosts with another key that sent a request to this one, newest first.
     """
 
     hosts: tuple[MeshHostView, ...]
@@ -143,16 +143,19 @@ class Hosts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetHost:
-    """`POST /v1/mesh/forget`: the host with that store is gone for good."""
+    """A request to remove the host with that store for good: `POST /v1/mesh/forget`."""
 
     store_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgotten:
-    """What `host` did: whether that one was `known` to it as a member, how many paglets it took back that were on
-    their way there, and how many moves there that had not begun it dropped. `files_kept`: by group, how many files of
-    finished jobs that were to go there became artifacts of `host`; the 100 groups with most."""
+    """The reply of `host` to `ForgetHost`.
+
+    `known`: it had the removed host in its table. `taken_back`: the number of paglets in transit to the removed host
+    that returned to `host`. `moves_dropped`: the number of moves there that had not started. `files_kept`: by group,
+    the number of files for the removed host that became artifacts of `host`; the 100 groups with most files.
+    """
 
     host: HostRef
     known: bool
@@ -163,7 +166,7 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gossip:
-    """`POST /v1/mesh/gossip`, both ways: the sender's own row first, then what else it knows.
+    """Rows of the membership table, in both directions: `POST /v1/mesh/gossip`. The sender's own row is first.
 
     `offline` are the store ids of those `hosts` that are offline for the sender. A `push` carries only changed rows,
     and its reply is the receiver's own row. Without `push`, both sides send all their rows. `leaving`: the sender is

@@ -1,4 +1,4 @@
-"""Records of the routes about what jobs print."""
+"""Records of the routes about logs and attempts of jobs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ MAX_LOG_PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskAttempts:
-    """`POST /v1/jobs/attempts`: what does the host know of this job? `job`: GROUP/KEY, or the id of a paglet."""
+    """A request for the attempts of a job: `POST /v1/jobs/attempts`. `job`: GROUP/KEY, or the id of a paglet."""
 
     job: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptView:
-    """An attempt that was or is at work on `host`.
+    """An attempt that ran or runs on `host`.
 
-    `ended`: no process of it is left. `status`: RUNNING, or what the job came to with its end (WAITING_FOR_SLOT,
-    PLACING: it is tried again), or "" where only its log is left. `cause`: why it ended without a result. `remark`:
-    what else there is to say of its end. `kept`: its log is there, so far as it is kept, or it printed nothing.
-    `scratch`: the scratch directory that was kept because the result could not travel, until `scratch_removed_at`
-    (epoch seconds, null while it is there).
+    `ended`: no process of it is left. `status`: RUNNING, or the status of the job after the attempt (with
+    WAITING_FOR_SLOT or PLACING it is retried), or "" if only its log is left. `cause`: why it ended without a result.
+    `remark`: more about its end. `kept`: its log exists, or it printed nothing. `scratch`: the scratch directory that
+    was kept because the result could not be sent. `scratch_removed_at`: epoch seconds, null while it exists.
     """
 
     agent_id: str
@@ -45,7 +44,7 @@ class AttemptView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnfinishedJob:
-    """A copy of the job on this host that has not come to its end, and why it waits."""
+    """An unfinished copy of the job on this host, and the reason why it waits."""
 
     agent_id: str
     generation: int
@@ -60,7 +59,7 @@ class UnfinishedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempts:
-    """What one host knows of a job: attempts by generation and attempt, and copies that are not finished."""
+    """The attempts of a job that one host knows, in order, and its unfinished copies."""
 
     attempts: tuple[AttemptView, ...]
     unfinished: tuple[UnfinishedJob, ...]
@@ -68,11 +67,11 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPiece:
-    """`GET /v1/jobs/ID/log?generation=&attempt=&stream=out|err&offset=&limit=`.
+    """A piece of a log: `GET /v1/jobs/ID/log?generation=&attempt=&stream=out|err&offset=&limit=`.
 
-    `data`: base64. `offset`: where it begins: later than asked where bytes are not kept. `next`: where to go on.
-    `size_bytes`: how much was printed so far. `ended`: that was looked up before the log was read, so with `next`
-    at `size_bytes` nothing will follow.
+    `data`: base64. `offset`: the start of the piece, later than requested if earlier bytes were deleted. `next`: the
+    offset of the next piece. `size_bytes`: the bytes printed so far. `ended`: the attempt had ended before the log was
+    read. If `next` then equals `size_bytes`, no more bytes follow.
     """
 
     offset: int

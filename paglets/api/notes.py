@@ -1,4 +1,4 @@
-"""Records of the routes about notes: what paglets tell their users."""
+"""Records of the routes about notes, the messages of paglets to their users."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Level = Literal["info", "warning", "error"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """What a paglet or job told its user at `at`, in seconds since the epoch by the clock of its host `host_name`.
+    """A note of a paglet or job to its user. `at`: epoch seconds by the clock of its host `host_name`.
 
-    Of a job `group_id` (None: of no group) and `job_key` say which.
+    `group_id`, `job_key`: the job; null and "" for a paglet that is no job of a group.
     """
 
     at: float
@@ -28,9 +28,9 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notes:
-    """`GET /v1/notes?after=N&limit=N&group=ID`: notes of paglets whose home this host is, the newest last.
+    """The notes of paglets whose home is this host, newest last: `GET /v1/notes?after=N&limit=N&group=ID`.
 
-    Without `after` the newest ones; with it the oldest beyond. `next` is the `after` for those that follow.
+    Without `after`, the newest notes; with it, the oldest notes after N. `next`: the `after` of the next page.
     """
 
     notes: tuple[Note, ...]

@@ -1,4 +1,4 @@
-"""Records of the routes about paglets: creation, views, where they are."""
+"""Records of the routes about paglets: creation, views, location."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.core.refs import BlobRef, FileRef, HostRef, Kind, ProxyRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPaglet:
-    """What a creation says, from a client or from a paglet."""
+    """The parameters of a new paglet, from a client or from a paglet."""
 
     class_name: str
     kind: Kind
@@ -26,17 +26,17 @@ class NewPaglet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreatePaglet(NewPaglet):
-    """`POST /v1/paglets`. The id is made by the creator, so that a repeat makes nothing new."""
+    """A request to create a paglet: `POST /v1/paglets`. The creator chooses the id, so a repeat creates nothing."""
 
     agent_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagletView:
-    """`GET /v1/paglets/ID`: where a paglet is and what it does; `state` only where it is here, and not in a `brief`.
+    """The location and activity of a paglet: `GET /v1/paglets/ID`.
 
-    `created_at` by the clock of the host where it was made. `inactive`: until a message or its time comes.
-    `group_id`: the group of a job or a collector.
+    `state`: null if the paglet is on another host, and in a `brief` list. `created_at`: by the clock of the host that
+    created it. `inactive`: it sleeps until a message or its wake-up time. `group_id`: of a job or a collector.
     """
 
     agent_id: str
@@ -63,7 +63,7 @@ class PagletView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paglets:
-    """`GET /v1/paglets?after=ID&limit=N&brief=1`: a page; `next` is the `after` of the next one, or null."""
+    """A page of paglets: `GET /v1/paglets?after=ID&limit=N&brief=1`. `next`: the `after` of the next page, or null."""
 
     paglets: tuple[PagletView, ...]
     next: str | None = None
@@ -71,7 +71,7 @@ class Paglets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindPaglets:
-    """`POST /v1/paglets/find`: which paglets here have that name, or offer that service? One of the two is given."""
+    """A request for the paglets here by name or by service: `POST /v1/paglets/find`. Give one of both."""
 
     name: str | None = None
     service: str | None = None
@@ -79,7 +79,7 @@ class FindPaglets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundPaglet:
-    """A paglet that was looked for."""
+    """A paglet with the requested name or service."""
 
     ref: ProxyRef
     name: str | None = None
@@ -88,21 +88,21 @@ class FoundPaglet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundPaglets:
-    """The reply to `FindPaglets`: at most 1,000, by id."""
+    """The reply to `FindPaglets`: at most 1,000 paglets, by id."""
 
     paglets: tuple[FoundPaglet, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Locate:
-    """`POST /v1/paglets/locate`: which residence rows has this host of these ids?"""
+    """A request for the residence rows of these paglets: `POST /v1/paglets/locate`."""
 
     agent_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidenceRow:
-    """What a host says of a paglet it holds or held; `status` and `peer` as in `store/schema.sql`."""
+    """The residence row of a paglet that a host has or had. `status`, `peer`: as in `store/schema.sql`."""
 
     agent_id: str
     epoch: int
@@ -112,9 +112,9 @@ class ResidenceRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
-    """The rows that this host has of the ids asked for; ids without one are left out.
+    """The residence rows of the requested paglets; ids without a row are left out.
 
-    `answered`: where the answers of several hosts were put together, the stores of those that gave one.
+    `answered`: in a merged answer, the stores of the hosts that answered.
     """
 
     rows: tuple[ResidenceRow, ...] = ()
@@ -123,7 +123,7 @@ class Located:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MovePaglet:
-    """`POST /v1/paglets/ID/dispatch`: a move that a user or another paglet asks for."""
+    """A request of a user or another paglet to move a paglet: `POST /v1/paglets/ID/dispatch`."""
 
     target: str
 

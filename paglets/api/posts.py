@@ -1,4 +1,4 @@
-"""Records of the route by which hosts deliver posts to one another."""
+"""Records of the route that delivers posts to other hosts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.core.refs import HostRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettledBelow:
-    """Every post to this paglet with a number below has been acknowledged to the sender."""
+    """An acknowledged prefix: the sender has the answers of all posts to this paglet below this number."""
 
     agent_id: str
     settled_below: int
@@ -19,19 +19,19 @@ class SettledBelow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posts:
-    """`POST /v1/posts`: posts of one sender; `settled` says for each paglet what it has acknowledged."""
+    """The posts of one sender: `POST /v1/posts`. `settled`: by paglet, the posts that are acknowledged."""
 
     posts: tuple[Post, ...]
     settled: tuple[SettledBelow, ...]
 
 
 PostVerdict = Literal["taken", "duplicate", "moved", "moving", "unknown", "missing"]
-"""`missing`: bytes of its artifacts are not here; nothing was stored."""
+"""Outcome of one post. `missing`: the receiver lacks blobs of its artifacts, and stored nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostAnswer:
-    """One for each post, in order. `host` and `epoch` come with `moved`."""
+    """The answer to one post. With `moved`, `host` and `epoch` tell where the paglet went."""
 
     n: int
     verdict: PostVerdict
@@ -41,6 +41,6 @@ class PostAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostAnswers:
-    """The reply to `Posts`."""
+    """The reply to `Posts`, in the same order."""
 
     answers: tuple[PostAnswer, ...]

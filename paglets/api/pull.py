@@ -1,22 +1,22 @@
-"""Records of the routes by which a host takes part to which nobody can connect."""
+"""Records of the reverse connection, for hosts that do not accept connections: they pull requests from other hosts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MAX_PULL_SECONDS = 30.0
-"""The longest wait of one pull. Routers with NAT forget a connection on which nothing was said for a minute or more."""
+"""Longest wait of one pull. Routers with NAT drop connections that are idle for a minute or more."""
 
 MAX_PULLED_BODY_BYTES = 32 << 20
-"""Of one request that waits to be fetched: in base64 it, and another 8 MiB of requests before it, fit into a reply."""
+"""Bound of the body of a pulled request. In base64, it and 8 MiB of other requests fit into one reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pull:
-    """`POST /v1/outbox/pull`: what is there for the sender? Answered as soon as something is, or after `wait_seconds`.
+    """A request for the requests that wait for the sender: `POST /v1/outbox/pull`.
 
-    `at_work`: requests of the asked host that came with earlier replies and whose answers that host has not confirmed.
-    Others that it handed out were lost on the way.
+    The reply comes as soon as there is a request, or after `wait_seconds`. `at_work`: ids of pulled requests whose
+    answers are not confirmed yet. Other requests that the receiver handed out were lost in transit.
     """
 
     at_work: tuple[str, ...]
@@ -25,9 +25,9 @@ class Pull:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PulledRequest:
-    """A request of the host that was asked, to be handled as if it had come from there over a connection of its own.
+    """A request for the pulling host, handled as if it had arrived over its own connection.
 
-    `body` is base64, here as in an answer. `sender`: the store of the host for which it is passed on, "" for none.
+    `body`: base64, as in `PulledAnswer`. `sender`: the store of the host for which it is relayed, or "".
     """
 
     request_id: str
@@ -39,14 +39,14 @@ class PulledRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
-    """What waited for the sender, in no order that matters; often nothing."""
+    """The requests that waited for the pulling host, in any order, often none."""
 
     requests: tuple[PulledRequest, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PulledAnswer:
-    """`POST /v1/outbox/answer`: the reply to a request that was pulled, an error's too."""
+    """The reply to a pulled request, also if it is an error: `POST /v1/outbox/answer`."""
 
     request_id: str
     status: int

@@ -1,4 +1,4 @@
-"""The record of the route by which a host passes on what a client, or another host, asks of a member."""
+"""The record of the route that relays a request to another host."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relay:
-    """`POST /v1/via/STORE`: a request for a member to which the sender cannot connect; the reply is that member's.
+    """A request for a host to which the sender cannot connect: `POST /v1/via/STORE`. The reply is that of the host.
 
-    `body` is base64, `timeout_seconds` at most 64. A client's request is asked in the name of the host that passes it
-    on, and may be none that only hosts make; a host's in its own name. What came to be passed on goes to that member
-    itself.
+    `body`: base64. `timeout_seconds`: at most 64. The relay sends the request of a client in its own name, and refuses
+    requests that only hosts make. It sends the request of a host in the name of that host. A relayed request is not
+    relayed again.
     """
 
     method: str

@@ -1,4 +1,4 @@
-"""Records of the routes about the scheduler, and how a job is shown."""
+"""Records of the routes about the scheduler and jobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.slots.model import Resources
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """What an attempt holds of its host: ids of cores and GPUs, and bytes. `granted_at`: epoch seconds."""
+    """The resources of its host that an attempt has: ids of cores and GPUs, and bytes. `granted_at`: epoch seconds."""
 
     agent_id: str
     attempt: int
@@ -25,7 +25,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Maxima over the life of an attempt; CPU seconds are a total."""
+    """The largest resource use during an attempt; CPU seconds are a total."""
 
     cpu_seconds: float = 0.0
     rss_bytes: int = 0
@@ -35,7 +35,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """A job on one host: for `jobs queue`, `jobs ps` and `jobs why`. Durations by that host's clock."""
+    """A job on one host, for `jobs queue`, `jobs ps` and `jobs why`. Durations are by the clock of that host."""
 
     agent_id: str
     group_id: str | None
@@ -58,9 +58,9 @@ class JobView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slots:
-    """`GET /v1/slots`: the scheduler of one host. `jobs` is bounded by `?limit=`, running ones first, then the oldest.
+    """The scheduler of one host: `GET /v1/slots?limit=N`.
 
-    `all_jobs`: how many there are without that bound.
+    `jobs`: at most N jobs, running ones first, then the oldest. `all_jobs`: the number of all jobs.
     """
 
     host: HostRef
@@ -75,14 +75,17 @@ class Slots:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewPlacement:
-    """`POST /v1/slots/candidates`: which hosts could run this request, submitted from the receiver?"""
+    """A request for the hosts that could run a job submitted on the receiver: `POST /v1/slots/candidates`."""
 
     request: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementCandidate:
-    """Of one host: `eligible` (now or later), and why not; `never` when waiting cannot help; `rank` from 1."""
+    """A host in a placement preview. `eligible`: it can run the job, now or later. `never`: waiting cannot help.
+
+    `reason`, `reason_text`: why it is not eligible, or why the job would wait. `rank`: from 1, of eligible hosts.
+    """
 
     host: HostRef
     eligible: bool
@@ -94,14 +97,14 @@ class PlacementCandidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementPreview:
-    """Of every host known, the eligible ones by rank first."""
+    """The placement of a request on all known hosts: eligible ones first, by rank."""
 
     verdicts: tuple[PlacementCandidate, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steal:
-    """`POST /v1/slots/steal`: `thief` has this much free and promised to nobody for 10 s."""
+    """A request for waiting jobs: `POST /v1/slots/steal`. `thief` reserves its free resources for 10 s."""
 
     thief: HostRef
     free: Resources
@@ -110,6 +113,6 @@ class Steal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stolen:
-    """The copies that will come by the ordinary hand-off."""
+    """The copies that will arrive by hand-off."""
 
     agent_ids: tuple[str, ...]

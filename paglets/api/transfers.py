@@ -1,4 +1,4 @@
-"""Records of the routes by which an envelope goes from host to host."""
+"""Records of the routes of hand-offs, which move envelopes to another host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.core.refs import BlobRef, HostRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LargeEnvelope:
-    """An envelope whose JSON is the content of a blob that was sent before."""
+    """An envelope whose JSON is the content of a blob, which was sent before."""
 
     agent_id: str
     epoch: int
@@ -20,7 +20,7 @@ class LargeEnvelope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfers:
-    """`POST /v1/transfers`: envelopes of one source."""
+    """The envelopes of one source: `POST /v1/transfers`."""
 
     source: HostRef
     envelopes: tuple[Envelope, ...]
@@ -32,9 +32,10 @@ TransferVerdict = Literal["taken", "refused", "settled", "missing"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferAnswer:
-    """Of one epoch, the same for ever. `settled`: a higher one is known, so that this one changes nothing.
+    """The answer for one epoch. It never changes, except `missing`.
 
-    `missing` alone is no answer for good: bytes that the envelope names are not here, and nothing was stored.
+    `settled`: a higher epoch is known, so this one changes nothing. `missing`: the receiver lacks blobs of the
+    envelope, and stored nothing.
     """
 
     agent_id: str
@@ -45,14 +46,14 @@ class TransferAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferAnswers:
-    """The reply to `Transfers`. An envelope that could not be stored has no answer: it is to be sent again."""
+    """The reply to `Transfers`. An envelope that could not be stored has no answer; send it again."""
 
     answers: tuple[TransferAnswer, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
-    """`POST /v1/transfers/settle`: was this epoch taken? If not, never take it."""
+    """A request to settle an epoch: `POST /v1/transfers/settle`. The receiver says if it took it, or never takes it."""
 
     source: HostRef
     agent_id: str
@@ -61,7 +62,7 @@ class Settle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedEpoch:
-    """A hand-off that is over for its source."""
+    """A hand-off that has ended for its source."""
 
     agent_id: str
     epoch: int
@@ -69,7 +70,7 @@ class ClosedEpoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseTransfers:
-    """`POST /v1/transfers/close`: the source has the answers of these and will never send them again."""
+    """The hand-offs that the source will never send again, because it has the answers: `POST /v1/transfers/close`."""
 
     source: HostRef
     closed: tuple[ClosedEpoch, ...]

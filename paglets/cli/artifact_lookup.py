@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paglets.api.groups import GroupLine
-from paglets.api.kept import Undelivered
+from paglets.api.undelivered import Undelivered
 from paglets.cli.collectors import collector_of, group_of, name_a_job_error
 from paglets.cli.job_copies import kept_of
 from paglets.cli.orphaned_groups import waiting_file, waiting_files

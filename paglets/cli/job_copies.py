@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from paglets.api.kept import FailedHook
 from paglets.api.slots import JobView
+from paglets.api.undelivered import FailedHook
 from paglets.cli.options import LOOK_SECONDS
 from paglets.cli.output import notice_if_slow, say, waiting_for_all
 from paglets.client.cancellation import AWAY

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paglets.api.kept import AskUndelivered, FailedHook, Undelivered, UndeliveredOutputs
 from paglets.api.paglets import Done, PagletView
+from paglets.api.undelivered import AskUndelivered, FailedHook, Undelivered, UndeliveredOutputs
 from paglets.client.fan_out import ask_all, online_hosts, returning_errors, with_host_name
 from paglets.client.mesh_client import MeshClient, quoted
 from paglets.core.errors import Moved, Moving, PagletsError, TimedOut, Unknown

@@ -11,7 +11,7 @@ import hashlib
 import sqlite3
 from dataclasses import dataclass
 
-from paglets.api.kept import FailedHook, Undelivered
+from paglets.api.undelivered import FailedHook, Undelivered
 from paglets.codec.strict_json import loads
 from paglets.core.refs import ArtifactRef, HostRef
 from paglets.store import artifacts

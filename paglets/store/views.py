@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 
 from paglets.api.groups import JobCopy
-from paglets.api.kept import FailedHook
 from paglets.api.paglets import FoundPaglet, PagletView
 from paglets.api.slots import JobView, Lease, Usage
+from paglets.api.undelivered import FailedHook
 from paglets.codec.strict_json import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef

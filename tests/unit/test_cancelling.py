@@ -12,7 +12,7 @@ from test_client import running
 from paglets.api.calls import CallReply
 from paglets.api.groups import EndedCopies, GroupView, ReportCounts, UnfinishedCount, WaitingReports
 from paglets.api.hosts import Hosts, MeshHostView
-from paglets.api.kept import FailedHook
+from paglets.api.undelivered import FailedHook
 from paglets.cli.commands.jobs.cancel import HooksEnded, by_group, cancel_each, end_hooks, exit_code
 from paglets.client.cancellation import CancelOutcome, EndOutcome, cancel_jobs, end_copies
 from paglets.client.host_client import HostClient

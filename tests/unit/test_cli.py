@@ -13,9 +13,9 @@ import pytest
 
 from paglets.api.groups import GroupLine, GroupView, SubmitGroup, WaitingReport
 from paglets.api.hosts import MeshHostView
-from paglets.api.kept import FailedHook
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots, Usage
+from paglets.api.undelivered import FailedHook
 from paglets.cli.commands.host import parser
 from paglets.cli.commands.jobs import why
 from paglets.cli.commands.jobs.hosts import no_host_lines

@@ -12,8 +12,8 @@ import pytest
 from paglets.api.calls import CallReply
 from paglets.api.groups import GroupLine, Groups, GroupView, ReportCounts, WaitingReport, WaitingReports
 from paglets.api.hosts import Hosts
-from paglets.api.kept import Undelivered, UndeliveredOutputs
 from paglets.api.paglets import PagletView
+from paglets.api.undelivered import Undelivered, UndeliveredOutputs
 from paglets.cli.artifact_lookup import artifact_of_job, artifacts_of_group, file_names, owner_texts, resolve_id
 from paglets.cli.commands.artifacts import add_get, artifact_row, duration, fetch, find_artifacts, owner_text
 from paglets.cli.options import Parser, run

@@ -11,8 +11,8 @@ from host_rig import Reply, Rig, envelope, host_ref, job
 from recall_rig import W1, Target, checked, is_silent
 
 from paglets.api.hosts import ForgetHost, Forgotten
-from paglets.api.kept import AskUndelivered, FailedHook, UndeliveredOutputs
 from paglets.api.paglets import Done, MovePaglet, PagletView
+from paglets.api.undelivered import AskUndelivered, FailedHook, UndeliveredOutputs
 from paglets.codec.strict_json import dumps
 from paglets.core.errors import Conflict, InternalError
 from paglets.core.record import to_json

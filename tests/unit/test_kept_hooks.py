@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from test_client import running
 
-from paglets.api.kept import FailedHook, UndeliveredOutputs
 from paglets.api.paglets import Done, PagletView
+from paglets.api.undelivered import FailedHook, UndeliveredOutputs
 from paglets.cli.commands.jobs.cancel import end_failed
 from paglets.client.host_client import HostClient
 from paglets.core.errors import Unknown

@@ -8,7 +8,7 @@ from typing import Any
 
 from paglets.api.groups import GroupLine
 from paglets.api.hosts import MeshHostView
-from paglets.api.kept import FailedHook
+from paglets.api.undelivered import FailedHook
 from paglets.cli.output import (
     ago,
     print_fields,

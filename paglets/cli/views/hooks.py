@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from paglets.api.kept import FailedHook, Undelivered
+from paglets.api.undelivered import FailedHook, Undelivered
 from paglets.cli.output import say, shortened
 from paglets.client.undelivered import MeshUndelivered
 from paglets.core.record import to_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from paglets.api.kept import FailedHook
+from paglets.api.undelivered import FailedHook
 from paglets.codec.envelope import check_seconds
 from paglets.codec.strict_json import dumps, loads
 from paglets.core.errors import Conflict

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from paglets.api.groups import ReportCounts
 from paglets.api.hosts import MeshHostView
-from paglets.api.kept import FailedHook
+from paglets.api.undelivered import FailedHook
 from paglets.cli.collectors import collector_of, no_such_job
 from paglets.cli.job_copies import kept_of
 from paglets.cli.options import client_of

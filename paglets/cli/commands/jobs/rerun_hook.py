@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from paglets.api.kept import FailedHook
+from paglets.api.undelivered import FailedHook
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import notice_if_slow, print_json
 from paglets.cli.views.hooks import say_failed_hook

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from paglets.api.kept import AskUndelivered, UndeliveredOutputs
 from paglets.api.paglets import Done
+from paglets.api.undelivered import AskUndelivered, UndeliveredOutputs
 from paglets.core.refs import check_agent_id, check_group_id, check_job_key
 from paglets.host.host import Host
 from paglets.host.http.router import ParsedRequest, route

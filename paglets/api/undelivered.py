@@ -1,4 +1,4 @@
-"""Records of the routes about what finished jobs left: hooks that failed, and files that no hook took."""
+"""Records of the routes about undelivered outputs of finished jobs: failed hooks, and files that no hook took."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from paglets.core.refs import ArtifactRef, HostRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedHook:
-    """A hook of a finished job of a group that failed on `host`, where the job and its files stay until `kept_until`.
+    """A failed hook of a finished job. The job and its files stay on `host` until `kept_until`.
 
     `entry`: as in `worker.protocol`, such as `arrival`. `error`: one line or more. `target`: the name of the host to
-    which the job was about to move, or "". Times are seconds since the epoch by the clock of `host`.
+    which the job was about to move, or "". Times are epoch seconds by the clock of `host`.
     """
 
     agent_id: str
@@ -28,20 +28,22 @@ class FailedHook:
 
     @property
     def hook(self) -> str:
-        """The name of the method, such as `on_arrival`."""
+        """Return the name of the method, such as `on_arrival`."""
         return self.entry if self.entry == "run" else f"on_{self.entry}"
 
     @property
     def text(self) -> str:
-        """The failure as one line: `on_arrival failed on laptop: ValueError: no column x`."""
-        lines = self.error.strip().splitlines() or ["it did not say why"]
+        """Return the failure as one line: `on_arrival failed on laptop: ValueError: no column x`."""
+        lines = self.error.strip().splitlines() or ["no error text"]
         return f"{self.hook} failed on {self.host.name}: {lines[0]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undelivered:
-    """A finished job of a group with a hook or a move before it, on `host`. `text`: which, such as `on_arrival runs on
-    laptop`. `file_count`: its files, which no hook has taken yet."""
+    """A finished job on `host` that still has to run a hook or move.
+
+    `text`: the next step, such as `on_arrival runs on laptop`. `file_count`: its files, which no hook has taken yet.
+    """
 
     agent_id: str
     group_id: str
@@ -53,7 +55,7 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskUndelivered:
-    """`POST /v1/jobs/kept`: what did this group's jobs leave here? `job_key`: this job only; "": all jobs."""
+    """A request for the undelivered outputs of a group: `POST /v1/jobs/kept`. `job_key`: one job, or "" for all."""
 
     group_id: str
     job_key: str = ""
@@ -61,8 +63,10 @@ class AskUndelivered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndeliveredOutputs:
-    """The reply: hooks that failed and jobs that are not over, by job key, and files that no hook took, by artifact id;
-    at most 1,000 of each."""
+    """The reply to `AskUndelivered`, with at most 1,000 of each list.
+
+    `hooks` and `undelivered` are sorted by job key, `files` by artifact id.
+    """
 
     hooks: tuple[FailedHook, ...] = ()
     files: tuple[ArtifactRef, ...] = ()
