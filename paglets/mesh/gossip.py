@@ -1,7 +1,7 @@
 """The part of a host that exchanges membership with other hosts: heartbeats, pushed changes, and replies.
 
-Every 2 s a host exchanges all its rows with one random host, and with the host that it has not seen for longest if that
-is more than 3 s. So lost messages do no harm, and each row is refreshed before it expires. Important changes are also
+Every 2 s a host exchanges all its rows with one random host. It adds the host not seen for longest if that is more than
+3 s. So lost messages do no harm, and each row is refreshed before it expires. Important changes are also
 pushed at once to all online hosts: a new host, a restart, a changed URL or tag, a stop. Load travels with the
 heartbeats. A host that becomes full or idle, or whose queue appears or empties, reports that to a few hosts, at most
 once a second. They use it to decide from which host to steal jobs; a stale value costs only a detour.
@@ -39,7 +39,8 @@ QUIET_SECONDS = 3.0
 """A host that was not seen for this long is asked directly, well before it would count as offline."""
 
 OFFLINE_EVERY_BEATS = 5
-"""One offline host is tried every 10 s, so that the halves of a partitioned mesh find each other again."""
+"""The number of heartbeats (10 s) between attempts to reach an offline host. So the halves of a partitioned mesh find
+each other again."""
 
 PUSH_PAUSE_SECONDS = 0.1
 """The pause between pushes, so that many changes (fifty hosts start at once) go out in a few messages."""

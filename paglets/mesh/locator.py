@@ -26,7 +26,7 @@ LATE_SECONDS = ANSWER_SECONDS + 1.0
 """The time limit of a round, whatever the transport does."""
 
 REMEMBER_SECONDS = 1.0
-"""How long answers are cached. Addresses are hints: a sender to an old address gets `moved` or `unknown`."""
+"""The time that answers are cached. Addresses are hints: a sender to an old address gets `moved` or `unknown`."""
 
 MAX_IDS = 1_000
 """The number of ids in one request: about 50 kB."""

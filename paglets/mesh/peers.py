@@ -10,10 +10,10 @@ from paglets.core.clock import Entropy
 from paglets.mesh import view
 
 FIRST_RETRY_SECONDS = 0.5
-"""One script often starts all hosts, and the peer may start a moment later than the hosts that need it."""
+"""The first pause. A script often starts all hosts, and the peer may start a moment after the hosts that need it."""
 
 MOST_RETRY_SECONDS = 5.0
-"""A laptop that wakes up finds its peer within this time. A refused connection every 5 s costs almost nothing."""
+"""The longest pause. A laptop that wakes up finds its peer within it; a refused connection costs almost nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -240,7 +240,7 @@ def expire(table: Table, now: float, own: MeshHost) -> Change:
 
 
 def restart_timers(table: Table, now: float) -> Table:
-    """Restart the timers of all hosts after a gap of this host, which saw nobody meanwhile."""
+    """Restart the timers of all hosts after a gap of this host, in which it could see no host."""
     rows = {
         key: replace(row, last_seen_at=now, failures=0, last_contact_at=now, was_seen=False)
         for key, row in table.rows.items()

@@ -14,8 +14,8 @@ Address = tuple[str, str, int]
 def addresses_of(url: str) -> tuple[Address, ...]:
     """Return the possible meanings of `url` as (scheme, host, port); empty if it names no host.
 
-    The default scheme is http. A URL without a port stands for the port of its scheme and for the default port of
-    paglets. A user who excludes `http://laptop` means the laptop: to exclude too much does less harm than too little.
+    The default scheme is http. A URL without a port means the port of its scheme and the default port of paglets. A user
+    who excludes `http://laptop` means the laptop: to exclude too much does less harm than too little.
     """
     text = url.strip()
     try:

@@ -86,7 +86,7 @@ def queue_window(free_cores: int) -> int:
 
 
 class _Pass:
-    """One pass over the queue, oldest first."""
+    """A pass over the queue, oldest job first."""
 
     def __init__(self, free: FreeUnits, offered: Resources, leased: Resources, reserve_after_seconds: float) -> None:
         self.cores, self.gpus = list(free.cores), list(free.gpus)

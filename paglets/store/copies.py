@@ -1,4 +1,4 @@
-"""Copies of group jobs on this host: what their collectors are told of them, and how they end."""
+"""The copies of group jobs on this host: the statuses reported to their collectors, and their cancellation."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _COPIES = (
     "SELECT r.agent_id, r.group_id, r.job_key, r.collector, r.generation, r.attempt, r.status, r.reason, r.reason_text,"
     " r.never, s.epoch"
 )
-"""Without the states, which may be gigabytes: all copies are read again and again."""
+"""The columns of a copy. The states are left out: they may be gigabytes, and all copies are read often."""
 
 
 def _here(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
@@ -135,7 +135,7 @@ def unfinished_here(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> l
 
 
 def leaving(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> list[tuple[str, str]]:
-    """Return agent ids and keys of the copies of these keys (None: all) that leave and are still wanted."""
+    """Return agent ids and keys of the copies of these keys (None: all) that are leaving and not cancelled."""
     rows = tx.all(
         "SELECT agent_id, job_key FROM handoffs WHERE group_id = ? AND kind = 'job' AND recall != ?"
         " AND ended = 0 ORDER BY job_key, agent_id",
@@ -157,7 +157,7 @@ def all_ids(tx: Tx, group_id: str) -> list[str]:
 
 
 def mark_unwanted(tx: Tx, agent_id: str, cause: str) -> bool:
-    """Store that a running copy is to end, and why. Return False if it does not run or is marked already."""
+    """Store that a running copy is cancelled, and why. Return False if it does not run or is marked already."""
     return bool(
         tx.run(
             "UPDATE requests SET unwanted = ? WHERE agent_id = ? AND status = 'RUNNING' AND unwanted IS NULL",

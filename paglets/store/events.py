@@ -1,4 +1,4 @@
-"""Events of a host for people: the table `events`, which the web page shows."""
+"""The events of a host, for display on its web page."""
 
 from __future__ import annotations
 

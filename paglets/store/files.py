@@ -12,7 +12,7 @@ from paglets.store.db import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileSource:
+class RegisteredSource:
     """The source of a registered file, as it was when its bytes were read."""
 
     path: str
@@ -43,7 +43,7 @@ def add(tx: Tx, agent_id: str, files: Iterable[FileRef]) -> None:
     )
 
 
-def register(tx: Tx, agent_id: str, file: FileRef, source: FileSource) -> None:
+def register(tx: Tx, agent_id: str, file: FileRef, source: RegisteredSource) -> None:
     """Register a file. It replaces an earlier file with that name."""
     tx.run(
         "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
@@ -75,16 +75,16 @@ def _file(row: sqlite3.Row) -> FileRef:
     )
 
 
-def with_sources(tx: Tx, agent_id: str) -> list[tuple[FileRef, FileSource | None]]:
+def with_sources(tx: Tx, agent_id: str) -> list[tuple[FileRef, RegisteredSource | None]]:
     """Return the files of a paglet, each with its source if it was registered on this host."""
     rows = tx.all("SELECT * FROM files WHERE agent_id = ? ORDER BY name", agent_id)
     return [(_file(row), _source(row)) for row in rows]
 
 
-def _source(row: sqlite3.Row) -> FileSource | None:
+def _source(row: sqlite3.Row) -> RegisteredSource | None:
     if row["source_path"] is None:
         return None
-    return FileSource(path=row["source_path"], mtime_ns=row["source_mtime_ns"], inode=row["source_inode"])
+    return RegisteredSource(path=row["source_path"], mtime_ns=row["source_mtime_ns"], inode=row["source_inode"])
 
 
 def begin_attempt(tx: Tx, agent_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Groups that were submitted to this host: their rows, and what of them still needs this host."""
+"""The groups submitted to this host: their rows, and why a group still needs this host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredGroup:
-    """A group as it is inserted. `code` and `inputs`: hashes of what it was submitted with beside its jobs.
+    """A new group. `code` and `inputs`: hashes of its code and input files.
 
     `creation_errors` and `obstacles` are JSON values, `spec` is JSON text.
     """
@@ -76,12 +76,12 @@ def not_detached(tx: Tx) -> list[sqlite3.Row]:
 
 
 def is_detached(tx: Tx, group_id: str) -> bool:
-    """Return True if nothing of the group needs this host any more."""
+    """Return True if the group no longer needs this host."""
     return bool(tx.value("SELECT detached FROM groups WHERE group_id = ?", group_id))
 
 
 def set_detached_reason(tx: Tx, group_id: str, reason: str) -> None:
-    """Store what still needs this host; "" marks the group as detached for good."""
+    """Store why the group still needs this host; "" marks it as detached for good."""
     tx.run(
         "UPDATE groups SET detached = ?, detached_reason = ? WHERE group_id = ? AND detached = 0",
         int(not reason),
@@ -127,7 +127,7 @@ def delete_specs(tx: Tx, group_id: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Dependency:
-    """A reason why a group still needs this host: a query that counts, and its words."""
+    """A reason why a group still needs this host: a query that counts, and its text."""
 
     sql: str
     one: str
@@ -159,7 +159,7 @@ _DEPENDENCIES = (
 
 
 def dependency(tx: Tx, group_id: str) -> str:
-    """Return what of the group's jobs and reports still needs this host, or ""."""
+    """Return a text why the group still needs this host, or ""."""
     for each in _DEPENDENCIES:
         count = tx.value(each.sql, group_id)
         if count:

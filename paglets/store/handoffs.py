@@ -1,4 +1,4 @@
-"""Hand-offs without an answer: their envelopes, the data for sending them, and the data shown to users meanwhile.
+"""Hand-offs without an answer: their envelopes, the data for sending them, and the data for display.
 
 The functions of `residence` start and end a hand-off.
 """

@@ -2,7 +2,7 @@
 
 A finished job of a group leaves nothing behind that waits for delivery. Its registered files become artifacts of the
 host where the job ends (`keep_files`). If a hook fails, the job stays (`hold`) until a rerun of the hook
-returns, a person ends it, or KEEP_SECONDS are over. Meanwhile its files are listed as artifacts of the paglet.
+returns, a user ends it, or KEEP_SECONDS are over. Meanwhile its files are listed as artifacts of the paglet.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from paglets.store import artifacts
 from paglets.store.db import Tx
 
 KEEP_SECONDS = 30 * 86400.0
-"""How long a job with a failed hook is kept: as long as the row of a paglet that left."""
+"""The time that a job with a failed hook is kept: as long as the row of a paglet that left."""
 
 MAX_ERROR_CHARACTERS = 2_000
 MAX_TRACEBACK_CHARACTERS = 20_000
@@ -28,14 +28,14 @@ _HEAD = "SELECT h.*, r.group_id, r.job_key FROM failed_hooks h JOIN requests r U
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedJob:
+class GroupJob:
     """The group and key of a finished job."""
 
     group_id: str
     job_key: str
 
 
-def finished_job(tx: Tx, agent_id: str) -> FinishedJob | None:
+def finished_job(tx: Tx, agent_id: str) -> GroupJob | None:
     """Return group and key of a job that has finished here, or is leaving after its end; None for other paglets."""
     row = tx.one(
         "SELECT group_id, job_key FROM requests WHERE agent_id = ? AND group_id IS NOT NULL"
@@ -45,7 +45,7 @@ def finished_job(tx: Tx, agent_id: str) -> FinishedJob | None:
         agent_id,
         agent_id,
     )
-    return None if row is None else FinishedJob(group_id=row["group_id"], job_key=row["job_key"])
+    return None if row is None else GroupJob(group_id=row["group_id"], job_key=row["job_key"])
 
 
 def keep_files(tx: Tx, agent_id: str, now: float) -> int:
@@ -58,7 +58,7 @@ def keep_files(tx: Tx, agent_id: str, now: float) -> int:
     return count
 
 
-def _list(tx: Tx, agent_id: str, job: FinishedJob, owner: str, now: float, expires_at: float | None) -> int:
+def _list(tx: Tx, agent_id: str, job: GroupJob, owner: str, now: float, expires_at: float | None) -> int:
     rows = tx.all("SELECT * FROM files WHERE agent_id = ? AND registered = 1 ORDER BY name", agent_id)
     epoch = tx.value("SELECT epoch FROM residence WHERE agent_id = ?", agent_id)
     for row in rows:
@@ -98,7 +98,7 @@ def keep_failed(tx: Tx, agent_id: str, failed: FailedHook, intent: str | None) -
         intent,
     )
     _unlist(tx, agent_id)
-    job = FinishedJob(group_id=failed.group_id, job_key=failed.job_key)
+    job = GroupJob(group_id=failed.group_id, job_key=failed.job_key)
     return _list(tx, agent_id, job, agent_id, failed.failed_at, failed.kept_until)
 
 

@@ -6,7 +6,7 @@ from paglets.store.db import Tx
 
 
 def reason_text(tx: Tx, agent_id: str) -> str:
-    """Return why a job waits, in words."""
+    """Return the text why a job waits."""
     return str(tx.value("SELECT reason_text FROM requests WHERE agent_id = ?", agent_id))
 
 

@@ -24,7 +24,7 @@ LATEST_AT = 253_402_214_400.0
 
 
 def keep(tx: Tx, args: dict[str, Any]) -> None:
-    """Store a received note. Drop a malformed one, because an error would make its sender retry for ever."""
+    """Store a received note. Drop a malformed one, because an error would make its sender retry endlessly."""
     try:
         note = from_json(Note, args, "note")
     except Invalid:

@@ -296,7 +296,7 @@ def report_problem(tx: Tx, agent_id: str) -> str:
 def grant(
     tx: Tx, queued: QueuedJob, cores: Sequence[int], gpus: Sequence[int], token: str, epoch: int, now: float
 ) -> bool:
-    """Change WAITING_FOR_SLOT to RUNNING, with a lease and a run. Return False if the job changed meanwhile."""
+    """Change WAITING_FOR_SLOT to RUNNING, with a lease and a run. Return False if the job has changed."""
     changed = tx.run(
         "UPDATE requests SET status = 'RUNNING', attempt = attempt + 1, reason = '', reason_text = '', never = 0,"
         " reason_at = ?"

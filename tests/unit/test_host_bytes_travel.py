@@ -187,7 +187,7 @@ def test_while_its_files_are_on_their_way_a_paglet_goes_on(home: Rig, away: Rig)
 def test_a_source_goes_when_its_paglet_has_arrived_and_only_as_it_was_registered(home: Rig, away: Rig) -> None:
     put(home, DATA)
     make(home, envelope("p1"))
-    source = files.FileSource(path="/data/out.db", mtime_ns=5, inode=7)
+    source = files.RegisteredSource(path="/data/out.db", mtime_ns=5, inode=7)
     home.write(lambda tx: files.register(tx, "p1", file("out.db", DATA, mode="move"), source))
     home.write(lambda tx: files.register(tx, "p1", file("log.txt", DATA, mode="copy"), source))
     home.get(Done, "POST", "/v1/paglets/p1/dispatch", MovePaglet(target="away"))

@@ -20,7 +20,7 @@ from paglets.host.handoff.in_flight import STUCK_SECONDS
 from paglets.host.handoff.sender import MAX_CLOSED
 from paglets.store import files, residence
 from paglets.store.db import Tx
-from paglets.store.files import FileSource
+from paglets.store.files import RegisteredSource
 from paglets.wire.request import PendingResponse, Response
 from tests.fakes.mesh import member
 
@@ -107,7 +107,7 @@ def test_the_sources_of_files_that_were_to_move_stay_when_a_job_is_given_up(rig:
     rig.host.blob_store.put(DATA)
     rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
     moves = FileRef(name="f", sha256=NAME, size_bytes=len(DATA), mode="move")
-    rig.write(lambda tx: files.register(tx, "j1", moves, FileSource(path="/data/f", mtime_ns=1, inode=1)))
+    rig.write(lambda tx: files.register(tx, "j1", moves, RegisteredSource(path="/data/f", mtime_ns=1, inode=1)))
     rig.write(lambda tx: residence.leave(tx, "j1", W1, rig.now()))
     unwanted(rig)
     assert status(rig) == ("disposed", 2)

@@ -17,7 +17,7 @@ from paglets.core.refs import BlobRef, FileRef, ProxyRef
 from paglets.slots import states
 from paglets.store import blobs, files, handoffs, paglets, queue, residence
 from paglets.store.db import Store, Tx
-from paglets.store.files import FileSource
+from paglets.store.files import RegisteredSource
 from tests.fakes.store import memory_store
 from tests.invariants import sanity_check
 
@@ -496,7 +496,7 @@ def test_what_was_taken_back_from_here_leaves_the_sources_of_its_files(store: St
     def given(tx: Tx) -> None:
         tx.run("INSERT INTO blobs VALUES (?, 3, 1.0)", moves.sha256)
         residence.create(tx, envelope("p1"), NOW)
-        files.register(tx, "p1", moves, FileSource(path="/data/f", mtime_ns=1, inode=1))
+        files.register(tx, "p1", moves, RegisteredSource(path="/data/f", mtime_ns=1, inode=1))
         residence.settle(tx, "p1", 3, A, NOW)
 
     store.write(given)

@@ -248,7 +248,7 @@ def _blobs_of(changes: Changes) -> Iterator[BlobRef]:
 def _register(tx: Tx, step: OperationContext, registered: RegisteredFile) -> None:
     """Register a file. One of an attempt belongs to that attempt: a further attempt starts without it."""
     attempt = step.run.stamp.attempt if step.run.entry == "attempt" else 0
-    source = files.FileSource(
+    source = files.RegisteredSource(
         path=registered.source_path, mtime_ns=registered.source_mtime_ns, inode=registered.source_inode
     )
     files.register(tx, step.agent_id, check_file(replace(registered.file, attempt=attempt)), source)

@@ -151,7 +151,7 @@ def hook_failed(
 
 
 def _hold(
-    tx: Tx, agent_id: str, entry: str, job: jobfiles.FinishedJob, error: str, now: float, own: HostRef, traceback: str
+    tx: Tx, agent_id: str, entry: str, job: jobfiles.GroupJob, error: str, now: float, own: HostRef, traceback: str
 ) -> None:
     """Keep a finished job whose hook failed, and notify the user.
 

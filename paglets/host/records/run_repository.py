@@ -165,7 +165,7 @@ def _collector(request: sqlite3.Row | None) -> ProxyRef | None:
     return from_json(ProxyRef, loads(request["collector"]))
 
 
-def _go_file(file: FileRef, source: files.FileSource | None, ground: LaunchPaths) -> GoFile:
+def _go_file(file: FileRef, source: files.RegisteredSource | None, ground: LaunchPaths) -> GoFile:
     path = ground.blob_path(file.sha256)
     if source is None:
         return GoFile(file=file, path=path)

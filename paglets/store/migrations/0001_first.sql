@@ -1,7 +1,4 @@
--- The first schema, as it was; `migrations.py` leads from it to schema.sql.
--- Every status column says who moves it; CHECKs and unique indexes make illegal
--- states impossible. Times named *_at are epoch seconds for people; nothing is decided on them.
--- Columns that hold JSON end in no suffix but are named in the comment.
+-- The first schema. The later migrations change it to schema.sql, whose comments describe the tables.
 
 CREATE TABLE migrations (
   id INTEGER PRIMARY KEY,
@@ -14,13 +11,6 @@ CREATE TABLE meta (
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- A row for each paglet that this host ever held or refused.
---   here      -> leaving (hand-off begins), disposed
---   leaving   -> gone (target took it), here (target refused it, epoch + 1)
---   gone, refused, disposed -> here (an envelope of a higher epoch comes)
--- peer: leaving/gone: the target; here/refused: the source. JSON of HostRef.
--- settled: whoever sent it here will not send that again. told: its target was told the same by us.
--- Only with both, and after 30 days, a row that is neither 'here' nor 'leaving' is forgotten.
 CREATE TABLE residence (
   agent_id TEXT PRIMARY KEY,
   epoch INTEGER NOT NULL CHECK (epoch >= 1),
@@ -34,11 +24,6 @@ CREATE TABLE residence (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX residence_untold ON residence (agent_id) WHERE told = 0;
 
--- The paglets that are here (status 'here' in residence).
--- state, home: JSON. hook: the hook that is due next; NULL: none.
---   creation -> run -> NULL;  arrival -> run -> NULL;  dispatching -> NULL with intent 'move';
---   disposing -> row deleted
--- intent: JSON of the move or disposal that is asked for: {"move": HostRef} or {"dispose": true}.
 CREATE TABLE paglets (
   agent_id TEXT PRIMARY KEY REFERENCES residence (agent_id),
   class_name TEXT NOT NULL,
@@ -55,7 +40,6 @@ CREATE TABLE paglets (
 CREATE INDEX paglets_hook ON paglets (hook) WHERE hook IS NOT NULL;
 CREATE INDEX paglets_intent ON paglets (agent_id) WHERE intent IS NOT NULL;
 
--- A paglet's durable map. value: tagged JSON.
 CREATE TABLE storage (
   agent_id TEXT NOT NULL REFERENCES paglets (agent_id) ON DELETE CASCADE,
   key TEXT NOT NULL CHECK (length(key) BETWEEN 1 AND 512),
@@ -63,8 +47,6 @@ CREATE TABLE storage (
   PRIMARY KEY (agent_id, key)
 ) STRICT, WITHOUT ROWID;
 
--- Envelopes under way: exists exactly while the residence row is 'leaving'. envelope: JSON.
--- While it lies here the paglet has no row in paglets: the envelope is the paglet.
 CREATE TABLE handoffs (
   agent_id TEXT PRIMARY KEY REFERENCES residence (agent_id),
   epoch INTEGER NOT NULL,
@@ -80,8 +62,6 @@ CREATE TABLE handoffs (
 CREATE INDEX handoffs_target ON handoffs (target_store, began_at, agent_id);
 CREATE INDEX handoffs_group ON handoffs (group_id) WHERE group_id IS NOT NULL;
 
--- Posts taken and not yet handled. message: JSON of WireMessage.
---   waiting -> deleted with the commit of its handler; waiting -> dead after 5 tries that raised
 CREATE TABLE inbox (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
   agent_id TEXT NOT NULL REFERENCES paglets (agent_id) ON DELETE CASCADE,
@@ -95,7 +75,6 @@ CREATE TABLE inbox (
 ) STRICT;
 CREATE INDEX inbox_waiting ON inbox (agent_id, seq) WHERE status = 'waiting';
 
--- Ids of posts taken, above the sender's mark; and the mark: everything below it is acknowledged.
 CREATE TABLE taken (
   agent_id TEXT NOT NULL,
   sender_store TEXT NOT NULL,
@@ -109,8 +88,6 @@ CREATE TABLE taken_marks (
   PRIMARY KEY (agent_id, sender_store)
 ) STRICT, WITHOUT ROWID;
 
--- Posts of this host not yet acknowledged. n is the post's number, for ever growing.
--- host: JSON of HostRef, a hint. report_of: the local job copy whose outcome this post carries.
 CREATE TABLE outbox (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   agent_id TEXT NOT NULL,
@@ -127,13 +104,6 @@ CREATE INDEX outbox_agent ON outbox (agent_id, n);
 CREATE INDEX outbox_report ON outbox (report_of) WHERE report_of IS NOT NULL;
 CREATE INDEX outbox_group ON outbox (group_id) WHERE group_id IS NOT NULL;
 
--- The queue: a row for each compute job that is here.
--- status: PLACING -> WAITING_FOR_SLOT -> RUNNING -> COMPLETED; any before -> FAILED_FINAL, CANCELLED;
---         RUNNING -> WAITING_FOR_SLOT (lost or retried). Table: paglets.slots.states.
--- request, collector, submitted_state, checkpoint, outcome: JSON.
--- outcome: what was committed for the newest attempt; never changed once there.
--- queued_at: age, now minus what it waited elsewhere; a job that comes back from a refusal keeps it.
--- here_at: when it came here. stolen: by stealing. unwanted: why the collector no longer wants it.
 CREATE TABLE requests (
   agent_id TEXT PRIMARY KEY REFERENCES paglets (agent_id) ON DELETE CASCADE,
   group_id TEXT,
@@ -164,7 +134,6 @@ CREATE INDEX requests_queue ON requests (status, queued_at, agent_id);
 CREATE INDEX requests_untold ON requests (agent_id) WHERE status = 'WAITING_FOR_SLOT' AND reason = '';
 CREATE INDEX requests_group ON requests (group_id);
 
--- A lease is held from the grant until the attempt's process tree has ended.
 CREATE TABLE leases (
   agent_id TEXT PRIMARY KEY REFERENCES requests (agent_id),
   generation INTEGER NOT NULL,
@@ -174,7 +143,6 @@ CREATE TABLE leases (
   granted_at REAL NOT NULL,
   UNIQUE (agent_id, generation, attempt)
 ) STRICT, WITHOUT ROWID;
--- One row for each core or GPU that is leased: an id cannot be leased twice.
 CREATE TABLE lease_units (
   kind TEXT NOT NULL CHECK (kind IN ('core', 'gpu')),
   unit INTEGER NOT NULL,
@@ -183,7 +151,6 @@ CREATE TABLE lease_units (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX lease_units_agent ON lease_units (agent_id);
 
--- Processes of paglets: written before the launch, pid and start time before any user code runs.
 CREATE TABLE runs (
   agent_id TEXT PRIMARY KEY,
   token TEXT NOT NULL UNIQUE,
@@ -197,7 +164,6 @@ CREATE TABLE runs (
   started_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Ended jobs, bounded; for people. record: JSON.
 CREATE TABLE history (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   agent_id TEXT NOT NULL,
@@ -208,9 +174,6 @@ CREATE TABLE history (
 ) STRICT;
 CREATE INDEX history_group ON history (group_id, job_key);
 
--- Groups submitted from this host. spec: class, states and keys, kept until the group is COMPLETE.
--- collector: JSON of ProxyRef, a hint. seen: JSON of the last counts heard of.
--- The collector is placed when it is not 'leaving' here; only then do the jobs leave.
 CREATE TABLE groups (
   group_id TEXT PRIMARY KEY,
   digest TEXT NOT NULL,
@@ -229,24 +192,20 @@ CREATE TABLE groups (
   created_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- The mesh as last heard of. row: JSON of MeshHost.
 CREATE TABLE members (
   store_id TEXT PRIMARY KEY,
   name TEXT NOT NULL,
   row TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
--- Addresses given by --peer, tried until a member answers there.
 CREATE TABLE peers (
   url TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
 
--- Tokens of clients' posts that went into the outbox, bounded: the same token again stores nothing.
 CREATE TABLE client_posts (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   token TEXT NOT NULL UNIQUE
 ) STRICT;
 
--- What happened, bounded; for people.
 CREATE TABLE events (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   at REAL NOT NULL,

@@ -1,4 +1,4 @@
--- From the first schema: bytes (blobs, files, artifacts, code) and what refers to them.
+-- Adds blobs, files, artifacts and bundles, and the references to blobs.
 
 ALTER TABLE residence ADD COLUMN stale_scratch INTEGER NOT NULL DEFAULT 0 CHECK (stale_scratch IN (0, 1));
 ALTER TABLE paglets ADD COLUMN bundle TEXT REFERENCES blobs (sha256);
@@ -8,16 +8,12 @@ CREATE INDEX paglets_bundle ON paglets (bundle) WHERE bundle IS NOT NULL;
 ALTER TABLE handoffs ADD COLUMN bundle TEXT REFERENCES blobs (sha256);
 CREATE INDEX handoffs_bundle ON handoffs (bundle) WHERE bundle IS NOT NULL;
 
--- Bytes that are whole on the disk, hashed and synced before their row. A row without a reference (view blob_refs)
--- that nobody was promised in the last hour is deleted, and the file after it.
 CREATE TABLE blobs (
   sha256 TEXT PRIMARY KEY,
   size_bytes INTEGER NOT NULL CHECK (size_bytes >= 0),
   taken_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Files that travel with a paglet that is here or leaving. attempt: which attempt registered it, 0: the submitter.
--- source_*: the file as it was registered on this host; it stays here when the paglet goes.
 CREATE TABLE files (
   agent_id TEXT NOT NULL,
   name TEXT NOT NULL,
@@ -32,7 +28,6 @@ CREATE TABLE files (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX files_blob ON files (sha256);
 
--- Sources of files that have moved: each is removed if it is still as it was registered.
 CREATE TABLE removals (
   id INTEGER PRIMARY KEY,
   path TEXT NOT NULL,
@@ -41,7 +36,6 @@ CREATE TABLE removals (
   inode INTEGER NOT NULL
 ) STRICT;
 
--- Named blobs. owner: the paglet, here or leaving, with which it moves and ends; '': this host.
 CREATE TABLE artifacts (
   artifact_id TEXT PRIMARY KEY,
   owner TEXT NOT NULL,
@@ -55,7 +49,6 @@ CREATE INDEX artifacts_owner ON artifacts (owner, artifact_id);
 CREATE INDEX artifacts_blob ON artifacts (sha256);
 CREATE INDEX artifacts_end ON artifacts (expires_at) WHERE expires_at IS NOT NULL;
 
--- Blobs of artifacts that a post carries; the message names them, too.
 CREATE TABLE outbox_blobs (
   n INTEGER NOT NULL REFERENCES outbox (n) ON DELETE CASCADE,
   sha256 TEXT NOT NULL REFERENCES blobs (sha256),
@@ -63,7 +56,6 @@ CREATE TABLE outbox_blobs (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX outbox_blobs_blob ON outbox_blobs (sha256);
 
--- Bundle and inputs of a group whose `spec` is kept.
 CREATE TABLE group_blobs (
   group_id TEXT NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
   sha256 TEXT NOT NULL REFERENCES blobs (sha256),
@@ -71,7 +63,6 @@ CREATE TABLE group_blobs (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX group_blobs_blob ON group_blobs (sha256);
 
--- Everything that needs a blob to stay.
 CREATE VIEW blob_refs (sha256) AS
   SELECT sha256 FROM artifacts UNION ALL
   SELECT sha256 FROM files UNION ALL

@@ -1,4 +1,4 @@
--- From the schema with bytes: clones, rest, services, priorities of messages, notes for users.
+-- Adds clones, rest, services, priorities of messages, and notes for users.
 
 DROP INDEX paglets_hook;
 ALTER TABLE paglets ADD COLUMN next_hook TEXT
@@ -18,7 +18,6 @@ ALTER TABLE inbox ADD COLUMN priority INTEGER NOT NULL DEFAULT 0 CHECK (priority
 DROP INDEX inbox_waiting;
 CREATE INDEX inbox_waiting ON inbox (agent_id, priority DESC, seq) WHERE status = 'waiting';
 
--- What paglets told the users of this host, their home; bounded, the oldest go. note: JSON of api.Note.
 CREATE TABLE notes (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   group_id TEXT,

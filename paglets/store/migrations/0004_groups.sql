@@ -1,4 +1,4 @@
--- From the schema of step `model`: what a group was submitted with beside its jobs, to tell a later submission apart.
+-- Adds hashes of the code and inputs of a group, to distinguish a later submission with the same id.
 
 ALTER TABLE groups ADD COLUMN code TEXT;
 ALTER TABLE groups ADD COLUMN inputs TEXT;

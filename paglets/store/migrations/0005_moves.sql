@@ -1,4 +1,4 @@
--- From the schema of step `groups`: hand-offs that are taken back, and what is told to a forgotten host that is back.
+-- Adds the rollback of hand-offs, and fences for a removed host that comes back.
 
 ALTER TABLE handoffs ADD COLUMN recall TEXT NOT NULL DEFAULT '' CHECK (recall IN ('', 'unwanted', 'dispose'));
 CREATE INDEX handoffs_recall ON handoffs (agent_id) WHERE recall != '';

@@ -1,4 +1,4 @@
--- From the schema of step `losses`: columns that nobody read. A member's name is in its row, a group's wish in its spec.
+-- Drops columns that no statement reads. The name of a host is in its row, the requested host of a group in its spec.
 
 ALTER TABLE members DROP COLUMN name;
 ALTER TABLE groups DROP COLUMN collector_host;

@@ -1,4 +1,4 @@
--- From the schema of step `unread`: each value that may be large moves to a table of its own, with a rowid.
+-- Moves each value that may be large to its own table with a rowid.
 
 CREATE TABLE paglet_states (
   agent_id TEXT PRIMARY KEY REFERENCES paglets (agent_id) ON DELETE CASCADE,

@@ -1,4 +1,4 @@
--- From the schema of step `endings`: scratch directories of attempts whose result could not travel.
+-- Adds kept scratch directories of attempts whose result could not be sent.
 CREATE TABLE kept_scratch (
   agent_id TEXT PRIMARY KEY,
   generation INTEGER NOT NULL,

@@ -1,4 +1,4 @@
--- From the schema of step `kept`: files of finished jobs that no hook took, and jobs that are here as a hook failed.
+-- Adds files of finished jobs that no hook took, and jobs that are kept because a hook failed.
 
 ALTER TABLE files ADD COLUMN registered INTEGER NOT NULL DEFAULT 0 CHECK (registered IN (0, 1));
 UPDATE files SET registered = 1 WHERE source_path IS NOT NULL OR attempt > 0;

@@ -1,4 +1,4 @@
--- Reports that wait for a lost collector can be read, and a group id can be used again after its group was cleared.
+-- Adds an index of artifacts in waiting reports, and cleared group ids, which can be reused.
 
 CREATE TABLE outbox_artifacts (
   artifact_id TEXT NOT NULL,

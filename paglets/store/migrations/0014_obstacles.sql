@@ -1,3 +1,3 @@
--- What kept jobs from every host at submission is a list of records now. The texts of earlier groups are not used again.
+-- Turns the texts of placement problems at submission into records. Texts of earlier groups are dropped.
 ALTER TABLE group_jobs RENAME COLUMN warnings TO obstacles;
 UPDATE group_jobs SET obstacles = '[]';

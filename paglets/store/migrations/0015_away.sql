@@ -1,3 +1,3 @@
--- From the schema of step `obstacles`: since when another host is offline outlives a restart of this one.
+-- Adds the time when another host went offline, so that it survives a restart of this host.
 
 ALTER TABLE members ADD COLUMN away_since REAL;

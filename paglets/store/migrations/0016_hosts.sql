@@ -1,4 +1,4 @@
--- From the schema of migration `away`: a host of the mesh is called a host everywhere.
+-- Renames the table of hosts and its column, because a host of the mesh is called a host everywhere.
 
 CREATE TABLE hosts (
   store_id TEXT PRIMARY KEY,
