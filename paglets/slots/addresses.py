@@ -14,7 +14,7 @@ Address = tuple[str, str, int]
 def addresses_of(url: str) -> tuple[Address, ...]:
     """Return the possible meanings of `url` as (scheme, host, port); empty if it names no host.
 
-    The default scheme is http. A URL without a port means the port of its scheme and the default port of paglets. A user
+    The default scheme is http. A URL without a port means the port of its scheme or the default port of paglets. A user
     who excludes `http://laptop` means the laptop: to exclude too much does less harm than too little.
     """
     text = url.strip()
