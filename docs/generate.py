@@ -1,4 +1,4 @@
-"""Writes the generated parts of the documents: `python -m docs.generate`, in the repository's root.
+"""Generator of parts of the documents: `python -m docs.generate`, in the root of the repository.
 
 A part stands between `<!-- generated: NAME -->` and `<!-- end: NAME -->`; everything else of a document is written by
 hand. `--check` writes nothing and fails where a document is not what the code says. A command that has no part yet
@@ -18,23 +18,23 @@ PART = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end: (?P=na
 
 
 def parts() -> dict[str, str]:
-    """Every part by its name, as Markdown that ends with a line break."""
+    """Return every part by its name, as Markdown that ends with a line break."""
     return {**records.parts(), **errors.parts(), **schema.parts(), **settings.parts(), **commands.parts()}
 
 
 def unused() -> set[str]:
-    """Parts that stand in no document."""
+    """Return the names of parts that no document contains."""
     there = {found["name"] for path in DOCS.rglob("*.md") for found in PART.finditer(path.read_text("utf-8"))}
     return parts().keys() - there
 
 
 def updated(text: str, made: dict[str, str]) -> str:
-    """A document with its parts as they should be. Raises KeyError for one that nothing makes."""
+    """Return a document with new parts. Raises KeyError for a part that nothing generates."""
     return PART.sub(lambda found: f"{found[1]}\n{made[found['name']]}\n{found[3]}", text)
 
 
 def with_all_commands(text: str, made: dict[str, str]) -> str:
-    """`commands.md` with a heading and a part for each command."""
+    """Return `commands.md` with a heading and a part for each command."""
     for name in sorted(name for name in made if name.startswith(commands.PREFIX)):
         if f"<!-- generated: {name} -->" not in text:
             title = name.removeprefix(commands.PREFIX)
@@ -43,7 +43,7 @@ def with_all_commands(text: str, made: dict[str, str]) -> str:
 
 
 def documents() -> dict[Path, str]:
-    """What each document should be."""
+    """Return the current text of each document by its path."""
     made = parts()
     found = {}
     for path in sorted(DOCS.rglob("*.md")):
@@ -54,7 +54,7 @@ def documents() -> dict[Path, str]:
 
 
 def outdated() -> list[str]:
-    """Names of the documents that are not as they should be."""
+    """Return the names of documents with old parts."""
     return [path.name for path, text in documents().items() if path.read_text("utf-8") != text]
 
 

@@ -1,4 +1,4 @@
-"""The commands, from their parsers; laid out here, as argparse's own help differs from one Python to the next."""
+"""The commands, from their parsers. The help of argparse itself differs between versions of Python."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ MEANINGS = {
     "SHELL": "for which shell",
     "--tag TAG": "what jobs can ask for; may be repeated",
 }
-"""For arguments of which the command's own help says nothing but the name."""
+"""Meanings of arguments without a help text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One that can be run: `name` as `jobs ps`."""
+    """A command that can be run. `name` is for example `jobs ps`."""
 
     name: str
     parser: argparse.ArgumentParser
@@ -58,7 +58,7 @@ def _link(command: Command) -> str:
 
 
 def all_commands() -> list[Command]:
-    """In the order of their names at the top, of their definition below."""
+    """Return all commands: top-level ones in the order of `COMMANDS`, the others in that of their definition."""
     found = []
     for name, (module, _) in COMMANDS.items():
         found += _commands(name, importlib.import_module(module).parser())
@@ -77,7 +77,7 @@ def about(command: Command) -> str:
 
 
 def shown(command: Command) -> str:
-    """What it does, its line, its arguments, examples, and the keys of its JSON."""
+    """Return the part of a command: purpose, synopsis, arguments, examples and keys of its JSON."""
     pieces = [about(command) + "\n", f"```\n{synopsis(command)}\n```\n"]
     rows = [row for row in map(_row, command.actions) if row not in COMMON]
     if command.name != SETTINGS_OF and set(_host_rows()) <= set(rows):
@@ -93,13 +93,13 @@ def shown(command: Command) -> str:
 
 
 def _epilog(text: str) -> str:
-    """Examples as one types them; of another text its lines."""
+    """Return examples with a prompt, and any other text line by line."""
     lines = [line.strip() for line in text.splitlines()]
     return "\n".join([f"$ {line}" for line in lines[1:]] if lines[0] == "examples:" else lines)
 
 
 def synopsis(command: Command) -> str:
-    """The command line, broken where it is long."""
+    """Return the command line, broken into lines of at most 100 characters."""
     words = [f"paglets {command.name}", *_usage(command)]
     lines = [words[0]]
     for word in words[1:]:
@@ -155,7 +155,7 @@ def _row(action: argparse.Action) -> tuple[str, str]:
 
 
 def _common() -> tuple[tuple[str, str], ...]:
-    """What almost every command takes: told once."""
+    """Return the rows of arguments that almost every command has."""
     parser = argparse.ArgumentParser(add_help=False)
     add_common(parser, lambda options: 0)
     return tuple(map(_row, parser._actions))
@@ -166,7 +166,7 @@ COMMON = _common()
 
 @functools.cache
 def _host_rows() -> tuple[tuple[str, str], ...]:
-    """The settings of a host, which some commands take too."""
+    """Return the rows of the settings of a host, which several commands accept."""
     parser = argparse.ArgumentParser(add_help=False)
     add_settings(parser)
     return tuple(map(_row, parser._actions))

@@ -42,13 +42,13 @@ def _about(cls: type) -> str:
 
 
 def _tree(cls: type[errors.PagletsError]) -> list[type[errors.PagletsError]]:
-    """The class and what is below it in this program: tests may have classes of their own."""
+    """Return the class and its subclasses in this program, without those of tests."""
     below = [each for each in cls.__subclasses__() if each.__module__.startswith("paglets.")]
     return [cls] + [each for child in below for each in _tree(child)]
 
 
 def _import_all() -> None:
-    """The tree is whole when every module that adds to it is imported."""
+    """Import every module that defines an error class."""
     for module in pkgutil.walk_packages(paglets.__path__, "paglets."):
         if not module.name.startswith(("paglets.testing", "paglets.__main__")):
             importlib.import_module(module.name)

@@ -13,22 +13,22 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def code(text: object) -> str:
-    """In the font of code, also within a cell of a table."""
+    """Return a text as inline code that also works in a cell of a table."""
     return f"`{str(text).replace('|', chr(92) + '|')}`" if str(text) else ""
 
 
 def one_line(text: str) -> str:
-    """A text as the cell of a table."""
+    """Return a text as one line for a cell of a table."""
     return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
 
 
 def doc_of(thing: object) -> str:
-    """Its docstring, or "" where it has none of its own: dataclasses are given one by Python."""
+    """Return the docstring, or "" without one. A docstring that Python generates for a dataclass does not count."""
     text = getattr(thing, "__dict__", {}).get("__doc__") or ""
     name = getattr(thing, "__name__", "")
     return "" if text.startswith(f"{name}(") else inspect.cleandoc(text)
 
 
 def anchor(title: str) -> str:
-    """What a heading is linked by."""
+    """Return the anchor of a heading."""
     return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")

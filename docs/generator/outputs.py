@@ -1,4 +1,4 @@
-"""What commands print with `--json`: its keys, each with a line. Tests compare them with the real ones."""
+"""The keys of the `--json` output of each command, with a line each. Tests compare them with real output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SLOTS = "as [Slots](protocol.md#slots)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """`keys` of the object in their order; `note` says when it is this one, where there are several."""
+    """The output of a command. `keys` are in order. `note` says when this one of several outputs is printed."""
 
     keys: dict[str, str]
     note: str = ""

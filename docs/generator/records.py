@@ -1,4 +1,4 @@
-"""Routes and their records, frames of workers, tagged JSON: as tables for `protocol.md`."""
+"""The tables of `protocol.md` for routes, their records, frames of workers and tagged JSON."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from paglets.slots import model
 from paglets.worker import protocol
 
 FIRST = ("hosts", "paglets", "groups", "slots", "blobs")
-"""Modules of `paglets.api` in the order in which they are read; others follow."""
+"""Modules of `paglets.api` in the order of the document. Others follow."""
 
 SHARED_MODULES = (refs, envelope, model)
 NOT_SENT = (model.Candidate, hosts.HostStatus, paglets.NewPaglet)
-"""Records that others are made with."""
+"""Records that occur in several others."""
 
 SCALARS: dict[Any, str] = {
     str: "text",
@@ -65,13 +65,13 @@ def _of_api(name: str) -> list[type]:
 
 
 def records_in(module: types.ModuleType) -> list[type]:
-    """The dataclasses that a module defines, in their order there."""
+    """Return the dataclasses that a module defines, in the order of their definition."""
     found = [each for each in vars(module).values() if isinstance(each, type) and dataclasses.is_dataclass(each)]
     return [each for each in found if _home(each) is module and each not in NOT_SENT]
 
 
 def _home(cls: type) -> types.ModuleType | None:
-    """Where the class is written: some have the name of the module that publishes them."""
+    """Return the file of a class. `__module__` may name the module that publishes it instead."""
     return refs if cls is refs.ArtifactRef else inspect.getmodule(cls)
 
 
@@ -97,7 +97,7 @@ def records(classes: Iterable[type], prefix: str = "") -> str:
 
 
 def record(cls: type, prefix: str) -> str:
-    """A heading, what the docstring says, and the fields."""
+    """Return the heading, docstring and fields of a record."""
     hints = typing.get_type_hints(cls)
     rows = [(code(each.name), json_type(hints[each.name], prefix), _default(each)) for each in dataclasses.fields(cls)]
     about = doc_of(cls)
@@ -115,7 +115,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def json_type(hint: Any, prefix: str = "") -> str:
-    """A type as it looks in JSON."""
+    """Return the name of a type in JSON."""
     if hint in SCALARS:
         return SCALARS[hint]
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -132,7 +132,7 @@ def json_type(hint: Any, prefix: str = "") -> str:
 
 
 def frames() -> list[type]:
-    """The records of workers: those that `go` and the operations name, and those in them."""
+    """Return the records of workers: those named by `go` and the operations, and those inside them."""
     found: dict[type, None] = {}
     waiting = [*reversed(list(protocol.OPERATIONS.values())), protocol.Deliver, protocol.Go]
     while waiting:
@@ -146,7 +146,7 @@ def frames() -> list[type]:
 
 
 def _classes(hint: Any) -> list[type]:
-    """The dataclasses in a type."""
+    """Return the dataclasses in a type."""
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return [hint]
     return [kind for arg in typing.get_args(hint) for kind in _classes(arg)]
@@ -168,6 +168,6 @@ def _first(cls: type) -> str:
 
 
 def _tail(module: types.ModuleType, begin: str = "") -> str:
-    """A module's docstring without its first line, from where `begin` stands."""
+    """Return the docstring of a module from the text `begin` on, without its first line."""
     text = inspect.cleandoc(module.__doc__ or "").split("\n\n", 1)[1]
     return text[text.index(begin) :] + "\n"

@@ -14,7 +14,7 @@ OF_TABLE = ("PRIMARY KEY", "UNIQUE", "CHECK", "FOREIGN KEY")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """One of the file, and the comment above it."""
+    """A statement of the file with the comment above it."""
 
     comment: tuple[str, ...]
     sql: str
@@ -60,7 +60,7 @@ def _columns(sql: str) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """At the commas that stand in no parentheses."""
+    """Split a text at commas outside parentheses."""
     found, depth, begin = [], 0, 0
     for place, letter in enumerate(text):
         depth += {"(": 1, ")": -1}.get(letter, 0)

@@ -15,12 +15,5 @@ def parts() -> dict[str, str]:
     parser = argparse.ArgumentParser(add_help=False)
     add_settings(parser)
     by_flag = {flag: action for action in parser._actions for flag in action.option_strings}
-    rows = [
-        (code(name), code(flag_name(name)), one_line(by_flag[flag_name(name)].help or MEANINGS[name]))
-        for name in SETTINGS
-    ]
+    rows = [(code(name), code(flag_name(name)), one_line(by_flag[flag_name(name)].help or "")) for name in SETTINGS]
     return {"settings": table(("in `hosts.toml`", "flag", "meaning"), rows)}
-
-
-MEANINGS = {"tags": "words that jobs can ask for"}
-"""Meanings of settings whose flag has no help text."""

@@ -21,7 +21,7 @@ PROGRAM = "paglets "
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A command line of a document, and what that says is printed; `exact`: that is all of stdout."""
+    """A command line of a document with its output. `exact`: this is all of stdout."""
 
     line: str
     output: str
@@ -33,7 +33,7 @@ def blocks(page: Path) -> list[re.Match[str]]:
 
 
 def scripts(page: Path) -> dict[str, str]:
-    """The complete scripts of a page by their names."""
+    """Return the complete scripts of a page by name."""
     return {name[1]: block["text"] for block in blocks(page) if (name := SCRIPT.match(block["text"]))}
 
 
@@ -50,7 +50,7 @@ def shown(page: Path) -> Iterator[Shown]:
 
 @pytest.fixture(scope="module")
 def folder(make_mesh: MakeMesh) -> Iterator[Mesh]:
-    """Three hosts, and the scripts of the documents in the folder where commands are run."""
+    """Start three hosts. The folder where commands run contains the scripts of all pages."""
     with make_mesh("guide") as made:
         made.start_three(gpus=1)
         for name, text in all_scripts().items():

@@ -37,15 +37,15 @@ exec cp -p "$1" "$OTHER_HOME/${2#linux-a:}"
 
 AMOUNT = r"[\d.,]+ (?:s|ms|min|cores?|[KMG]iB)\b|[\d.,]+ of [\d.,]+(?: [KMG]iB)?"
 VARY = re.compile(rf"(?:{AMOUNT})")
-"""Durations, sizes and amounts: those in the document stand for any others."""
+"""An expression for durations, sizes and amounts, which may differ from those in the document."""
 ADDRESS = re.compile(r"listening at (\S+) ")
 NUMBER = re.compile(r"\d[\d.,]*")
 SLOW = re.compile(r"\S+: (?:waiting for .*|\d+ done.* pending of .*)")
-"""Lines that only a slow machine prints."""
+"""An expression for lines that only a slow machine prints."""
 
 
 def commands(kind: str, text: str) -> Iterator[tuple[str, list[str] | None]]:
-    """The commands of a block with the lines that it shows of each; a script is one command, and shows none."""
+    """Yield the commands of a block with their shown output. A shell script is one command without output."""
     if kind == "sh":
         yield text, None
         return
@@ -55,7 +55,7 @@ def commands(kind: str, text: str) -> Iterator[tuple[str, list[str] | None]]:
 
 
 SOON = ("paglets mesh hosts", "paglets jobs groups curves")
-"""Commands that may be typed a moment too early: until the hosts see each other, or the collector is at home."""
+"""Commands to repeat until the hosts see each other, or the collector is at home."""
 
 
 def matches(shown: list[str], printed: list[str], vary: re.Pattern[str]) -> bool:
@@ -69,18 +69,18 @@ def matches(shown: list[str], printed: list[str], vary: re.Pattern[str]) -> bool
 
 
 def pattern(line: str, vary: re.Pattern[str]) -> str:
-    """An expression for a line of the document; columns may be wider or narrower."""
+    """Return an expression for a line of the document. Columns may be wider or narrower."""
     text = vary.pattern.join(re.escape(part) for part in vary.split(line))
     return re.sub(r"(?:\\ )+", " +", text).replace(r"\.\.\.", ".*") + " *"
 
 
 def scripts() -> dict[str, str]:
-    """The complete scripts of both documents by their names."""
+    """Return the complete scripts of both documents by name."""
     return {name[1]: text for kind, text in BLOCKS + TUTORIAL if kind == "python" and (name := SCRIPT.match(text))}
 
 
 class Reader:
-    """Someone with the built file, two machines and an empty home on each."""
+    """A reader with the built file, two machines and an empty home on each."""
 
     def __init__(self, mesh: Mesh) -> None:
         self.home = mesh.folder / "laptop"
@@ -110,7 +110,7 @@ class Reader:
         self.environment["PATH"] = f"{self.home}/.local/bin:{self.environment['PATH']}"
 
     def run(self, command: str) -> None:
-        """Run a command and keep what it prints. The PATH that it leaves is that of the next one, as in a terminal."""
+        """Run a command and keep its output. A changed PATH applies to later commands, as in a terminal."""
         left = self.home / "PATH"
         line = f'{self.replaced(command)}\ncode=$?; printf %s "$PATH" > {left}; exit $code'
         done = subprocess.run(
@@ -133,7 +133,7 @@ class Reader:
         return matches([self.replaced(line) for line in shown], printed, VARY)
 
     def follows(self, command: str, shown: list[str] | None) -> bool:
-        """Run a command, and return True if it does what the document shows; a script has only to succeed."""
+        """Run a command, and return True if its output is as shown. A script only has to succeed."""
         self.run(command)
         if shown is None:
             return self.code == 0
@@ -143,7 +143,7 @@ class Reader:
         return self.shows(shown)
 
     def replaced(self, text: str) -> str:
-        """The text with the laptop's name and the addresses that the hosts printed."""
+        """Return the text with the name of this machine and the addresses that the hosts printed."""
         for shown, printed in self.addresses.items():
             text = text.replace(shown, printed)
         return re.sub(r"\blaptop\b", self.name, text)

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md names files, functions, packages and commands that there are."""
+"""The files, functions, packages and commands that CONTRIBUTING.md names exist."""
 
 from __future__ import annotations
 

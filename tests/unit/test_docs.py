@@ -1,4 +1,4 @@
-"""What the documents draw, list and show is what the code has."""
+"""The diagrams, lists, links and commands of the documents match the code."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_part_that_is_not_up_to_date_is_found_and_mended() -> None:
 
 
 def anchors(path: Path) -> set[str]:
-    """What headings of a document can be linked by."""
+    """Return the anchors of the headings of a document."""
     found: dict[str, int] = {}
     for title in re.findall(r"^#+ (.+)$", FENCED.sub("", path.read_text()), re.MULTILINE):
         anchor = re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
@@ -88,7 +88,7 @@ def test_a_file_that_is_named_exists(document: Path) -> None:
 
 
 def shown_commands(document: Path) -> Iterator[str]:
-    """Command lines of paglets in the examples of a document."""
+    """Yield the command lines of paglets in the examples of a document."""
     for kind, block in COMMANDS_IN.findall(document.read_text()):
         for line in block.replace("\\\n", " ").splitlines():
             found = SHOWN_COMMAND.match(line.strip())
@@ -110,7 +110,7 @@ def test_command_lines_that_are_shown_are_understood(document: Path) -> None:
 
 
 def block(name: str, kind: str) -> str:
-    """The one block of that kind in a document."""
+    """Return the only block of that kind in a document."""
     (found,) = re.findall(rf"^```{kind}\n(.*?)^```$", (DOCS / name).read_text(), re.DOTALL | re.MULTILINE)
     return str(found)
 
@@ -173,7 +173,7 @@ def test_reasons_and_causes_are_in_the_protocol() -> None:
 
 
 def causes() -> Iterator[str]:
-    """Every cause that `cause_of` may return; of one that ends in a number or name, the beginning."""
+    """Yield every cause that `cause_of` returns, or its beginning if it ends in a number or name."""
     for node in ast.walk(ast.parse(inspect.getsource(outcomes.cause_of))):
         if isinstance(node, ast.Name) and node.id.isupper():
             yield getattr(outcomes, node.id)
