@@ -19,6 +19,7 @@ from paglets.host.datadir.lock import LOCK
 from paglets.slots.amounts import bytes_text
 from paglets.store.inspection import (
     DatabaseInfo,
+    blob_sizes,
     check,
     check_identity,
     connect_read_only,
@@ -259,7 +260,7 @@ def _blobs(folder: _Folder) -> Iterator[Check]:
 def _blob_rows(folder: _Folder) -> list[tuple[str, int]]:
     """Return SHA-256 and size of each blob. No transaction stays open, because the checks may take long."""
     with closing(_reading(folder)) as base:
-        return list(base.execute("SELECT sha256, size_bytes FROM blobs ORDER BY sha256"))
+        return blob_sizes(base)
 
 
 def _is_right(folder: _Folder, sha256: str, size_bytes: int) -> bool:

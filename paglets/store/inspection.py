@@ -132,6 +132,11 @@ def check(path: Path, *, thorough: bool = False, immutable: bool = False) -> Non
         raise StoreMalformed(f"the database {path} cannot be used: {' '.join(found.split())}; its content is damaged")
 
 
+def blob_sizes(base: sqlite3.Connection) -> list[tuple[str, int]]:
+    """Return SHA-256 and size of each blob."""
+    return list(base.execute("SELECT sha256, size_bytes FROM blobs ORDER BY sha256"))
+
+
 def size_of(path: Path) -> int:
     """Return the size of the file in bytes; 0 if there is no file."""
     try:

@@ -51,6 +51,15 @@ WORKER_PARTS: dict[str, set[str]] = {"": {""}, "host": {"", "host"}, "child": {"
 WORKER_PARTS["zygote"] = {"", "child", "zygote"}
 """What each part of `worker` may import of it. A zygote forks children; the host only exchanges frames with both."""
 
+HOST_PACKAGES = ("runtime", "datadir", "records", "network", "blobs", "handoff", "messaging", "jobs", "groups")
+"""The packages of `host` in order: each may import itself and earlier ones. The root and `http` may import all."""
+
+SQL = re.compile(
+    r"""["'\s](SELECT\s|INSERT\s+(OR|INTO)\b|UPDATE\s+\w+\s+SET\b|DELETE\s+FROM\b|WITH\s+\w+\s*(\(|AS\b))"""
+)
+SQL_ALLOWED = ("store/", "host/records/", "core/databases.py", "examples/")
+"""The modules with SQL statements. `core/databases.py` copies databases of users; the examples have their own."""
+
 THIRD_PARTY = {"psutil", "tomli_w"}
 FOR_CHECKERS = {"typing_extensions"}
 """Type checkers know these without an installation; no process loads them (`tests/unit/test_public_imports.py`)."""
@@ -164,6 +173,23 @@ def test_the_host_the_zygote_and_the_child_share_only_what_they_must(path: Path)
     allowed = WORKER_PARTS[part_of(path.relative_to(PACKAGE).parts)]
     imported = [module for _, module in imports(path) if module.startswith("paglets.worker.")]
     assert [module for module in imported if part_of(module.split(".")[1:]) not in allowed] == []
+
+
+def host_rank(parts: Sequence[str]) -> int:
+    """Return the place in HOST_PACKAGES of a module's path below `host`; the root and `http` come last."""
+    return HOST_PACKAGES.index(parts[1]) if len(parts) > 1 and parts[1] in HOST_PACKAGES else len(HOST_PACKAGES)
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if package_of(path) == "host"], ids=name_of)
+def test_a_package_of_the_host_imports_only_earlier_ones(path: Path) -> None:
+    rank = host_rank(path.relative_to(PACKAGE).parts)
+    imported = [module for _, module in imports(path) if module.split(".")[:2] == ["paglets", "host"]]
+    assert [module for module in imported if host_rank(module.split(".")[1:]) > rank] == []
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if not name_of(path).startswith(SQL_ALLOWED)], ids=name_of)
+def test_statements_are_in_the_store_and_the_records_of_a_host(path: Path) -> None:
+    assert [line for line in path.read_text("utf-8").splitlines() if SQL.search(line)] == []
 
 
 def test_every_package_has_its_place_in_the_layers() -> None:
