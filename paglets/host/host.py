@@ -263,11 +263,11 @@ class Host:
     # Status.
 
     def load(self) -> HostLoad:
-        usage, obstacle = self.runs.running(), self._workspace.blocked_reason()
+        usage, reason = self.runs.running(), self._workspace.blocked_reason()
 
         def look(tx: Tx) -> HostLoad:
             return HostLoad(
-                blocked_reason="" if obstacle is None else obstacle.text,
+                blocked_reason="" if reason is None else reason.text,
                 free=self.scheduler.free_units(tx, usage).amounts(),
                 queued_jobs=queue.count(tx, "WAITING_FOR_SLOT"),
                 running_jobs=queue.count(tx, "RUNNING"),
