@@ -1,4 +1,4 @@
-"""One real host under virtual time: its store in memory, its processes played by hand, its peers by tables."""
+"""A real host under virtual time, with an in-memory store, simulated processes and scripted peers."""
 
 from __future__ import annotations
 
@@ -36,17 +36,14 @@ from tests.simulator.sources import SourceFiles
 
 OFFERED = Resources(cpu_cores=4, memory_bytes=8 << 30, temp_storage_bytes=8 << 30, gpus=1)
 MOST_STEPS = 20_000
-"""A host that does so many steps within one `run` is spinning."""
+"""The number of steps in one `run` above which the host counts as spinning."""
 
 
 class RigDisk(ScratchDisk):
-    """`problem`: what making a scratch directory raises. `held`: why no process has a place.
+    """A simulated disk. `problem` is the error of `prepare`, `held` the reason why no process can start.
 
-    `removed`: sources of files that have moved.
-
-    `too_large`: kept scratch directories for which there is no room.
-
-    `trims`: to how many bytes and attempts logs were brought, and of which attempts they were to stay.
+    `removed` lists the removed sources of moved files, `too_large` the kept scratch directories beyond the limit.
+    `trims` lists the limits of each trim of logs in bytes and attempts, and the attempts whose logs must stay.
     """
 
     problem: OSError | None = None
@@ -82,11 +79,10 @@ class RigDisk(ScratchDisk):
 
 
 class Rig:
-    """`run` drives the host; `peer` adds a host that answers from a table and is online from then on.
+    """A host under test. `run` runs it; `peer` adds an online host that answers from a table.
 
-    `url` is where others reach the host, and may be changed.
-
-    `beside`: another rig on the same network; the two know each other, and `run` of either drives both.
+    `url` is the address of the host for other hosts, and may change. `beside` is a second rig on the same network:
+    both hosts know each other, and `run` of either runs both.
     """
 
     def __init__(
@@ -149,7 +145,7 @@ class Rig:
             two.host.gossip.receive(news, row.store_id)
 
     def answer_request(self, request: Request) -> Response:
-        """What other hosts get at once."""
+        """Return the reply that another host gets at once."""
         answer = self.router.handle(request)
         for _ in range(100):
             if isinstance(answer, Response):
@@ -168,7 +164,7 @@ class Rig:
         return self.settings.ref
 
     def run(self, seconds: float = 0.0) -> None:
-        """Let the host do all that is due within so many virtual seconds."""
+        """Run the host for this many virtual seconds."""
         end = self.clock.monotonic() + seconds
         for _ in range(MOST_STEPS):
             pauses = [pause for rig in self.together if (pause := rig.host.runner.step()) is not None]
@@ -186,7 +182,7 @@ class Rig:
         raise AssertionError(f"the host spins: {MOST_STEPS} steps at second {self.clock.monotonic()}")
 
     def until(self, condition: Callable[[], object], within_seconds: float = 60.0) -> None:
-        """Run until it is so. Raises AssertionError with what was last seen."""
+        """Run until the condition holds. Raises AssertionError with the last value."""
         end = self.clock.monotonic() + within_seconds
         while not (seen := condition()):
             if self.clock.monotonic() >= end:
@@ -196,7 +192,7 @@ class Rig:
     # Peers.
 
     def peer(self, name: str, routes: Mapping[str, Answer] | None = None, **row: Any) -> TableHost:
-        """A host that is online and answers gossip, and what `routes` say."""
+        """Add a host that is online, and answers gossip and `routes`."""
         table = TableHost(name=name)
         beats = iter(range(1, 1_000_000))
 
@@ -214,18 +210,18 @@ class Rig:
     # Requests.
 
     def ask(self, method: str, target: str, body: Any = None, sender: str = "") -> Response | PendingResponse:
-        """What the router gives."""
+        """Return the reply of the router."""
         data = b"" if body is None else dump_json(body)
         return self.router.handle(Request(method=method, target=target, body=data, sender=sender))
 
     def get(self, cls: type, method: str, target: str, body: Any = None, sender: str = "") -> Any:
-        """The record of a reply that comes at once. Raises the error of a bad one."""
+        """Return the record of an immediate reply. Raises its error."""
         response = self.ask(method, target, body, sender)
         assert isinstance(response, Response), "the reply is still pending"
         return response.parse(cls)
 
     def call(self, agent_id: str, kind: str, args: dict[str, Any] | None = None, **more: Any) -> Reply:
-        """A call over the router; see what comes of it in the `Reply`."""
+        """Start a call over the router, whose result arrives in the `Reply`."""
         fields = {"call_id": f"call-{self.steps}-{kind}", "wait_seconds": 60.0} | more
         body = Call(message=WireMessage(kind=kind, args=args or {}), **fields)
         return Reply(self.ask("POST", f"/v1/paglets/{agent_id}/call", body))
@@ -247,7 +243,7 @@ class Rig:
     # Processes.
 
     def process(self, agent_id: str) -> HandProcess:
-        """The newest process of that paglet, which has begun."""
+        """Return the newest process of the paglet, after it has started."""
         process = self.launcher.of(agent_id)[-1]
         if not process.heard:
             process.begin()
@@ -255,7 +251,7 @@ class Rig:
         return process
 
     def answer(self, process: HandProcess, op: str, args: Any, **stamp: Any) -> dict[str, Any]:
-        """The host's reply to a question of that process."""
+        """Return the host's reply to a request of the process."""
         number = process.ask(op, args, **stamp)
         self.run()
         return process.reply(number)
@@ -264,13 +260,13 @@ class Rig:
         return self.answer(process, "report", Report(success=True, result=result, **more))
 
     def finish(self, process: HandProcess, **done: Any) -> None:
-        """The entry comes to its end, and the process with it."""
+        """End the entry, and the process with it."""
         assert "ok" in self.answer(process, "done", EntryDone(**done))
         process.exit()
         self.run()
 
     def handle(self, process: HandProcess, value: Any = None, **handled: Any) -> dict[str, Any]:
-        """The newest message that it was given is handled."""
+        """Finish handling the newest message."""
         message_id = process.deliveries[-1].message_id
         return self.answer(process, "handled", Handled(message_id=message_id, value=value, **handled))
 
@@ -285,7 +281,7 @@ class Rig:
 
 
 class Reply:
-    """What came of a call."""
+    """The result of a call."""
 
     def __init__(self, answer: Response | PendingResponse) -> None:
         self._answer = answer
@@ -296,7 +292,7 @@ class Reply:
 
     @property
     def record(self) -> CallReply:
-        """Fails where there is none yet; raises the error of a bad one."""
+        """Return the result. Fails if there is none yet; raises its error."""
         response = self.response
         assert response is not None, "the reply is still pending"
         return response.parse(CallReply)
@@ -315,7 +311,7 @@ class Reply:
 
 
 class _OnRunner:
-    """`Transport` whose completions come on the runner."""
+    """A transport whose completions run on the runner."""
 
     def __init__(self, inner: LoopTransport, deliver: Callable[[Callable[[], None]], None]) -> None:
         self._inner = inner
@@ -371,7 +367,7 @@ def envelope(agent_id: str = "p1", **fields: Any) -> Envelope:
 
 
 def job(agent_id: str = "j1", key: str = "a", **fields: Any) -> Envelope:
-    """A job that waits for a slot."""
+    """Create a job that waits for a slot."""
     return envelope(agent_id, job=job_part(key, **fields))
 
 

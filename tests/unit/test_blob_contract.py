@@ -1,4 +1,4 @@
-"""What a host may expect of its blobs, on a disk and in memory alike."""
+"""The contract of `Blobs`, tested on a real disk and in memory."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ NOWHERE = "ab" * 32
 
 
 class Rig(Protocol):
-    """A disk, and how processes of paglets write to it."""
+    """A disk and the operations of processes on it."""
 
     def start(self) -> Blobs:
-        """A host's blobs in a new life of the host."""
+        """Return the blobs as a restarted host sees them."""
         ...
 
     def stage(self, name: str, data: bytes) -> None: ...
@@ -35,7 +35,7 @@ class Rig(Protocol):
     def unpack(self, sha256: str) -> None: ...
 
     def damage(self, sha256: str, left: bytes) -> None:
-        """What is left of a whole blob."""
+        """Replace the content of a complete blob."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Blobs on a real disk: its rights, its troubles, many threads; and the disk in memory that stands for it."""
+"""Blobs on a real disk: permissions, errors and threads; and the in-memory disk of other tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ counted = pytest.mark.skipif(not os.path.exists("/proc/self/io"), reason="nothin
 
 
 def bytes_read() -> int:
-    """What this process has read so far."""
+    """Return the number of bytes this process has read so far."""
     return int(Path("/proc/self/io").read_text().split()[1])
 
 
@@ -230,7 +230,7 @@ def test_different_blobs_come_at_the_same_time(blobs: BlobFolder) -> None:
 
 
 @pytest.mark.parametrize("name", [f"{'ab' * 32}.1.1.gone", ".abababab-k3x_9"])
-def test_code_that_is_half_removed_or_half_unpacked_is_no_code_and_goes_with_the_next_start(
+def test_partly_removed_or_unpacked_code_is_removed_at_the_next_start(
     blobs: BlobFolder, folder: Path, name: str
 ) -> None:
     (folder / "code" / name / "package").mkdir(parents=True)

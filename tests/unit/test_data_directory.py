@@ -1,4 +1,4 @@
-"""A host's directory: what is told from none, what is moved aside, and what a later start says of it."""
+"""The data directory of a host: detection of damage, moving it aside, and the messages of later starts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from paglets.host.datadir.lock import DataDirectoryLock
 
 
 def ignore(error: BaseException) -> None:
-    """Of a store that dies."""
+    """Ignore a fatal error of the store."""
 
 
 def opened(path: Path) -> DataDirectory:
@@ -31,7 +31,7 @@ def opened(path: Path) -> DataDirectory:
 
 
 def cut_off(path: Path, at: Path) -> None:
-    """`at` becomes the directory as it is while a host has it: as after a power failure."""
+    """Copy the directory to `at` while a host uses it, as a power failure would leave it."""
     with open_data_directory(path, SystemEntropy(), ignore):
         shutil.copytree(path, at)
 
@@ -50,9 +50,7 @@ def test_a_directory_that_is_opened_again_is_the_same_store_and_has_nothing_to_s
 
 
 @pytest.mark.parametrize("how", ["empty", "gone", "damaged"])
-def test_what_is_damaged_is_moved_aside_once_and_the_next_start_begins_anew_and_says_so(
-    tmp_path: Path, how: str
-) -> None:
+def test_a_damaged_database_is_moved_aside_once_and_the_next_start_is_empty(tmp_path: Path, how: str) -> None:
     first = opened(tmp_path)
     (tmp_path / "blobs" / "ab").mkdir(parents=True)
     (tmp_path / "work").mkdir()
@@ -78,7 +76,7 @@ def test_what_is_damaged_is_moved_aside_once_and_the_next_start_begins_anew_and_
     assert opened(tmp_path).notes == ()
 
 
-def test_a_database_whose_last_changes_were_removed_with_its_wal_is_told_once_and_then_used(tmp_path: Path) -> None:
+def test_a_database_without_its_wal_is_reported_once_and_then_used(tmp_path: Path) -> None:
     path, copy = tmp_path / "host", tmp_path / "copy"
     first = opened(path)
     cut_off(path, copy)
@@ -138,7 +136,7 @@ def test_where_all_but_one_thing_can_be_moved_each_start_goes_on_in_the_same_fol
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def rename(source: Path, target: Path) -> None:
-        """`blobs` is a mount."""
+        """Fail for `blobs` as if it were a mount point."""
         if Path(source).name == "blobs":
             raise OSError(16, "Device or resource busy")
         real(source, target)
@@ -171,7 +169,7 @@ def test_where_all_but_one_thing_can_be_moved_each_start_goes_on_in_the_same_fol
     assert opened(tmp_path).boot_count == 1
 
 
-def test_a_move_that_was_cut_off_at_its_very_end_is_not_gone_on_with_for_later_damage(tmp_path: Path) -> None:
+def test_an_interrupted_move_that_was_nearly_finished_is_not_reused(tmp_path: Path) -> None:
     for text in (b"first " * 1000, b"second " * 1000):
         opened(tmp_path)
         (tmp_path / damage.DATABASE).write_bytes(text)
@@ -197,7 +195,7 @@ def test_who_accepted_one_older_database_is_asked_again_of_a_still_older_one(tmp
     assert opened(path).boot_count == 4
 
 
-def test_the_database_of_another_host_is_refused_with_both_names_and_nothing_is_moved(tmp_path: Path) -> None:
+def test_the_database_of_another_host_is_refused_and_nothing_is_moved(tmp_path: Path) -> None:
     mine, other = opened(tmp_path / "mine"), opened(tmp_path / "other")
     shutil.copyfile(tmp_path / "other" / damage.DATABASE, tmp_path / "mine" / damage.DATABASE)
     before = {each: each.read_bytes() for each in (tmp_path / "mine").glob("[ps]*")}
@@ -248,7 +246,7 @@ def test_a_host_that_ends_before_its_removed_lock_is_made_anew_notes_that_it_end
 
 
 def before_the_next_lock(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Do that between the opening of a lock's file and the locking, once."""
+    """Run an action once between the opening and the locking of the lock file."""
     flock = fcntl.flock
 
     def lock(file: Any, how: int) -> None:
@@ -310,7 +308,7 @@ PLACES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", PLACES)
-def test_what_is_no_plain_file_in_the_place_of_the_lock_is_named_and_holds_nobody_up(tmp_path: Path, kind: str) -> None:
+def test_a_lock_that_is_not_a_plain_file_is_named_and_blocks_nobody(tmp_path: Path, kind: str) -> None:
     lock = tmp_path / "lock"
     told = re.escape(f"{lock} cannot be locked: it is {kind}, not a plain file; remove it")
     with open_data_directory(tmp_path, SystemEntropy(), ignore) as folder:

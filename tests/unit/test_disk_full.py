@@ -1,4 +1,4 @@
-"""Full disks in user code: whether the host's disk is full, and what happens to the attempt."""
+"""Full disks in the code of users: detection, and the consequences for the attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The address of a host changes while it runs: others learn it, and it says so itself."""
+"""A change of the host's address at run time: other hosts learn it, and the host reports it."""
 
 from __future__ import annotations
 

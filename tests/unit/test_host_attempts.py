@@ -1,4 +1,4 @@
-"""What a host tells of the attempts of a job and of their logs, over its routes."""
+"""The attempts of a job and their logs, as the routes of a host return them."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_logs_tell_attempts_that_no_row_tells_any_more(rig: Rig, disk: HostDisk)
     assert told("p1")[-1][0] == 0
 
 
-def test_logs_are_looked_at_when_attempts_end_but_not_each_time_and_those_at_work_stay(rig: Rig) -> None:
+def test_logs_are_trimmed_at_some_ends_of_attempts_and_running_ones_stay(rig: Rig) -> None:
     add_job(rig)
     rig.run(TRIM_SECONDS)
     before = len(rig.disk.trims)
@@ -161,7 +161,7 @@ def test_logs_are_looked_at_when_attempts_end_but_not_each_time_and_those_at_wor
 
 
 def test_history_is_bounded(rig: Rig) -> None:
-    """By whoever adds to it; nothing else must look after it."""
+    """`history.record` deletes old rows itself, so that no other code must."""
     rig.write(lambda tx: residence.create(tx, job("j1", request=slot_request(cpu_cores=64)), rig.now()))
     for nth in range(20):
         record = {"status": "COMPLETED", "generation": 1, "attempt": nth, "runtime_seconds": 0.5, "cause": ""}

@@ -1,4 +1,4 @@
-"""Backoff: busy while something is under way, later after each failure, at once when a host is heard of."""
+"""Back-off: one request in flight, a longer delay after each failure, none after a new contact."""
 
 from __future__ import annotations
 

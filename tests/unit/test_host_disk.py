@@ -1,4 +1,4 @@
-"""Scratch directories as jobs leave them, and sources that move: gone in the end, and nothing else touched."""
+"""The removal of scratch directories, however jobs leave them, and of moved sources; nothing else is touched."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_in_the_place_of_what_a_job_put_there_is_an_empty_directory(
 
 
 def test_what_cannot_be_removed_is_told_once(disk: HostDisk, tmp_path: Path, said: list[str]) -> None:
-    """A mount, or a file that may not be changed, stays whatever its rights."""
+    """Simulate a mount or an immutable file, which stays whatever its permissions."""
     stays = tmp_path / "host" / "work" / ".trash" / "j1"
     for nth in range(3):
         disk._say_left(str(stays), OSError(1, "Operation not permitted"))
@@ -126,7 +126,7 @@ def test_a_source_goes_if_it_is_the_file_that_was_registered(
     disk: HostDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int
 ) -> None:
     def stat_here(path: str) -> os.stat_result:
-        """As a file system tells that uses all 64 bits of an inode."""
+        """Return an inode number of a file system that uses all 64 bits."""
         found = real(path)
         times = {"st_mtime_ns": found.st_mtime_ns}
         return os.stat_result((found.st_mode, found.st_ino + bits, *found[2:10]), times)

@@ -95,7 +95,7 @@ def test_a_finished_job_with_a_hook_or_a_move_before_it_is_told_of_with_its_file
 # Files that arrived.
 
 
-def test_the_files_of_a_job_whose_class_has_no_on_arrival_become_artifacts_of_its_group(rig: Rig) -> None:
+def test_files_of_a_job_without_on_arrival_become_artifacts_of_its_group(rig: Rig) -> None:
     finished(rig)
     end(rig, is_default=True)
     assert status(rig) == "disposed"
@@ -142,7 +142,7 @@ def test_a_job_that_is_ended_by_hand_while_it_waits_for_home_leaves_its_files(ri
     assert (status(rig), names(rig)) == ("disposed", [("result.db", "", False)])
 
 
-def test_a_job_that_is_ended_by_hand_on_its_way_home_leaves_its_files_and_does_not_arrive(rig: Rig) -> None:
+def test_a_job_that_is_ended_by_hand_on_its_way_home_leaves_its_files(rig: Rig) -> None:
     Target(rig, takes=InternalError("disk"))
     finished(rig)
     rig.write(lambda tx: residence.leave(tx, "j1", W1, rig.now()))
@@ -156,7 +156,7 @@ def test_a_job_that_is_ended_by_hand_on_its_way_home_leaves_its_files_and_does_n
     assert not checked(rig)
 
 
-def test_a_job_that_sleeps_with_its_files_outlasts_the_loss_of_the_process_that_wakes_it(rig: Rig) -> None:
+def test_an_inactive_job_with_files_survives_the_loss_of_its_waking_process(rig: Rig) -> None:
     finished(rig, hook=None)
     rig.write(lambda tx: tx.run("UPDATE paglets SET inactive = 1, wakes_at = 0"))
     rig.until(lambda: rig.launcher.of("j1"))
@@ -168,7 +168,7 @@ def test_a_job_that_sleeps_with_its_files_outlasts_the_loss_of_the_process_that_
 
 
 @pytest.mark.parametrize("says_done", [True, False])
-def test_the_files_of_a_job_that_ends_before_it_says_where_it_moves_become_artifacts(rig: Rig, says_done: bool) -> None:
+def test_files_of_a_job_that_ends_before_it_requests_a_move_are_kept(rig: Rig, says_done: bool) -> None:
     rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
     rig.run()
     process = rig.process("j1")
@@ -338,7 +338,7 @@ def forget(rig: Rig) -> Forgotten:
     return answer
 
 
-def test_files_that_wait_for_a_home_which_is_forgotten_become_artifacts_where_they_are(rig: Rig) -> None:
+def test_files_that_wait_for_a_removed_home_become_artifacts_where_they_are(rig: Rig) -> None:
     Target(rig).goes_away()
     rig.until(lambda: is_silent(rig), 30)
     finished(rig, hook=None)
@@ -349,7 +349,7 @@ def test_files_that_wait_for_a_home_which_is_forgotten_become_artifacts_where_th
     assert (status(rig), names(rig)) == ("disposed", [("result.db", "", False)])
 
 
-def test_files_on_their_way_to_a_home_which_is_forgotten_become_artifacts_where_they_were(rig: Rig) -> None:
+def test_files_on_their_way_to_a_removed_home_become_artifacts_at_the_source(rig: Rig) -> None:
     target = Target(rig, takes=InternalError("disk"))
     finished(rig, hook="arrival")
     rig.write(lambda tx: residence.leave(tx, "j1", W1, rig.now()))

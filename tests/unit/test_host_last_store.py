@@ -1,4 +1,4 @@
-"""A host that begins with an empty folder, though one of its name had something here, says so."""
+"""The warning of a host that starts empty although a host of its name had a store here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paglets.host.datadir.data_directory import open_data_directory
 
 
 def started(home: Path, path: Path) -> str:
-    """What a start of host `w1` says."""
+    """Start host `w1` and return its warning."""
     with open_data_directory(path, SystemEntropy(), lambda error: None) as folder:
         said = last_store.warning_of(home, "w1", folder)
         last_store.remember(home, "w1", folder)

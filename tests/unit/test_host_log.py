@@ -1,4 +1,4 @@
-"""A host's log, and what it says to the terminal: neither fails whoever speaks."""
+"""The log and the console of a host: neither raises if it cannot write."""
 
 from __future__ import annotations
 

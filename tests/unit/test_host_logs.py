@@ -1,4 +1,4 @@
-"""The folder of logs of a host: what is there, and that it is bounded."""
+"""The log folder of a host: its content and its limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host stands on, while it runs: made anew, told once, or its end."""
+"""The data-directory monitor: it recreates items, reports a problem once, or ends the host."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Rig:
         return self.made.pop() if self.made else ""
 
     def look(self, times: int = 3) -> list[str]:
-        """What was said meanwhile."""
+        """Run some checks and return the messages that they reported."""
         before = len(self.said)
         for _ in range(times):
             self.watch.check()
@@ -55,7 +55,7 @@ def test_what_was_recreated_is_reported(rig: Rig) -> None:
     assert rig.look() == ["recreated"]
 
 
-def test_what_cannot_be_made_and_what_stands_in_the_way_is_said_once_and_so_is_its_end(rig: Rig) -> None:
+def test_a_failed_repair_and_a_blocked_host_are_reported_once_each(rig: Rig) -> None:
     rig.problem = PermissionError(13, "Permission denied", "work")
     rig.blocked_reason = Reason(code="disk_closed", text="work is not there")
     assert rig.look() == [

@@ -1,4 +1,4 @@
-"""How attempts end: exit codes, signals, losses, retries, and the one report that comes of each job."""
+"""The ends of attempts: exit codes, signals, losses, retries, and the single report of each job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HERE = host_ref("here")
 
 
 class Rig:
-    """One job, `j1`, that runs."""
+    """A store with one running job, `j1`."""
 
     def __init__(self, *, group: bool = True, **request: Any) -> None:
         self.store: Store = memory_store()
@@ -213,7 +213,7 @@ def test_an_attempt_that_ends_by_itself_ends_the_row_of_deaths() -> None:
 # Outcomes that were told.
 
 
-def test_a_result_is_reported_when_it_is_committed_and_the_slot_is_held_until_the_end() -> None:
+def test_a_result_is_reported_at_its_commit_and_the_slot_is_held_to_the_end() -> None:
     rig = Rig()
     assert rig.commit(result={"x": 1}) is True
     ((kind, args),) = rig.reports()

@@ -1,4 +1,4 @@
-"""Folders of a host: which are made private, which are refused, and what is said of it."""
+"""The permissions of host folders: made private, refused, or reported."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_folder_that_others_can_read_is_tightened_and_said_once(tmp_path: Path
     assert secure(folder).changed == ""
 
 
-def test_a_folder_that_others_can_write_to_is_refused_with_the_command_and_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_folder_that_others_can_write_to_is_refused_with_the_command(tmp_path: Path) -> None:
     folder = tmp_path / "da ta"
     folder.mkdir()
     folder.chmod(0o775)
@@ -110,7 +110,7 @@ def test_nobody_is_told_to_close_a_folder_of_all_users() -> None:
     assert "use a folder inside it" in refusal(Path("/tmp"), inspect(Path("/tmp")), Privacy.FOREIGN)
 
 
-def test_files_that_an_earlier_version_left_open_are_closed_when_the_directory_is_opened(tmp_path: Path) -> None:
+def test_permissions_that_an_earlier_version_left_are_removed_at_the_start(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         with open_data_directory(tmp_path, SystemEntropy(), lambda error: None):

@@ -1,4 +1,4 @@
-"""The one loop: order, batches, wakes, due times, and a fault that stays where it was made."""
+"""The event loop: order, batches, wakes, due times, and isolation of faults."""
 
 from __future__ import annotations
 

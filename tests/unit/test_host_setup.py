@@ -1,4 +1,4 @@
-"""What the options of a host come to before anything is opened."""
+"""The settings that follow from the options of a host."""
 
 from __future__ import annotations
 

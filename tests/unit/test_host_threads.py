@@ -1,4 +1,4 @@
-"""Locks by name."""
+"""Keyed locks."""
 
 from __future__ import annotations
 

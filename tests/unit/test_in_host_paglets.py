@@ -83,7 +83,7 @@ def test_a_post_that_raises_is_tried_again_later_and_is_dead_after_five_tries(ri
 
 
 class Odd(Paglet[PagletState]):
-    """Its handlers fail in ways that no rule foresees."""
+    """A paglet whose handlers fail in unexpected ways."""
 
     def handle_message(self, message: Message) -> Any:
         self.storage["seen/" + message.kind] = 1
@@ -222,7 +222,7 @@ def test_a_call_that_waited_while_its_paglet_left_is_told_where_it_is(rig: Rig, 
 
 
 def test_an_intent_of_a_post_that_raised_is_forgotten(rig: Rig) -> None:
-    """The last intent of the handlers that came to their end is the one that counts."""
+    """Keep the intent of the last handler that returned."""
     host = rig.host.host_view
 
     def change(tx: Any) -> tuple[Any, Any]:
@@ -254,7 +254,7 @@ REFUSED = {
     "download_artifact": 4,
     "send_artifact": 5,
 }
-"""Methods of the context, and how many arguments they take."""
+"""The methods of the context with their number of arguments."""
 
 
 @pytest.mark.parametrize("op", REFUSED)
