@@ -1,4 +1,4 @@
-"""A group's summary with all its lists, whatever their size: what one reply lacks is asked for page by page."""
+"""Complete summaries of groups: lists that are too long for one reply are fetched page by page."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from paglets.core.messages import Message
 from paglets.slots.amounts import bytes_text
 
 Ask = Callable[[Message], Any]
-"""Sends a message to the collector and returns its reply, with values decoded or as tagged JSON."""
+"""A function that calls the collector and returns its reply, with values decoded or as tagged JSON."""
 
 MOST_BYTES = 1 << 30
-"""Of records in one dict. More does not fit the memory of many machines: `as_completed` gives them one by one."""
+"""Bound of the records in one dict, because more may not fit into memory. `as_completed` returns them one by one."""
 
-ONE_BY_ONE = "iterate over submission.as_completed(), which gives them one by one"
-
+ONE_BY_ONE = "iterate over submission.as_completed(), which returns them one by one"
 
 LISTS = ("pending_jobs", "results", "failures", "duplicate_reports", "unexpected_reports", "jobs")
 
 
 def whole_summary(ask: Ask, summary: dict[str, Any], lists: Collection[str] = LISTS) -> dict[str, Any]:
-    """Return `summary` with these of its lists complete. Raises TooLarge where its records are over 1 GiB."""
+    """Return `summary` with these of its lists complete. Raises TooLarge if its records exceed 1 GiB."""
     lacking = [name for name in summary.get("left_out") or {} if name in lists]
     if not lacking:
         return summary
-    # Pending jobs come first: one that ends meanwhile is in both, and not in neither.
+    # Fetch pending jobs first: a job that ends meanwhile is then in both lists, but never in none.
     others: dict[str, Any] = {name: _listed(ask, name) for name in lacking if name not in ("results", "failures")}
     if "jobs" in others:
         others["jobs"] = {entry["job_key"]: entry["metadata"] for entry in others["jobs"]}
@@ -35,9 +34,9 @@ def whole_summary(ask: Ask, summary: dict[str, Any], lists: Collection[str] = LI
 
 
 def all_records(ask: Ask, group_id: str, *, with_results: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return results and failures by job key. Raises TooLarge where they are over 1 GiB.
+    """Return results and failures by job key. Raises TooLarge if they exceed 1 GiB.
 
-    Without `with_results` each result is None, and does not count.
+    Without `with_results`, each result is None and does not count.
     """
     results: dict[str, Any] = {}
     failures: dict[str, Any] = {}
@@ -46,7 +45,7 @@ def all_records(ask: Ask, group_id: str, *, with_results: bool = True) -> tuple[
         page = ask(Message("results", {"after": after}))
         size += page.get("size_bytes", 0) if with_results or page["failures"] else 0
         if size > MOST_BYTES:
-            raise TooLarge(f"the results of {group_id} are over {bytes_text(MOST_BYTES)} in all", next=[ONE_BY_ONE])
+            raise TooLarge(f"the results of {group_id} exceed {bytes_text(MOST_BYTES)} in all", next=[ONE_BY_ONE])
         results.update(page["results"] if with_results else dict.fromkeys(page["results"]))
         failures.update(page["failures"])
         if page["next"] is None:
@@ -65,7 +64,7 @@ def _listed(ask: Ask, name: str) -> list[Any]:
 
 
 def _counted(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return the summary with counts that agree with its lists: jobs may have ended while the pages came."""
+    """Return the summary with counts that match its lists, because jobs may have ended between two pages."""
     results, failures = summary["results"], summary["failures"]
     ended = results.keys() | failures.keys()
     pending = [job for job in summary["pending_jobs"] if job["job_key"] not in ended]

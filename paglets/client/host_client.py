@@ -1,4 +1,4 @@
-"""Speaks to one host from a script or a command, and through it to the mesh."""
+"""The client of scripts and commands: it connects to one host and, through it, to the mesh."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 @runtime_checkable
 class HasSlotRequest(Protocol):
-    """A state that knows what slot it asks for: a ComputeJobState."""
+    """A state with a slot request: a ComputeJobState."""
 
     def slot_request(self) -> SlotRequest: ...
 
@@ -60,17 +60,17 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     """A connection to one host and, through it, to the mesh. Use it in a `with` block, or call `close`.
 
     `url`: URL or name of the host; by default `PAGLETS_AT`, else the host that runs here. `key`: the mesh key as text;
-    by default it is found where hosts find it. `timeout`: seconds for each method that is not given another.
-    `environ`: variables; by default those of this process. `exchange`: replaces the network in tests. Threads may share
-    a client. Methods raise Unreachable, NotAllowed, TimedOut, and errors that the host answers. Jobs are submitted with
+    by default it is found as hosts find it. `timeout`: default timeout of methods, in seconds. `environ`: environment
+    variables; by default those of this process. `exchange`: replaces the network in tests. Threads may share a client.
+    Methods raise Unreachable, NotAllowed, TimedOut, and errors of the host. Submit jobs with
     `submit_compute_job_group`.
 
-        hosts, identity, candidates             the mesh; this host; which hosts could run a job
-        groups, group, summary, cancel          groups of jobs: list, one, its results; end its jobs
-        job_attempts, read_log, notes           what jobs printed; what they told the user
-        download_artifact, upload_artifact      fetch a file; keep one (artifact, list_artifacts, delete_artifact)
-        create, proxy, find, lookup, paglet     make a paglet; find one by id, name or service; where it is
-        call, post, dispatch, dispose           send it a message; move it; end it
+        hosts, identity, candidates             the mesh; this host; hosts that could run a job
+        groups, group, summary, cancel          list groups of jobs; show one, its results; cancel its jobs
+        job_attempts, read_log, notes           output of jobs; notes of jobs to the user
+        download_artifact, upload_artifact      download, upload a file (artifact, list_artifacts, delete_artifact)
+        create, proxy, find, lookup, paglet     create a paglet; find one by id, name or service; show it
+        call, post, dispatch, dispose           send it a message; move it; remove it
     """
 
     @trim_traceback
@@ -86,7 +86,8 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         refuse_while_importing()
         self.timeout = timeout
         self._entropy = SystemEntropy()
-        variables = os.environ if environ is None else environ  # not as a default, which `help` prints: it has the key
+        # No default argument: `help` would print it, and with it the key.
+        variables = os.environ if environ is None else environ
         self._mesh, self.note = open_mesh_client(url, exchange or connect(key, variables), variables)
 
     def __enter__(self) -> HostClient:
@@ -103,11 +104,11 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
 
     @property
     def host(self) -> HostRef:
-        """Reference to the host of this client."""
+        """Return the reference to the host of this client."""
         return self._mesh.host()
 
     def identity(self, host: HostRef | None = None) -> HostIdentity:
-        """Return who the host is and what it offers; of the member `host` of its mesh if given."""
+        """Return the identity and status of this host, or of another host of its mesh."""
         return self._ask("GET", "/v1/host", None, HostIdentity, host=host) if host else self._mesh.identity()
 
     def hosts(self) -> tuple[MeshHostView, ...]:
@@ -115,7 +116,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         return self._mesh.hosts()
 
     def slots(self, *, limit: int = 100, host: str | None = None, timeout: float | None = None) -> Slots:
-        """Return queue and leases of this host, or of the host of that name or URL; `limit` bounds its jobs."""
+        """Return queue and leases of this host, or of the host of that name or URL. `limit` bounds its jobs."""
         at = None if host is None else self._mesh.host_named(host)
         return slots_of(self._mesh, at, limit, timeout or self.timeout)
 
@@ -130,7 +131,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         return self.slots(limit=limit).jobs
 
     def candidates(self, wanted: SlotRequest | HasSlotRequest | Mapping[str, Any]) -> PlacementPreview:
-        """Return which hosts could run a job submitted here, and why others not. `wanted`: its state or request."""
+        """Return the hosts that could run a job, and why others not. `wanted`: the state of the job, or its request."""
         request = wanted.slot_request() if isinstance(wanted, HasSlotRequest) else wanted
         return self._ask(
             "POST", "/v1/slots/candidates", PreviewPlacement(request=dict(to_json(request))), PlacementPreview
@@ -139,7 +140,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     # Paglets.
 
     def call(self, target: Target, message: Message | str, *, timeout_seconds: float | None = None, **args: Any) -> Any:
-        """Send a message and return the reply, following the paglet where it moves.
+        """Send a message and return the reply. If the paglet moves, the message follows it.
 
         `target` may be the id or name of a paglet or service on this host. Raise what `PagletProxy.call` raises.
         """
@@ -153,7 +154,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         return call_paglet(self._mesh, plain(target), to_wire(message), timeout)
 
     def post(self, target: Target, message: Message | str, **args: Any) -> None:
-        """Send a message without waiting for a reply: return once this host has stored it for delivery.
+        """Send a message without waiting for a reply. Return when this host has stored it for delivery.
 
         Raise Unknown for a name that no paglet on this host has.
         """
@@ -194,7 +195,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         return PagletProxy(ProxyRef(agent_id=view.agent_id, host=view.host), self)
 
     def proxy(self, target: Target) -> PagletProxy:
-        """Return a proxy of a paglet. An id, or a name on this host, is looked up when you send something to it."""
+        """Return a proxy of a paglet. An id, or a name on this host, is looked up when you send a message."""
         if isinstance(target, PagletProxy):
             target = target.ref
         if isinstance(target, str):
@@ -202,34 +203,34 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         return PagletProxy(target, self)
 
     def paglet(self, target: Target, *, timeout: float | None = None) -> PagletView:
-        """Return where a paglet is and what it does; any host answers for the mesh. Raise Unknown."""
+        """Return the location and activity of a paglet, on any host of the mesh. Raise Unknown."""
         return self._at(target, "GET", None, PagletView, timeout=timeout)
 
     def dispatch(self, target: Target, host: str) -> None:
-        """Move a paglet to the host of that name or URL; return once its host has accepted the request."""
+        """Move a paglet to the host of that name or URL. Return when its current host has accepted the request."""
         self._at(target, "POST", MovePaglet(target=host), Done, "dispatch")
 
     def dispose(self, target: Target) -> None:
-        """End a paglet."""
+        """Run `on_disposing` of a paglet, then remove it."""
         self._at(target, "DELETE", None, Done)
 
-    # Files and artifacts. A transfer goes on where it was cut, and is given up `timeout` seconds after
-    # its last progress; `progress` is told what is done ("reading", "sending", "receiving") and of how many bytes.
+    # Files and artifacts. An interrupted transfer resumes, and fails `timeout` seconds after its last progress.
+    # `progress` is called with the step ("reading", "sending", "receiving"), the bytes done and the total bytes.
 
     def publish_bytes(self, data: bytes) -> BlobRef:
-        """Send bytes that the host keeps for an hour, and for as long as something refers to them."""
+        """Upload bytes. The host keeps them for an hour, and as long as something refers to them."""
         return self._files.publish_bytes(data)
 
     def publish_file(self, path: str | Path, progress: Progress | None = None) -> BlobRef:
-        """Send the bytes of a file, as `publish_bytes` does. Raise Invalid, FileChanged, NoRoom."""
+        """Upload the bytes of a file, like `publish_bytes`. Raise Invalid, FileChanged, NoRoom."""
         return self._files.publish_file(path, progress or no_progress)
 
     def missing_blobs(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
-        """Return the blobs that the host lacks; it keeps the others for an hour from now on."""
+        """Return the blobs that the host lacks. It keeps the others for an hour from now on."""
         return self._files.missing(blobs)
 
     def read_blob(self, blob: BlobRef, host: HostRef) -> bytes:
-        """Return all bytes of a small blob that the member `host` keeps. Raise Unknown, TooLarge, FileChanged."""
+        """Return all bytes of a small blob on `host`. Raise Unknown, TooLarge, FileChanged."""
         from paglets.client.download import read_blob
 
         return read_blob(self._mesh, blob, host, self.timeout)
@@ -244,7 +245,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         move: bool = False,
         progress: Progress | None = None,
     ) -> ArtifactRef:
-        """Keep a file as an artifact of this host, or of the paglet `owner`: then it moves and ends with it.
+        """Store a file as an artifact of this host, or of the paglet `owner`, with which it then moves and ends.
 
         `move` removes the file when the artifact is stored. Raise Invalid, FileChanged, NoRoom, Unknown.
         """
@@ -266,26 +267,26 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         replace: bool = False,
         progress: Progress | None = None,
     ) -> Path:
-        """Fetch an artifact to the file `target`, or under its own name into the folder; return the file's path.
+        """Download an artifact to the file `target`, or with its own name into that folder. Return its path.
 
-        A folder that ends with "/" is created. The file is checked and appears in one step; an interrupted download
-        continues with the next call. An equal file is left alone; for another one raise Conflict, unless `replace`.
-        `move` deletes the artifact once the file is safe. Raise Unknown, Invalid, NoRoom.
+        A folder that ends with "/" is created. The bytes are checked, and the file appears in one step. The next call
+        resumes an interrupted download. If an equal file exists, it is kept; if another one exists, raise Conflict,
+        unless `replace`. `move` deletes the artifact after the download. Raise Unknown, Invalid, NoRoom.
         """
         return self._files.download(artifact, target, move=move, replace=replace, progress=progress or no_progress)
 
     def send_artifact(
         self, target: Target, path: str | Path, message: Message, name: str | None = None, move: bool = False
     ) -> ArtifactRef:
-        """Send a file with a message, as `PagletProxy.send_artifact` does."""
+        """Send a file with a message, like `PagletProxy.send_artifact`."""
         return self._files.send(target, path, to_wire(message), name=name, move=move)
 
     def artifact(self, artifact: ArtifactRef | str) -> ArtifactView:
-        """Return what an artifact is and where; any host answers for the mesh. Raise Unknown."""
+        """Return an artifact and its host, on any host of the mesh. Raise Unknown."""
         return self._files.find(artifact)
 
     def list_artifacts(self, owner: Target | None = None) -> tuple[ArtifactRef, ...]:
-        """Return the artifacts on all online hosts, or those of one owner ("": of hosts themselves), by id.
+        """Return the artifacts on all online hosts by id, optionally those of one owner ("": of hosts).
 
         Raise the error of a host that does not answer.
         """
@@ -297,8 +298,10 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     def mesh_artifacts(
         self, owner: Target | None = None, *, group_id: str = "", timeout: float | None = None
     ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...]]:
-        """Return the artifacts on the online hosts that answer, and an error for each of the others. `group_id`: also
-        files of that group's finished jobs. `timeout` bounds each answer, a page of one's artifacts."""
+        """Return the artifacts on the online hosts that answer, and an error for each of the others.
+
+        `group_id`: also return files of that group's finished jobs. `timeout` bounds each answer, a page of artifacts.
+        """
         from paglets.client.artifacts import ArtifactTransfers, once_each
 
         owned = None if owner is None else id_of(plain(owner))
@@ -311,7 +314,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         )
 
     def delete_artifact(self, artifact: ArtifactRef | str) -> None:
-        """Delete an artifact, wherever it is. Raise Unknown."""
+        """Delete an artifact, on whichever host it is. Raise Unknown."""
         self._files.delete(artifact)
 
     @property
@@ -323,11 +326,11 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     # Groups (those that are there: client.groups).
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Store a group of jobs: `api.SubmitGroup` as JSON gives `GroupView` as JSON.
+        """Store a group of jobs: take an `api.SubmitGroup` as JSON, and return the `GroupView` as JSON.
 
-        The same id and jobs again give the same group, on whichever host of the mesh it was submitted; without an id
-        one is made here, so that the request may be repeated when its reply is lost. Raises GroupExists,
-        and what its home answers instead, or that no answer came in time: then the same may be submitted again.
+        If a group with this id and the same jobs exists anywhere in the mesh, it is returned. If there is no id, a new
+        one is used. After an error without a reply, submit the same request again. Raises GroupExists, GroupLost, and
+        errors of the home host.
         """
         view: Mapping[str, Any] = to_json(submit(self._mesh, from_json(SubmitGroup, dict(request)), self.timeout))
         return view
@@ -335,15 +338,15 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     # Logs.
 
     def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
-        """Return the attempts of `GROUP/KEY`, or of the paglet of that id, that the online hosts know.
+        """Return the attempts of `GROUP/KEY`, or of the paglet with that id, that the online hosts know.
 
-        All are asked at once; `timeout` bounds each answer.
+        All hosts are asked at once; `timeout` bounds each answer.
         """
         ask = partial(ask_attempts, self._mesh, job=job, timeout=timeout or self.timeout)
         return merged_attempts(ask_all(ask, online_hosts(self._mesh)))
 
     def read_log(self, attempt: AttemptView, stream: str, offset: int = 0, limit: int = 1 << 20) -> LogBytes:
-        """Return a piece of what an attempt printed to stdout ("out") or stderr ("err"), from byte `offset` on."""
+        """Return a piece of the output of an attempt to stdout ("out") or stderr ("err"), from byte `offset` on."""
         return read_log(self._mesh, attempt, stream, offset, limit, self.timeout)
 
     def _ask(self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None) -> T:
@@ -352,7 +355,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     def _at(
         self, target: Target, method: str, body: Any, kind: type[T], *further: str, timeout: float | None = None
     ) -> T:
-        """A request about a paglet, at the host where it is."""
+        """Send a request about a paglet to its current host."""
         wanted = plain(target)
         route = paglet_route(check_agent_id(id_of(wanted)), *further)
         return self._mesh.follow(wanted, self._mesh.performer(method, route, body, kind), timeout or self.timeout)

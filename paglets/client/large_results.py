@@ -1,4 +1,4 @@
-"""Large results: fetched and read where a record of a group names them."""
+"""Large results, which are stored as artifacts: download them and put them into the records of a group."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from paglets.slots.amounts import bytes_text
 
 
 class Downloader(Protocol):
-    """A HostClient, or a paglet's context."""
+    """A downloader of artifacts: a HostClient, or the context of a paglet."""
 
     def download_artifact(self, artifact: str, target: str | Path) -> Path: ...
 
 
 def load(source: Downloader, record: dict[str, Any]) -> dict[str, Any]:
-    """Return the record of a job with the large values of its result in place of their names.
+    """Return the record of a job with the large values of its result in place of references.
 
-    A value whose artifact was deleted fails when it is used. Raises what a download raises.
+    A value whose artifact was deleted raises an error when it is used. Raises what a download raises.
     """
     result = record.get("result")
     if isinstance(result, StoredValue):
@@ -38,7 +38,7 @@ def load(source: Downloader, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_all(source: Downloader, records: dict[str, dict[str, Any]], group_id: str) -> dict[str, dict[str, Any]]:
-    """Return all records with their large values. Raises TooLarge if several are over 1 GiB together."""
+    """Return all records with their large values. Raises TooLarge if several values exceed 1 GiB in all."""
     stored = list(_stored_in(records.values()))
     total = sum(each.size_bytes for each in stored)
     if total > MOST_BYTES and len(stored) > 1:
@@ -47,7 +47,7 @@ def load_all(source: Downloader, records: dict[str, dict[str, Any]], group_id: s
 
 
 def load_summary(source: Downloader, summary: dict[str, Any], group_id: str) -> dict[str, Any]:
-    """Return the summary of a group with the large values of its results. Raises as `load_all` does."""
+    """Return the summary of a group with the large values of its results. Raises like `load_all`."""
     results = summary.get("results")
     return {**summary, "results": load_all(source, results, group_id)} if results else summary
 
@@ -66,5 +66,5 @@ def _value(source: Downloader, stored: StoredValue) -> Any:
         except Unknown as error:
             return Unreadable(encode(stored), Unknown(f"the result was deleted: {error.message}", **error.details))
         if path.stat().st_size != stored.size_bytes:
-            raise Conflict(f"{stored.artifact_id} has {path.stat().st_size} bytes and not {stored.size_bytes}")
+            raise Conflict(f"{stored.artifact_id} has {path.stat().st_size:,} bytes instead of {stored.size_bytes:,}")
         return decode(loads(path.read_bytes()), "result", keep_missing=True)

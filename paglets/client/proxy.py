@@ -1,4 +1,4 @@
-"""A paglet seen from elsewhere: what one can say to it and do with it."""
+"""Proxies of paglets: send messages to a paglet and manage it, on whichever host it is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paglets.core.refs import ArtifactRef, ProxyRef
 
 
 class Sender(Protocol):
-    """What carries messages: a paglet's `Context`, or a `HostClient`."""
+    """A sender of messages: the `Context` of a paglet, or a `HostClient`."""
 
     def call(self, target: ProxyRef, message: Message, *, timeout_seconds: float | None = None) -> Any: ...
 
@@ -22,7 +22,7 @@ class Sender(Protocol):
 
 @runtime_checkable
 class Manager(Sender, Protocol):
-    """A sender that also moves, ends and shows other paglets: a `HostClient`."""
+    """A sender that also moves, disposes of and shows other paglets: a `HostClient`."""
 
     def dispatch(self, target: ProxyRef, host: str) -> None: ...
 
@@ -33,7 +33,7 @@ class Manager(Sender, Protocol):
 
 @runtime_checkable
 class ArtifactSender(Sender, Protocol):
-    """A sender that also sends files: a `HostClient`, and a `Context` but that of a collector's handlers."""
+    """A sender that also sends files: a `HostClient`, and any `Context` except in the handlers of a collector."""
 
     def send_artifact(
         self, target: ProxyRef, path: str | Path, message: Message, name: str | None, move: bool
@@ -41,10 +41,10 @@ class ArtifactSender(Sender, Protocol):
 
 
 class PagletProxy:
-    """A handle of one paglet, wherever that is. Two proxies of the same paglet are equal.
+    """A handle of one paglet, on whichever host it is. Two proxies of the same paglet are equal.
 
     `call` sends a message and waits for the reply, `post` does not wait; `info` shows where the paglet is. A proxy
-    belongs to the client or context that made it: put its `ref` into messages and states.
+    belongs to the client or context that created it. In messages and states, store its `ref` instead.
     """
 
     __slots__ = ("_sender", "ref")
@@ -55,17 +55,17 @@ class PagletProxy:
 
     @property
     def agent_id(self) -> str:
-        """Id of the paglet in the whole mesh."""
+        """Return the id of the paglet, which is unique in the mesh."""
         return self.ref.agent_id
 
     @property
     def host_name(self) -> str:
-        """Name of the host where the paglet was last known to live."""
+        """Return the name of the last known host of the paglet."""
         return self.ref.host.name
 
     @property
     def host_url(self) -> str:
-        """URL of that host."""
+        """Return the URL of the last known host of the paglet."""
         return self.ref.host.url
 
     def call(self, message: Message | str, *, timeout_seconds: float | None = None, **args: Any) -> Any:
@@ -80,13 +80,13 @@ class PagletProxy:
     send = call
 
     def post(self, message: Message | str, **args: Any) -> None:
-        """Send a message without waiting: it is stored until it is delivered, and handled once."""
+        """Send a message without waiting. It is stored until it is delivered, and handled once."""
         self._sender.post(self.ref, as_message(message, args))
 
     def send_artifact(
         self, path: str | Path, *, name: str | None = None, kind: str = "artifact", move: bool = False, **args: Any
     ) -> ArtifactRef:
-        """Send a file with a message of that kind, as `post` does: stored until it is delivered, taken once.
+        """Send a file with a message of that kind. Like `post`, both are stored until they are delivered.
 
         The paglet finds it in `message.artifacts`, and owns it from then on. `move` removes the file here once it is
         stored. Raises Invalid, FileChanged, NoRoom.
@@ -102,26 +102,26 @@ class PagletProxy:
     dispatch = dispatch_to
 
     def dispose(self) -> None:
-        """End the paglet, after its `on_disposing`."""
+        """Run `on_disposing` of the paglet, then remove it."""
         self._manager("disposed of").dispose(self.ref)
 
     def clone(self, name: str | None = None, host: str | None = None) -> PagletProxy:
-        """Let the paglet clone itself (`Paglet.clone`); the clone moves to `host` if one is given.
+        """Ask the paglet to clone itself (`Paglet.clone`). With `host`, the clone moves there.
 
         Raise the errors of a call: HandlerFailed with Invalid for a job, NameTaken, Unknown.
         """
         return PagletProxy(self.call(CLONE, name=name, host=host), self._sender)
 
     def deactivate(self, seconds: float | None = None) -> None:
-        """Let the paglet rest (`Paglet.deactivate`) once none of its code is at work; a `run` continues to its end."""
+        """Deactivate the paglet (`Paglet.deactivate`) when none of its code runs. A current `run` continues."""
         self.call(DEACTIVATE, seconds=seconds)
 
     def activate(self) -> None:
-        """Wake the paglet if it is inactive; return after its `on_activation`."""
+        """Activate the paglet if it is inactive, and return after its `on_activation`."""
         self.call(ACTIVATE)
 
     def info(self) -> PagletView:
-        """Return where the paglet is and what it does."""
+        """Return the location and the activity of the paglet."""
         return self._manager("shown").paglet(self.ref)
 
     def to_wire(self) -> dict[str, Any]:
@@ -131,15 +131,15 @@ class PagletProxy:
 
     @classmethod
     def from_wire(cls, wire: ProxyRef | dict[str, Any], sender: Sender) -> PagletProxy:
-        """Return a proxy for what `to_wire` wrote, or for a reference; it sends through `sender`."""
+        """Return a proxy for the result of `to_wire`, or for a reference. It sends through `sender`."""
         return cls(wire if isinstance(wire, ProxyRef) else from_json(ProxyRef, wire), sender)
 
     def _manager(self, verb: str) -> Manager:
         if isinstance(self._sender, Manager):
             return self._sender
         raise Conflict(
-            f"{self.agent_id} cannot be {verb} through this proxy: other paglets are managed through a "
-            "HostClient; within a paglet send it a message that makes it do so itself"
+            f"{self.agent_id} cannot be {verb} through this proxy: only a HostClient manages other paglets",
+            hint=["within a paglet, send it a message whose handler does this"],
         )
 
     def __eq__(self, other: object) -> bool:
@@ -159,16 +159,19 @@ PagletProxy.__module__ = "paglets.remote.proxy"
 def message_and_timeout(
     message: Message | str, args: dict[str, Any], timeout_seconds: float | None
 ) -> tuple[Message, float | None]:
-    """Return the Message of a call and its time. `timeout` is the time beside a Message, and an argument else."""
+    """Return the Message of a call and its timeout in seconds.
+
+    With a Message, a `timeout` in `args` is the timeout of the call. With a kind, it is an argument of the message.
+    """
     if isinstance(message, Message):
         timeout_seconds = one_timeout(timeout_seconds, args.pop("timeout", None))
     return as_message(message, args), timeout_seconds
 
 
 def as_message(message: Message | str, args: dict[str, Any]) -> Message:
-    """The Message of a kind and named arguments. Raises TypeError where a Message comes with arguments."""
+    """Return a Message of a kind and named arguments. Raises TypeError if a Message comes with arguments."""
     if isinstance(message, str):
         return Message(message, args)
     if args:
-        raise TypeError(f"a Message carries its own args; {', '.join(args)} came beside it")
+        raise TypeError(f"a Message has its own args; {', '.join(args)} must be among them")
     return message

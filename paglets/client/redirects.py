@@ -21,8 +21,8 @@ MOVES_WITHOUT_PAUSE = 5
 """One or two redirects find a paglet that moves. More of them mean that hosts point to each other for a moment."""
 
 REPLACED_SECONDS = 5.0
-"""Where another store answers at an address, the one that was meant is heard of at another within a few heartbeats, or
-not at all."""
+"""Retry time while another store answers at an address. If the expected store has a new address, the mesh knows it
+within a few heartbeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

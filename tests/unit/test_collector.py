@@ -772,7 +772,7 @@ def test_metadata_of_many_jobs_is_bounded_in_a_summary_and_had_page_by_page() ->
 
 def test_results_over_a_gibibyte_in_all_are_refused_with_the_way_to_have_them() -> None:
     page = {"results": {"a": {}}, "failures": {}, "next": "a", "size_bytes": 300 << 20}
-    with pytest.raises(TooLarge, match=r"the results of g1 are over 1 GiB in all\nnext: .*as_completed\(\)"):
+    with pytest.raises(TooLarge, match=r"the results of g1 exceed 1 GiB in all\nnext: .*as_completed\(\)"):
         all_records(lambda message: page, "g1")
 
 

@@ -24,7 +24,7 @@ def test_send_is_call_and_takes_a_message() -> None:
 
 
 def test_a_message_with_arguments_beside_it_is_a_mistake_of_the_caller() -> None:
-    with pytest.raises(TypeError, match="carries its own args"):
+    with pytest.raises(TypeError, match="has its own args"):
         PagletProxy(REF, FakeSender()).call(Message("add"), left=1)
 
 
