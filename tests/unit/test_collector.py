@@ -384,7 +384,7 @@ def test_an_accepted_report_keeps_its_artifact_and_a_duplicate_does_not(decoded:
     assert summary["duplicate_reports"][0]["result"] == {"n": "2"}
 
 
-def test_an_unexpected_report_keeps_its_artifact_until_it_is_known_to_be_a_duplicate() -> None:
+def test_an_unexpected_report_keeps_its_artifact_until_it_is_a_known_duplicate() -> None:
     context = begun("a")
     assert [with_artifact(context, "late", number) for number in "123"] == ["unexpected"] * 3
     assert context.deleted == []

@@ -169,7 +169,7 @@ def test_a_loss_raises_the_generation_and_not_the_floor() -> None:
     assert acceptance.cancel_cause(job, 1) is None
 
 
-def test_copies_that_were_taken_for_lost_are_kept_in_mind_until_the_key_ends_or_they_are_gone() -> None:
+def test_lost_copies_are_remembered_until_the_key_ends_or_they_are_gone() -> None:
     job = ExpectedJob(since=0.0)
     here = HostRef(store_id="s9", name="w9")
     for number in range(1, 12):
@@ -198,7 +198,7 @@ def place(seconds_since_seen: float, looks: int) -> losses.PossibleHost:
         ([place(120.0, 0), place(1.0, 3)], 0.0),
     ],
 )
-def test_a_copy_is_lost_once_each_place_was_silent_or_said_three_times_that_it_has_none(
+def test_a_copy_is_lost_if_each_host_is_unreachable_or_denied_it_three_times(
     places: list[losses.PossibleHost], seconds: float
 ) -> None:
     assert losses.seconds_until_lost(None, places, 120.0) == seconds
@@ -403,7 +403,7 @@ def test_a_summary_has_exactly_these_fields() -> None:
     assert (summary["truncated"], summary["left_out"]) == (True, {"pending_jobs": 3})
 
 
-def test_an_endless_group_gives_a_summary_under_its_limit_with_something_of_each_list() -> None:
+def test_the_summary_of_a_huge_group_fits_its_limit_with_entries_of_each_list() -> None:
     limit = 1 << 20
     entry = {"message": "é\n" * 50}
     endless = lists(

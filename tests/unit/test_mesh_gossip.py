@@ -38,7 +38,7 @@ def test_hosts_that_start_at_once_all_know_each_other_within_two_seconds(count: 
 
 
 @pytest.mark.parametrize("count", [3, 30])
-def test_a_host_that_reached_its_peer_is_in_its_table_at_once_and_in_all_within_two_seconds(count: int) -> None:
+def test_a_new_host_is_in_its_peers_table_at_once_and_in_all_within_two_seconds(count: int) -> None:
     mesh, hosts = joined_mesh(count)
     mesh.clock.advance(7)
     late = mesh.start(member("late"), peers=[hosts[count // 2].row.url])
@@ -77,7 +77,7 @@ def test_a_peer_that_starts_later_is_found_within_the_back_off() -> None:
     assert early.gossip.peer_problems() == ()
 
 
-def test_a_peer_that_was_joined_once_is_no_problem_when_it_is_away_has_moved_or_is_not_to_be_reached() -> None:
+def test_a_joined_peer_is_no_problem_when_it_is_offline_moved_or_unreachable() -> None:
     mesh = VirtualMesh()
     away, moves = mesh.start(member("away")), mesh.start(member("moves"))
     host = mesh.start(member("host"), peers=["http://away:8765", "http://moves:8765", "http://typo:8765"])
@@ -108,7 +108,7 @@ def is_alone(host: VirtualHost) -> bool:
     return host.gossip.candidates()[0].is_only
 
 
-def test_a_host_is_the_only_one_until_it_knows_another_and_again_once_that_is_forgotten() -> None:
+def test_a_host_is_the_only_one_before_it_knows_another_and_after_it_forgot_it() -> None:
     mesh = VirtualMesh()
     host = mesh.start(member("host"))
     assert is_alone(host)
@@ -126,7 +126,7 @@ def test_a_host_is_the_only_one_until_it_knows_another_and_again_once_that_is_fo
     assert is_alone(host)
 
 
-def test_a_host_that_was_given_a_peer_is_not_the_only_one_until_that_is_itself_or_is_forgotten() -> None:
+def test_a_host_with_a_peer_is_not_the_only_one_unless_that_is_itself_or_forgotten() -> None:
     mesh = VirtualMesh()
     host = mesh.start(member("host"), peers=["http://late:8765", "http://host:8765"])
     mesh.clock.advance(60)
@@ -182,7 +182,7 @@ def test_a_host_that_leaves_is_offline_for_all_at_once() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 30])
-def test_a_restarted_host_finds_its_mesh_by_itself_and_is_known_to_all_within_two_seconds(count: int) -> None:
+def test_a_restarted_host_rejoins_and_is_known_to_all_within_two_seconds(count: int) -> None:
     mesh, hosts = joined_mesh(count)
     hosts[1].kill()
     mesh.clock.advance(16)
@@ -437,7 +437,7 @@ def test_of_a_host_that_is_just_back_nobody_says_that_it_cannot_be_connected_to(
     assert hosts[0].problem_of("h01") == ""
 
 
-def test_of_whom_nothing_was_heard_since_the_start_is_not_told_as_silent_for_so_long() -> None:
+def test_a_host_not_seen_since_the_start_is_shown_as_not_seen() -> None:
     mesh, hosts = joined_mesh(3)
     hosts[1].kill()
     hosts[0].kill()
@@ -478,7 +478,7 @@ def test_how_long_a_host_is_away_counts_through_sleep_and_restarts_until_it_is_b
     assert offline_seconds(again, "h01") <= 20
 
 
-def test_a_host_that_went_while_this_one_was_down_is_away_from_the_start_of_this_one() -> None:
+def test_a_host_that_stopped_while_this_one_was_down_is_offline_from_its_start() -> None:
     mesh, hosts = joined_mesh(2)
     hosts[0].kill()
     hosts[1].kill()
@@ -604,7 +604,7 @@ def test_what_a_new_host_costs_grows_with_the_mesh_and_not_with_its_square() -> 
     assert sum(mesh.network.sent.values()) <= 2 * 50 + 2 * 50
 
 
-def test_parts_are_woken_when_a_member_comes_moves_or_restarts_and_not_by_heartbeats() -> None:
+def test_parts_wake_when_a_host_joins_moves_or_restarts_and_not_at_heartbeats() -> None:
     mesh, hosts = joined_mesh(3)
     mesh.clock.advance(5)
     hosts[0].woken.clear()

@@ -108,7 +108,7 @@ def test_failed_connections_end_the_wait_only_for_a_silent_host() -> None:
     assert not tables.failed(table, "store-a", 4.5).table.rows["store-a"].up
 
 
-def test_a_host_not_heard_of_for_thirty_days_is_dropped_and_not_brought_back_by_old_rows() -> None:
+def test_a_host_not_seen_for_thirty_days_is_dropped_despite_old_rows() -> None:
     table = take(Table(), member("a"), now=0.0)
     change = tables.expire(table, 31 * 86_400.0, OWN)
     assert change.dropped == ("store-a",)

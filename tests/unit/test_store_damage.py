@@ -192,7 +192,7 @@ def bytes_of(path: Path) -> list[bytes]:
     return [Path(f"{path}{name}").read_bytes() for name in ("", "-wal")]
 
 
-def test_a_newer_database_whose_host_was_cut_off_is_refused_and_its_wal_is_not_merged(tmp_path: Path) -> None:
+def test_a_newer_database_with_a_wal_is_refused_and_its_wal_is_not_merged(tmp_path: Path) -> None:
     path = tmp_path / "copy" / "paglets.db"
     left_by_a_crash(tmp_path / "paglets.db", path, "INSERT INTO migrations VALUES (99, 'later', 1.0)")
     before = bytes_of(path)

@@ -60,7 +60,7 @@ def test_a_database_with_the_first_fifteen_migrations_recorded_gets_the_rest() -
     assert rows == list(enumerate(MIGRATIONS, start=1))
 
 
-def test_the_members_that_were_known_stay_known_though_a_column_goes() -> None:
+def test_stored_hosts_survive_the_migration_that_drops_a_column() -> None:
     connection = connect()
     first = MIGRATIONS.index("unread") + 1
     run(connection, 1, first - 1)
