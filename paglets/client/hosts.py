@@ -53,7 +53,7 @@ def removed_text(host: HostRef, views: Sequence[MeshHostView]) -> str:
     """Return words for a host that was removed from the mesh, or whose name another host has now; else ""."""
     view = view_of(host, views)
     if view is None:
-        what = f"{host.name}, which was forgotten, or is no host of this mesh"
+        what = f"{host.name}, which is no longer a host of this mesh"
     elif not view.online and (heir := views_by_name(views)[view.host.name]).online:
         restarted = f"restarted with an empty data directory at {heir.host.url}"
         what = f"{host.name}, which {restarted} (or another machine has that name now)"

@@ -105,7 +105,7 @@ def test_a_script_that_waits_ends_when_the_host_of_its_collector_is_forgotten(th
     finally:
         script.kill()
         script.wait()
-    assert "Unreachable: the collector of drained was on gpu-a, which was forgotten" in said.read_text()
+    assert "Unreachable: the collector of drained was on gpu-a, which is no longer a host" in said.read_text()
     assert three.paglets("jobs", "cancel", "drained", "--at", "laptop").code == 0
     three["gpu-a"].restart()
 

@@ -1,4 +1,4 @@
-"""A server with a small handler, and a client that speaks bytes."""
+"""A server with a small handler, and a client that sends raw bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY = MeshKey(text="k" * 43, source="test")
 OTHER_KEY = MeshKey(text="o" * 43, source="test")
 STORE, BOOT = "store1", "boot1"
 ALONE = "127.0.0.6"
-"""A loopback address at which nothing else of this machine listens: a port that was ours here is free again for us."""
+"""A loopback address that no other program uses, so that a port of an earlier test is free again."""
 
 
 class LeapingClock(SystemClock):
@@ -125,7 +125,7 @@ class Heard:
 
 
 class Raw:
-    """One connection."""
+    """A connection of raw bytes."""
 
     def __init__(self, port: int, host: str = "127.0.0.1", timeout: float = 20.0) -> None:
         self.port = port
@@ -144,7 +144,7 @@ class Raw:
         return self
 
     def hear(self, *, without_body: bool = False) -> Heard:
-        """Raises ConnectionError where the server ends the connection without a word."""
+        """Return the reply. Raises ConnectionError if the server closes the connection without one."""
         first = self._file.readline()
         if not first:
             raise ConnectionError("the server closed the connection and said nothing")
@@ -157,7 +157,7 @@ class Raw:
         return Heard(int(first.split()[1]), fields, self._file.read(length))
 
     def is_closed(self) -> bool:
-        """Whether the server closes now without another byte; waits for it."""
+        """Wait for more bytes, and return True if the server closes the connection instead."""
         try:
             return self._file.read(1) == b""
         except ConnectionError:
@@ -187,7 +187,7 @@ def message(method: str, target: str, fields: dict[str, str], body: bytes = b"")
 
 
 def good(port: int, method: str = "GET", target: str = "/echo", body: bytes = b"", **changed: str | None) -> bytes:
-    """A good request; `changed` fields (with _ for -) replace those in it, None leaves one out."""
+    """Return a valid request. `changed` fields (with _ for -) replace its fields; None removes one."""
     fields: dict[str, str] = {"host": f"127.0.0.1:{port}", **signed_fields(method, target, body)}
     if body:
         fields |= {"content-type": "application/json", "content-length": str(len(body))}

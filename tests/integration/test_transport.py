@@ -1,4 +1,4 @@
-"""Requests to a real server, through connections that break, stall and lie."""
+"""Requests to a real server over connections that break, stall or corrupt bytes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Connect = Callable[..., PooledClient]
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Makes Connections, which are closed at the end."""
+    """Return a factory of clients, which are closed at the end."""
     made: list[PooledClient] = []
 
     def make(key: MeshKey = KEY, clock: SystemClock | None = None, **bounds: float | int) -> PooledClient:
@@ -84,13 +84,13 @@ def ask(
 
 
 def reached(rig: Rig) -> list[str]:
-    """The targets that got to the handler, without the questions who is there."""
+    """Return the targets that reached the handler, without identity requests."""
     return [request.target for request in rig.seen if request.target != "/v1/host"]
 
 
 @contextlib.contextmanager
 def tcp_server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A server that treats each connection with `serve`, in a thread of its own."""
+    """Run a server that calls `serve` for each connection, in its own thread."""
     listener = socket.create_server(("127.0.0.1", 0))
     taken: list[socket.socket] = []
 
@@ -120,7 +120,7 @@ def tcp_server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
 
 @dataclass
 class Proxy:
-    """Carries bytes to `port`. At the request or reply byte of that number it cuts, or changes one."""
+    """A proxy to `port` that cuts the connection, or changes a byte, at the given request or reply byte."""
 
     port: int = 0
     cut_request_at: int | None = None
@@ -178,7 +178,7 @@ def proxied(rig: Rig) -> Iterator[tuple[Proxy, int]]:
 
 
 class Asking:
-    """A request under way in a thread."""
+    """A request in progress in a thread."""
 
     def __init__(self, connections: PooledClient, port: int, request: Request) -> None:
         self._outcome: list[Response | PagletsError] = []
@@ -284,7 +284,7 @@ def test_a_clock_that_jumps_all_the_time_is_an_error(rig: Rig, connect: Connect)
     assert reached(rig) == []
 
 
-def test_whoever_cannot_sign_is_no_host_of_the_mesh_and_gets_nothing_but_the_question(
+def test_a_host_that_cannot_sign_gets_only_the_identity_request(
     connections: PooledClient,
 ) -> None:
     for answer in (
@@ -347,7 +347,7 @@ def test_what_is_no_request_is_refused_before_it_is_sent(rig: Rig, connections: 
 
 @contextlib.contextmanager
 def deaf_port() -> Iterator[int]:
-    """A port that is taken, so that nobody else gets it, and at which nobody listens."""
+    """Return a port that is bound but does not listen."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -360,7 +360,7 @@ def test_a_refused_connection_is_unreachable(connections: PooledClient) -> None:
 
 @contextlib.contextmanager
 def black_hole() -> Iterator[int]:
-    """A port that answers no new connection: its queue is full and nobody accepts."""
+    """Return a port whose connection queue is full, so that it accepts no connection."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)
@@ -407,7 +407,7 @@ def test_a_reply_that_drips_ends_at_the_deadline(connect: Connect) -> None:
             sock.send(bytes([char]))
             sent.append(char)
             while clock.looks == looks and not over.wait(0.001):
-                """Until the client looks for the next byte."""
+                """Wait until the client waits for the next byte."""
 
     with tcp_server(serve) as port, pytest.raises(Unreachable, match="in time"):
         ask(connect(clock=clock), port, seconds=60.0)
@@ -477,7 +477,7 @@ def test_a_request_cut_on_a_kept_connection_is_not_repeated_where_that_may_do_ha
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-def test_a_request_cut_on_a_kept_connection_is_repeated_once_where_that_does_no_harm(
+def test_an_idempotent_request_cut_on_an_idle_connection_is_repeated_once(
     rig: Rig, connections: PooledClient, method: str
 ) -> None:
     with proxied(rig) as (proxy, port):
@@ -490,9 +490,7 @@ def test_a_request_cut_on_a_kept_connection_is_repeated_once_where_that_does_no_
         assert isinstance(asking.outcome(), Response)
 
 
-def test_a_repeated_request_that_is_cut_again_or_reaches_nobody_has_an_unknown_outcome(
-    rig: Rig, connections: PooledClient
-) -> None:
+def test_a_repeated_request_that_fails_again_has_an_unknown_outcome(rig: Rig, connections: PooledClient) -> None:
     with proxied(rig) as (proxy, port):
         ask(connections, port)
         twice = Asking(connections, port, Request(method="POST", target="/later", repeatable=True))
@@ -556,7 +554,7 @@ def test_many_threads_share_the_connections(rig: Rig, connections: PooledClient)
 
 @dataclass
 class Runner:
-    """Runs what is delivered, in the test's own thread."""
+    """A runner that runs delivered functions in the thread of the test."""
 
     queue: queue.Queue[Callable[[], None]] = field(default_factory=queue.Queue)
     results: list[tuple[str, Response | PagletsError]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""A client of hosts that keep bytes in memory, under a clock that only waiting moves."""
+"""A client of hosts that keep bytes in memory, with a clock that only advances in waits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def blob_of(data: bytes) -> BlobRef:
 
 
 class FilesRig:
-    """`files` speaks to `a`; `b` and `c` are in its mesh, too."""
+    """A mesh of `a`, `b` and `c`; `files` is a client of `a`."""
 
     def __init__(self) -> None:
         self.exchange, (self.a, self.b, self.c) = file_mesh("a", "b", "c")
@@ -35,7 +35,7 @@ class FilesRig:
         self.files = ArtifactTransfers(link, TIMEOUT)
 
     def offsets(self, method: str, host: str = "a") -> list[int]:
-        """Where the pieces began, in order."""
+        """Return the offsets of the pieces, in order."""
         return [offset for kind, offset, _ in self.exchange.hosts[f"http://{host}:8765"].pieces if kind == method]
 
     def names(self, folder: Path) -> list[str]:

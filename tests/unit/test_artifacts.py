@@ -1,4 +1,4 @@
-"""Artifacts by way of a `HostClient`, of hosts that keep them in memory."""
+"""Artifacts through a `HostClient`, with hosts in memory."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_file_that_changed_since_is_not_removed(given: Given) -> None:
 
 
 class Rewriting(FileHost):
-    """A host during whose answer somebody writes to the file."""
+    """A host whose handler changes the file."""
 
     def __init__(self, given: Given) -> None:
         super().__init__(name="a", blobs=given.a.blobs)

@@ -103,7 +103,7 @@ def test_a_copy_of_a_request_is_not_taken_and_nor_is_one_after_the_window() -> N
         let_in(verifier, fields)
 
 
-def test_a_copy_of_a_request_from_the_future_is_remembered_as_long_as_it_would_be_good() -> None:
+def test_a_nonce_from_the_future_is_stored_as_long_as_its_request_is_valid() -> None:
     clock = HandClock()
     verifier, fields = make_verifier(clock), signed(make_signer(shift=119.0))
     let_in(verifier, fields)

@@ -67,7 +67,7 @@ class Mesh(FakeHost):
         ((LAPTOP, AWAY), "is on w1, last seen 3 min ago; only that host has all results"),
         ((LAPTOP, AWAY, INTRUDER), "is on w1, last seen 3 min ago"),
         ((LAPTOP, AWAY, HEIR), f"w1, which restarted with an empty data directory at http://new:1 .*: {LOST}"),
-        ((LAPTOP, HEIR), f"was on w1, which was forgotten, or is no host of this mesh: {LOST}"),
+        ((LAPTOP, HEIR), f"was on w1, which is no longer a host of this mesh: {LOST}"),
     ],
 )
 def test_of_a_collector_that_cannot_be_asked_it_is_said_whether_waiting_helps(

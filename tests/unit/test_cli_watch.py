@@ -223,7 +223,7 @@ def test_on_a_terminal_a_message_takes_the_place_of_a_bar(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("gone", "text"),
     [
-        (HostRef(store_id="store-gpu", name="gpu", url="http://gpu:8765"), "was on gpu, which was forgotten"),
+        (HostRef(store_id="store-gpu", name="gpu", url="http://gpu:8765"), "was on gpu, which is no longer a host"),
         (HostRef(store_id="old", name="w1", url="http://w1:8765"), "was on w1, which restarted"),
     ],
 )

@@ -413,7 +413,7 @@ def test_a_group_whose_home_hangs_is_not_sent_there(given: Given) -> None:
     assert given.b.bodies("POST /v1/groups") == []
 
 
-def test_a_group_of_which_only_its_absent_home_could_tell_is_not_submitted_a_second_time(given: Given) -> None:
+def test_a_group_whose_home_is_offline_is_not_submitted_again(given: Given) -> None:
     known_group(given, HostRef(store_id="store-c", name="c"))
     with pytest.raises(GroupExists, match=r"home host c is offline\nnext: submit it again when c is back"):
         submit_count(given)
@@ -433,9 +433,7 @@ def test_a_group_whose_home_died_a_moment_ago_is_told_to_be_there_and_where(give
 
 
 @pytest.mark.parametrize("error", [Overloaded("too many requests"), TimedOut("late"), CallOutcomeUnknown("no reply")])
-def test_what_a_home_that_is_there_answers_or_may_yet_answer_is_not_that_the_group_holds_other_jobs(
-    given: Given, error: PagletsError
-) -> None:
+def test_other_errors_of_the_home_host_are_not_reported_as_group_exists(given: Given, error: PagletsError) -> None:
     known_group(given, given.b.ref)
 
     def answer(body: Any) -> Any:
@@ -450,7 +448,7 @@ def test_what_a_home_that_is_there_answers_or_may_yet_answer_is_not_that_the_gro
     assert submit_count(given)["was_there"]
 
 
-def test_a_home_that_is_the_host_that_was_asked_says_itself_why_it_does_not_take_a_group(given: Given) -> None:
+def test_errors_of_the_clients_host_as_home_are_raised_unchanged(given: Given) -> None:
     known_group(given, given.a.ref)
 
     def busy(body: Any) -> Any:
@@ -465,7 +463,7 @@ def test_a_home_that_is_the_host_that_was_asked_says_itself_why_it_does_not_take
 
 
 def collected_on(given: Given, host: TableHost, there: bool = True) -> None:
-    """That host says that it has the collector; b says nothing of it, or, not `there`, that it knows no such group."""
+    """Let that host have the collector. b has no collector or, without `there`, does not know the group."""
 
     def unknown(body: Any) -> GroupView:
         raise Unknown("no such group")
@@ -494,7 +492,7 @@ def test_a_summary_is_asked_for_where_the_collector_is(given: Given) -> None:
     assert given.client().summary("count") == {"status": "ACTIVE"}
 
 
-def test_a_collector_that_no_host_has_is_gone_only_once_each_that_is_online_has_said_so(given: Given) -> None:
+def test_a_collector_is_gone_only_if_all_online_hosts_say_so(given: Given) -> None:
     collected_on(given, given.b, there=False)
     assert given.client().collected("count") is None
     given.b.broken = [Unreachable("refused")] * 100

@@ -202,9 +202,7 @@ def test_one_that_never_comes_back_ends_it_and_what_came_is_kept(rig: FilesRig, 
     assert (tmp_path / PART).stat().st_size == FIRST_PIECE_BYTES
 
 
-def test_a_host_that_stays_away_is_why_it_ends_and_where_another_try_goes_on_is_told(
-    rig: FilesRig, tmp_path: Path
-) -> None:
+def test_a_failed_download_names_the_unreachable_host_and_the_bytes_kept(rig: FilesRig, tmp_path: Path) -> None:
     rig.b.keep(DATA)
 
     def before(method: str, offset: int) -> None:

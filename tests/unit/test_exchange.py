@@ -65,7 +65,7 @@ def test_calls_and_bytes_do_not_stand_in_the_way_of_gossip() -> None:
     ]
 
 
-def test_no_more_than_the_lane_allows_go_to_one_host_at_once_and_the_hosts_take_turns() -> None:
+def test_requests_to_one_host_are_bounded_and_hosts_take_turns() -> None:
     lanes: FairQueue[str] = FairQueue()
     most = LIMITS["control"]
     may_start = [lanes.put(("a", "control"), f"a{index}") for index in range(most + 2)]

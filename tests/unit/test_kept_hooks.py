@@ -1,4 +1,4 @@
-"""Failed hooks as a client sees them: run again, and ended, however many there are."""
+"""Failed hooks as a client sees them: list them page by page, and run them again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = 3
 
 
 class Given:
-    """A host with failed hooks of the group g, of which one answer names PAGE."""
+    """A host with failed hooks of group g. One answer has at most PAGE of them."""
 
     def __init__(self, home: Path, count: int, entry: str = "arrival") -> None:
         self.host = TableHost(name="a")

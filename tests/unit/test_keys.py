@@ -225,7 +225,7 @@ def test_a_first_host_makes_a_key_and_one_with_peers_says_how_to_copy_it(tmp_pat
     assert made.text == again.text == client_key(environ).text
 
 
-def test_a_host_that_was_in_a_mesh_makes_no_key_and_says_where_the_right_one_is_to_be_had(tmp_path: Path) -> None:
+def test_a_host_that_was_in_a_mesh_creates_no_key_and_says_where_to_get_it(tmp_path: Path) -> None:
     environ = {"PAGLETS_HOME": str(tmp_path)}
     others = [f"w{n}" for n in range(7)]
     with pytest.raises(StartFailed, match="was in a mesh with w0, w1, w2, w3, w4 and 2 more") as refused:

@@ -1,4 +1,4 @@
-"""Results that are too large for a record: the artifacts for their parts, and how clients read them."""
+"""Results that are too large for a record: their artifacts, and how clients read them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ for found in pkgutil.walk_packages(paglets.__path__, "paglets."):
     if not found.name.endswith("__main__"):
         print(pydoc.plaintext.document(importlib.import_module(found.name)))
 """
-"""What `help` says of every module: signatures with their defaults, docstrings, and values of the module."""
+"""Output of `help` for every module: signatures with defaults, docstrings, and module values."""
 
 
 def test_help_of_no_module_shows_the_key_of_the_environment() -> None:
@@ -65,12 +65,12 @@ def test_no_repr_shows_the_key() -> None:
 
 
 def vars_of(holder: object) -> str:
-    """What a debugger lists first, for objects that have attributes of their own."""
+    """Return the attributes of an object, as a debugger lists them."""
     return repr(vars(holder)) if hasattr(holder, "__dict__") else ""
 
 
 class BrokenEntropy(SystemEntropy):
-    """Fails where a request is signed."""
+    """A key that raises when a request is signed."""
 
     def token(self, size: int = 16) -> str:
         raise OSError("no randomness")

@@ -336,7 +336,7 @@ GONE = "its results are lost unless its old data directory is restored"
     [
         (
             (),
-            f"the collector of g was on w1, which was forgotten, or is no host of this mesh: {GONE}",
+            f"the collector of g was on w1, which is no longer a host of this mesh: {GONE}",
             "`paglets jobs cancel g`",
         ),
         (
@@ -726,7 +726,7 @@ def test_waiting_for_a_collector_whose_host_was_forgotten_ends_at_once_with_the_
     client.detached_after = 10**9
     clock = FakeClock()
     submission, start = following(client, clock), clock.monotonic()
-    with pytest.raises(Unreachable, match=r"the collector of group-\S+ was on w1, which was forgotten"):
+    with pytest.raises(Unreachable, match=r"the collector of group-\S+ was on w1, which is no longer a host"):
         wait(submission)
     assert clock.monotonic() - start < 10
 

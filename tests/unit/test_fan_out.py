@@ -1,4 +1,4 @@
-"""The same question to several hosts: nobody waits for one that is silent longer than must be."""
+"""Requests to several hosts at once: an unresponsive host does not delay the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hosts of this machine by their files: a file of a dead host says nothing, whoever has its number by now."""
+"""Run files of local hosts: the file of an ended host is ignored, even if another process has its pid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paglets.host.runtime.services import Settings
 from paglets.wire.local_hosts import broken_run_files, running_hosts, start_of
 
 DEAD = 2**22 + 1
-"""No system gives a process such a number."""
+"""A pid that no system uses."""
 
 SETTINGS = Settings(
     store_id="s",

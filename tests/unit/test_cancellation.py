@@ -1,4 +1,4 @@
-"""Cancelling: who has heard of no copy any more, and who has not been heard of."""
+"""Cancellation: hosts without copies, and hosts that do not answer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CENSUS = "POST /v1/groups/words/unfinished"
 
 
 class TimedExchange(TableExchange):
-    """Hosts of which `away` are offline, `forgotten` not listed, and `mute` take all the time that they are given."""
+    """Hosts: `away` are offline, `forgotten` are not listed, `mute` use the whole timeout."""
 
     def __init__(self, clock: FakeClock, *hosts: TableHost) -> None:
         self.clock = clock
@@ -99,7 +99,7 @@ def test_when_all_hosts_have_said_that_no_copy_is_left_the_collector_is_told() -
     assert given.told == ["cancel", "copies_gone"]
 
 
-def test_a_host_that_is_offline_and_had_a_copy_is_silent_and_its_copy_is_not_taken_for_gone() -> None:
+def test_an_offline_host_that_had_a_copy_counts_as_unreachable() -> None:
     given = Given()
     given.exchange.away = {"w1"}
     outcome = given.cancel()
@@ -158,7 +158,7 @@ def test_a_host_that_does_not_answer_cannot_hold_up_a_cancel_beyond_its_time() -
 # Several groups.
 
 
-def test_each_group_is_cancelled_before_one_is_waited_for_and_an_error_is_of_its_group_alone(tmp_path: Path) -> None:
+def test_all_groups_are_cancelled_before_waiting_and_errors_stay_with_their_group(tmp_path: Path) -> None:
     home = TableHost(name="home")
     told: set[str] = set()
 
@@ -299,7 +299,7 @@ HELD = FailedHook(
 AWAY = MeshHostView(host=member("gpu"), online=False, seconds_since_seen=24.0)
 
 
-def test_where_the_collectors_host_is_away_nothing_is_cancelled_unless_that_is_forced() -> None:
+def test_nothing_is_cancelled_without_the_collector_unless_forced() -> None:
     client: Any = Ends(AWAY)
     (told,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0)
     assert str(told).startswith("nothing was cancelled: the collector of words is on gpu, last seen 24 s ago")
@@ -318,7 +318,7 @@ def test_where_the_collectors_host_was_forgotten_each_host_ends_what_it_has(caps
     (outcome,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0)
     assert isinstance(outcome, EndOutcome)
     assert client.cleared == [("words", None, False)]
-    assert "was on gpu, which was forgotten" in capsys.readouterr().err
+    assert "was on gpu, which is no longer a host" in capsys.readouterr().err
 
 
 def test_finished_results_of_a_lost_group_are_dropped_by_force_only() -> None:
@@ -369,7 +369,7 @@ def test_a_host_tells_of_some_failed_hooks_at_once_and_all_are_ended() -> None:
     assert client.disposed == ["p0", "p1", "p2", "p3", "p4"]
 
 
-def test_by_force_copies_of_a_group_that_nobody_knows_are_ended_and_a_mistyped_one_stays_unknown() -> None:
+def test_force_ends_copies_of_an_unknown_group_and_a_mistyped_one_stays_unknown() -> None:
     class Nobody(Ends):
         found = EndOutcome(group_id="words", ended={"w1": ("a",)})
 
@@ -420,7 +420,7 @@ def test_a_summary_of_a_collector_whose_host_was_forgotten_says_what_to_do(tmp_p
             return None
 
     exchange = TableExchange(TableHost(name="home"))
-    with pytest.raises(Unreachable, match="the collector of words was on gpu, which was forgotten") as told:
+    with pytest.raises(Unreachable, match="the collector of words was on gpu, which is no longer a host") as told:
         Client(exchange=exchange, environ=running(tmp_path, "home")).summary("words")
     assert told.value.next_steps[1] == "`paglets jobs cancel words` clears it; then submit it again"
 

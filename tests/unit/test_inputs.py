@@ -1,4 +1,4 @@
-"""Files that paglets and jobs begin with."""
+"""Input files of paglets and jobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.fakes.clock import FakeClock
 
 
 class CountingContext(FakeContext):
-    """Says which files were published, in order."""
+    """A publisher that records the files in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class ForgetfulHost(FakeContext):
         return self.until.get(blob.sha256, 0.0) > self.clock.monotonic()
 
     def taking(self, *blobs: BlobRef) -> Callable[[], str]:
-        """A request that names these."""
+        """Submit a request that names these blobs."""
 
         def tell() -> str:
             lacking = [blob.sha256 for blob in blobs if not self.has(blob)]

@@ -32,7 +32,7 @@ ASK = "POST /v1/paglets/p1/x"
 
 
 def raising(*errors: PagletsError):
-    """An answer that raises these one after the other, then is Done."""
+    """Return a handler that raises these errors in order, then returns Done."""
     left = list(errors)
 
     def answer(body):
@@ -52,7 +52,7 @@ def view(host: HostRef) -> PagletView:
 
 
 class Given:
-    """A link to `home` in a mesh with w1 and w2."""
+    """A client of `home` in a mesh with w1 and w2."""
 
     def __init__(self) -> None:
         self.home, self.w1, self.w2 = TableHost(name="home"), TableHost(name="w1"), TableHost(name="w2")
@@ -212,7 +212,7 @@ def test_a_reply_that_is_not_as_agreed_names_the_host_it_came_from(given: Given)
 
 
 def relays(given: Given) -> list[tuple[str, str, str]]:
-    """What home was asked to relay: to whom, method, target."""
+    """Return the requests that home relayed: host, method, target."""
     found = [request for request in given.home.asked if request.target.startswith("/v1/via/")]
     bodies = [loads(request.body) for request in found]
     return [(each.target, body["method"], body["target"]) for each, body in zip(found, bodies, strict=True)]
@@ -220,7 +220,7 @@ def relays(given: Given) -> list[tuple[str, str, str]]:
 
 @pytest.fixture
 def behind_nat(given: Given) -> Given:
-    """As `given`, and nobody can connect to w2."""
+    """Return `given`, where w2 does not accept connections."""
     given.w2.reachable = False
     given.w2.broken = [Unreachable("behind a router")] * 100
     given.home.routes["POST /v1/via/store-w2"] = lambda body: {}

@@ -1,4 +1,4 @@
-"""`mesh forget`: which host is meant, who is told, and what the person hears."""
+"""`mesh forget`: the host that is meant, the hosts that remove it, and the output."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_all_hosts_that_are_online_are_told(tmp_path: Path, wanted: str) -> None
     assert [(each.host.name, each.taken_back) for each in done.answers] == [("home", 4), ("w2", 2)]
 
 
-def test_a_host_that_only_another_one_still_knows_is_forgotten_though_its_name_lives_on(tmp_path: Path) -> None:
+def test_a_host_that_only_another_host_lists_is_removed_though_its_name_is_in_use(tmp_path: Path) -> None:
     exchange = Mesh(("w2", "store-w2-before"), ("home", "store-home"))
     everything = exchange.members()
     exchange.away = ()
