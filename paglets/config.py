@@ -74,6 +74,7 @@ class HostOptions:
     host_lost_after_seconds: float = 120.0
     input_wait_seconds: float = 7 * 86400.0
     report_grace_seconds: float = 600.0
+    log_level: str = "info"
 
 
 _OTHER_FLAGS = {

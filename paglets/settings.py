@@ -23,6 +23,8 @@ _BYTES = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([kmgt]?)(?:i?b)?\s*"
 
 MOST_SHOWN = 80
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 
 def parse_bytes(text: str) -> int:
     """Bytes of `512M`, `1.5 GiB`, `2000`; units are powers of 1024. Raises Invalid."""
@@ -87,6 +89,12 @@ def _cores(value: Any) -> int:
     if _count(value) < 1:
         raise Invalid("expected at least 1")
     return int(value)
+
+
+def _log_level(value: Any) -> str:
+    if value not in LOG_LEVELS:
+        raise Invalid(f"expected one of {', '.join(LOG_LEVELS)}, got {shown(value)}")
+    return str(value)
 
 
 def _within(amount: int) -> int:
@@ -194,5 +202,6 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "host_lost_after": ("host_lost_after_seconds", _lost_after),
     "input_wait": ("input_wait_seconds", _above_zero),
     "report_grace": ("report_grace_seconds", _above_zero),
+    "log_level": ("log_level", _log_level),
 }
 """Name in the file (and, with dashes, of the flag) -> option and check."""

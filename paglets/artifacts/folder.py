@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import os
 import shutil
 import stat
@@ -49,9 +50,9 @@ class BlobFolder:
     No process of a paglet exists when it is created, so it removes partly unpacked code.
     """
 
-    def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, log: logging.Logger) -> None:
         self._folder = folder
-        self._log = log
+        self._log = log.getChild("blobs")
         self._blobs = folder / "blobs"
         self._incoming = self._blobs / "incoming"
         self._staging = self._blobs / "staging"
@@ -225,7 +226,7 @@ class BlobFolder:
                 os.ftruncate(descriptor, offset)
             except OSError as error:
                 # Harmless: these bytes are correct too, and the hash covers the content of the file.
-                self._log(f"a partly written piece of a blob could not be truncated: {error}")
+                self._log.warning(f"a partly written piece of a blob could not be truncated: {error}")
             raise
 
     def _sync_or_drop(self, descriptor: int, sha256: str) -> None:
@@ -272,7 +273,7 @@ class BlobFolder:
             self._say_left(str(path), error)
 
     def _say_left(self, path: str, error: BaseException) -> None:
-        self._log(f"{path} cannot be removed: {error}; this is retried later")
+        self._log.warning(f"{path} cannot be removed: {error}; this is retried later")
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from paglets.cli.output import say
 from paglets.config import CONFIG_NAME, DEFAULT_MESH_VERSION, HostOptions, checked_config, host_options
 from paglets.core.errors import Invalid
 from paglets.core.refs import DEFAULT_PORT, check_host_name
-from paglets.settings import SETTINGS, user_path
+from paglets.settings import LOG_LEVELS, SETTINGS, user_path
 
 BACKGROUND_FLAG = "--background"
 
@@ -107,6 +107,7 @@ def _add_offers(add: Callable[..., object]) -> None:
         metavar="SECONDS",
         help="end the process of a job that still runs this long after its report (default: 600)",
     )
+    add("--log-level", metavar="LEVEL", help=f"write these lines to host.log: {', '.join(LOG_LEVELS)} (default: info)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,9 +161,11 @@ def start(
     peers = setup.peer_urls(options)
     found = _take_key(options, peers)
     failpoints.arm(os.environ.pop(failpoints.VARIABLE, ""))
-    folder = stack.enter_context(open_data_directory(options.data_dir or home / "hosts" / options.name, entropy, fatal))
+    path = options.data_dir or home / "hosts" / options.name
+    opened = open_data_directory(path, entropy, fatal, name=options.name, log_level=options.log_level)
+    folder = stack.enter_context(opened)
     key = found or _first_key(folder, entropy, console)
-    announce = partial(console.announce, folder.log)
+    announce = partial(console.announce, folder.log.info)
     background = BackgroundWorker(folder.log)
     stack.callback(background.stop)
     meter = MachineMeter(folder.path, clock, load_psutil())
@@ -210,7 +212,7 @@ def start(
     )
     monitor = DataDirectoryMonitor(folder.path, repairs, disk.blocked_reason, announce, fatal)
     stack.callback(MonitorThread(CHECK_SECONDS, monitor.check, folder.log).stop)
-    console.detach(folder.log, folder.take_output)
+    console.detach(folder.log.info, folder.take_output)
 
 
 def _take_key(options: HostOptions, peers: tuple[str, ...]) -> MeshKey | None:
@@ -285,7 +287,7 @@ def _end_survivors(folder: DataDirectory) -> None:
     zygotes = (None, None, zygote_mark(folder.store_id))
     stuck = kill_survivors([*folder.store.read(survivors), zygotes], load_psutil())
     for token in stuck:
-        folder.log(f"the process of run {token} of an earlier start cannot be killed: the kernel holds it")
+        folder.log.warning(f"the process of run {token} of an earlier start cannot be killed: the kernel holds it")
 
 
 def _farewell(host: Host) -> None:
@@ -345,15 +347,15 @@ def _report_ready(
     console.print(ready_line(settings, folder.path))
     address = address_line(settings, folder.path)
     if console.background and not asked and is_for_this_machine(settings.url):
-        folder.log(address)  # No other machine needs it.
+        folder.log.info(address)  # No other machine needs it.
     else:
         console.print(address)
     for note in (*folder.notes, *filter(None, [last_store.warning_of(home, settings.name, folder)])):
-        console.announce(folder.log, f"warning: {note}")
+        console.announce(folder.log.warning, f"warning: {note}")
     try:
         last_store.remember(home, settings.name, folder)
     except OSError as error:
-        folder.log(f"the store id of this host cannot be stored for later starts: {error}")
+        folder.log.warning(f"the store id of this host cannot be stored for later starts: {error}")
     if closed:
         ended, jobs = counted(closed, "process", "processes"), "its job is" if closed == 1 else "their jobs are"
         console.print(f"paglets: {ended} ended with the previous run of this host; {jobs} queued again")

@@ -10,9 +10,10 @@ from pathlib import Path
 from paglets.core.errors import PagletsError
 from paglets.core.text import counted, home_path, printable
 from paglets.host.datadir.data_directory import LOG_NAME
-from paglets.host.runtime.runner import Log
 from paglets.host.runtime.services import Settings
 from paglets.slots.amounts import bytes_text
+
+Log = Callable[[str], None]
 
 BACKGROUND = "PAGLETS_BACKGROUND"
 """The environment variable with which `paglets host --background` marks the process that it starts."""

@@ -6,6 +6,7 @@ clock of its own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -56,7 +57,7 @@ from paglets.host.records.delivery import PendingCall
 from paglets.host.records.in_host import IN_HOST_CLASSES, HostView
 from paglets.host.records.recovery import close_runs
 from paglets.host.runtime import status
-from paglets.host.runtime.runner import Log, Runner
+from paglets.host.runtime.runner import Runner
 from paglets.host.runtime.services import Blobs, Disk, HostServices, Meter, Settings
 from paglets.host.runtime.status import HostLoad
 from paglets.mesh.gossip import Gossiper
@@ -101,10 +102,10 @@ class Environment:
     disk: Disk
     blobs: Blobs
     meter: Meter
-    log: Log
+    log: logging.Logger
     make_transport: Callable[[Callable[[Callable[[], None]], None]], Transport]
     make_launcher: Callable[[LaunchEvents], Launcher]
-    announce: Log | None = None
+    announce: Callable[[str], None] | None = None
     url: Callable[[], str] | None = None
     refused: Callable[[], tuple[RefusedHost, ...]] = tuple
 
@@ -124,7 +125,7 @@ class Host:
         )
         self.paglet_locator = PagletLocator(services.store, services.own, self.locator)
         self.reverse_poller = ReversePoller(services, self.gossip)
-        self._diagnostics = MeshDiagnostics(self.gossip, environment.announce or environment.log)
+        self._diagnostics = MeshDiagnostics(self.gossip, environment.announce or environment.log.getChild("mesh").info)
         self.host_view = HostView(
             own=settings.ref,
             wall=environment.clock.wall,

@@ -14,6 +14,7 @@ from paglets.host.runtime.runner import Runner
 from paglets.store.db import Store
 from paglets.wire.request import Completion, Request, Response
 from tests.fakes.clock import FakeClock
+from tests.fakes.logs import logger_to
 
 Handler = Callable[[Request], Response]
 LATENCY_SECONDS = (0.001, 0.02)
@@ -172,7 +173,7 @@ class VirtualRunner:
 
     def __init__(self, store: Store, clock: FakeClock) -> None:
         self.faults: list[str] = []
-        self.runner = Runner(store, clock, self.faults.append)
+        self.runner = Runner(store, clock, logger_to(self.faults.append))
         self._clock = clock
         self._running = True
         self._next: float | None = None

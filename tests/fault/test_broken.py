@@ -88,7 +88,7 @@ def test_a_job_that_reported_and_does_not_return_loses_its_slot_and_keeps_its_re
     assert submission.drain(timeout=PATIENCE_SECONDS)["completed_count"] == 2
     wait_until(lambda: host.client.slots().free.cpu_cores == 1, what="the slot to be free")
     remark = "its process did not end within 1.0 s of its report, and was stopped"
-    assert f"{submission.group_id}/stays (attempt): {remark}" in host.log_text()
+    assert f"attempt: {remark} (job {submission.group_id}/stays, attempt 1)" in host.log_text()
     assert remark in lone.paglets("jobs", "show", f"{submission.group_id}/stays").out
 
 

@@ -16,6 +16,7 @@ from paglets.host.http.server import HttpServer
 from paglets.wire.auth import SIGNATURE, Proof, Signer, Verifier
 from paglets.wire.keys import MeshKey
 from paglets.wire.request import PendingResponse, Request, Response, dump_json, reply
+from tests.fakes.logs import logger_to
 
 KEY = MeshKey(text="k" * 43, source="test")
 OTHER_KEY = MeshKey(text="o" * 43, source="test")
@@ -63,7 +64,7 @@ class Rig:
             handler=self.handle,
             verifier=verifier,
             allowed_hosts=self.names,
-            log=self.log.append,
+            log=logger_to(self.log.append),
             limits=Limits(**bounds),
             clock=clock,
         )

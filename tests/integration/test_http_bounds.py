@@ -35,6 +35,7 @@ from paglets.host.http.server import HttpServer
 from paglets.program import PROTOCOL
 from paglets.wire.auth import Verifier
 from paglets.wire.request import Request, Response, reply
+from tests.fakes.logs import logger_to
 from tests.fakes.waiting import wait_until
 
 JSON = b'{"a":1}'
@@ -246,7 +247,7 @@ def test_own_names_are_served(port: int, host: str) -> None:
 
 def test_the_ip_literal_on_which_a_connection_came_in_is_an_own_name(rig: Rig) -> None:
     verifier = Verifier(KEY, store_id=STORE, boot_id=BOOT, clock=SystemClock())
-    server = HttpServer(address=("0.0.0.0", 0), handler=rig.handle, verifier=verifier, log=rig.log.append)
+    server = HttpServer(address=("0.0.0.0", 0), handler=rig.handle, verifier=verifier, log=logger_to(rig.log.append))
     server.start()
     rig.servers.append(server)
     with Raw(server.port, host="127.0.0.5") as raw:
@@ -441,7 +442,7 @@ def test_the_key_is_no_bearer_token_from_elsewhere(rig: Rig) -> None:
     if address is None:
         pytest.skip("this machine has loopback addresses only")
     verifier = Verifier(KEY, store_id=STORE, boot_id=BOOT, clock=SystemClock())
-    server = HttpServer(address=(address, 0), handler=rig.handle, verifier=verifier, log=rig.log.append)
+    server = HttpServer(address=(address, 0), handler=rig.handle, verifier=verifier, log=logger_to(rig.log.append))
     server.start()
     rig.servers.append(server)
     host = f"{address}:{server.port}"
@@ -705,7 +706,7 @@ def make_server(address: tuple[str, int], *more: tuple[str, int]) -> HttpServer:
         return reply({"protocol": PROTOCOL})
 
     verifier = Verifier(KEY, store_id=STORE, boot_id=BOOT, clock=SystemClock())
-    return HttpServer(address=address, more_addresses=more, handler=handle, verifier=verifier, log=print)
+    return HttpServer(address=address, more_addresses=more, handler=handle, verifier=verifier, log=logger_to(print))
 
 
 def test_a_port_in_use_is_said_in_one_line(port: int) -> None:

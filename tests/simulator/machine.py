@@ -19,6 +19,7 @@ from paglets.store.db import Store, Tx
 from paglets.wire.request import PendingResponse, Request, Response
 from tests.fakes.blobs import MemoryDisk
 from tests.fakes.clock import FakeClock, SeededEntropy
+from tests.fakes.logs import logger_to
 from tests.invariants import bytes_of
 from tests.simulator.content import PIECE_BYTES
 from tests.simulator.databases import begin, disk_full
@@ -252,7 +253,7 @@ class Life:
             disk=ScratchDisk(machine.scratch, machine.sources),
             blobs=blobs,
             meter=SteadyMeter(machine.traits.offered),
-            log=self._log,
+            log=logger_to(self._log, f"simulator-{self.machine.name}"),
             make_transport=lambda deliver: HostTransport(
                 machine.around.network, settings.ref, self, self.fuse, deliver
             ),
@@ -305,7 +306,7 @@ class Life:
 
     def _log(self, text: str) -> None:
         self.machine.around.story.tell(self.machine.name, f"log: {text}")
-        if text.startswith("fault in") and StoreFull.__name__ not in text:
+        if text.startswith("internal error in") and StoreFull.__name__ not in text:
             self.machine.around.witness.violated(f"{self.machine.name}: {text}")
 
     # Steps.

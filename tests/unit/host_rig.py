@@ -27,6 +27,7 @@ from paglets.worker.protocol import Changes, EntryDone, Handled, Report
 from tests.fakes.blobs import MemoryBlobs, MemoryDisk
 from tests.fakes.clock import FakeClock, SeededEntropy
 from tests.fakes.exchange import Answer, TableHost
+from tests.fakes.logs import logger_to
 from tests.fakes.mesh import member
 from tests.fakes.network import LoopNetwork, LoopTransport
 from tests.fakes.processes import HandLauncher, HandProcess
@@ -125,7 +126,7 @@ class Rig:
                 disk=self.disk,
                 blobs=self.blobs,
                 meter=SteadyMeter(offered),
-                log=self.log.append,
+                log=logger_to(self.log.append),
                 url=lambda: self.url,
                 make_transport=lambda deliver: _OnRunner(self.network.transport(f"store-{name}"), deliver),
                 make_launcher=self._make_launcher,
@@ -277,7 +278,7 @@ class Rig:
         return [loads(row[0]) for row in self.all("SELECT message FROM outbox_messages ORDER BY n")]
 
     def faults(self) -> list[str]:
-        return [line for line in self.log if "fault" in line]
+        return [line for line in self.log if "internal error" in line]
 
 
 class Reply:

@@ -19,6 +19,7 @@ from paglets.core.errors import Conflict, FileChanged, Invalid, Unknown
 from paglets.core.refs import BlobRef
 from paglets.host.runtime.services import Blobs
 from tests.fakes.blobs import MemoryBlobs, MemoryDisk
+from tests.fakes.logs import logger_to
 
 NOWHERE = "ab" * 32
 
@@ -44,7 +45,7 @@ class FolderRig:
         self.folder = folder
 
     def start(self) -> Blobs:
-        return BlobFolder(self.folder, print)
+        return BlobFolder(self.folder, logger_to(print))
 
     def stage(self, name: str, data: bytes) -> None:
         (self.folder / "blobs" / "staging" / name).write_bytes(data)

@@ -19,6 +19,7 @@ from paglets.core.errors import Conflict, FileChanged, Invalid, NoRoom
 from paglets.core.refs import BlobRef
 from tests.fakes.blobs import BLOB_STEPS, MemoryBlobs, MemoryDisk
 from tests.fakes.clock import SeededEntropy
+from tests.fakes.logs import logger_to
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -55,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def blobs(folder: Path, said: list[str]) -> BlobFolder:
-    return BlobFolder(folder, said.append)
+    return BlobFolder(folder, logger_to(said.append))
 
 
 def partial_path(folder: Path, blob: BlobRef) -> Path:
@@ -122,7 +123,7 @@ def test_bytes_that_the_disk_has_changed_while_the_host_was_down_are_found(blobs
         file.write(b"?")
 
     with pytest.raises(FileChanged):
-        BlobFolder(folder, print).finish(blob)
+        BlobFolder(folder, logger_to(print)).finish(blob)
 
     assert blobs.partial(blob.sha256) == 0
 
@@ -236,7 +237,7 @@ def test_partly_removed_or_unpacked_code_is_removed_at_the_next_start(
     (folder / "code" / name / "package").mkdir(parents=True)
     (folder / "code" / ("cd" * 32)).mkdir()
     assert blobs.all_hashes() == ("cd" * 32,)
-    BlobFolder(folder, print)
+    BlobFolder(folder, logger_to(print))
     assert os.listdir(folder / "code") == ["cd" * 32]
 
 
@@ -248,13 +249,13 @@ def test_what_cannot_be_removed_is_told(blobs: BlobFolder, said: list[str]) -> N
 
 
 FULL_AFTER_A_MIB = """
-import hashlib, resource, sys
+import hashlib, logging, resource, sys
 from pathlib import Path
 from paglets.artifacts.folder import BlobFolder
 from paglets.core.errors import NoRoom
 from paglets.core.refs import BlobRef
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
-blobs = BlobFolder(Path(sys.argv[1]), print)
+blobs = BlobFolder(Path(sys.argv[1]), logging.getLogger())
 data = b"x" * (3 << 19)
 blob = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
 half = 3 << 18

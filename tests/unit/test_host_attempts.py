@@ -16,6 +16,7 @@ from paglets.host.jobs.cleanup import KEEP_LOG_ATTEMPTS, KEEP_LOG_BYTES, TRIM_SE
 from paglets.host.records import attempts
 from paglets.store import history, queue, residence
 from paglets.worker.logs import LogWriter
+from tests.fakes.logs import logger_to
 from tests.fakes.processes import HandProcess
 
 
@@ -26,7 +27,7 @@ def rig() -> Rig:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> HostDisk:
-    return HostDisk(tmp_path, lambda act: act(), lambda text: None)
+    return HostDisk(tmp_path, lambda act: act(), logger_to(lambda text: None))
 
 
 def add_job(rig: Rig, **request: Any) -> HandProcess:

@@ -25,6 +25,7 @@ from paglets.store.migrations.steps import migrate
 from paglets.wire.request import Request, Response
 from tests.fakes.blobs import DISK_BYTES, MemoryBlobs, MemoryDisk
 from tests.fakes.clock import FakeClock
+from tests.fakes.logs import logger_to
 
 DATA = b"one two three four"
 PIN = 100.0
@@ -434,7 +435,10 @@ def test_what_is_promised_while_it_is_collected_is_kept_or_was_not_promised(tmp_
     migrate(writer)
     store = Store(writer, open_reader=open_reader, commit=commit)
     settings = SimpleNamespace(blob_pin_seconds=PIN, artifact_max_bytes=0, artifact_quota_bytes=0)
-    services = SimpleNamespace(store=store, blobs=disk, clock=clock, settings=settings, own=SimpleNamespace(name="h"))
+    own = SimpleNamespace(name="h")
+    services = SimpleNamespace(
+        store=store, blobs=disk, clock=clock, settings=settings, own=own, logger=lambda part: logger_to(print)
+    )
     keeper = BlobStore(cast(HostServices, services))
     keeper.put(DATA)
     clock.advance(PIN * 2)

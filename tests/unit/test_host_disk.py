@@ -13,6 +13,7 @@ from paglets.core.content import SourceStat, stat_of
 from paglets.core.record import INT_BOUND
 from paglets.host.datadir.disk import FOLDERS, HostDisk
 from paglets.store.files import Removal
+from tests.fakes.logs import logger_to
 
 posix = pytest.mark.skipif(os.name != "posix", reason="rights as POSIX has them")
 
@@ -25,7 +26,7 @@ def said() -> list[str]:
 @pytest.fixture
 def disk(tmp_path: Path, said: list[str]) -> HostDisk:
     (tmp_path / "host").mkdir()
-    return HostDisk(tmp_path / "host", lambda act: act(), said.append)
+    return HostDisk(tmp_path / "host", lambda act: act(), logger_to(said.append))
 
 
 @posix
@@ -188,7 +189,9 @@ def test_what_lies_in_the_place_of_a_folder_is_left_and_told(disk: HostDisk, tmp
 @posix
 def test_what_else_a_process_needs_is_an_obstacle(tmp_path: Path) -> None:
     (tmp_path / "host").mkdir()
-    lacking = HostDisk(tmp_path / "host", lambda act: act(), print, lambda: "the program is gone").blocked_reason()
+    lacking = HostDisk(
+        tmp_path / "host", lambda act: act(), logger_to(print), lambda: "the program is gone"
+    ).blocked_reason()
     assert lacking is not None
     assert (lacking.code, lacking.text) == ("disk_closed", "the program is gone")
 

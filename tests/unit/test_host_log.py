@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from paglets.host.console import Console
-from paglets.host.datadir import data_directory
-from paglets.host.datadir.data_directory import LogFile
+from paglets.host.datadir.host_log import MAX_LOG_BYTES, LogFile, about, host_logger
 
 FULL = Path("/dev/full")
 full = pytest.mark.skipif(not FULL.exists(), reason="there is no disk here that is always full")
@@ -40,11 +39,11 @@ def test_what_others_say_cannot_play_with_the_terminal(tmp_path: Path, capsys: p
 
 def test_a_long_log_begins_anew_and_keeps_its_last_part(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "host.log")
-    log.line("x" * data_directory.MAX_LOG_BYTES)
+    log.line("x" * MAX_LOG_BYTES)
     log.line("then")
     log.close()
     assert (tmp_path / "host.log").read_text().endswith(" then\n")
-    assert (tmp_path / "host.log.1").stat().st_size > data_directory.MAX_LOG_BYTES
+    assert (tmp_path / "host.log.1").stat().st_size > MAX_LOG_BYTES
 
 
 def test_the_log_of_a_host_in_the_background_has_its_output_too_wherever_that_is(tmp_path: Path) -> None:
@@ -52,7 +51,7 @@ def test_the_log_of_a_host_in_the_background_has_its_output_too_wherever_that_is
     log = LogFile(path)
     log.take_output((output,))
     os.write(output, b"a traceback\n")
-    log.line("x" * data_directory.MAX_LOG_BYTES)  # this moves the file
+    log.line("x" * MAX_LOG_BYTES)  # this moves the file
     os.write(output, b"another one\n")
     log.close()
     log.line("after the end")
@@ -95,3 +94,31 @@ def test_a_terminal_that_takes_nothing_does_not_stop_a_host() -> None:
             assert sys.stderr is gone
         with contextlib.suppress(OSError):
             gone.close()
+
+
+def test_a_line_has_level_host_part_and_what_the_call_gave_of_the_job(tmp_path: Path) -> None:
+    with host_logger(tmp_path / "host.log", "linux-a", "info") as (log, _):
+        part = log.getChild("runs")
+        part.debug("left out")
+        part.info("process 7 started", extra=about("words/monday", 2))
+        try:
+            raise ValueError("oops")
+        except ValueError:
+            part.exception("fault in a part")
+        log.warning("of the host itself: 100 %s")
+    log.warning("after the end")
+    first, second, *middle, last = (tmp_path / "host.log").read_text().splitlines()
+    assert first.endswith(" info linux-a runs: process 7 started (job words/monday, attempt 2)")
+    assert second.endswith(" error linux-a runs: fault in a part")
+    assert middle[-1] == "ValueError: oops"
+    assert last.endswith(" warning linux-a: of the host itself: 100 %s")
+
+
+def test_each_level_leaves_out_those_below(tmp_path: Path) -> None:
+    levels = ("debug", "info", "warning", "error")
+    for number, level in enumerate(levels):
+        path = tmp_path / level
+        with host_logger(path, "x", level) as (log, _):
+            for each in levels:
+                getattr(log, each)(each)
+        assert [line.split(": ")[1] for line in path.read_text().splitlines()] == list(levels[number:])

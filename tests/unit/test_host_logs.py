@@ -10,6 +10,7 @@ import pytest
 from paglets.host.datadir.disk import HostDisk
 from paglets.host.datadir.logs import BLOCK_BYTES, LogFolder
 from paglets.worker.logs import LogWriter
+from tests.fakes.logs import logger_to
 
 
 def put(folder: Path, agent_id: str, name: str, size: int, used_at: float) -> Path:
@@ -95,7 +96,7 @@ def test_a_log_whose_folder_went_is_begun_again(tmp_path: Path) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> HostDisk:
-    return HostDisk(tmp_path, lambda act: act(), lambda text: None)
+    return HostDisk(tmp_path, lambda act: act(), logger_to(lambda text: None))
 
 
 def test_the_disk_reads_what_was_written_where_it_says(disk: HostDisk) -> None:

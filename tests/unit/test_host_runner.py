@@ -12,6 +12,7 @@ from paglets.host.runtime.runner import RETRY_AFTER_FAULT_SECONDS, Runner
 from paglets.store.db import Store, Tx
 from paglets.store.events import record_event
 from tests.fakes.clock import FakeClock
+from tests.fakes.logs import logger_to
 from tests.fakes.store import memory_database
 
 
@@ -22,7 +23,7 @@ class Rig:
         self.log: list[str] = []
         self.said: list[object] = []
         self.store = Store(memory_database(), commit=self._commit)
-        self.runner = Runner(self.store, self.clock, self.log.append)
+        self.runner = Runner(self.store, self.clock, logger_to(self.log.append))
         self.store.on_commit = lambda wakes, touched: self.runner.wake(*wakes)
 
     def _commit(self, connection: sqlite3.Connection) -> None:

@@ -744,7 +744,7 @@ def test_a_process_that_does_not_end_after_its_report_is_ended_and_its_result_st
     assert [each["args"]["result"] for each in rig.outbox()] == [42]
     ended = "its process did not end within 1 min of its report, and was stopped"
     assert loads(rig.value("SELECT record FROM history"))["remark"] == ended
-    assert [line for line in rig.log if ended in line] == [f"g1/a (attempt): {ended}"]
+    assert [line for line in rig.log if ended in line] == [f"attempt: {ended}"]
     assert rig.value("SELECT text FROM events WHERE kind = 'ended_late'") == f"attempt: {ended}"
 
 

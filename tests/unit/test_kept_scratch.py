@@ -13,6 +13,7 @@ from paglets.host.jobs.cleanup import KEEP_SCRATCH_SECONDS, LOOK_SECONDS
 from paglets.store import kept_scratch, residence
 from paglets.store.db import Tx
 from paglets.worker.protocol import Fault, Report
+from tests.fakes.logs import logger_to
 
 BAD = Fault(cause="bad_result", message="result: an object cannot be sent")
 
@@ -92,7 +93,7 @@ def test_kept_files_for_which_there_is_no_room_go_at_once(rig: Rig) -> None:
 def test_the_oldest_kept_files_beyond_the_share_of_the_disk_are_given_up(tmp_path: Path) -> None:
     (tmp_path / "host").mkdir()
     said: list[str] = []
-    disk = HostDisk(tmp_path / "host", lambda act: act(), said.append)
+    disk = HostDisk(tmp_path / "host", lambda act: act(), logger_to(said.append))
     for name in ("new", "old", "older"):
         (Path(disk.prepare(name, fresh=True)) / "data").write_bytes(b"x" * 100_000)
     given_up: list[str] = []

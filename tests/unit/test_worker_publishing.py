@@ -22,6 +22,7 @@ from paglets.core.errors import NoRoom, PagletsError
 from paglets.core.refs import BlobRef
 from paglets.worker.child.publishing import BlobPublisher, Publication
 from paglets.worker.child.zero_copy import move_back
+from tests.fakes.logs import logger_to
 
 linux = pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="only Linux grants leases")
 
@@ -33,7 +34,7 @@ class Rig:
         self.scratch = path / "scratch"
         for folder in (path / "host", self.scratch):
             folder.mkdir()
-        self.blobs = BlobFolder(path / "host", print)
+        self.blobs = BlobFolder(path / "host", logger_to(print))
         self.before_staging: Callable[[], None] = lambda: None
         self.refusal: PagletsError | None = None
         self.rooms: list[str] = []

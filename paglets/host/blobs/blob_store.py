@@ -8,7 +8,6 @@ in a pin. A file that differs from its row counts as missing and is replaced by 
 from __future__ import annotations
 
 import hashlib
-import traceback
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -79,6 +78,7 @@ class BlobStore:
 
     def __init__(self, services: HostServices) -> None:
         self._services = services
+        self._log = services.logger("blobs")
         self._disk = services.blobs
         self._locks = KeyedLocks()
         self._pins = BlobPins(services.settings.blob_pin_seconds, services.clock.monotonic)
@@ -98,7 +98,7 @@ class BlobStore:
                 result: T | BaseException = act()
             except Exception as error:
                 if not isinstance(error, PagletsError):
-                    self._services.log(f"internal error in work on blobs: {traceback.format_exc()}")
+                    self._log.exception("internal error in work on blobs")
                 result = error
             self._services.runner.call_soon(lambda: done(result))
 
@@ -141,7 +141,7 @@ class BlobStore:
             size = self._row(sha256)
             if size is not None and not self._disk.is_intact(BlobRef(sha256=sha256, size_bytes=size)):
                 self._damaged.add(sha256)
-                self._services.log(f"the bytes of {sha256} are damaged on this disk")
+                self._log.error(f"the bytes of {sha256} are damaged on this disk")
         return self.state(sha256)
 
     def read(self, sha256: str, offset: int, length: int) -> bytes:

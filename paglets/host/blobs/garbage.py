@@ -89,7 +89,8 @@ class GarbageCollector:
             self._failed.pop(removal.number, None)
             over.append(removal.number)
             if problem:
-                self._services.log(f"{removal.path} has moved with its paglet; the source was not removed: {problem}")
+                text = f"{removal.path} has moved with its paglet; the source was not removed: {problem}"
+                self._services.logger(self.name).warning(text)
         if over:
             self._services.store.write(lambda tx: files.delete_removals(tx, over))
         self._services.runner.wake(self.name)

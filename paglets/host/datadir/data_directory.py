@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from paglets.core.clock import Entropy, Mutex
+from paglets.core.clock import Entropy
 from paglets.core.errors import PagletsError, StartFailed, StoreMalformed, StoreTransient
-from paglets.core.text import harmless
 from paglets.host.datadir import damage, permissions
+from paglets.host.datadir.host_log import LogFile, host_logger
 from paglets.host.datadir.lock import DataDirectoryLock
 from paglets.program import PROGRAM_VERSION
 from paglets.store import meta, posts
@@ -32,9 +32,6 @@ MISSING_WAL = (
 
 LOG_NAME = "host.log"
 
-MAX_LOG_BYTES = 10 << 20
-"""The size at which host.log is renamed to host.log.1. Both together stay below twice this size."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataDirectory:
@@ -49,7 +46,7 @@ class DataDirectory:
     store_id: str
     boot_id: str
     boot_count: int
-    log: Callable[[str], None]
+    log: logging.Logger
     take_output: Callable[[], None]
     lock: DataDirectoryLock
     notes: tuple[str, ...] = ()
@@ -58,7 +55,12 @@ class DataDirectory:
 
 @contextmanager
 def open_data_directory(
-    path: Path, entropy: Entropy, fatal: Callable[[BaseException], None]
+    path: Path,
+    entropy: Entropy,
+    fatal: Callable[[BaseException], None],
+    *,
+    name: str | None = None,
+    log_level: str = "info",
 ) -> Iterator[DataDirectory]:
     """Lock and open the data directory of a host. Raises StartFailed, StoreDamaged."""
     try:
@@ -69,25 +71,13 @@ def open_data_directory(
         raise StartFailed(
             f"the data directory {path} cannot be used: {error}", hint=["choose another one with --data-dir"]
         ) from error
-    with lock, _log(path / LOG_NAME) as log:
+    with lock, host_logger(path / LOG_NAME, path.name if name is None else name, log_level) as (log, file):
         try:
-            with _database(path, entropy, fatal, log, lock, secured) as folder:
+            with _database(path, entropy, fatal, log, file, lock, secured) as folder:
                 yield folder
         except PagletsError as error:
-            log.line(f"stopped: {error.message}")
+            log.warning(f"stopped: {error.message}")
             raise
-
-
-@contextmanager
-def _log(path: Path) -> Iterator[LogFile]:
-    try:
-        log = LogFile(path)
-    except OSError as error:
-        raise StartFailed(f"the log {path} cannot be written: {error}") from error
-    try:
-        yield log
-    finally:
-        log.close()
 
 
 @contextmanager
@@ -95,7 +85,8 @@ def _database(
     path: Path,
     entropy: Entropy,
     fatal: Callable[[BaseException], None],
-    log: LogFile,
+    log: logging.Logger,
+    file: LogFile,
     lock: DataDirectoryLock,
     secured: permissions.Secured,
 ) -> Iterator[DataDirectory]:
@@ -119,8 +110,8 @@ def _database(
             store_id=store_id,
             boot_id=entropy.token(),
             boot_count=boots,
-            log=log.line,
-            take_output=log.take_output,
+            log=log,
+            take_output=file.take_output,
             lock=lock,
             notes=(*notes, *map(damage.reminder, earlier)),
             damaged_at=earlier[-1].at if earlier else "",
@@ -152,12 +143,12 @@ def _check_all(path: Path) -> None:
         raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
 
 
-def _note(path: Path, note: damage.StoreNote, log: LogFile) -> None:
+def _note(path: Path, note: damage.StoreNote, log: logging.Logger) -> None:
     """Write the note. Only log a failure: an older note is still correct, but less precise."""
     try:
         damage.write_note(path, note)
     except OSError as error:
-        log.line(f"{path / damage.NOTE} cannot be written: {error}")
+        log.warning(f"{path / damage.NOTE} cannot be written: {error}")
 
 
 def _record_start(path: Path, store: Store, entropy: Entropy) -> tuple[str, int]:
@@ -176,60 +167,3 @@ def _record_start(path: Path, store: Store, entropy: Entropy) -> tuple[str, int]
         return meta.record_start(tx, entropy, known, f"paglets {PROGRAM_VERSION}")
 
     return store.write(record)
-
-
-class LogFile:
-    """The log file of a host, bounded in size: one line per event, with the local time. Any thread.
-
-    If the disk is full the line is dropped, because a caller must not fail for want of a log line.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        # Unbuffered, so that a line that could not be written is not written again with the next one.
-        self._file = os.fdopen(_open_log(path), "ab", buffering=0)
-        self._outputs: tuple[int, ...] = ()
-        self._turn = Mutex()
-
-    def line(self, text: str) -> None:
-        time = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        data = f"{time} {harmless(text)}\n".encode(errors="replace")
-        with suppress(OSError):
-            if not self._file.closed:
-                self._file.write(data)
-                self._keep_bounded()
-            elif self._outputs:
-                os.write(self._outputs[0], data)
-
-    def take_output(self, outputs: tuple[int, ...] = (1, 2)) -> None:
-        """Redirect stdout and stderr of the process to this file, also after the log is renamed or closed."""
-        with self._turn:
-            self._outputs = outputs
-            self._give(self._file.fileno())
-
-    def _give(self, file: int) -> None:
-        for output in self._outputs:
-            os.dup2(file, output)
-
-    def _keep_bounded(self) -> None:
-        if self._is_long():
-            with self._turn:
-                if self._is_long():  # Check again: another thread may just have renamed it.
-                    self._move()
-
-    def _is_long(self) -> bool:
-        return self._path.stat().st_size > MAX_LOG_BYTES
-
-    def _move(self) -> None:
-        os.replace(self._path, self._path.with_suffix(".log.1"))
-        with os.fdopen(_open_log(self._path), "ab", buffering=0) as new:
-            # Keep the descriptor number, because another thread may be writing to it.
-            os.dup2(new.fileno(), self._file.fileno(), inheritable=False)
-            self._give(new.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _open_log(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

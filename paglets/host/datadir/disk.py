@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import shutil
 import stat
@@ -55,7 +56,7 @@ class HostDisk:
         self,
         folder: Path,
         later: Callable[[Callable[[], None]], None],
-        log: Callable[[str], None],
+        log: logging.Logger,
         lacks: Callable[[], str] = str,
     ) -> None:
         self._lacks = lacks
@@ -65,7 +66,7 @@ class HostDisk:
         self._logs = LogFolder(self._logs_folder)
         self._trimming = False
         self._later = later
-        self._log = log
+        self._log = log.getChild("disk")
         self._discarded = 0
         self._left: set[str] = set()
         # A process needs all of them: it publishes to and unpacks into the last four.
@@ -135,7 +136,7 @@ class HostDisk:
         finally:
             self._trimming = False
         if removed:
-            self._log(
+            self._log.warning(
                 f"removed the logs of {counted(removed, 'attempt')}: more than {bytes_text(most_bytes)} or "
                 f"{most_attempts:,} attempts"
             )
@@ -153,7 +154,9 @@ class HostDisk:
         for count, agent_id in enumerate(newest_first):
             left_bytes -= scratch_bytes(str(self._work / agent_id))
             if left_bytes < 0:
-                self._log(f"{len(newest_first) - count} kept scratch directories exceed {share:.0%} of the disk")
+                self._log.warning(
+                    f"{len(newest_first) - count} kept scratch directories exceed {share:.0%} of the disk"
+                )
                 drop(newest_first[count:])
                 return
 
@@ -213,7 +216,7 @@ class HostDisk:
     def _say_left(self, path: str, failed: OSError) -> None:
         if path not in self._left and len(self._left) < MOST_LEFT:
             self._left.add(path)
-            self._log(f"{path} cannot be removed: {failed}; the next start retries")
+            self._log.warning(f"{path} cannot be removed: {failed}; the next start retries")
 
 
 def _is_missing(path: Path) -> bool:

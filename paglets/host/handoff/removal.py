@@ -126,7 +126,7 @@ class HostRemoval:
             f"{removal.name} was forgotten; taken back: {removal.taken_back}, moves dropped: {removal.moves_dropped}, "
             f"files kept: {removal.files_kept.total()}"
         )
-        self._services.log(text)
+        self._services.logger(self.name).info(text)
         self._services.runner.change(
             lambda tx: _note(tx, removal.store_id, text, self._services.clock.wall()), partial(self._noted, removal)
         )

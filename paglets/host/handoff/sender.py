@@ -268,6 +268,7 @@ class HandoffSender:
             self._backoff.failed(target.store_id, now)
             self._services.runner.wake(self.name)
             raise outcome
+        self._services.logger(self.name).debug(f"{target.name} answered a batch of hand-offs")
         if complete:
             self._backoff.succeeded(target.store_id)
         else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import io
+import logging
 import re
 import socket
 from collections.abc import Callable
@@ -77,7 +78,7 @@ class Service:
     is_closing: Callable[[], bool]
     log_throttle: LogThrottle
     refused_peers: RefusedPeers
-    log: Callable[[str], None]
+    log: logging.Logger
 
 
 class ServerConnection(BaseHTTPRequestHandler):
@@ -249,7 +250,7 @@ class ServerConnection(BaseHTTPRequestHandler):
     def _complain(self, error: PagletsError) -> None:
         """Log a refusal: a peer with another key, clock or name for this host is something to fix on this side, too."""
         if not isinstance(error, StalePeer) and self._service.log_throttle.is_due(self._peer, self._now()):
-            self._service.log(f"refused a request of {self._peer}: {error.code}: {error.message}")
+            self._service.log.info(f"refused a request of {self._peer}: {error.code}: {error.message}")
 
     def _reply(self, response: Response, *, last: bool) -> None:
         body = b"" if self._is_head() else response.body

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import selectors
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -97,7 +97,7 @@ class Listener(ThreadingMixIn, HTTPServer):
     allow_reuse_port = False
 
     def __init__(
-        self, family: int, address: Any, *, connections: OpenConnections, clock: Clock, log: Callable[[str], None]
+        self, family: int, address: Any, *, connections: OpenConnections, clock: Clock, log: logging.Logger
     ) -> None:
         self.address_family = family
         self._connections = connections
@@ -117,7 +117,7 @@ class Listener(ThreadingMixIn, HTTPServer):
         except (BlockingIOError, ConnectionError):
             raise  # the other side closed the connection first
         except OSError as error:
-            self._log(f"a connection could not be accepted: {error}")
+            self._log.warning(f"a connection could not be accepted: {error}")
             self._connections.wait_for_change(_SHORT_OF_FILES_SECONDS)
             raise
         return ServedSocket(sock, self._clock), peer
@@ -135,7 +135,7 @@ class Listener(ThreadingMixIn, HTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), OSError):  # an OSError: the other side is gone or too slow
-            self._log("a connection ended with an internal error:\n" + traceback.format_exc())
+            self._log.exception("a connection ended with an internal error")
 
 
 class HttpServer:
@@ -153,7 +153,7 @@ class HttpServer:
         handler: Handler,
         verifier: Verifier,
         allowed_hosts: Iterable[str] = (),
-        log: Callable[[str], None],
+        log: logging.Logger,
         limits: Limits | None = None,
         clock: Clock | None = None,
         more_addresses: Sequence[Address] = (),
@@ -255,7 +255,7 @@ class HttpServer:
         except PagletsError as error:
             return reply_error(error)
         except Exception:
-            self._log(f"{request.method} {request.target} failed:\n{traceback.format_exc()}")
+            self._log.exception(f"{request.method} {request.target} failed")
             return reply_error(InternalError("the host failed with an internal error; see its log", log="host.log"))
 
     def _wait_for(self, pending: PendingResponse) -> Response:

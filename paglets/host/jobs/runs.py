@@ -17,6 +17,7 @@ from paglets.core.failpoints import reach
 from paglets.core.record import to_json
 from paglets.host.handoff.placer import PlacementDenyList
 from paglets.host.jobs.operations import HandlerEnd, Operations, close_delivery
+from paglets.host.jobs.run_log import RunLog
 from paglets.host.jobs.workspace import ProcessWorkspace
 from paglets.host.messaging.mailbox import Mailbox
 from paglets.host.records import backpressure, outcomes, run_repository
@@ -48,6 +49,7 @@ class Runs:
         deny_list: PlacementDenyList,
     ) -> None:
         self._services = services
+        self._log = RunLog(services)
         self._mailbox = mailbox
         self._operations = operations
         self._by_token: dict[str, Run] = {}
@@ -122,6 +124,7 @@ class Runs:
             self.launcher.end(token)
             return
         reach("after-spawn-before-record")
+        self._log.debug(run, f"process {pid} started")
         self._services.runner.change(
             lambda tx: run_repository.go_frame(tx, run, pid, start_time, self._ground),
             lambda go: self._send_go(run, go, partial(self._started, token, pid, start_time)),
@@ -272,6 +275,7 @@ class Runs:
         runtime = self._services.clock.monotonic() - run.began
         if run.not_begun and not how.launcher_lost:
             how = self._workspace.lacking(run.not_begun)
+        self._log.debug(run, f"process ended after {runtime:.3f} s")
         reach("after-exit-before-report")
         self._services.runner.change(
             lambda tx: run_repository.close_run(tx, run, how, runtime, self._services.own, self._services.clock.wall()),
@@ -353,8 +357,7 @@ class Runs:
 
     def _end_late(self, run: Run, why: str) -> None:
         run.ended_for = why
-        subject = self._services.store.read(lambda tx: run_repository.display_name(tx, run.agent_id))
-        self._services.log(f"{subject} ({run.entry}): {why}")
+        self._log.warning(run, why)
         self._services.runner.change(
             lambda tx: record_event(tx, self._services.clock.wall(), "ended_late", run.agent_id, f"{run.entry}: {why}")
         )
@@ -363,8 +366,7 @@ class Runs:
     def _time_out(self, run: Run) -> None:
         fault = Fault(cause="timeout", message=f"ran longer than timeout_seconds = {run.timeout_seconds:g}")
         limit, run.timeout_seconds = run.timeout_seconds, 0.0
-        attempt = self.attempt_of(run)
-        outcome = Outcome(success=False, final=False, fault=fault)
+        attempt, outcome = self.attempt_of(run), Outcome(success=False, final=False, fault=fault)
         self._services.runner.change(
             lambda tx: outcomes.commit(tx, attempt, outcome, self._services.clock.wall()),
             lambda result: self._timed_out(run, limit, result),
@@ -380,11 +382,9 @@ class Runs:
 
     def end(self, agent_id: str) -> bool:
         """End the process tree of a paglet. Return False if it has none."""
-        run = self._by_agent.get(agent_id)
-        if run is None:
-            return False
-        self.launcher.end(run.stamp.token)
-        return True
+        if run := self._by_agent.get(agent_id):
+            self.launcher.end(run.stamp.token)
+        return run is not None
 
     def attempt_of(self, run: Run) -> Attempt:
         return Attempt(

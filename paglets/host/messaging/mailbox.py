@@ -269,7 +269,7 @@ class Mailbox:
         taken = write_or_log(self._services, lambda tx: in_host.take_posts(tx, host, agent_id, POSTS_A_TURN, paused))
         count, raised = taken or (0, [])
         for each in raised:
-            self._services.log(each.text)
+            self._services.logger(self.name).warning(each.text)
             self.post_raised(each.seq, each.tries)
         return int(count)
 

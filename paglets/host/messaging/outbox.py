@@ -157,6 +157,7 @@ class Outbox:
         except PagletsError as error:
             self._failed(host, batch, error)
             return
+        self._services.logger(self.name).debug(f"{host.name} answered {counted(len(answers), 'post')}")
         reach("after-ack-before-release")
         self._services.runner.change(
             lambda tx: self._settle(tx, batch, answers), lambda value: self._taken(host, batch, value)

@@ -5,7 +5,6 @@ Each is tried again after a COMMIT that touched its paglet, and ends at its dead
 
 from __future__ import annotations
 
-import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -98,7 +97,7 @@ class ParkedRequests:
         try:
             return act()
         except Exception as error:
-            self._services.log(f"internal error in a parked request: {''.join(traceback.format_exception(error))}")
+            self._services.logger(self.name).error("internal error in a parked request", exc_info=error)
             return reply_error(InternalError("the host failed with an internal error; see its log", log="host.log"))
 
 

@@ -119,5 +119,5 @@ def write_or_log(services: HostServices, change: Callable[[Tx], Any]) -> Any:
     except StoreTransient:
         raise
     except PagletsError as error:
-        services.log(f"a paglet inside the host failed: {error!r}")
+        services.logger("mailbox").error(f"a paglet inside the host failed: {error!r}")
         return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paglets.host.runtime.runner import Log
+from collections.abc import Callable
+
 from paglets.mesh.gossip import Gossiper
 
 LOOK_SECONDS = 2.0
@@ -15,7 +16,7 @@ class MeshDiagnostics:
 
     name = "diagnostics"
 
-    def __init__(self, gossip: Gossiper, log: Log) -> None:
+    def __init__(self, gossip: Gossiper, log: Callable[[str], None]) -> None:
         self._gossip = gossip
         self._log = log
         self._logged: dict[str, tuple[str, float]] = {}

@@ -6,7 +6,6 @@ host, with the sender that it had there. The answer goes back in a request of it
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -145,7 +144,9 @@ class ReversePoller:
         except PagletsError as error:
             answer = reply_error(error)
         except Exception:
-            self._services.log(f"fault in {asked.method} {asked.target} (fetched by poll): {traceback.format_exc()}")
+            self._services.logger(self.name).exception(
+                f"internal error in {asked.method} {asked.target} (fetched by poll)"
+            )
             answer = reply_error(InternalError("the host failed with an internal error; see its log", log="host.log"))
         if isinstance(answer, PendingResponse):
             answer.on_complete(lambda response: self._services.runner.call_soon(partial(self._done, work, response)))

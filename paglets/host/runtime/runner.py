@@ -6,7 +6,7 @@ Any thread may submit work; only the runner executes it. In production a thread 
 
 from __future__ import annotations
 
-import traceback
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -18,7 +18,6 @@ from paglets.store.db import Change, Store
 from paglets.store.events import record_event
 
 T = TypeVar("T")
-Log = Callable[[str], None]
 Then = Callable[[Any], None]
 
 RETRY_AFTER_FAULT_SECONDS = 1.0
@@ -33,10 +32,10 @@ def _raise_faults(result: Any) -> None:
 class Runner:
     """The event loop. `signal` is called after work was submitted from outside `step`, from any thread."""
 
-    def __init__(self, store: Store, clock: Clock, log: Log) -> None:
+    def __init__(self, store: Store, clock: Clock, log: logging.Logger) -> None:
         self._store = store
         self._clock = clock
-        self._log = log
+        self._log = log.getChild("runner")
         self._parts: dict[str, Part] = {}
         self._due: dict[str, float | None] = {}
         self._events: deque[Callable[[], None]] = deque()
@@ -112,8 +111,7 @@ class Runner:
         try:
             act()
         except Exception as error:
-            text = "".join(traceback.format_exception(error))
-            self._log(f"fault in {what}: {text}")
+            self._log.exception(f"internal error in {what}")
             short = repr(error)
             self._changes.append((lambda tx: record_event(tx, self._clock.wall(), "fault", what, short), _ignore))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 from paglets.api.limits import MAX_PIECE_BYTES
 from paglets.core.clock import Clock, Entropy
 from paglets.core.refs import BlobRef, HostRef
-from paglets.host.runtime.runner import Log, Runner
+from paglets.host.runtime.runner import Runner
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
 from paglets.store.db import Store
@@ -222,8 +223,12 @@ class HostServices:
     disk: Disk
     blobs: Blobs
     meter: Meter
-    log: Log
+    log: logging.Logger
 
     @property
     def own(self) -> HostRef:
         return self.settings.ref
+
+    def logger(self, part: str) -> logging.Logger:
+        """Return the logger of a part of the host."""
+        return self.log.getChild(part)

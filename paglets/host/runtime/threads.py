@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from paglets.host.runtime.runner import Log, Runner
+from paglets.host.runtime.runner import Runner
 
 JOIN_SECONDS = 10.0
 
@@ -80,7 +80,7 @@ class RunnerThread:
 class MonitorThread:
     """A thread that calls `check` now and then every `seconds` until `stop`. It logs errors of `check`."""
 
-    def __init__(self, seconds: float, check: Callable[[], None], log: Log) -> None:
+    def __init__(self, seconds: float, check: Callable[[], None], log: logging.Logger) -> None:
         self._seconds = seconds
         self._check = check
         self._log = log
@@ -97,14 +97,14 @@ class MonitorThread:
             try:
                 self._check()
             except Exception:
-                self._log(f"fault in the data directory monitor: {traceback.format_exc()}")
+                self._log.exception("internal error in the data directory monitor")
             self._ended.wait(self._seconds)
 
 
 class BackgroundWorker:
     """A thread that runs slow, non-urgent tasks in order."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: logging.Logger) -> None:
         self._log = log
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="paglets-background", daemon=True)
@@ -123,4 +123,4 @@ class BackgroundWorker:
             try:
                 task()
             except Exception:
-                self._log(f"fault in a background task: {traceback.format_exc()}")
+                self._log.exception("internal error in a background task")

@@ -9,6 +9,7 @@ run (`supervisor`). If such a zygote dies, only its run can be the cause.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -65,7 +66,7 @@ class ZygoteLauncher:
         zygote: ZygoteSettings,
         events: LaunchEvents,
         *,
-        log: Callable[[str], None] = lambda text: None,
+        log: logging.Logger | None = None,
         table: ProcessTable | None = None,
         sample_seconds: float = SAMPLE_SECONDS,
     ) -> None:
@@ -83,7 +84,9 @@ class ZygoteLauncher:
             FailedRun: self._on_failed,
         }
         self._reactor = Reactor()
-        self._zygotes = ZygoteSupervisor(partial(ZygoteLink, zygote), self._reactor, log, self)
+        self._zygotes = ZygoteSupervisor(
+            partial(ZygoteLink, zygote), self._reactor, log or logging.getLogger("paglets"), self
+        )
         self._heartbeat_seconds = zygote.heartbeat.interval_seconds
         self._wake_reader, self._wake_writer = socket.socketpair()
         for end in (self._wake_reader, self._wake_writer):

@@ -7,6 +7,7 @@ it (`heartbeat`).
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -86,11 +87,11 @@ class ZygoteSupervisor:
     """A supervisor of one shared zygote (`shared`, None while there is none) and of the zygotes of single runs."""
 
     def __init__(
-        self, open_zygote: Callable[..., ZygoteLink], reactor: Reactor, log: Callable[[str], None], events: ZygoteEvents
+        self, open_zygote: Callable[..., ZygoteLink], reactor: Reactor, log: logging.Logger, events: ZygoteEvents
     ) -> None:
         self._open_zygote = open_zygote
         self._reactor = reactor
-        self._log = log
+        self._log = log.getChild("zygote")
         self._events = events
         self._backoff = RestartBackoff()
         self._open_at: float | None = 0.0
@@ -143,7 +144,7 @@ class ZygoteSupervisor:
 
     def _schedule_restart(self, problem: str, *, was_ready: bool) -> None:
         self._open_at = self._backoff.ended(time.monotonic(), was_ready=was_ready)
-        self._log(f"lost the zygote ({problem}); starting a new one")
+        self._log.warning(f"lost the zygote ({problem}); starting a new one")
         if self._backoff.is_crash_looping:
             self._events.on_crash_loop(problem)
 
@@ -159,7 +160,7 @@ class ZygoteSupervisor:
         left = self._events.on_gone(link)
         if link is not self.shared:
             if left:
-                self._log(f"lost the zygote of one run ({how})")
+                self._log.warning(f"lost the zygote of one run ({how})")
             return
         self.shared = None
         self._set_blocked("")
@@ -196,7 +197,7 @@ class ZygoteSupervisor:
         link.ready = True
         link.heartbeat.answered()
         for problem in ready.preload_errors:
-            self._log(f"the zygote could not load {problem}")
+            self._log.warning(f"the zygote could not load {problem}")
         self._events.on_ready(link)
 
     # Heartbeats.
@@ -219,14 +220,14 @@ class ZygoteSupervisor:
     def _on_unresponsive(self, link: ZygoteLink) -> None:
         timeouts = link.heartbeat.timeouts
         text = f"the zygote (process {link.pid}) has not answered for {timeouts.unresponsive_seconds:g} s"
-        self._log(f"{text}; resuming it now, replacing it after {timeouts.replace_seconds:g} s")
+        self._log.warning(f"{text}; resuming it now, replacing it after {timeouts.replace_seconds:g} s")
         if link is self.shared:
             self._set_blocked(f"{ZYGOTE_LABEL} (zygote, process {link.pid}) does not answer")
         self._events.on_unresponsive(link)
 
     def _on_pong(self, link: ZygoteLink) -> None:
         if link.heartbeat.is_unresponsive:
-            self._log(f"the zygote (process {link.pid}) answers again")
+            self._log.info(f"the zygote (process {link.pid}) answers again")
             if link is self.shared:
                 self._set_blocked("")
         link.heartbeat.answered()

@@ -19,6 +19,7 @@ from fake_host import PATIENCE_SECONDS, FakeHost, environment, patient_command
 from paglets.worker.host.heartbeat import HeartbeatTimeouts
 from paglets.worker.linux import RUN_VARIABLE, zygote_mark
 from paglets.worker.processes import ProcessInfo, ProcTable, kill_survivors
+from tests.fakes.logs import logger_to
 from tests.fakes.waiting import wait_until
 
 
@@ -276,7 +277,7 @@ IMPATIENT = HeartbeatTimeouts(interval_seconds=0.05, unresponsive_seconds=0.3, r
 
 def test_a_stopped_zygote_is_reported_and_resumed(tmp_path: Path) -> None:
     log: list[str] = []
-    host = FakeHost(tmp_path, log=log.append, heartbeat=IMPATIENT)
+    host = FakeHost(tmp_path, log=logger_to(log.append), heartbeat=IMPATIENT)
     try:
         staying = host.start(paglets.IgnoresSigterm, path=str(tmp_path / "staying"))
         wait_until((tmp_path / "staying").exists)
@@ -305,7 +306,7 @@ time.sleep(600)
 def test_a_zygote_that_hangs_is_replaced_and_what_it_had_is_no_culprit(tmp_path: Path) -> None:
     impatient = HeartbeatTimeouts(interval_seconds=0.05, unresponsive_seconds=0.2, replace_seconds=0.5)
     log: list[str] = []
-    host = FakeHost(tmp_path, (sys.executable, "-c", SILENT_ZYGOTE), log=log.append, heartbeat=impatient)
+    host = FakeHost(tmp_path, (sys.executable, "-c", SILENT_ZYGOTE), log=logger_to(log.append), heartbeat=impatient)
     try:
         how = host.wait(host.start("trivial_paglet:Trivial"))
         assert (how.launcher_lost, how.launcher_died, how.is_culprit) == (True, True, False)
@@ -346,7 +347,7 @@ def test_the_end_of_a_zygote_is_logged_and_not_printed_to_the_terminal(
 ) -> None:
     said: list[str] = []
     command = (sys.executable, "-c", "raise SystemExit(3)")
-    host = FakeHost(tmp_path, command, log=said.append)
+    host = FakeHost(tmp_path, command, log=logger_to(said.append))
     try:
         assert "does not start" in host.wait(host.start("trivial_paglet:Trivial")).error
     finally:

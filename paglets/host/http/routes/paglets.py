@@ -27,6 +27,7 @@ from paglets.core.failpoints import reach
 from paglets.core.messages import check_priority
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, check_agent_id, check_blob
+from paglets.core.text import counted
 from paglets.host.host import Host
 from paglets.host.http.router import ParsedRequest, route
 from paglets.host.messaging.creation import elsewhere, require_here, why_elsewhere
@@ -238,6 +239,7 @@ def _taken(host: Host, source: HostRef, envelopes: tuple[Envelope, ...]) -> list
 
     results = host.services.store.write_all(partial(take, envelope=envelope) for envelope in envelopes)
     reach("after-commit-before-reply")
+    host.services.logger("handoff").debug(f"{counted(len(envelopes), 'envelope')} of {source.name} taken")
     for envelope, result in zip(envelopes, results, strict=True):
         if isinstance(result, BaseException):
             _log_not_taken(host, source, envelope.agent_id, result)
@@ -263,7 +265,7 @@ def _taken_large(host: Host, source: HostRef, large: LargeEnvelope) -> list[Tran
 
 
 def _log_not_taken(host: Host, source: HostRef, agent_id: str, error: BaseException) -> None:
-    host.services.log(f"envelope {agent_id[:100]!r} of {source.name} was not taken: {error!r}")
+    host.services.logger("handoff").warning(f"envelope {agent_id[:100]!r} of {source.name} was not taken: {error!r}")
 
 
 def settle(host: Host, asked: ParsedRequest) -> TransferAnswer:
