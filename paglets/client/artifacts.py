@@ -57,7 +57,7 @@ class ArtifactTransfers:
     def missing(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
         return self._uploader.missing(blobs)
 
-    # Sending.
+    # Upload.
 
     def upload(
         self,
@@ -145,7 +145,7 @@ class ArtifactTransfers:
     def _new_id(self) -> str:
         return f"art-{self._mesh.entropy.token()}"
 
-    # Fetching.
+    # Download.
 
     def download(
         self, artifact: ArtifactRef | str, target: str | Path, *, move: bool, replace: bool, progress: Progress
@@ -170,7 +170,7 @@ class ArtifactTransfers:
             raise Conflict(f"{ref.artifact_id} has other bytes than the reference says")
         return replace_fields(view, host=listed_host(self._mesh, view))
 
-    # What there is.
+    # Find, list and delete.
 
     def find(self, artifact: ArtifactRef | str) -> ArtifactView:
         return find_artifact(self._mesh, _artifact_id(artifact), self._timeout)

@@ -42,7 +42,7 @@ from paglets.core.signatures import check_methods
 from paglets.core.text import with_article
 from paglets.slots.model import SlotRequest
 
-if TYPE_CHECKING:  # loaded when they are needed: commands that only ask start faster
+if TYPE_CHECKING:  # imported on use, so that commands that only send a request start faster
     from paglets.client.artifacts import ArtifactTransfers
     from paglets.client.inputs import InputPaths
 
@@ -323,7 +323,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
 
         return ArtifactTransfers(self._mesh, self.timeout)
 
-    # Groups (those that are there: client.groups).
+    # Submission of groups. The other methods for groups are in GroupClient.
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Store a group of jobs: take an `api.SubmitGroup` as JSON, and return the `GroupView` as JSON.

@@ -105,7 +105,7 @@ def broken_link_text(path: Path) -> str:
 
 
 def _check_file(path: Path, found: os.stat_result) -> None:
-    # On Windows the mode says nothing about who may read.
+    # On Windows, the mode does not show who may read the file.
     if os.name == "posix" and found.st_mode & _NOT_FOR_OTHERS:
         raise StartFailed(
             f"the key file {path} can be read by others (mode {stat.S_IMODE(found.st_mode):04o}): "

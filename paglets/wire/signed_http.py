@@ -168,7 +168,7 @@ class SignedHttpClient:
         if size > self._most_reply_bytes:
             raise TooLarge(f"it has {size:,} bytes; at most {self._most_reply_bytes:,} are allowed")
         whole = reply.read(size) if size <= MAX_PIECE_BYTES else b""
-        if len(whole) == size:  # pieces of files take this way, without a copy
+        if len(whole) == size:  # no copy is needed, for example for pieces of files
             return whole
         body = bytearray(whole)
         while len(body) < size:
