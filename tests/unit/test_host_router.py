@@ -243,7 +243,7 @@ def test_the_pages_of_paglets_go_to_the_end_and_no_further() -> None:
 
 
 def test_a_paglet_that_ended_here_is_not_looked_for_at_hosts_that_had_it_earlier() -> None:
-    """Their rows point here: whoever asked would be sent to and fro until the time is over."""
+    """The row of that host names this one, so a caller would be sent back and forth until its time-out."""
     rig = Rig()
     old = ResidenceRow(agent_id="p1", epoch=1, status="gone", peer=rig.own)
     asked = rig.peer("w1", {"POST /v1/paglets/locate": lambda body: Located(rows=(old,))})
