@@ -187,8 +187,8 @@ class Host:
             services.clock,
             services.entropy,
             services.transport,
-            status.idle_member(services.settings),
-            lambda: status.member(self._settings_now(), self.load()),
+            status.idle_gossip_row(services.settings),
+            lambda: status.gossip_row(self._settings_now(), self.load()),
             peers=peers,
             on_change=ON_MESH_CHANGE,
         )

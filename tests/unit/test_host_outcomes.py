@@ -70,7 +70,7 @@ class Rig:
         return int(self.store.read(lambda tx: tx.value("SELECT count(*) FROM leases")))
 
 
-# Ends without a word.
+# Ends without a report.
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_job_that_meets_a_full_disk_is_placed_again_three_times_and_fails_then
     assert meet_full_disk(rig) == "FAILED_FINAL"
     assert rig.cause() == "disk_full"
     ((_, args),) = rig.reports()
-    assert args["message"].endswith("it met a full disk 4 times, at last on here")
+    assert args["message"].endswith("it met a full disk 4 times, most recently on here")
 
 
 def test_what_an_attempt_registered_takes_no_room_after_it_met_a_full_disk() -> None:
@@ -315,7 +315,7 @@ def test_a_waiting_job_can_fail_and_be_cancelled(status: str, cause: str, event:
     store = memory_store()
     store.write(lambda tx: residence.create(tx, job("j1", status=status), NOW))
     told = cause == "cancelled"
-    assert store.write(lambda tx: outcomes.fail_waiting(tx, "j1", cause, "why", HERE, NOW, told=told)) is True
+    assert store.write(lambda tx: outcomes.fail_waiting(tx, "j1", cause, "why", HERE, NOW, reported=told)) is True
     sent = store.read(lambda tx: posts.next_outgoing(tx, "store-w1", 10, 1 << 20))
     if cause == "cancelled":
         # The collector has recorded it: nothing is told, and the row goes at once.

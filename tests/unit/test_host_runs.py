@@ -168,7 +168,7 @@ def test_a_hook_that_ends_its_zygote_when_it_is_alone_has_failed(rig: Rig) -> No
     assert again.spec.alone
     again.exit(**ZYGOTE_DIED, is_culprit=True)
     rig.run()
-    assert "ended or stopped the process that starts jobs" in rig.value("SELECT hook_error FROM paglets")
+    assert "killed or stopped the process that starts jobs" in rig.value("SELECT hook_error FROM paglets")
 
 
 def test_while_the_launcher_does_not_answer_nothing_starts_and_that_is_said(rig: Rig) -> None:

@@ -250,7 +250,7 @@ def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: 
     for copy in unwanted:
         if rollbacks.request(tx, copy.agent_id, rollbacks.UNWANTED):
             continue
-        if not outcomes.fail_waiting(tx, copy.agent_id, outcomes.CANCELLED, copy.cause, own, now, told=True):
+        if not outcomes.fail_waiting(tx, copy.agent_id, outcomes.CANCELLED, copy.cause, own, now, reported=True):
             stored_copies.mark_unwanted(tx, copy.agent_id, copy.cause)
     tx.wake("runs", "cleanup")
 

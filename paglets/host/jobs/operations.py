@@ -54,7 +54,7 @@ class AskingRun(Protocol):
 
     stamp: Stamp
     entry: str
-    began: float
+    started_at: float
     work_dir: str
     reported: bool
     timeout_seconds: float
@@ -116,7 +116,7 @@ class Operations:
         self._blob_store.run_ended(token)
 
     def _runtime(self, run: AskingRun) -> float:
-        return self._services.clock.monotonic() - run.began
+        return self._services.clock.monotonic() - run.started_at
 
     def call(self, run: AskingRun, args: protocol.CallOut, done: Done) -> None:
         def answer(result: CallReply | PagletsError) -> None:

@@ -82,7 +82,7 @@ class Runs:
 
     def launch(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> None:
         """Launch the process of a run whose row is committed."""
-        run.began = self._services.clock.monotonic()
+        run.started_at = self._services.clock.monotonic()
         self._by_token[run.stamp.token] = run
         self._by_agent[run.agent_id] = run
         self._services.runner.wake(self.name)
@@ -155,7 +155,7 @@ class Runs:
             self.launcher.end(token)
             return
         if name == "done" and args.fault is not None and args.fault.cause == HOST_FILES_MISSING:
-            run.done, run.not_begun = True, args.fault.message
+            run.done, run.start_error = True, args.fault.message
             self._answer(run, number, None)
             return
         self._perform(run, number, name, args)
@@ -195,17 +195,17 @@ class Runs:
             self._handled(run, args, result)
 
     def _note_over(self, run: Run, is_over: bool) -> None:
-        if is_over and run.over_at is None:
-            run.over_at = self._services.clock.monotonic()
+        if is_over and run.finished_at is None:
+            run.finished_at = self._services.clock.monotonic()
 
     def _set_blocked(self, run: Run, text: str | None) -> None:
         """Store why the run is blocked. None: nothing new. A text with other numbers is not new for
         SAVE_USAGE_SECONDS."""
         now = self._services.clock.monotonic()
-        is_news = text is not None and text != run.held_up
-        if text is None or not is_news or (text and run.held_up and now < run.held_up_at + SAVE_USAGE_SECONDS):
+        is_news = text is not None and text != run.blocked_by
+        if text is None or not is_news or (text and run.blocked_by and now < run.blocked_at + SAVE_USAGE_SECONDS):
             return
-        run.held_up, run.held_up_at = text, now
+        run.blocked_by, run.blocked_at = text, now
         self._store_held_up(run)
 
     def _store_held_up(self, run: Run) -> None:
@@ -272,9 +272,9 @@ class Runs:
         run = self._by_token.get(token)
         if run is None:
             return
-        runtime = self._services.clock.monotonic() - run.began
-        if run.not_begun and not how.launcher_lost:
-            how = self._workspace.lacking(run.not_begun)
+        runtime = self._services.clock.monotonic() - run.started_at
+        if run.start_error and not how.launcher_lost:
+            how = self._workspace.lacking(run.start_error)
         self._log.debug(run, f"process ended after {runtime:.3f} s")
         reach("after-exit-before-report")
         self._services.runner.change(
@@ -356,7 +356,7 @@ class Runs:
         return [token for token in self._by_token if token not in known]
 
     def _end_late(self, run: Run, why: str) -> None:
-        run.ended_for = why
+        run.stop_reason = why
         self._log.warning(run, why)
         self._services.runner.change(
             lambda tx: record_event(tx, self._services.clock.wall(), "ended_late", run.agent_id, f"{run.entry}: {why}")
@@ -391,7 +391,7 @@ class Runs:
             agent_id=run.agent_id,
             attempt=run.stamp.attempt,
             host=self._services.own,
-            runtime_seconds=self._services.clock.monotonic() - run.began,
+            runtime_seconds=self._services.clock.monotonic() - run.started_at,
         )
 
     def running(self) -> dict[str, Usage]:

@@ -73,8 +73,8 @@ class ProcessWorkspace:
         is_of_disk = not isinstance(error, OSError) or error.errno in backpressure.OF_THE_DISK
         if is_of_disk or self._services.disk.blocked_reason() is not None:
             return self.lacking(str(error))
-        self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > run.began}
-        self._paused[run.agent_id] = run.began + PLACE_AGAIN_SECONDS
+        self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > run.started_at}
+        self._paused[run.agent_id] = run.started_at + PLACE_AGAIN_SECONDS
         return ProcessExit(error=str(error))
 
     def leave_full_disk(self, agent_id: str, deny_list: PlacementDenyList) -> None:

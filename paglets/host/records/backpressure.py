@@ -51,4 +51,4 @@ def blocked_by(run: Run, name: str, args: Any, result: Any) -> str | None:
 
 def store(tx: Tx, run: Run, now: float) -> None:
     """Store the current reason why the attempt is blocked."""
-    queue.set_blocked(tx, run.agent_id, run.stamp.attempt, CODE if run.held_up else "", run.held_up, now)
+    queue.set_blocked(tx, run.agent_id, run.stamp.attempt, CODE if run.blocked_by else "", run.blocked_by, now)

@@ -57,7 +57,7 @@ def group_view(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupView:
         obstacles=tuple(from_json(Obstacle, tree) for tree in loads(row["obstacles"])),
         detached=bool(row["detached"]),
         detached_reason=row["detached_reason"],
-        **_told_here(tx, row["collector_id"]),
+        **_counts_here(tx, row["collector_id"]),
     )
 
 
@@ -74,13 +74,13 @@ def on_only_host(view: GroupView, own: Candidate) -> GroupView:
     return replace(view, only_host=True, detached_reason=reason)
 
 
-def _told_here(tx: Tx, collector: str) -> dict[str, Any]:
+def _counts_here(tx: Tx, collector: str) -> dict[str, Any]:
     """Return status and counts of a collector that is here."""
     state = paglets.state(tx, collector)
-    return {} if state is None else _told(state)
+    return {} if state is None else _counts(state)
 
 
-def _told(state: dict[str, Any]) -> dict[str, Any]:
+def _counts(state: dict[str, Any]) -> dict[str, Any]:
     counts = {name: state.get(name) for name in ("expected_count", "completed_count", "failed_count")}
     return {"status": str(state.get("status", "")), **counts}
 
@@ -117,8 +117,8 @@ def _collected(group_id: str, row: dict[str, Any], host: HostView) -> GroupView:
         home=home,
         collector=ProxyRef(agent_id=row["agent_id"], host=host.own),
         detached=over,
-        detached_reason="" if over else f"only {home.name}, where the group was submitted, can tell",
-        **_told(state),
+        detached_reason="" if over else f"only {home.name}, where the group was submitted, knows this",
+        **_counts(state),
     )
 
 

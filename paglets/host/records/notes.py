@@ -15,7 +15,7 @@ from paglets.store.db import Tx
 from paglets.worker.requests import NewNote
 
 
-def send(tx: Tx, agent_id: str, host_name: str, told: Iterable[NewNote], now: float) -> None:
+def send(tx: Tx, agent_id: str, host_name: str, new_notes: Iterable[NewNote], now: float) -> None:
     """Put the notes into the outbox, even if this host is the home."""
     row = tx.one(
         "SELECT class_name, name, home, group_id, coalesce(job_key, '') AS job_key"
@@ -25,7 +25,7 @@ def send(tx: Tx, agent_id: str, host_name: str, told: Iterable[NewNote], now: fl
     if row is None:
         return
     target = ProxyRef(agent_id=notes.READER, host=from_json(HostRef, loads(row["home"])))
-    for each in told:
+    for each in new_notes:
         note = Note(
             at=each.at,
             level=each.level,

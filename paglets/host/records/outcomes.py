@@ -90,7 +90,7 @@ def _report(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, stderr_tail
         carried = tuple(artifact_ref(each, job.collector) for each in new)
         message = WireMessage(kind="job_result", args={**args, "result": outcome.result}, artifacts=carried)
     else:
-        fault = outcome.fault or Fault(cause="no_result", message="the job ended without a word")
+        fault = outcome.fault or Fault(cause="no_result", message="the job ended without a report")
         message = WireMessage(kind="job_failure", args={**args, **_failure(fault, stderr_tail)})
     posts.send(tx, job.collector, message, now, group_id=job.group_id, report_of=job.agent_id)
 
@@ -130,7 +130,7 @@ def ended(tx: Tx, attempt: Attempt, how: ProcessExit, now: float) -> str | None:
     queue.move(tx, job.agent_id, job.status, new, attempt.attempt)
     cause = _cause(queue.job(tx, job.agent_id) or job if event == "failed" else job, how)
     if event == "displaced":
-        _say_displaced(tx, job, attempt, now)
+        _set_displaced_reason(tx, job, attempt, now)
     history.record(tx, job, _record(job, attempt, how, new, granted_at, cause), now)
     if new == "COMPLETED" and attempt.cut_off and not _has_plans(tx, job.agent_id):
         # The job may have been about to request a move with its files.
@@ -149,15 +149,15 @@ def _event(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) 
     if outcome is not None and (outcome.success or outcome.final):
         return "completed" if outcome.success else "failed"
     if job.unwanted is not None:
-        return _end_unwanted(tx, job, job.unwanted, attempt, how, now)
+        return _end_cancelled(tx, job, job.unwanted, attempt, how, now)
     if outcome is None and how.launcher_lost and not how.is_culprit:
         return _lose(tx, job, attempt, how, now)
     if outcome is not None and outcome.fault is not None and outcome.fault.cause == DISK_FULL:
-        return _meet_full_disk(tx, job, attempt, outcome.fault, how, now)
+        return _handle_full_disk(tx, job, attempt, outcome.fault, how, now)
     return _fail_attempt(tx, job, attempt, outcome or _from_exit(how), how, now)
 
 
-def _end_unwanted(tx: Tx, job: JobRow, why: str, attempt: Attempt, how: ProcessExit, now: float) -> str:
+def _end_cancelled(tx: Tx, job: JobRow, why: str, attempt: Attempt, how: ProcessExit, now: float) -> str:
     """Report the end of a cancelled copy only if a person cancelled it here: otherwise its collector asked for it."""
     if why.startswith(BY_HAND):
         fault = Fault(cause=CANCELLED, message=why.removeprefix(BY_HAND))
@@ -195,7 +195,8 @@ def _lose_launcher(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now:
     if deaths <= MOST_LAUNCHER_DEATHS:
         return "lost"
     text = (
-        f"the process that starts jobs ended {deaths} times in a row while the job ran, at last on {attempt.host.name}"
+        f"the process that starts jobs ended {deaths} times in a row while the job ran, "
+        f"most recently on {attempt.host.name}"
     )
     fault = Fault(cause=LAUNCHER_LOST, message=text)
     _report(tx, job, attempt, Outcome(success=False, final=True, fault=fault), how.stderr_tail, now)
@@ -210,7 +211,7 @@ def count_launcher(tx: Tx, agent_id: str, how: ProcessExit) -> None:
         paglets.set_launcher_deaths(tx, agent_id, 0)
 
 
-def _meet_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: ProcessExit, now: float) -> str:
+def _handle_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: ProcessExit, now: float) -> str:
     """Handle a full disk of this host, which counts neither as a failed attempt nor as a loss."""
     used, asked = max(how.usage.scratch_bytes, fault.scratch_bytes), job.request.resources.temp_storage_bytes
     decided = disk_full_policy.verdict(job.disk_fulls, used, asked)
@@ -226,18 +227,20 @@ def _meet_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: Pr
         fault = replace(fault, cause=DISK_LIMIT, message=f"{fault.message}; {more}")
     else:
         times = counted(job.disk_fulls + 1, "time")
-        fault = replace(fault, message=f"{fault.message}; it met a full disk {times}, at last on {attempt.host.name}")
+        fault = replace(
+            fault, message=f"{fault.message}; it met a full disk {times}, most recently on {attempt.host.name}"
+        )
     outcome = Outcome(success=False, final=True, fault=fault)
     tx.run("UPDATE job_states SET outcome = ? WHERE agent_id = ?", dumps(to_json(outcome)), job.agent_id)
     _report(tx, job, attempt, outcome, how.stderr_tail, now)
     return "failed"
 
 
-def _say_displaced(tx: Tx, job: JobRow, attempt: Attempt, now: float) -> None:
+def _set_displaced_reason(tx: Tx, job: JobRow, attempt: Attempt, now: float) -> None:
     times = job.disk_fulls + 1
     text = (
-        f"the disk of {attempt.host.name} was full as it ran ({times} of {disk_full_policy.MOST_TIMES}); it is placed "
-        f"again, elsewhere if it can be, {disk_full_policy.pause_seconds(times):g} s later"
+        f"the disk of {attempt.host.name} was full while it ran ({times} of {disk_full_policy.MOST_TIMES}); "
+        f"it is placed again in {disk_full_policy.pause_seconds(times):g} s, on another host if possible"
     )
     queue.set_reason(tx, job.agent_id, DISK_FULL, text, False, now)
 
@@ -285,7 +288,7 @@ def describe(how: ProcessExit, expected: str = "") -> str:
     if how.error:
         return f"the process could not be started: {how.error}"
     if how.is_culprit:
-        return "its process ended or stopped the process that starts jobs, which had no other job"
+        return "its process killed or stopped the process that starts jobs, which had no other job"
     if how.launcher_lost:
         what = "the process that starts jobs" if how.launcher_died else "its host"
         return f"the process was lost with {what}"
@@ -315,11 +318,11 @@ def _record(
 
 
 def fail_waiting(
-    tx: Tx, agent_id: str, cause: str, message: str, host: HostRef, now: float, *, told: bool = False
+    tx: Tx, agent_id: str, cause: str, message: str, host: HostRef, now: float, *, reported: bool = False
 ) -> bool:
     """Fail a job that is not running for good (placement_timeout, cancelled). Return False if it runs or has ended.
 
-    If `told`, the collector has recorded the failure already, and gets no report.
+    If `reported`, the collector has recorded the failure already, and gets no report.
     """
     job = queue.job(tx, agent_id)
     if job is None or job.status not in ("PLACING", "WAITING_FOR_SLOT"):
@@ -328,7 +331,7 @@ def fail_waiting(
     queue.move(tx, agent_id, job.status, states.move(job.status, event))
     attempt = Attempt(agent_id=agent_id, attempt=job.attempt, host=host, runtime_seconds=0.0)
     outcome = Outcome(success=False, final=True, fault=Fault(cause=cause, message=message))
-    if not told:
+    if not reported:
         _report(tx, job, attempt, outcome, "", now)
     retire(tx, agent_id, now)
     return True

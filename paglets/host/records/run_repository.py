@@ -29,25 +29,25 @@ Limit = Literal["", "timeout", "hook_timeout", "report_grace"]
 class Run:
     """A process of a paglet, from launch to end. Only the runner uses it.
 
-    `held_up` is why the host cannot store a file of it now, `not_begun` why the host could not start it.
-    `limit_seconds` is the limit from its class or request. It is stopped `timeout_seconds` after `began`; 0 means no
-    limit. `over_at` is the time of its report or of the end of its entry. `ended_for` is why the host stops it.
+    `blocked_by` is why the host cannot store a file of it now, `start_error` why the host could not start it.
+    `limit_seconds` is the limit from its class or request. It is stopped `timeout_seconds` after `started_at`; 0 means
+    no limit. `finished_at` is the time of its report or of the end of its entry. `stop_reason` is why it is stopped.
     """
 
     stamp: Stamp
     entry: str
     timeout_seconds: float = 0.0
     limit_seconds: float = 0.0
-    began: float = 0.0
+    started_at: float = 0.0
     live: bool = False
     finishing: bool = False
     done: bool = False
     reported: bool = False
-    over_at: float | None = None
-    ended_for: str = ""
-    held_up: str = ""
-    held_up_at: float = 0.0
-    not_begun: str = ""
+    finished_at: float | None = None
+    stop_reason: str = ""
+    blocked_by: str = ""
+    blocked_at: float = 0.0
+    start_error: str = ""
     work_dir: str = ""
     delivered: tuple[str, Delivery] | None = None
     usage: Usage = field(default_factory=Usage)
@@ -64,11 +64,11 @@ class Run:
 
 def exceeded_limit(run: Run, now: float, report_grace_seconds: float) -> Limit:
     """Return the limit that this process has exceeded, or "". `now` is the monotonic time."""
-    if run.ended_for:
+    if run.stop_reason:
         return ""
-    if run.over_at is not None and now - run.over_at > report_grace_seconds:
+    if run.finished_at is not None and now - run.finished_at > report_grace_seconds:
         return "report_grace"
-    if run.timeout_seconds and now - run.began > run.timeout_seconds:
+    if run.timeout_seconds and now - run.started_at > run.timeout_seconds:
         return "timeout" if run.entry == "attempt" else "hook_timeout"
     return ""
 
@@ -195,12 +195,12 @@ def close_run(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, 
             attempt=run.stamp.attempt,
             host=own,
             runtime_seconds=runtime,
-            remark=run.ended_for,
+            remark=run.stop_reason,
             cut_off=not run.done,
         )
         return outcomes.ended(tx, attempt, how, now)
     if run.entry != "message" and not run.done and (how.is_culprit or not how.launcher_lost):
-        text = run.ended_for or outcomes.describe(how, "the hook returned")
+        text = run.stop_reason or outcomes.describe(how, "the hook returned")
         hook_failed(tx, run.agent_id, run.entry, text, now, own=own, traceback=how.stderr_tail)
     outcomes.retire(tx, run.agent_id, now)
     tx.wake("cleanup")

@@ -23,7 +23,7 @@ class HostLoad:
     blocked_reason: str = ""
 
 
-def member(settings: Settings, load: HostLoad) -> MeshHost:
+def gossip_row(settings: Settings, load: HostLoad) -> MeshHost:
     """Return the gossip row of this host. Its heartbeat is 0: gossip counts heartbeats itself."""
     return MeshHost(
         store_id=settings.store_id,
@@ -46,14 +46,14 @@ def member(settings: Settings, load: HostLoad) -> MeshHost:
     )
 
 
-def idle_member(settings: Settings) -> MeshHost:
+def idle_gossip_row(settings: Settings) -> MeshHost:
     """Return the gossip row of a host that has just started."""
-    return member(settings, HostLoad(free=settings.offered))
+    return gossip_row(settings, HostLoad(free=settings.offered))
 
 
 def identity(settings: Settings, load: HostLoad, wall_time: float) -> HostIdentity:
     return HostIdentity.of(
-        member(settings, load),
+        gossip_row(settings, load),
         program=settings.program,
         python=settings.python,
         pid=settings.pid,
