@@ -318,7 +318,7 @@ def test_bytes_that_somebody_removed_from_the_disk_are_not_told_to_be_here_for_l
     assert rig.value("SELECT count(*) FROM blobs") == 0
 
 
-def test_a_file_that_is_moved_on_its_disk_needs_no_second_room_and_a_copy_of_it_does() -> None:
+def test_a_renamed_file_needs_no_further_room_and_a_copy_does() -> None:
     rig = Rig()
     size = DISK_BYTES - FREE_BYTES + 1
     rig.host.blob_store.staging("run.1", size, RUN, on_disk=True)

@@ -529,7 +529,7 @@ def spoil(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("damage", [lose_the_end, spoil])
-def test_damaged_bytes_are_the_reason_that_a_paglet_stays_until_they_are_put_there_anew(
+def test_a_paglet_with_damaged_bytes_stays_until_they_are_replaced(
     home: Rig, away: Rig, damage: Callable[[Rig], None]
 ) -> None:
     put(home, DATA)
@@ -566,7 +566,7 @@ def test_a_host_that_takes_nothing_of_a_piece_is_not_sent_it_again_at_once(home:
 
 
 @pytest.mark.parametrize("damage", [lose_the_end, spoil])
-def test_damaged_bytes_of_an_artifact_are_told_to_whoever_fetches_it_until_they_are_put_there_anew(
+def test_a_fetch_of_a_damaged_artifact_fails_until_its_bytes_are_replaced(
     home: Rig, away: Rig, damage: Callable[[Rig], None]
 ) -> None:
     put(away, DATA)

@@ -72,7 +72,7 @@ def test_the_end_of_an_artifact_whose_owner_is_leaving_is_not_due(rig: Rig) -> N
     assert not rig.store.read(lambda tx: artifacts.is_leaving(tx, "art-22222222"))
 
 
-def test_an_artifact_whose_time_was_over_while_its_owner_was_leaving_ends_when_that_is_back(rig: Rig) -> None:
+def test_an_artifact_that_expired_while_its_owner_was_leaving_ends_later(rig: Rig) -> None:
     owner_that_leaves(rig, lasts_seconds=1e-6)
     rig.run(0.01)
     assert rig.value("SELECT count(*) FROM artifacts") == 1

@@ -83,7 +83,7 @@ def pass_on(rig: Rig, target: Target, receiver: Rig) -> None:
 # What comes back, and what does not go.
 
 
-def test_what_was_on_its_way_to_a_forgotten_host_is_here_again_beyond_what_that_can_have(rig: Rig) -> None:
+def test_what_was_on_its_way_to_a_forgotten_host_is_here_with_a_higher_epoch(rig: Rig) -> None:
     target = Target(rig, takes=InternalError("disk"))
     leave(rig, envelope("p1", hook="arrival"))
     leave(rig, job("j1", group_id=None, collector=None))
@@ -227,7 +227,7 @@ def test_what_the_forgotten_host_had_got_back_is_taken_back(rig: Rig) -> None:
     assert is_beyond(status(rig, "p1"))
 
 
-def test_a_copy_on_a_host_that_was_offline_ends_when_that_is_back_though_the_forgotten_one_never_is(rig: Rig) -> None:
+def test_a_copy_on_an_offline_host_ends_when_that_host_is_back(rig: Rig) -> None:
     w3 = Rig(name="w3", beside=rig)
     target = in_doubt(rig, envelope("p1"))
     pass_on(rig, target, w3)
@@ -296,7 +296,7 @@ def test_two_hosts_do_not_choose_the_same_epoch() -> None:
     assert epoch_of_next_era(drawn[0], two) > max(drawn)
 
 
-def test_nothing_comes_back_before_every_host_that_is_online_has_said_that_it_is_not_there(rig: Rig) -> None:
+def test_nothing_comes_back_before_every_online_host_has_answered(rig: Rig) -> None:
     w2 = rig.peer("w2", {"POST /v1/paglets/locate": _raise})
     in_doubt(rig, envelope("p1"))
     answered = begin_to_forget(rig)

@@ -298,7 +298,7 @@ def test_what_was_fetched_stays_while_the_rest_is_waited_for() -> None:
 # What they are made of.
 
 
-def test_what_a_further_copy_is_made_of_is_kept_until_the_key_has_ended_and_is_as_submitted() -> None:
+def test_what_a_further_copy_is_made_of_is_kept_as_submitted_until_the_end() -> None:
     rig = Rig(host_lost_after_seconds=20.0)
     worker = started(rig, "a", "b")
 

@@ -88,7 +88,7 @@ def test_a_paglet_that_was_refused_is_here_again(rig: Rig) -> None:
     assert status(rig) == ("here", 2)
 
 
-def test_a_job_that_was_refused_looks_for_a_host_anew_with_its_age_and_says_why_it_waited(rig: Rig) -> None:
+def test_a_refused_job_is_placed_again_with_its_age_and_the_reason(rig: Rig) -> None:
     peer(rig, Target("refused"))
     leave(rig, job("j1", waited_seconds=100.0, request=slot_request(rules={"required_tags": ("fast",)})))
     rig.run(1)
@@ -295,7 +295,7 @@ def test_the_jobs_of_a_group_are_kept_here_until_its_collector_says_that_it_is_o
     assert rig.value("SELECT count(*) = 0 FROM group_specs")
 
 
-def test_home_keeps_the_last_counts_that_it_heard_for_when_the_collectors_host_is_away(rig: Rig) -> None:
+def test_home_keeps_the_last_counts_for_when_the_collectors_host_is_offline(rig: Rig) -> None:
     def collected(body: Any) -> GroupView:
         return replace(view(rig), detached=False, expected_count=3, completed_count=2, failed_count=1)
 
@@ -313,7 +313,7 @@ def test_home_keeps_the_last_counts_that_it_heard_for_when_the_collectors_host_i
     assert heard - ASK_SECONDS <= line.counted_at <= heard
 
 
-def test_of_a_group_that_home_heard_to_be_complete_it_says_so_and_of_others_how_many_jobs_there_are(rig: Rig) -> None:
+def test_home_shows_the_status_of_a_complete_group_and_the_counts_of_others(rig: Rig) -> None:
     def collected(body: Any) -> GroupView:
         counts = {"expected_count": 1, "completed_count": 1, "failed_count": 0}
         return replace(view(rig), detached=True, status="COMPLETE", **counts)

@@ -135,7 +135,7 @@ def test_jobs_of_a_host_that_is_lost_run_on_another_one(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("lost_after", [10.0, 13.0, 45.0, 120.0])
-def test_a_host_is_lost_when_it_has_been_mute_for_so_long_and_not_at_some_later_look(lost_after: float) -> None:
+def test_a_host_is_lost_at_the_second_when_it_was_unreachable_for_long_enough(lost_after: float) -> None:
     rig = Rig(host_lost_after_seconds=lost_after)
     first = started(rig, "a")
     first.tell()

@@ -159,7 +159,7 @@ def grown(rig: Rig, live: Any) -> dict[str, tuple[int, int]]:
     return {name: (first[name], then[name]) for name in then if then[name] > first[name] and name not in BOUNDED}
 
 
-def test_nothing_that_a_host_holds_grows_with_hosts_that_were_forgotten_and_jobs_that_ended() -> None:
+def test_memory_does_not_grow_with_forgotten_hosts_and_ended_jobs() -> None:
     rig = Rig()
     wish = slot_request(rules={"required_tags": ("nowhere",)})
     rig.write(lambda tx: residence.create(tx, job("j", key="k", status="PLACING", request=wish), rig.now()))

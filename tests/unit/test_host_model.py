@@ -71,7 +71,7 @@ def rest(rig: Rig, seconds: float | None = None) -> None:
 # Clones.
 
 
-def test_a_clone_has_what_is_the_paglets_own_as_committed_with_it_and_begins_with_on_clone(rig: Rig) -> None:
+def test_a_clone_has_the_committed_state_of_its_paglet_and_starts_with_on_clone(rig: Rig) -> None:
     blob = rig.host.blob_store.put(b"data")
     file = FileRef(name="f", sha256=blob.sha256, size_bytes=4, mode="move")
     home = host_ref("w9")
@@ -224,7 +224,7 @@ def test_it_wakes_when_its_time_is_over_and_not_before(rig: Rig) -> None:
     assert len(rig.launcher.processes) == before + 1
 
 
-def test_rest_outlasts_a_start_of_the_host_and_a_waking_that_was_cut_short_begins_again() -> None:
+def test_rest_survives_a_restart_of_the_host_and_an_interrupted_waking() -> None:
     database = memory_database()
     first = Rig(database=database)
     add(first)

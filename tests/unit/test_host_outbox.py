@@ -77,7 +77,7 @@ def test_posts_to_a_paglet_on_this_host_need_no_network(rig: Rig) -> None:
     assert rig.value("SELECT count(*) FROM inbox") == 3
 
 
-def test_posts_to_a_host_that_is_away_are_kept_tried_less_often_and_arrive_when_it_is_back(rig: Rig) -> None:
+def test_posts_to_an_offline_host_are_tried_less_often_and_arrive_later(rig: Rig) -> None:
     send(rig)
     rig.run(60)
     tries = rig.network.sent[("store-home", POSTS)]

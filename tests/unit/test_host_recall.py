@@ -175,7 +175,7 @@ def test_a_job_that_a_host_does_not_take_for_long_is_placed_elsewhere(rig: Rig) 
     assert rig.all("SELECT kind, subject FROM events WHERE kind = 'taken_back'") == [("taken_back", "j1")]
 
 
-def test_a_job_whose_bytes_find_no_room_is_placed_elsewhere_and_its_target_need_not_be_asked(rig: Rig) -> None:
+def test_a_job_whose_bytes_find_no_room_is_placed_elsewhere_at_once(rig: Rig) -> None:
     target = Target(rig)
 
     def no_room(body: Any) -> BlobStates:

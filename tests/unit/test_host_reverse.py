@@ -309,7 +309,7 @@ def test_two_hosts_that_nobody_reaches_speak_through_one_that_both_reach() -> No
 
 
 @pytest.mark.parametrize("error", [Unreachable("nat does not poll"), CallOutcomeUnknown("nat broke off")])
-def test_what_the_host_between_says_of_the_way_is_the_outcome_and_the_next_request_goes_another_way(
+def test_an_error_of_the_relay_is_the_outcome_and_the_next_request_uses_another(
     error: PagletsError,
 ) -> None:
     given = Between([error, {}])
@@ -429,7 +429,7 @@ def test_it_comes_from_the_host_that_was_asked_or_for_which_that_passes_it_on(se
     assert seen == [store_id]
 
 
-def test_a_request_that_comes_twice_is_done_once_and_is_named_until_its_answer_is_confirmed() -> None:
+def test_a_request_that_comes_twice_is_done_once() -> None:
     given = Fetching(broken=2)
     given.for_it += [pulled(), pulled()]
     given.rig.until(lambda: given.answers)

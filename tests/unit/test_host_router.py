@@ -284,7 +284,7 @@ def test_a_host_speaks_for_itself_only(target: str, body: Any) -> None:
         other.json()
 
 
-def test_a_host_that_asks_anew_while_its_requests_wait_is_told_so_and_others_are_not_held_up() -> None:
+def test_a_host_with_too_many_waiting_requests_holds_up_no_others() -> None:
     began, go_on = threading.Semaphore(0), threading.Event()
 
     def wait(host: Host, asked: ParsedRequest) -> Any:

@@ -137,7 +137,7 @@ def test_a_hook_whose_zygote_was_lost_is_run_again(rig: Rig) -> None:
 ZYGOTE_DIED: dict[str, Any] = {"signal": 9, "launcher_lost": True, "launcher_died": True}
 
 
-def test_those_that_ran_when_a_zygote_died_run_alone_until_one_of_them_is_the_culprit(rig: Rig) -> None:
+def test_jobs_that_ran_when_a_zygote_died_run_alone_until_one_is_the_culprit(rig: Rig) -> None:
     for agent_id in ("j1", "j2"):
         wish = slot_request(max_losses=0)
         rig.write(lambda tx, each=agent_id, wish=wish: residence.create(tx, job(each, each, request=wish), rig.now()))
@@ -472,7 +472,7 @@ def test_a_call_whose_handlers_process_dies_is_told_how(rig: Rig) -> None:
     assert (error.details["cause"], error.details["stderr_tail"]) == ("exit:3", "last words")
 
 
-def test_a_call_of_a_paglet_whose_class_cannot_be_loaded_fails_at_once_with_the_cause(rig: Rig) -> None:
+def test_a_call_fails_at_once_if_the_class_cannot_be_loaded(rig: Rig) -> None:
     add(rig)
     reply = rig.call("p1", "hi")
     rig.run()
@@ -512,7 +512,7 @@ def test_a_caller_that_was_told_to_wait_gets_the_reply_of_the_same_handler(rig: 
     assert len(process.deliveries) == 1
 
 
-def test_a_caller_that_asks_a_host_that_knows_nothing_of_it_is_told_that_the_outcome_is_unknown(rig: Rig) -> None:
+def test_a_repeated_call_unknown_to_the_host_has_an_unknown_outcome(rig: Rig) -> None:
     add(rig)
     reply = rig.call("p1", "hi", again=True)
     rig.run()
@@ -716,7 +716,7 @@ def test_a_job_that_met_a_full_disk_goes_elsewhere_after_a_pause(rig: Rig) -> No
     assert "store-w1" in rig.value("SELECT peer FROM residence WHERE agent_id = 'j1'")
 
 
-def test_a_job_that_met_a_full_disk_is_tried_again_here_where_there_is_no_other_host(rig: Rig) -> None:
+def test_a_job_that_met_a_full_disk_is_retried_here_without_another_host(rig: Rig) -> None:
     process = add_job(rig)
     rig.finish(process, fault=FULL_DISK)
     rig.run(4)
@@ -730,7 +730,7 @@ def test_a_job_that_met_a_full_disk_is_tried_again_here_where_there_is_no_other_
 
 
 @pytest.mark.parametrize("says_done", [False, True])
-def test_a_process_that_does_not_end_after_its_report_is_ended_and_its_result_stands(says_done: bool) -> None:
+def test_a_process_that_goes_on_after_its_report_is_ended(says_done: bool) -> None:
     rig = Rig(report_grace_seconds=60.0)
     process = add_job(rig)
     rig.report(process, 42)

@@ -256,7 +256,7 @@ def test_an_idle_host_asks_the_one_with_the_longest_queue_and_not_at_every_momen
     assert busy.bodies("POST /v1/slots/steal")[0]["free"]["cpu_cores"] == 4
 
 
-def test_a_job_that_can_never_start_here_is_refused_and_one_that_only_waits_is_taken(rig: Rig) -> None:
+def test_a_job_that_can_never_start_here_is_refused(rig: Rig) -> None:
     def refusal(**fields: Any) -> str | None:
         each = job("x", request=slot_request(**fields))
         return rig.store.read(lambda tx: rig.host.refuse(tx, each))

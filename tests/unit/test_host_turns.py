@@ -106,7 +106,7 @@ def test_envelopes_pass_those_whose_bytes_the_host_does_not_take(home: Rig) -> N
     assert status(home, "big0000") == "leaving"
 
 
-def test_an_envelope_that_waits_for_bytes_comes_back_where_its_target_cannot_be_reached(home: Rig) -> None:
+def test_an_envelope_that_waits_for_bytes_comes_back_from_an_unreachable_host(home: Rig) -> None:
     leave(home, host_ref("nobody"), job("j1"))
     waiting = replace(job("j2", "b"), files=(file("in.txt", DATA),))
     leave(home, host_ref("nobody"), waiting)
@@ -171,7 +171,7 @@ def test_a_large_envelope_that_could_not_be_written_is_written_when_there_is_roo
     assert status(away, "p1") == "here"
 
 
-def test_of_a_large_envelope_that_is_settled_or_taken_back_nothing_is_kept_in_memory(home: Rig) -> None:
+def test_nothing_of_a_settled_large_envelope_is_kept_in_memory(home: Rig) -> None:
     away = Rig(name="away", beside=home)
     handoffs = home.host.runner._parts["handoff"]
     assert isinstance(handoffs, HandoffSender)

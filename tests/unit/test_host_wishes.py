@@ -106,9 +106,7 @@ def add_and_ask(rig: Rig, wish: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("wish", [Intent(rest=Rest(seconds=None)), Intent(move=host_ref("w1")), Intent(stay=True)])
-def test_a_disposal_that_is_asked_for_while_its_code_runs_stands_whatever_the_code_asks_for(
-    rig: Rig, wish: Intent
-) -> None:
+def test_a_disposal_wins_over_what_the_running_code_asks_for(rig: Rig, wish: Intent) -> None:
     add(rig, hook="run")
     assert entries(rig) == ["run"]
     rig.ask("DELETE", "/v1/paglets/p1")

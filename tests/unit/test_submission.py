@@ -393,7 +393,7 @@ def test_a_group_whose_collector_is_away_is_not_said_to_be_detached() -> None:
     assert submission.detached
 
 
-def test_a_collector_that_moved_on_before_its_host_was_forgotten_is_found_and_followed() -> None:
+def test_a_collector_that_moved_before_its_host_was_forgotten_is_found() -> None:
     def away(message: Message) -> Any:
         raise Unreachable("w1 is not among the hosts of the mesh")
 
