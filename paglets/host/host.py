@@ -210,7 +210,7 @@ class Host:
             runner=self.runner,
             own=settings.ref,
             relaying=None if settings.reachable else relaying,
-            member=lambda store_id: self.gossip.by_store(store_id),
+            mesh_host=lambda store_id: self.gossip.by_store(store_id),
             is_online=lambda store_id: self.gossip.is_online(store_id),
             run_in_background=environment.blobs.run_in_background,
         )

@@ -87,9 +87,9 @@ class BlobFetcher:
         hosts = self._gossip.online()
         question: _Question[ArtifactView] = _Question(left=len(hosts), error=unknown, found=found)
         request = Request(method="GET", target=f"/v1/artifacts/{artifact_id}?here=1")
-        for member in hosts:
+        for mesh_host in hosts:
             self._services.transport.send(
-                member.ref, request, partial(question.answered, _view), timeout_seconds=LOOK_SECONDS
+                mesh_host.ref, request, partial(question.answered, _view), timeout_seconds=LOOK_SECONDS
             )
         if not hosts:
             found(unknown)
@@ -160,16 +160,16 @@ class BlobFetcher:
         question: _Question[HostRef] = _Question(left=len(hosts), error=nowhere, found=found)
         body = dump_json(AskBlobs(sha256s=(blob.sha256,)))
         request = Request(method="POST", target="/v1/blobs/state", body=body, repeatable=True)
-        for member in hosts:
+        for mesh_host in hosts:
 
-            def read(result: Response | PagletsError, host: HostRef = member.ref) -> HostRef:
+            def read(result: Response | PagletsError, host: HostRef = mesh_host.ref) -> HostRef:
                 states = parsed(result, BlobStates).blobs
                 if not any(state.sha256 == blob.sha256 and state.complete for state in states):
                     raise nowhere
                 return host
 
             self._services.transport.send(
-                member.ref, request, partial(question.answered, read), timeout_seconds=LOOK_SECONDS
+                mesh_host.ref, request, partial(question.answered, read), timeout_seconds=LOOK_SECONDS
             )
         if not hosts:
             found(nowhere)

@@ -58,7 +58,7 @@ class HomeGroups:
             after = self._after
             kept = self._services.store.read(lambda tx: _kept_for_others(tx, self._services.own, after))
             self._after = kept[-1][0] if len(kept) == ASK_GROUPS else ""
-            online = {member.store_id for member in self._gossip.online()}
+            online = {mesh_host.store_id for mesh_host in self._gossip.online()}
             for group_id, collector in kept:
                 if collector.store_id in online:
                     self._ask(group_id, collector)

@@ -150,7 +150,7 @@ class StatusReconciliation:
         most = -1 if to_the_end else COPIES_A_TURN
         found, full.after = self._services.store.read(lambda tx: page(tx, full.after, most))
         if full.seeks:
-            online = {self._services.own.store_id, *(member.store_id for member in self._gossip.online())}
+            online = {self._services.own.store_id, *(mesh_host.store_id for mesh_host in self._gossip.online())}
             self._seek({copy.group_id for collector, copy in found if collector.host.store_id not in online})
         full.reported |= {copy.agent_id: copy for _, copy in found}
         if not full.after:

@@ -51,7 +51,7 @@ class DuplicateEvictor:
         if now >= self._round_ends_at:
             self._asked.clear()
             self._round_ends_at = now + ROUND_SECONDS
-        online = {member.store_id: member.ref for member in self._gossip.online()}
+        online = {mesh_host.store_id: mesh_host.ref for mesh_host in self._gossip.online()}
         self._asked = {store_id: ids for store_id, ids in self._asked.items() if store_id in online}
         self._again = {store_id: at for store_id, at in self._again.items() if at > now and store_id in online}
         for store_id, host in online.items():

@@ -55,7 +55,7 @@ class TransferRollback:
         return min((at for at in due if at is not None), default=None)
 
     def _end(self, found: dict[str, UnfinishedHandoff]) -> None:
-        online = {member.store_id for member in self._gossip.online()}
+        online = {mesh_host.store_id for mesh_host in self._gossip.online()}
         never_sent: list[UnfinishedHandoff] = []
         given_up: list[UnfinishedHandoff] = []
         for each in found.values():

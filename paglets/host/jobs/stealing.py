@@ -62,8 +62,10 @@ class WorkStealing:
         """Return the online host with the most waiting jobs that was not asked a moment ago."""
         self._asked_at = {store_id: at for store_id, at in self._asked_at.items() if now - at < PAUSE_SECONDS}
         online = self._gossip.online()
-        due = [member for member in online if member.queued_jobs > 0 and member.store_id not in self._asked_at]
-        return max(due, key=lambda member: (member.queued_jobs, member.store_id), default=None)
+        due = [
+            mesh_host for mesh_host in online if mesh_host.queued_jobs > 0 and mesh_host.store_id not in self._asked_at
+        ]
+        return max(due, key=lambda mesh_host: (mesh_host.queued_jobs, mesh_host.store_id), default=None)
 
     def _next_look(self, now: float) -> float | None:
         """Return when to look next: heartbeats tell of other queues and do not wake this part."""

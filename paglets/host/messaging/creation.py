@@ -127,20 +127,20 @@ def elsewhere(agent_id: str, row: ResidenceRow | None, problem: str = "") -> Pag
 
 
 def host_info(view: MeshHostView) -> HostInfo:
-    member = view.host
+    mesh_host = view.host
     return HostInfo(
-        store_id=member.store_id,
-        name=member.name,
-        url=member.url,
+        store_id=mesh_host.store_id,
+        name=mesh_host.name,
+        url=mesh_host.url,
         online=view.online,
-        tags=member.tags,
-        properties=member.properties,
-        mesh_version=member.mesh_version,
-        cpu_cores=member.capacity.cpu_cores,
-        memory_bytes=member.capacity.memory_bytes,
-        temp_storage_bytes=member.capacity.temp_storage_bytes,
-        gpus=member.capacity.gpus,
-        free_cpu_cores=member.free.cpu_cores,
-        queued_jobs=member.queued_jobs,
-        running_jobs=member.running_jobs,
+        tags=mesh_host.tags,
+        properties=mesh_host.properties,
+        mesh_version=mesh_host.mesh_version,
+        cpu_cores=mesh_host.capacity.cpu_cores,
+        memory_bytes=mesh_host.capacity.memory_bytes,
+        temp_storage_bytes=mesh_host.capacity.temp_storage_bytes,
+        gpus=mesh_host.capacity.gpus,
+        free_cpu_cores=mesh_host.free.cpu_cores,
+        queued_jobs=mesh_host.queued_jobs,
+        running_jobs=mesh_host.running_jobs,
     )

@@ -183,10 +183,10 @@ class GroupSubmission:
         """Return the host for the collector: the requested one, the longest-running other host, or this host."""
         if group.collector_host:
             return self._gossip.find(group.collector_host)
-        others = [member for member in self._gossip.online() if member.reachable]
+        others = [mesh_host for mesh_host in self._gossip.online() if mesh_host.reachable]
         if not others:
             return self._services.own
-        best = min(others, key=lambda member: (member.started_at, member.name, member.store_id))
+        best = min(others, key=lambda mesh_host: (mesh_host.started_at, mesh_host.name, mesh_host.store_id))
         return best.ref
 
     def _obstacles(self, requests: Counter[SlotRequest]) -> tuple[Obstacle, ...]:

@@ -74,8 +74,8 @@ class PendingActions:
         if not self._gossip.is_online(target.store_id):
             other = replacement_text(self._gossip, target)
             return other or f"it moves to {target.name} once that host is online"
-        member = self._gossip.by_store(target.store_id)
-        full = "" if member is None else member.properties.get(BLOCKED, "")
+        mesh_host = self._gossip.by_store(target.store_id)
+        full = "" if mesh_host is None else mesh_host.properties.get(BLOCKED, "")
         if full and not full.startswith(ZYGOTE_LABEL):  # on arrival it needs no process at once
             return f"it moves to {target.name} once that host has room: {full}"
         needs = self._services.store.read(lambda tx: paglets.blobs_here(tx, agent_id))

@@ -44,7 +44,7 @@ class Directory:
         round_.add("", self._services.store.read(lambda tx: self.here(tx, wanted)))
         body = dump_json(wanted)
         request = Request(method="POST", target="/v1/paglets/find", body=body, repeatable=True)
-        hosts = [member.ref for member in self._gossip.online()]
+        hosts = [mesh_host.ref for mesh_host in self._gossip.online()]
         round_.waiting = len(hosts)
         for host in hosts:
             self._services.transport.send(host, request, round_.taker(host), timeout_seconds=ANSWER_SECONDS)

@@ -58,8 +58,8 @@ class RelayTransport:
     def _relays(self) -> list[MeshHost]:
         """Return the hosts that can forward, most recently seen first, so that a hanging host is not used if there is
         another."""
-        reachable = (member for member in self._online() if member.reachable)
-        return sorted(reachable, key=lambda member: self._seconds_since_seen(member.store_id))
+        reachable = (mesh_host for mesh_host in self._online() if mesh_host.reachable)
+        return sorted(reachable, key=lambda mesh_host: self._seconds_since_seen(mesh_host.store_id))
 
     def _done(self, host: HostRef, relay: MeshHost, done: Completion, outcome: Response | PagletsError) -> None:
         outcome = _of_the_way(relay, outcome)

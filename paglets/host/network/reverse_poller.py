@@ -47,9 +47,9 @@ Handle = Callable[[Request], "Response | PendingResponse"]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Work:
-    """A fetched request of `member`, kept until its answer is confirmed. `due`: when to send the answer (again)."""
+    """A fetched request of `mesh_host`, kept until its answer is confirmed. `due`: when to send the answer (again)."""
 
-    member: MeshHost
+    mesh_host: MeshHost
     request: PulledRequest
     came_at: float
     response: Response | None = None
@@ -79,21 +79,21 @@ class ReversePoller:
     def tick(self, now: float) -> float | None:
         if self._services.settings.reachable:
             return None
-        members = [member for member in self._gossip.online() if member.reachable]
-        for member in members:
-            self._backoff.contacted(member.store_id, self._gossip.last_seen_at(member.store_id))
-            if self._backoff.may_send(member.store_id, now):
-                self._pull(member, now)
+        mesh_hosts = [mesh_host for mesh_host in self._gossip.online() if mesh_host.reachable]
+        for mesh_host in mesh_hosts:
+            self._backoff.contacted(mesh_host.store_id, self._gossip.last_seen_at(mesh_host.store_id))
+            if self._backoff.may_send(mesh_host.store_id, now):
+                self._pull(mesh_host, now)
         due = [now + LOOK_AGAIN_SECONDS, *(self._look_after(work, now) for work in list(self._work.values()))]
-        first = self._backoff.next_due([member.store_id for member in members], now)
+        first = self._backoff.next_due([mesh_host.store_id for mesh_host in mesh_hosts], now)
         return min(due if first is None else [first, *due])
 
     # Fetch.
 
-    def _pull(self, member: MeshHost, now: float) -> None:
-        self._backoff.sent(member.store_id)
+    def _pull(self, mesh_host: MeshHost, now: float) -> None:
+        self._backoff.sent(mesh_host.store_id)
         came: list[PulledRequest] = []
-        at_work = tuple(request_id for store_id, request_id in self._work if store_id == member.store_id)
+        at_work = tuple(request_id for store_id, request_id in self._work if store_id == mesh_host.store_id)
         request = Request(
             method="POST",
             target="/v1/outbox/pull",
@@ -102,34 +102,34 @@ class ReversePoller:
             keep=lambda body: came.extend(_requests(body)),
         )
         self._services.transport.send(
-            member.ref,
+            mesh_host.ref,
             request,
-            lambda outcome: self._pulled(member, came, outcome, now),
+            lambda outcome: self._pulled(mesh_host, came, outcome, now),
             timeout_seconds=WAIT_SECONDS + MARGIN_SECONDS,
         )
 
     def _pulled(
-        self, member: MeshHost, came: list[PulledRequest], outcome: Response | PagletsError, began: float
+        self, mesh_host: MeshHost, came: list[PulledRequest], outcome: Response | PagletsError, began: float
     ) -> None:
         now = self._services.clock.monotonic()
-        self._begin(member, came, now)
+        self._begin(mesh_host, came, now)
         good = isinstance(outcome, Response) and outcome.status < 400
         if good and (came or now - began >= SHORT_SECONDS):
-            self._backoff.succeeded(member.store_id)
+            self._backoff.succeeded(mesh_host.store_id)
         else:
-            self._backoff.failed(member.store_id, now)
+            self._backoff.failed(mesh_host.store_id, now)
         self._services.runner.wake(self.name)
         if isinstance(outcome, Unreachable):
             # Last, because it writes to the store, which may be full.
-            self._gossip.record_failure(member.store_id)
+            self._gossip.record_failure(mesh_host.store_id)
 
     # Handle.
 
-    def _begin(self, member: MeshHost, came: Iterable[PulledRequest], now: float) -> None:
+    def _begin(self, mesh_host: MeshHost, came: Iterable[PulledRequest], now: float) -> None:
         for request in came:
-            key = (member.store_id, request.request_id)
+            key = (mesh_host.store_id, request.request_id)
             if key not in self._work:  # else it arrived twice
-                work = self._work[key] = _Work(member=member, request=request, came_at=now)
+                work = self._work[key] = _Work(mesh_host=mesh_host, request=request, came_at=now)
                 self._services.blobs.run_in_background(partial(self._perform, work))
 
     def _perform(self, work: _Work) -> None:
@@ -138,7 +138,7 @@ class ReversePoller:
         try:
             body = from_base64(asked.body, "the body of a fetched request")
             request = Request(
-                method=asked.method, target=asked.target, body=body, sender=asked.sender or work.member.store_id
+                method=asked.method, target=asked.target, body=body, sender=asked.sender or work.mesh_host.store_id
             )
             answer = self.handle(request)
         except PagletsError as error:
@@ -185,7 +185,7 @@ class ReversePoller:
             return dump_json(answer)
 
         request = Request(method="POST", target="/v1/outbox/answer", load=load, repeatable=True)
-        host = self._gossip.address(work.member.ref)
+        host = self._gossip.address(work.mesh_host.ref)
         self._services.transport.send(host, request, partial(self._sent, work), timeout_seconds=ANSWER_SECONDS)
 
     def _sent(self, work: _Work, outcome: Response | PagletsError) -> None:
@@ -197,7 +197,7 @@ class ReversePoller:
         self._services.runner.wake(self.name)
 
     def _forget(self, work: _Work) -> None:
-        self._work.pop((work.member.store_id, work.request.request_id), None)
+        self._work.pop((work.mesh_host.store_id, work.request.request_id), None)
 
 
 def _requests(body: bytes) -> tuple[PulledRequest, ...]:

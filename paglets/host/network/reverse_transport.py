@@ -83,8 +83,8 @@ class _HostQueue:
 class ReverseTransport:
     """The part `reverse_transport`, and the transport of all other parts. It belongs to the runner.
 
-    `relaying`: the transport to such hosts if this host accepts no connections either, else None. `member` returns the
-    row of a store, `is_online` True if that host is online. `run_in_background` runs what may wait for the disk.
+    `relaying`: the transport to such hosts if this host accepts no connections either, else None. `mesh_host` returns
+    the row of a store, `is_online` True if that host is online. `run_in_background` runs what may wait for the disk.
     """
 
     name = "reverse_transport"
@@ -98,7 +98,7 @@ class ReverseTransport:
         runner: Runner,
         own: HostRef,
         relaying: Transport | None,
-        member: Callable[[str], MeshHost | None],
+        mesh_host: Callable[[str], MeshHost | None],
         is_online: Callable[[str], bool],
         run_in_background: RunInBackground,
     ) -> None:
@@ -108,7 +108,7 @@ class ReverseTransport:
         self._runner = runner
         self._own = own
         self._relaying = relaying
-        self._member = member
+        self._mesh_host = mesh_host
         self._is_online = is_online
         self._run_in_background = run_in_background
         self._queues: dict[str, _HostQueue] = {}
@@ -121,28 +121,28 @@ class ReverseTransport:
     # The transport.
 
     def send(self, host: HostRef, request: Request, done: Completion, *, timeout_seconds: float) -> None:
-        member = self._member(host.store_id) if host.store_id else None
-        if member is None or member.reachable or member.store_id == self._own.store_id:
+        mesh_host = self._mesh_host(host.store_id) if host.store_id else None
+        if mesh_host is None or mesh_host.reachable or mesh_host.store_id == self._own.store_id:
             self._inner.send(host, request, done, timeout_seconds=timeout_seconds)
             return
         if self._relaying is not None:
-            self._relaying.send(member.ref, request, done, timeout_seconds=timeout_seconds)
+            self._relaying.send(mesh_host.ref, request, done, timeout_seconds=timeout_seconds)
             return
-        refusal = self._keep(member, request, done, timeout_seconds)
+        refusal = self._keep(mesh_host, request, done, timeout_seconds)
         if refusal is not None:
             self._runner.call_soon(partial(done, refusal))
 
     def _keep(
-        self, member: MeshHost, request: Request, done: Completion, timeout_seconds: float
+        self, mesh_host: MeshHost, request: Request, done: Completion, timeout_seconds: float
     ) -> PagletsError | None:
         if len(request.body) > MAX_PULLED_BODY_BYTES:
             most = f"the limit for a host that polls is {MAX_PULLED_BODY_BYTES:,}"
             return TooLarge(f"{request.method} {request.target}: the body has {len(request.body):,} bytes; {most}")
         now = self._clock.monotonic()
-        queue = self._queues.setdefault(member.store_id, _HostQueue(name=member.name))
-        key = queue_of(member.store_id, request)
+        queue = self._queues.setdefault(mesh_host.store_id, _HostQueue(name=mesh_host.name))
+        key = queue_of(mesh_host.store_id, request)
         if queue.fair_queue.is_full(key) or queue.kept_bytes() + len(request.body) > MOST_BYTES:
-            return Unreachable(f"too many requests wait for {member.name} to fetch them; this one was not sent")
+            return Unreachable(f"too many requests wait for {mesh_host.name} to fetch them; this one was not sent")
         sent = _Sent(
             request_id=self._entropy.token(),
             request=request,
@@ -153,7 +153,7 @@ class ReverseTransport:
         )
         queue.waiting[sent.request_id] = sent
         queue.fair_queue.put(key, sent)
-        if not self._is_online(member.store_id):
+        if not self._is_online(mesh_host.store_id):
             self._give_up_pull(queue)  # the host ended or sleeps: requests in this reply would be lost
         self._hand_out(queue)
         self._runner.wake(self.name)
@@ -164,15 +164,15 @@ class ReverseTransport:
     def pull(self, sender: str, pull: Pull) -> PendingResponse:
         """Take the poll of `sender`, on any thread. The reply is a `Pulled`. Raise NotAllowed if the sender is not in
         the mesh."""
-        member = self._member(sender) if sender else None
-        if member is None:
+        mesh_host = self._mesh_host(sender) if sender else None
+        if mesh_host is None:
             raise NotAllowed("only a host of this mesh can poll for requests; this one is not known here")
         pending = PendingResponse()
-        self._runner.call_soon(lambda: self._pulled(member, pull, pending))
+        self._runner.call_soon(lambda: self._pulled(mesh_host, pull, pending))
         return pending
 
-    def _pulled(self, member: MeshHost, pull: Pull, pending: PendingResponse) -> None:
-        queue = self._queues.setdefault(member.store_id, _HostQueue(name=member.name))
+    def _pulled(self, mesh_host: MeshHost, pull: Pull, pending: PendingResponse) -> None:
+        queue = self._queues.setdefault(mesh_host.store_id, _HostQueue(name=mesh_host.name))
         at_work = frozenset(pull.at_work)
         for each in [each for each in queue.out.values() if each.request_id not in at_work]:
             self._lost(queue, each)

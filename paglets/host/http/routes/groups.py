@@ -82,8 +82,8 @@ def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> PendingRe
     hosts = host.gossip.online()
     asking = _MeshQuestion(left=len(hosts), error=error)
     request = Request(method="GET", target=f"/v1/groups/{group_id}?here=1")
-    for member in hosts:
-        host.services.transport.send(member.ref, request, asking.answered, timeout_seconds=ELSEWHERE_SECONDS)
+    for mesh_host in hosts:
+        host.services.transport.send(mesh_host.ref, request, asking.answered, timeout_seconds=ELSEWHERE_SECONDS)
     if not hosts:
         asking.pending.complete(reply_error(error))
     return asking.pending
@@ -127,7 +127,7 @@ def flush(host: Host, asked: ParsedRequest) -> UnfinishedCount:
 def end(host: Host, asked: ParsedRequest) -> EndedCopies:
     group_id = check_group_id(asked.path["ID"])
     body: EndCopies = asked.body
-    online = frozenset(member.store_id for member in host.gossip.online())
+    online = frozenset(mesh_host.store_id for mesh_host in host.gossip.online())
     own, store, now = host.services.own, host.services.store, host.services.clock.wall()
     if body.clear:
         store.read(lambda tx: clearing.require_lost(tx, group_id, _known_stores(host), own))
@@ -156,12 +156,12 @@ def clear(host: Host, asked: ParsedRequest) -> Done:
     body: ClearGroup = asked.body
     if not 1 <= body.submissions <= MAX_SUBMISSIONS:
         raise Invalid(f"submissions is {body.submissions}: expected 1 to {MAX_SUBMISSIONS:,}")
-    members, own, now = _known_stores(host), host.services.own, host.services.clock.wall()
-    if body.host.store_id in members:
+    mesh_hosts, own, now = _known_stores(host), host.services.own, host.services.clock.wall()
+    if body.host.store_id in mesh_hosts:
         raise Conflict(f"{own.name} has not forgotten {body.host.name}, which has the collector of {group_id}")
 
     def change(tx: Tx) -> None:
-        clearing.require_lost(tx, group_id, members, own)
+        clearing.require_lost(tx, group_id, mesh_hosts, own)
         clearing.free_id(tx, group_id, body, now)
 
     host.services.store.write(change)

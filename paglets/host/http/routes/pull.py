@@ -40,13 +40,13 @@ def answer(host: Host, asked: ParsedRequest) -> PendingResponse:
 
 def via(host: Host, asked: ParsedRequest) -> PendingResponse:
     body: Relay = asked.body
-    member = host.gossip.by_store(asked.path["STORE"])
-    if member is None:
+    mesh_host = host.gossip.by_store(asked.path["STORE"])
+    if mesh_host is None:
         raise Unreachable(
             f"no host of this mesh, as far as {host.services.own.name} knows, is {asked.path['STORE'][:80]!r}"
         )
-    if asked.sender and member.reachable:
-        raise Unreachable(f"{member.name} accepts connections: nothing is forwarded to it for a host")
+    if asked.sender and mesh_host.reachable:
+        raise Unreachable(f"{mesh_host.name} accepts connections: nothing is forwarded to it for a host")
     if body.timeout_seconds <= 0:
         raise Invalid(f"timeout_seconds is {body.timeout_seconds:g}: it must be more than 0")
     check_request_line(body.method, body.target)
@@ -58,7 +58,7 @@ def via(host: Host, asked: ParsedRequest) -> PendingResponse:
     seconds = min(MOST_RELAY_SECONDS, body.timeout_seconds)
     pending = PendingResponse()
     send = partial(
-        host.services.transport.send, member.ref, request, partial(_relayed, pending), timeout_seconds=seconds
+        host.services.transport.send, mesh_host.ref, request, partial(_relayed, pending), timeout_seconds=seconds
     )
     host.runner.call_soon(send)
     return pending
