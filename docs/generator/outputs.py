@@ -280,7 +280,7 @@ OUTPUTS: dict[str, Output] = {
             "store_id": "of the host that was forgotten",
             "name": "its name, or the same where no host lists it",
             "others": "other hosts that are called so, and were not forgotten: of each `store_id`, `url` and `online`",
-            "hosts": "of each host that was asked: `host`, its name; `known`, whether the other was a member there; "
+            "hosts": "of each host that was asked: `host`, its name; `known`, whether the other was in its mesh; "
             "`taken_back`, how many paglets on their way there came back; `moves_dropped`, how many moves there that "
             "had not begun; `files_kept`, by group how many files of finished jobs became artifacts there",
             "lost_groups": "ids of the groups whose collector was on that host",

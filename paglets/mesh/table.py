@@ -308,7 +308,7 @@ def check_gossip(gossip: Gossip, sender: str) -> Gossip:
     if not gossip.hosts or gossip.hosts[0].store_id != sender:
         raise Invalid("gossip: the first row must be the sender's own")
     if len(gossip.hosts) > MAX_HOSTS + 1:
-        raise Invalid(f"gossip: {len(gossip.hosts)} rows; at most {MAX_HOSTS + 1} are taken")
+        raise Invalid(f"gossip: got {len(gossip.hosts)} rows, expected at most {MAX_HOSTS + 1}")
     if gossip.unreachable_at and not _is_url(gossip.unreachable_at):
         raise Invalid(f"gossip: unreachable_at {gossip.unreachable_at[:200]!r} is not of the form http://host:port")
     for host in gossip.hosts:
@@ -321,7 +321,7 @@ def check_host(host: MeshHost) -> MeshHost:
     if not all(
         STORE_ID.fullmatch(each) for each in (host.store_id, *(each.store_id for each in host.unreachable_hosts))
     ):
-        raise Invalid(f"host {host.store_id[:80]!r}: store_id is not well formed")
+        raise Invalid(f"host {host.store_id[:80]!r}: store_id is malformed")
     check_host_name(host.name)
     bounds = (
         ("addresses", len(host.addresses), MAX_ADDRESSES),

@@ -217,7 +217,7 @@ def settle(tx: Tx, agent_id: str, epoch: int, source: HostRef, now: float) -> Tr
         taken = known.epoch > epoch or known.status != "refused"
         return TransferAnswer(agent_id=agent_id, epoch=epoch, verdict="taken" if taken else "refused")
     _forget_older(tx, agent_id)
-    _refuse(tx, agent_id, epoch, source, now, "taken back by its source")
+    _refuse(tx, agent_id, epoch, source, now, "rolled back by its source")
     return TransferAnswer(agent_id=agent_id, epoch=epoch, verdict="refused")
 
 

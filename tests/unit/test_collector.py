@@ -1,4 +1,4 @@
-"""The collector, over a storage in memory; raw as in a host's transaction, decoded as in a child."""
+"""The collector over a storage in memory: raw as in a host's transaction, and decoded as in a child."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def failure(context: FakeCollectorContext, key: str, cause: str = "exception", *
 
 
 def copy_of(key: str, **more: Any) -> tuple[str, dict[str, Any]]:
-    """A key, and what a host tells of a copy of it."""
+    """A key, and the sighting of a copy of it."""
     fields: dict[str, Any] = {
         "agent_id": f"agent-{key}",
         "generation": 1,
@@ -81,14 +81,14 @@ def copy_of(key: str, **more: Any) -> tuple[str, dict[str, Any]]:
 def census(
     context: FakeCollectorContext, *copies_told: tuple[str, dict[str, Any]], host: HostRef = THIRD
 ) -> dict[str, str]:
-    """What the collector's host notes of what `host` told; gives why copies are not wanted, by key."""
+    """Store sightings that `host` reported; return the causes to cancel copies, by key."""
     rows = CollectorRows(context.storage)
     told = [(key, Sighting(host=host, since=context.now, **fields)) for key, fields in copies_told]
     return {key: cause for key, sighting in told if (cause := copies.record_sighting(rows, key, sighting)) is not None}
 
 
 def lose(context: FakeCollectorContext, *keys: str) -> None:
-    """The newest copies of these keys are lost: those that have not ended are begun anew."""
+    """Lose the newest copies of these keys, and resubmit the keys that have not ended."""
     rows = CollectorRows(context.storage)
     for key in keys:
         job = rows.job(key)
@@ -366,7 +366,7 @@ def artifact_of(key: str) -> ArtifactRef:
 
 
 def with_artifact(context: FakeCollectorContext, key: str, number: str, **more: Any) -> str:
-    """A report of `key` that comes with the artifact of that number; gives the verdict."""
+    """Send a report of `key` with the artifact of that number; return the verdict."""
     ref = artifact_of(number)
     args = {"job_key": key, "result": {"n": number, "artifact": ref.to_wire()}} | more
     verdict: str = context.send("job_result", args, artifacts=(ref,))["verdict"]
@@ -613,7 +613,7 @@ def test_a_copy_of_a_cancelled_key_is_told_of_until_it_is_known_to_be_gone() -> 
     assert context.send("summary")["pending_jobs"][0]["host_name"] == "w2"
 
 
-# Census.
+# Status reconciliation.
 
 
 def test_a_census_fills_the_list_of_pending_jobs() -> None:
@@ -824,7 +824,7 @@ def test_brief_records_of_ends_have_no_values_and_no_tracebacks() -> None:
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Whatever comes in whatever order: one record a key, and counts that are true."""
+    """Messages in any order lead to one record per key and correct counts."""
 
     keys = st.sampled_from(["a", "b", "c", "d"])
 

@@ -1,4 +1,4 @@
-"""The files of an attempt whose result could not travel: kept for a while, within bounds, and then removed."""
+"""The files of an attempt whose result could not be sent: kept for a limited time and then removed."""
 
 from __future__ import annotations
 

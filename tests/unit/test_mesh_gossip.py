@@ -305,7 +305,7 @@ def names_of_candidates(host: VirtualHost) -> list[str]:
 
 
 def test_what_is_silent_is_still_known_by_its_store_while_it_is_not_listed() -> None:
-    """Another half of a parted mesh may have taken it for a member: a copy of a job there is not lost at once."""
+    """The host may have joined in another part of a partitioned mesh, so a copy of a job there is not lost at once."""
     mesh, hosts = joined_mesh(3)
     mesh.clock.advance(10)
     twin = mesh.start(member("h01", store_id="a-store", url="http://twin:8765"), peers=[hosts[0].row.url])

@@ -129,7 +129,7 @@ def test_a_host_that_is_forgotten_comes_back_by_its_own_word_alone() -> None:
 
 
 def test_what_a_forgotten_host_said_before_does_not_bring_it_back() -> None:
-    # It may have lain in a socket until now.
+    # The message may have waited in a socket until now.
     table = tables.forget(take(Table(), member("a", boot_count=2, heartbeat=7)), "store-a").table
     twice = tables.forget(table, "store-a").table
     for late in (member("a", boot_count=2, heartbeat=9), member("a", boot_count=1, heartbeat=99)):

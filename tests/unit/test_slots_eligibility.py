@@ -1,4 +1,4 @@
-"""Which host may run which job, and why not."""
+"""The rules that decide whether a host can run a job, and their texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which waiting jobs start, and which go to another host."""
+"""The choice of waiting jobs that start here, and of those that another host steals."""
 
 from __future__ import annotations
 

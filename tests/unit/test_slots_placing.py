@@ -1,4 +1,4 @@
-"""Which host gets which job."""
+"""The placement of jobs on hosts."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_hundred_thousand_jobs_over_fifty_hosts_take_a_moment() -> None:
     many = jobs(100_000)
     begun = time.process_time()
     placements = placed(many, *hosts)
-    assert time.process_time() - begun < 15  # twenty times what it takes; were it by the square, it would be hours
+    assert time.process_time() - begun < 15  # twenty times the usual time; a quadratic algorithm would take hours
     per_core = [counts(placements)[each.host.name] / each.offered.cpu_cores for each in hosts]
     assert max(per_core) - min(per_core) <= 1
 

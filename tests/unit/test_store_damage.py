@@ -1,4 +1,4 @@
-"""A store whose file was damaged opens as what it was, or is refused as damaged; errors of SQLite are told apart."""
+"""A damaged store opens with its data or is refused as damaged; errors of SQLite are classified."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_what_another_program_holds_is_not_stored_and_goes_on_when_it_lets_go(tm
 
 
 def left_by_a_crash(path: Path, at: Path, sql: str) -> None:
-    """`at` is the database as it is while a program has it: with what `sql` changed in its WAL."""
+    """Make `at` a database in use: its WAL has the changes of `sql`."""
     filled(path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as base:
         base.execute(sql)
@@ -223,7 +223,7 @@ def test_a_database_that_is_none_of_paglets_is_refused_as_that_and_untouched(tmp
 
 
 def test_a_disk_without_room_is_told_as_full_at_opening_too(tmp_path: Path) -> None:
-    """As of a full tmpfs, where SQLite says that the disk failed."""
+    """Simulate a full tmpfs, on which SQLite reports an I/O error."""
     path = tmp_path / "paglets.db"
     filled(path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

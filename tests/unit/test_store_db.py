@@ -1,4 +1,4 @@
-"""The one transaction helper: group commit, savepoints, readers, and what happens when the disk says no."""
+"""The transaction helper: group commit, savepoints, readers, and errors of the disk."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_readers_see_commits_and_nothing_else(store: Store) -> None:
 
     def change(tx: Tx) -> None:
         put("a")(tx)
-        # Another thread, as readers are: the writer's lock is held here.
+        # Readers use another thread, because this one holds the writer's lock.
         thread = threading.Thread(target=lambda: seen.append(keys(store)))
         thread.start()
         thread.join(60)

@@ -1,4 +1,4 @@
-"""The mesh as last heard of, as it is stored."""
+"""The stored membership: hosts, peers, and marks of removed hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The migrations lead to the schema; what cannot be used is refused and left as it is."""
+"""The migrations produce the schema; a database that cannot be used is refused and stays unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue: every change names what it starts from, and finds nothing where that is not so."""
+"""The queue: a change does nothing if the job has another status or attempt than expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hand-off: every case of taking, refusing, repeating and taking back, and what travels in an envelope."""
+"""Hand-offs: each case of accepting, refusing, repeating and rollback, and the content of an envelope."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def test_a_paglet_that_was_refused_is_here_again_and_goes_next_under_a_higher_ep
     assert replace(handoff.envelope, epoch=1) == whole()
 
 
-# Taking a move back.
+# Rollback of a move.
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -395,7 +395,7 @@ def test_the_size_of_an_envelope_is_that_of_its_bytes(store: Store) -> None:
 
 
 def test_what_is_in_the_way_is_written_where_it_is_news(store: Store) -> None:
-    """Each row holds a whole envelope, and a host that is away is tried again for weeks."""
+    """The texts of large rows are not rewritten, because an offline host is retried for weeks."""
     for agent_id, part in (("j1", job_part()), ("j2", job_part("b")), ("p1", None)):
         put_here(store, envelope(agent_id, job=part))
         store.write(lambda tx, agent_id=agent_id: residence.leave(tx, agent_id, B, NOW))

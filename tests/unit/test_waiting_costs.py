@@ -1,4 +1,4 @@
-"""What merely waits costs nothing: steps of SQLite's machine, with many rows and with four times as many."""
+"""Waiting rows cost nothing: counts of SQLite's instructions with many rows and with four times as many."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paglets.store.migrations.steps import migrate
 
 FEW = 600
 FEW_PLACING = 2_100
-"""More than one page of the part that reads them, so that a page costs the same with more of them."""
+"""A number of rows beyond one page of the part that reads them, so that a page costs the same with more rows."""
 
 STEP = 20
 """Instructions between two counts; a statement that finds its row by a key takes fewer."""
@@ -139,7 +139,7 @@ def unsent(rig: Rig, count: int) -> None:
 
 
 def long_gone(rig: Rig, count: int) -> None:
-    """A year of history: paglets that went elsewhere, of which their targets know."""
+    """A year of history: paglets that left, with acknowledged hand-offs."""
     rig.write(lambda tx: residence.create(tx, envelope("p1"), rig.now()))
     rig.write(lambda tx: residence.dispose(tx, "p1", rig.now()))
     multiply(rig, ("residence",), count, "agent_id", "p1", JOB)
@@ -150,7 +150,7 @@ SCENES = {"placing": placing, "queued": queued, "leaving": leaving, "unsent": un
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowed:
-    """Statements that read all of what waits, now and then."""
+    """Statements that read all waiting rows now and then."""
 
     text: str
     why: str
@@ -170,7 +170,7 @@ ALLOWED = (
 
 
 def grown(few: dict[str, int], many: dict[str, int]) -> list[str]:
-    """The statements that took much more, and not because they may."""
+    """Return the statements that took much more and are not allowed to."""
     return [
         f"{few.get(sql, 0)} -> {count}: {sql}"
         for sql, count in many.items()
@@ -179,10 +179,10 @@ def grown(few: dict[str, int], many: dict[str, int]) -> list[str]:
 
 
 SMALL = ("json_each", "leases", "lease_units", "runs", "peers", "fences", "groups", "group_specs", "hosts")
-"""What never grows with jobs that wait: hosts, slots, groups; `hosts` and `addressees` are steps over an index."""
+"""The tables that do not grow with waiting jobs: hosts, slots, groups; `hosts` and `addressees` are steps over an index."""
 
 SMALL_INDEXES = ("paglets_collectors", "handoffs_collectors", "handoffs_recall", "groups_open")
-"""Indexes of few rows each: those of collectors, of hand-offs that are taken back, of groups that are not detached."""
+"""Indexes of few rows each: those of collectors, of hand-offs with a requested rollback, of groups that are not detached."""
 
 
 def scanning(plans: dict[str, list[str]]) -> list[str]:

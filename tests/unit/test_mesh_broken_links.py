@@ -1,4 +1,4 @@
-"""Which hosts cannot connect to which others, as every host of the mesh knows it."""
+"""Every host knows the pairs of hosts that cannot connect to each other."""
 
 from __future__ import annotations
 

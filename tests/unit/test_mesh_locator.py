@@ -74,7 +74,7 @@ def test_who_answered_is_who_answered_of_each_id() -> None:
     hosts[0].locator.locate(["p"], answers.append)
     mesh.clock.advance_until(lambda: answers, 2.1)
     mesh.network.heal()
-    hosts[0].locator.locate(["p", "q"], answers.append)  # of `p` the answers are remembered
+    hosts[0].locator.locate(["p", "q"], answers.append)  # the answers for `p` are cached
     mesh.clock.advance_until(lambda: len(answers) == 2, 2.1)
     assert [answer.answered for answer in answers] == [("store-h01",), ("store-h01",)]
 
