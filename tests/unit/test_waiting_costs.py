@@ -179,10 +179,10 @@ def grown(few: dict[str, int], many: dict[str, int]) -> list[str]:
 
 
 SMALL = ("json_each", "leases", "lease_units", "runs", "peers", "fences", "groups", "group_specs", "hosts")
-"""The tables that do not grow with waiting jobs: hosts, slots, groups; `hosts` and `addressees` are steps over an index."""
+"""Tables that do not grow with waiting jobs; `hosts` and `addressees` are steps over an index."""
 
 SMALL_INDEXES = ("paglets_collectors", "handoffs_collectors", "handoffs_recall", "groups_open")
-"""Indexes of few rows each: those of collectors, of hand-offs with a requested rollback, of groups that are not detached."""
+"""Small indexes: of collectors, of hand-offs with a requested rollback, of groups that are not detached."""
 
 
 def scanning(plans: dict[str, list[str]]) -> list[str]:
