@@ -471,7 +471,8 @@ def _unpacked(archive: Path, python: str) -> Path:
         timeout=COMMAND_SECONDS,
         stdout=subprocess.DEVNULL,
     )
-    (manifest,) = (home / "cache" / "app").glob(f"*/{MANIFEST}")
+    # Not a copy that another process of the tests is just writing: its name is not yet the hash.
+    (manifest,) = (home / "cache" / "app").glob(f"{'[0-9a-f]' * 64}/{MANIFEST}")
     return manifest.parent
 
 
