@@ -1,4 +1,4 @@
-"""The Paglet: an object with an identity, durable state, hooks and message handlers."""
+"""The base class `Paglet`: an object with an identity, durable state, hooks and message handlers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from paglets.core.signatures import call_method
 
 @dataclass(kw_only=True)
 class PagletState:
-    """State of a paglet: derive a dataclass from this class and add fields, each with a default.
+    """The state of a paglet: derive a dataclass from this class and add fields, each with a default.
 
     All fields travel with the paglet. The host sets these two before each entry into the paglet's code:
 
@@ -65,16 +65,16 @@ class Paglet(Generic[S]):
     State: ClassVar[type[PagletState]] = PagletState
 
     kind: ClassVar[Kind] = "paglet"
-    """What its host keeps beside it: "paglet", "job" or "collector"."""
+    """The kind of rows that the host keeps for the paglet: "paglet", "job" or "collector"."""
 
     hook_timeout_seconds: ClassVar[float | None] = None
-    """How long each hook of the class may take; a hook that takes longer is ended, and has failed. None: no limit."""
+    """The time limit of each hook of the class; a hook that takes longer is killed and fails. None means no limit."""
 
     service_name: ClassVar[str] = ""
-    """What paglets of this class offer to the mesh from their creation to their end: see `Context.lookup`."""
+    """The name under which `Context.lookup` finds paglets of this class, from their creation to their end."""
 
     _handling: Message | None = None
-    """The last message that came to `handle_message`."""
+    """The last message passed to `handle_message`."""
 
     @classmethod
     def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
@@ -95,7 +95,7 @@ class Paglet(Generic[S]):
         """Run once, after the paglet was created."""
 
     def on_dispatching(self) -> None:
-        """Run on the old host, before a move that code or a user asked for."""
+        """Run on the old host, before a move that code or a user requested."""
 
     def on_arrival(self) -> None:
         """Run on the new host, after such a move."""
@@ -110,7 +110,7 @@ class Paglet(Generic[S]):
         """Run last in the handler, hook or `run` that called `deactivate`; its changes are committed together."""
 
     def on_activation(self) -> None:
-        """Run when an inactive paglet is woken, before any other code, on the host where it is then."""
+        """Run when an inactive paglet is activated, before any other code, on its current host."""
 
     def on_disposing(self) -> None:
         """Run before the paglet ends."""
@@ -118,7 +118,7 @@ class Paglet(Generic[S]):
     def run(self) -> None:
         """Work without being asked: after creation, `on_clone`, each arrival and each activation.
 
-        Handlers may run beside it (see `locked_state`).
+        Handlers may run at the same time (see `locked_state`).
         """
 
     def handle_message(self, message: Message) -> Any:
@@ -171,47 +171,47 @@ class Paglet(Generic[S]):
         self.context.checkpoint()
 
     def locked_state(self) -> AbstractContextManager[S]:
-        """Lock the state against handlers that run beside `run`; store it at the end of the `with` block."""
+        """Lock the state against handlers that run at the same time; store it at the end of the `with` block."""
         return self.context.locked_state()
 
     def wait_state(self, predicate: Callable[[S], bool], timeout_seconds: float | None = None) -> bool:
         """Wait until `predicate(state)` is true. Return False after `timeout_seconds`; None means no limit.
 
-        In `run` it blocks. In a call's handler it commits what changed so far, parks the call, and
-        begins the handler anew after each later change; so what stands before it must bear repetition.
+        In `run` it blocks. In the handler of a call it commits all changes, parks the call, and restarts the handler
+        after each later change of the state. So code before it in the handler must be safe to repeat.
         """
         return self.context.wait_state(predicate, timeout_seconds)
 
     # Files that travel with the paglet.
 
     def register_file(self, path: str | Path, name: str | None = None, mode: str = "copy") -> FileRef:
-        """Let a file travel with this paglet: on each further host it is in the scratch directory, under `name`.
+        """Let a file travel with this paglet: each later host has it in the scratch directory, under `name`.
 
-        Its bytes are captured now, and it is registered when the changes of the present hook or handler are
-        committed, in `run` and `run_compute_job` at once. A file that was written to or replaced since is captured
-        again after `on_dispatching`; one that was removed travels as it was. `mode` "move": the file at `path`
-        goes once another host has the paglet, unless it changed meanwhile. `name` is that of the file where it is
-        left out; registering a name again replaces it. A further attempt of a job begins without what earlier
-        attempts registered, unless a checkpoint followed.
+        The bytes are captured now. The file is registered when the current hook or handler commits, in `run` and
+        `run_compute_job` at once. A file that changes later is captured again after `on_dispatching`; one that is
+        removed travels as it was. With `mode` "move", the file at `path` is removed once another host has the paglet,
+        unless it changed. `name` defaults to that of the file; registering a name again replaces it. A new attempt of
+        a job starts without the files that earlier attempts registered, unless a checkpoint followed.
 
-        Raises Invalid (no regular file, a name that not every system takes, a registered name in other case, an
-        unknown mode, a link that is to be moved), FileChanged (something keeps writing to it), NoRoom (the host's
-        disk or quota is full). An attempt of a job waits for room instead, and gets NoRoom for what never fits.
+        Raises Invalid for anything but a regular file, a name that not every system accepts or that differs from a
+        registered one only in case, an unknown mode, or a link with "move". Raises FileChanged if the file keeps
+        changing, and NoRoom if the host's disk or quota is full. An attempt of a job waits for space instead, and gets
+        NoRoom only for a file that can never fit.
         """
         return self.context.register_file(path, name, mode)
 
     def registered_files(self) -> tuple[FileRef, ...]:
-        """Return the files that came with this paglet or are registered, in the order of their names."""
+        """Return the files that arrived with this paglet or are registered, sorted by name."""
         return self.context.registered_files()
 
     def file_path(self, name: str) -> Path:
-        """Return the path of a file that came with this paglet or is registered under that name. Raise Unknown.
+        """Return the path of a file that arrived with this paglet or is registered. Raise Unknown.
 
-        Files that came are in the scratch directory before any code of the paglet runs, dated in 2000 and 2001.
+        Files that arrived are in the scratch directory before any code of the paglet runs, dated in 2000 and 2001.
         """
         return self.context.file_path(name)
 
-    # Artifacts: named files that hosts keep, found by their id from all of the mesh.
+    # Artifacts: named files on hosts; every host of the mesh finds them by id.
 
     def upload_artifact(
         self,
@@ -220,41 +220,41 @@ class Paglet(Generic[S]):
         move: bool = False,
         expires_in_seconds: float | None = None,
     ) -> ArtifactRef:
-        """Keep a file as an artifact of this paglet: it moves and ends with it. It is stored when this returns.
+        """Store a file as an artifact of this paglet, and return once it is stored. It moves and ends with the paglet.
 
-        `move`: the file at `path` goes then. On Linux a job's file in its scratch directory is not even copied if
-        nobody has it open for writing: close it before, since what is written later is not in the artifact.
-        `expires_in_seconds`: deleted after that long; None: kept. Raises Invalid, FileChanged and NoRoom as
-        `register_file`; the file is where it was then.
+        `move` removes the file at `path` afterwards. On Linux, a job's file in its scratch directory is then not even
+        copied if nobody has it open for writing. Close it first: later writes are not in the artifact.
+        `expires_in_seconds` deletes the artifact after that time; None keeps it. Raises Invalid, FileChanged and NoRoom
+        like `register_file`, and then leaves the file in place.
         """
         return self.context.upload_artifact(path, name, move, expires_in_seconds)
 
     def download_artifact(
         self, ref_or_id: ArtifactRef | str, target: str | Path, move: bool = False, replace: bool = False
     ) -> Path:
-        """Fetch an artifact from wherever it is, to the file `target`, or into the folder; gives the file's path.
+        """Fetch an artifact from its host to the file or folder `target`. Return the path of the file.
 
-        A folder that ends with "/" is made. A file that is there already is fine if it is the same; another one
-        stays, and Conflict is raised, unless `replace`. `move`: the artifact is deleted afterwards.
+        A `target` that ends with "/" is a folder, which is created. An existing file with the same bytes is kept. One
+        with other bytes raises Conflict, unless `replace` is set. `move` deletes the artifact afterwards.
         Raises Unknown (no online host has it), Invalid (`target` cannot be written), NoRoom.
         """
         return self.context.download_artifact(ref_or_id, target, move, replace)
 
     def delete_artifact(self, ref_or_id: ArtifactRef | str) -> None:
-        """Delete an artifact, wherever it is, at once. Raises Unknown where no online host has it."""
+        """Delete an artifact on its host at once. Raises Unknown if no online host has it."""
         self.context.delete_artifact(ref_or_id)
 
     def send_artifact(
         self, target: ProxyRef, path: str | Path, message: Message, name: str | None = None, move: bool = False
     ) -> ArtifactRef:
-        """Post `message` with a file: `target` gets both together, and owns the artifact, one of `message.artifacts`.
+        """Post `message` with a file. `target` gets both together; it owns the artifact, one of `message.artifacts`.
 
-        The file is captured now; the post is stored with this handler's changes, and with `move` the file is
-        gone then at the latest. Raises as `upload_artifact`.
+        The file is captured now, and the post is stored with the changes of this handler. `move` removes the file, at
+        the latest when they are committed. Raises like `upload_artifact`.
         """
         return self.context.send_artifact(target, path, message, name, move)
 
-    # Speaking.
+    # Messages.
 
     def call(
         self,
@@ -264,16 +264,16 @@ class Paglet(Generic[S]):
         *,
         timeout: float | None = None,
     ) -> Any:
-        """Send and wait for the reply. `timeout` is another name for `timeout_seconds`.
+        """Send a message and return the reply. `timeout` is another name for `timeout_seconds`.
 
-        Raises what the handler raised as HandlerFailed, or CallOutcomeUnknown.
+        Raises HandlerFailed if the handler raised an exception, and CallOutcomeUnknown if no reply came.
         """
         return self.context.call(target, message, one_timeout(timeout_seconds, timeout))
 
     def post(self, target: ProxyRef, message: Message) -> None:
-        """Send without waiting: stored with this handler's changes, delivered at least once, taken once.
+        """Send a message without waiting. It is stored with the changes of this handler and accepted exactly once.
 
-        Artifacts of `message` that are on this host go along, each as a further artifact that `target` owns.
+        Artifacts of `message` on this host are sent along, each as a copy that `target` owns.
         """
         self.context.post(target, message)
 
@@ -282,48 +282,47 @@ class Paglet(Generic[S]):
     @overload
     def notify_user(self, severity: str, title: str, message: str) -> None: ...
     def notify_user(self, *words: str, **named: str) -> None:
-        """Leave a note for the user, as a post to the home host: `paglets notes` shows it.
+        """Send a note for the user to the home host, where `paglets notes` shows it.
 
         `level`, or `severity`, is "info", "warning" or "error"; `title` and `message` make the text `TITLE: MESSAGE`.
-        A text over 2,000 characters is cut. A home keeps the newest 2,000 notes, and of these 4 MiB; a host keeps as
-        many for homes that are away. Raises Invalid for another level.
+        A text over 2,000 characters is cut. A home keeps the newest 2,000 notes, at most 4 MiB; each host keeps as
+        many for homes that are unreachable. Raises Invalid for another level.
         """
         self.context.notify_user(*text_and_level(*words, **named))
 
-    # Copies, and rest.
+    # Copies and inactivity.
 
     def clone(self, name: str | None = None) -> Any:
-        """Make a second paglet of this class on this host, and return its PagletProxy at once.
+        """Create a copy of this paglet on this host, and return its PagletProxy at once.
 
-        It has the state, storage and registered files that are committed with the present handler (in `run`: now),
-        and this paglet's code, home and service; not its messages and artifacts. `on_cloning` runs here now,
-        `on_clone` there first. Raises Invalid for a job or a collector, which cannot be cloned, and NameTaken.
+        The copy has the state, storage and registered files that the current handler commits (in `run`: now). It also
+        has this paglet's code, home and service, but not its messages and artifacts. `on_cloning` runs here now, and
+        `on_clone` runs first in the copy. Raises Invalid for a job or a collector, and NameTaken.
         """
         return self.context.clone(name, None)
 
     def clone_to(self, host_name: str, name: str | None = None) -> Any:
-        """Make a clone that moves to the host of that name or URL after its `on_clone`. Raise Unknown."""
+        """Create a copy that moves to the host of that name or URL after its `on_clone`. Raise Unknown."""
         return self.context.clone(name, self.context.resolve_host(host_name))
 
     def deactivate(self, seconds: float | None = None) -> None:
-        """Rest until a message comes, somebody activates this paglet, or `seconds` are over.
+        """Become inactive until a message arrives, somebody activates this paglet, or `seconds` have passed.
 
-        Any paglet between its hooks and handlers is only a row; one that is inactive does not `run` either, after
-        a restart of its host and a move as well. It takes effect as moves do (see below), after `on_deactivating`;
-        a message that waits already wakes it at once. Raises Invalid for a job or a collector, and for a time out
-        of range.
+        An inactive paglet does not `run`, not even after a restart of its host or a move. This takes effect like a move
+        (see below), after `on_deactivating`. A message that already waits activates the paglet at once. Raises Invalid
+        for a job or a collector, and for a time out of range.
         """
         self.context.intend_sleep(seconds)
 
-    # Moving. These check their arguments at once and take effect when the present hook, handler or
-    # run returns; the last one wins, an exception drops it.
+    # Moves and the end. These methods check their arguments at once, and take effect when the current hook, handler or
+    # `run` returns. The last request wins; an exception cancels it.
 
     def dispatch(self, target: str) -> None:
-        """Move to the host of that name or URL. Raises Unknown where the mesh has none."""
+        """Move to the host of that name or URL. Raises Unknown if the mesh has none."""
         self.context.intend_move(self.context.resolve_host(target))
 
     def dispatch_to(self, host_name: str) -> None:
-        """Move to the host of that name. Raises Unknown where the mesh has none."""
+        """Move to the host of that name or URL, like `dispatch`. Raises Unknown if the mesh has none."""
         self.context.intend_move(self.context.resolve_host(host_name))
 
     def dispose(self) -> None:
@@ -343,7 +342,7 @@ def _deactivate(paglet: Paglet[Any], message: Message) -> None:
 
 
 def _activate(paglet: Paglet[Any], message: Message) -> None:
-    """The message itself has woken the paglet."""
+    """Do nothing: the arrival of the message has activated the paglet."""
 
 
 REQUESTS: Mapping[str, Callable[[Paglet[Any], Message], Any]] = {
@@ -351,6 +350,6 @@ REQUESTS: Mapping[str, Callable[[Paglet[Any], Message], Any]] = {
     DEACTIVATE: _deactivate,
     ACTIVATE: _activate,
 }
-"""Messages that a paglet of any class answers, and how."""
+"""The handlers of the kinds of messages that every paglet answers."""
 
 HookEvent.__module__ = __name__

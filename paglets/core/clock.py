@@ -1,6 +1,6 @@
-"""Time and chance come in through these two seams, so that a simulation can replace them.
+"""The clock and the random source of a host, which the simulator replaces.
 
-No other module of the host reads a clock or a random source (a test greps for it).
+No other module of the host reads a clock or a random source; a test of the imports checks this.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from threading import Timer
 from typing import Protocol
 
 Mutex = threading.Lock
-"""For what several threads share in memory."""
+"""The lock for values in memory that several threads share."""
 
 
 class Clock(Protocol):
-    """`monotonic` for durations and due times, in seconds; `wall` for what people read, epoch seconds.
+    """A source of times: `monotonic` seconds for durations, `wall` seconds since the epoch for people to read.
 
-    `boottime` is as `monotonic`, but goes on while the machine sleeps (where that stands still: Linux, macOS). It tells
-    a host that it slept, and nothing else is measured by it: neither a job's time-out nor another host's silence is
-    to run while this machine cannot do anything.
+    `boottime` is like `monotonic`, but also counts the time that the machine sleeps. (On Linux and macOS, `monotonic`
+    stops then.) A host uses it only to notice that the machine slept. The time-out of a job and the time since the
+    last contact with a host must not run while this machine cannot do anything.
     """
 
     def monotonic(self) -> float: ...
@@ -35,31 +35,37 @@ class Clock(Protocol):
 
 
 class Entropy(Protocol):
-    """Ids, nonces and jitter."""
+    """A source of randomness for ids, nonces and jitter."""
 
     def token(self, nbytes: int = 16) -> str:
-        """Lower-case hexadecimal digits of `nbytes` random bytes."""
+        """Return `nbytes` random bytes as lower-case hexadecimal digits."""
         ...
 
     def uniform(self, low: float, high: float) -> float: ...
 
     def pick(self, count: int) -> int:
-        """An index in range(count)."""
+        """Return a random index in range(count)."""
         ...
 
 
-SLEEPLESS = {"linux": "CLOCK_BOOTTIME", "darwin": "CLOCK_MONOTONIC"}
-"""The clock of each system that counts its sleep. Elsewhere `time.monotonic` does (Windows), or none does."""
+BOOT_CLOCKS = {"linux": "CLOCK_BOOTTIME", "darwin": "CLOCK_MONOTONIC"}
+"""The clock that counts the sleep of the machine, by `sys.platform`.
+
+On Windows, `time.monotonic` counts it; on other systems no clock does.
+"""
 
 
-def sleepless_clock() -> Callable[[], float]:
-    number = getattr(time, SLEEPLESS.get(sys.platform, ""), None)
+def boot_clock() -> Callable[[], float]:
+    """Return the function that reads `Clock.boottime` on this system."""
+    number = getattr(time, BOOT_CLOCKS.get(sys.platform, ""), None)
     return time.monotonic if number is None else lambda: time.clock_gettime(number)
 
 
 class SystemClock:
+    """The clock of this machine."""
+
     def __init__(self) -> None:
-        self._boottime = sleepless_clock()
+        self._boottime = boot_clock()
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -72,6 +78,8 @@ class SystemClock:
 
 
 class SystemEntropy:
+    """The random source of the operating system."""
+
     def __init__(self) -> None:
         self._random = random.SystemRandom()
 
@@ -86,17 +94,17 @@ class SystemEntropy:
 
 
 def system_pause(seconds: float) -> None:
-    """Wait, for code that runs for a user and not in a host, whose parts never wait."""
+    """Sleep. For clients and commands: code inside a host never sleeps."""
     time.sleep(seconds)
 
 
 QUIET_SECONDS = 2.0
-"""Who waits for so long is told what for."""
+"""A command that waits for longer says what it waits for."""
 
 
 @contextmanager
 def told_if_slow(tell: Callable[[str], None], text: str, after_seconds: float) -> Iterator[None]:
-    """`tell` what is waited for, from another thread, where that takes longer than so."""
+    """Call `tell(text)` from another thread if the block takes longer than `after_seconds`."""
     timer = Timer(after_seconds, tell, [text])
     timer.daemon = True
     timer.start()

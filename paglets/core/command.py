@@ -12,17 +12,23 @@ import sys
 NAME = "paglets"
 
 COMMAND_VARIABLE = "PAGLETS_COMMAND"
-"""Holds the command by which the user called this program, a tab, and the path of the program. It is set for scripts
-and for hosts in their kept copy. The command is only printed, and only by the program of that path."""
+"""The environment variable with the command that the user typed, a tab, and the path of the program.
+
+Scripts get it, and so do hosts that run from an unpacked copy. The program at that path prints the command in its
+hints; nothing runs it.
+"""
 
 MOST_CHARACTERS = 4096
-"""The longest command that is taken from the environment: as long as the longest path of Linux."""
+"""The maximum length of a command from the environment: that of a path on Linux."""
 
 OLDEST_PYTHON = 11
 """The oldest minor version of Python 3 that runs this program."""
 
 COMPARED_BYTES = 1 << 18
-"""The size of the compared end of an archive: more than its table of contents, which has a checksum of each entry."""
+"""The size of the part at the end of an archive that is compared.
+
+It includes the table of contents, which has a checksum of each entry.
+"""
 
 OPTIONS_WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
 
@@ -138,7 +144,7 @@ def _starts_on_path(path: str) -> bool:
 
 
 def _python(typed: str, executable: str, in_venv: bool, folder: str, path: str) -> str:
-    """Return the interpreter by its name if PATH finds it, else by its path."""
+    """Return the name of the interpreter if PATH leads to it, else its path."""
     if typed and not os.path.dirname(typed) and on_path(typed, path):
         return quoted(typed)
     name = os.path.basename(executable)
@@ -149,14 +155,14 @@ def _python(typed: str, executable: str, in_venv: bool, folder: str, path: str) 
 
 
 def _same_interpreter(found: str, executable: str, in_venv: bool) -> bool:
-    """Return True for the same file. Virtual environments are told apart by folder: they link to one file."""
+    """Return True for the same interpreter. Virtual environments link to one file, so their folders are compared."""
     if os.path.realpath(os.path.dirname(found)) == os.path.realpath(os.path.dirname(executable)):
         return True
     return not in_venv and os.path.realpath(found) == os.path.realpath(executable)
 
 
 def _near(path: str, folder: str) -> str:
-    """Return `path` as it is typed in `folder`."""
+    """Return `path` relative to `folder` if it is inside, else unchanged."""
     if not folder:
         return path
     name = os.path.relpath(path, folder)
@@ -180,7 +186,7 @@ def on_path(name: str, path: str) -> str:
 
 
 def quoted(word: str) -> str:
-    """Return `word` so that a shell takes it as it is."""
+    """Return `word` quoted for a shell."""
     if word and word.isascii() and all(letter.isalnum() or letter in "/._-" for letter in word):
         return word
     import shlex  # only here: it loads `re`, and few words need it
@@ -189,7 +195,7 @@ def quoted(word: str) -> str:
 
 
 def interpreter_flags(original: list[str]) -> list[str]:
-    """The options before the script, -c or -m of a command line such as sys.orig_argv, to start another one alike."""
+    """Return the interpreter's options in a command line such as sys.orig_argv: all before the script, -c or -m."""
     flags: list[str] = []
     words = iter(original[1:])
     for word in words:
@@ -207,5 +213,5 @@ def interpreter_flags(original: list[str]) -> list[str]:
 
 
 def python_path(program: str, given: str) -> str:
-    """Return the PYTHONPATH `given` with `program` first, and once."""
+    """Return the PYTHONPATH `given` with `program` as its first entry, and nowhere else."""
     return os.pathsep.join([program, *(entry for entry in given.split(os.pathsep) if entry not in ("", program))])

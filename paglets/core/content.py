@@ -1,8 +1,8 @@
 """Files as bytes: hashed and copied in one pass and in constant memory.
 
-Clients, processes of paglets and hosts share these. Whatever a file or a disk does wrong comes out of here as one error
-of paglets with one clear line: Invalid for what cannot be read or written, FileChanged for a file that was written to
-meanwhile, NoRoom for a full disk, Conflict for a target that is there already.
+Clients, hosts and processes of paglets share this module. It maps each error of a file or disk to an error of paglets
+with one line of text: Invalid for a path that cannot be read or written, FileChanged for a file that changed during
+the call, NoRoom for a full disk, Conflict for an existing target.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from paglets.core.refs import BlobRef
 from paglets.core.text import placed, printable
 
 PIECE_BYTES = 1 << 20
-"""Read, hashed and written at a time: large enough that calls cost nothing, small enough to stay in a cache."""
+"""The size of one read, hash and write: large enough to make calls cheap, small enough for the processor's cache."""
 
 Progress = Callable[[int], None]
-"""Is called after each piece with the bytes that are done so far."""
+"""A function that is called after each piece with the number of bytes done so far."""
 
 _FULL = {
     errno.ENOSPC: "the disk of {} is full",
@@ -47,7 +47,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceStat:
-    """Which file a path named, and as of when: one that was written to or replaced differs in some of these."""
+    """The identity of a file at one moment. It differs after the file is written to or replaced."""
 
     size_bytes: int
     mtime_ns: int
@@ -55,13 +55,13 @@ class SourceStat:
 
     @classmethod
     def of(cls, found: os.stat_result) -> SourceStat:
-        """The inode as a record can hold it: some file systems use all 64 bits."""
+        """Return the values of `found`. The inode is reduced to 63 bits, which a record can hold."""
         return cls(size_bytes=found.st_size, mtime_ns=found.st_mtime_ns, inode=found.st_ino % INT_BOUND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """An open file. `path` is what people know it by."""
+    """An open file. `path` is for messages."""
 
     path: Path
     file: io.FileIO
@@ -69,38 +69,39 @@ class _Source:
 
 
 def stat_of(path: Path) -> SourceStat:
-    """The regular file at `path`; links are followed. Raises Invalid for anything else."""
+    """Return the state of the regular file at `path`, after following links. Raises Invalid for anything else."""
     with _reading(path):
         found = os.stat(path)
     return _checked(path, found)
 
 
 def hash_file(path: Path, progress: Progress | None = None) -> BlobRef:
-    """Read a regular file once; links are followed. Raises Invalid, FileChanged."""
+    """Return hash and size of a regular file, after following links. Raises Invalid, FileChanged."""
     with _opened(path) as source:
         return _hashed(source, lambda piece: None, progress)
 
 
 def copy_hashed(source: Path, target: Path, progress: Progress | None = None) -> BlobRef:
-    """Copy to a new file (mode 0600) and hash on the way; synced, its folder is not. On any error there is no target.
+    """Copy `source` to the new file `target` (mode 0600) and return its hash and size.
 
-    A source that is replaced by a rename meanwhile is copied as it was. Raises Invalid, FileChanged, NoRoom, Conflict.
+    The bytes of the target are synced, its folder is not. After an error there is no target. If a rename replaces the
+    source during the copy, the old file is copied. Raises Invalid, FileChanged, NoRoom, Conflict.
     """
     with _opened(source) as opened:
         return _copied(opened, target, progress)
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Write on from where the file is; the system may take less at a time. Raises OSError."""
+    """Write all of `data` at the current position, with as many system calls as it takes. Raises OSError."""
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]
 
 
 def sync_folder(path: Path) -> None:
-    """Make names in a folder durable: after a rename the file is there even if the power goes. Raises OSError."""
+    """Sync a folder, so that a file created or renamed in it survives a power failure. Raises OSError."""
     if os.name == "nt":
-        return  # Folders cannot be opened there; renames are in the journal.
+        return  # Windows cannot open folders, and NTFS journals renames.
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -109,7 +110,7 @@ def sync_folder(path: Path) -> None:
 
 
 def no_room(error: OSError, place: Path) -> NoRoom | None:
-    """What a full disk, quota or limit means to people; None for an error of another kind."""
+    """Return NoRoom for a full disk, an exceeded quota or a size limit. Return None for any other error."""
     text = _FULL.get(error.errno or 0)
     if text is None:
         return None
@@ -121,14 +122,14 @@ def no_room(error: OSError, place: Path) -> NoRoom | None:
 
 
 def no_place(error: OSError, place: Path) -> NoRoom:
-    """The same of whatever the disk has against a file in a folder of a host: it is mended, and it goes on."""
+    """Return NoRoom for any error of a file in a folder of the host. The host retries once a person has fixed the disk."""
     return no_room(error, place) or NoRoom(closed(place) or f"{printable(place)} cannot be used: {placed(error)}")
 
 
 def closed(folder: Path) -> str:
-    """Why nothing can be put into this folder, naming the one of its path that is at fault; "" where it can.
+    """Return why no file can be created in `folder`, naming the folder of its path at fault; "" if one can.
 
-    How much room there is, is another question. Raises OSError for what the disk itself has.
+    Free space is not checked. Raises OSError for a disk error.
     """
     if os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
         return ""
@@ -148,7 +149,7 @@ def closed(folder: Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_Source]:
-    stat_of(path)  # to open a device may already do something
+    stat_of(path)  # first, since opening a device can have an effect
     with _reading(path):
         file = io.FileIO(path, "r", opener=lambda at, flags: os.open(at, flags | NOT_WAITING))
     with file:
@@ -164,7 +165,7 @@ def _checked(path: Path, found: os.stat_result) -> SourceStat:
 
 
 def _hashed(source: _Source, take: Callable[[memoryview], None], progress: Progress | None) -> BlobRef:
-    """Read all of it, and no more than one byte beyond the size that it had: it might grow faster than it is read."""
+    """Read, hash and `take` the file up to one byte more than its size: it could grow faster than it is read."""
     digest, done, size = hashlib.sha256(), 0, source.stat.size_bytes
     buffer = memoryview(bytearray(min(PIECE_BYTES, size + 1)))
     while done <= size:
@@ -199,7 +200,7 @@ def _check_unchanged(source: _Source, done: int) -> None:
 def _copied(source: _Source, target: Path, progress: Progress | None) -> BlobRef:
     size = source.stat.size_bytes
     with _writing(source.path, target, size):
-        # "x": neither a file nor a link that is there already is written to.
+        # "x" refuses an existing file or link.
         out = io.FileIO(target, "x", opener=lambda at, flags: os.open(at, flags, 0o600))
 
     def write(piece: memoryview) -> None:
@@ -220,7 +221,7 @@ def _copied(source: _Source, target: Path, progress: Progress | None) -> BlobRef
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Only around calls of the system. ValueError: a path that no file can have, as with a zero byte in it."""
+    """Map errors of system calls to Invalid. The system raises ValueError for an impossible path, such as one with a zero byte."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -229,7 +230,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _writing(source: Path, target: Path, size_bytes: int) -> Iterator[None]:
-    """Only around calls of the system."""
+    """Map errors of system calls to Conflict, NoRoom or Invalid."""
     try:
         yield
     except FileExistsError as error:

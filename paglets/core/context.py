@@ -1,7 +1,7 @@
-"""What a paglet's code can ask of the host it lives on.
+"""The interface between the code of a paglet and its host.
 
-Two implementations exist: `paglets.worker.child.context` in a child process, and `paglets.host.records.in_host` for
-the collector, whose handlers run inside the store's transaction.
+Two implementations exist: `paglets.worker.child.context` for a child process, and `paglets.host.records.in_host` for
+collectors, whose handlers run inside a transaction of the store.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostInfo:
-    """One host of the mesh as another sees it."""
+    """One host of the mesh, as known to another host."""
 
     store_id: str
     name: str
@@ -38,42 +38,42 @@ class HostInfo:
 
 
 class Storage(MutableMapping[str, Any]):
-    """A paglet's durable map. Keys are strings of 1 to 512 characters, in the order of their bytes."""
+    """A durable map of a paglet. Keys are strings of 1 to 512 characters, sorted by their bytes."""
 
     @abstractmethod
     def scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[tuple[str, Any]]:
-        """Up to `limit` entries whose key begins with `prefix` and is greater than `after`, in order."""
+        """Return up to `limit` entries whose key starts with `prefix` and is greater than `after`, sorted."""
         ...
 
     @abstractmethod
     def discard(self, key: str) -> None:
-        """Drop the entry of that key if there is one. Its value is not read: code that it needs may be absent here."""
+        """Remove the entry of that key, if any. Its value is not decoded, since that may need code that is not here."""
         ...
 
 
 class Context(Protocol):
-    """The host seen from inside a paglet."""
+    """The host, as the code of a paglet sees it."""
 
     @property
     def name(self) -> str:
-        """Name of the host where this code runs."""
+        """The name of the host where this code runs."""
         ...
 
     @property
     def address(self) -> str:
-        """URL of that host."""
+        """The URL of that host."""
         ...
 
     @property
     def ref(self) -> ProxyRef:
-        """This paglet itself."""
+        """A reference to this paglet."""
         ...
 
     @property
     def storage(self) -> Storage: ...
 
     def wall_time(self) -> float:
-        """Seconds since the epoch, for people to read."""
+        """Return the seconds since the epoch, for people to read."""
         ...
 
     def hosts(self) -> tuple[HostInfo, ...]: ...
@@ -81,23 +81,22 @@ class Context(Protocol):
     def create(
         self, cls: type, state: Any = None, *, name: str | None = None, inputs: Mapping[str, str | Path] | None = None
     ) -> Any:
-        """A new paglet on this host, with copies of the files `inputs`; gives its PagletProxy after it is stored."""
+        """Create a paglet on this host with copies of the files `inputs`. Return its PagletProxy once it is stored."""
         ...
 
     def proxy(self, target: ProxyRef | str) -> Any:
-        """A PagletProxy for a ref, a paglet's id, or a name of a paglet on this host."""
+        """Return a PagletProxy for a reference, a paglet's id, or the name of a paglet on this host."""
         ...
 
     def find(self, name: str) -> Any:
-        """PagletProxys of the paglets of that name on all online hosts of the mesh, this host's first.
+        """Return a PagletProxy for each paglet of that name on the online hosts, this host's first.
 
-        A name is of one host: two hosts may each have a paglet of that name. A host that does not answer in time
-        is left out, and so is a paglet that is just moving.
+        A name is unique on one host only. Hosts that do not answer in time and paglets that are moving are left out.
         """
         ...
 
     def lookup(self, service_name: str) -> Any:
-        """The same of the paglets that offer the service of that name (`Paglet.service_name`)."""
+        """Return, like `find`, the paglets whose `Paglet.service_name` is this."""
         ...
 
     def call(
@@ -117,24 +116,24 @@ class Context(Protocol):
         *,
         timeout: float | None = None,
     ) -> Any:
-        """The same as `call`."""
+        """Do the same as `call`."""
         ...
 
     def post(self, target: ProxyRef, message: Message) -> None: ...
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Store a group (fields of `api.SubmitGroup`); gives `api.GroupView` as JSON."""
+        """Store a group, given as the fields of `api.SubmitGroup`. Return `api.GroupView` as JSON."""
         ...
 
     def publish_bytes(self, data: bytes) -> BlobRef:
-        """Bytes that this host then keeps for an hour, and for as long as something refers to them."""
+        """Store bytes on this host for an hour, and for as long as something refers to them."""
         ...
 
     def publish_file(self, path: str | Path) -> BlobRef:
-        """The same of a copy of a file. Raises Invalid, FileChanged, NoRoom."""
+        """Store a copy of a file, like `publish_bytes`. Raises Invalid, FileChanged, NoRoom."""
         ...
 
-    # Files and artifacts: as the methods of `core.agent.Paglet` of the same names.
+    # Files and artifacts: `core.agent.Paglet` documents the methods of the same names.
 
     def register_file(self, path: str | Path, name: str | None, mode: str) -> FileRef: ...
 
@@ -157,25 +156,25 @@ class Context(Protocol):
     def notify_user(self, text: str, level: str) -> None: ...
 
     def clone(self, name: str | None, target: HostRef | None) -> Any:
-        """As `core.agent.Paglet.clone`; with a `target` the clone moves there."""
+        """Clone this paglet like `core.agent.Paglet.clone`. With a `target`, the clone moves there."""
         ...
 
     def resolve_host(self, target: str) -> HostRef:
-        """The member of that name or URL; Unknown where there is none."""
+        """Return the host of that name or URL. Raises Unknown if the mesh has none."""
         ...
 
     def intend_move(self, target: HostRef) -> None:
-        """Move there when the present hook, handler or run has returned; the last intent wins."""
+        """Move to `target` when the current hook, handler or `run` returns. The last request wins."""
         ...
 
     def intend_stay(self) -> None:
-        """Take back an intent to move, of this handler or of an earlier one whose target is still away."""
+        """Cancel a requested move, also one from an earlier handler whose target is still unreachable."""
         ...
 
     def intend_dispose(self) -> None: ...
 
     def intend_sleep(self, seconds: float | None) -> None:
-        """Be inactive when the present hook, handler or run has returned, for `seconds` (None: without a bound)."""
+        """Deactivate when the current hook, handler or `run` returns, for `seconds`; None means no limit."""
         ...
 
     def work_dir(self) -> Path: ...
@@ -183,20 +182,20 @@ class Context(Protocol):
     def checkpoint(self) -> None: ...
 
     def report(self, report: Mapping[str, Any]) -> bool:
-        """Commit the outcome of this attempt; False where one was committed already.
+        """Commit the outcome of this attempt. Return False if one was committed already.
 
         `report` is {"success": True, "result": VALUE} or {"success": False, "cause", "message", "traceback"}.
-        VALUE is any value that a message carries; Invalid where it cannot be sent. With {"file": {"path", "name",
-        "move"}} beside them a file goes along as an artifact, and VALUE, a mapping, gets its ref as `artifact`.
+        VALUE is any value that a message can carry; raises Invalid for any other. With the further key {"file":
+        {"path", "name", "move"}} a file is sent as an artifact; VALUE, a mapping, gets its reference as `artifact`.
         """
         ...
 
     def warn(self, text: str) -> None:
-        """Add a warning to the record of this attempt, where the job has a collector that keeps one."""
+        """Add a warning to the record of this attempt, if the job has a collector that keeps warnings."""
         ...
 
     def keep_unsent(self, path: str | Path) -> None:
-        """Keep the scratch directory of this attempt for a while if this file, which is not sent, is in it."""
+        """Keep the scratch directory of this attempt for a while if it contains this file, which was not sent."""
         ...
 
     def locked_state(self) -> AbstractContextManager[Any]: ...

@@ -1,9 +1,9 @@
-"""SQLite databases as one file, with the rows that only a `-wal` or `-journal` file beside them has.
+"""Copies of SQLite databases, including the rows that only their `-wal` or `-journal` file has.
 
-A program that does not close its connection leaves rows in these files. So the database and the files beside it are
-copied together, at a moment when none of them changes, and SQLite recovers the copy as after a crash. Nothing is
-written to the originals, no lock is waited for, and a read-only folder will do. Only a database in WAL mode that never
-rests is copied by SQLite's own backup, which holds up no writer there.
+A program that does not close its connection leaves rows in these files. So the database and its companion files are
+copied together while none of them changes, and SQLite recovers the copy as after a crash. This writes nothing to the
+originals, waits for no lock, and works in a read-only folder. Only a database in WAL mode that changes all the time is
+copied by SQLite's backup, which blocks no writer in that mode.
 """
 
 from __future__ import annotations
@@ -31,20 +31,23 @@ WITH_ROWS = ("-wal", "-journal")
 BESIDE = (*WITH_ROWS, "-shm")
 
 WAIT_SECONDS = 30.0
-"""For a database that is written to. SQLite's own time-outs are of this order."""
+"""The time limit for copying a database that changes, of the order of SQLite's own time-outs."""
 
 LOOK_AGAIN_SECONDS = 0.25
 
 TRIES_AT_REST = 4
-"""For a database that rests now and then. It takes a second."""
+"""The number of plain copies tried before a backup: enough for a database with pauses, and over within a second."""
 
 SETTLED_SECONDS = 0.02
-"""A file that is written to twice within a tick of its file system's clock (10 ms at most) may show one time."""
+"""The age from which an mtime is reliable.
+
+Two writes within a tick of the file system's clock, at most 10 ms, can leave the same mtime.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """A database and the files beside it that are not empty, each as it was at one moment."""
+    """A database and its companion files that are not empty, as they were at one moment."""
 
     path: Path
     main: SourceStat
@@ -52,7 +55,7 @@ class Database:
 
     @property
     def size_bytes(self) -> int:
-        """The bytes of all files, which are those of a copy at most."""
+        """The bytes of all files, the most that a copy can take."""
         return self.main.size_bytes + sum(stat.size_bytes for _, stat in self.beside)
 
     @property
@@ -64,13 +67,13 @@ class Database:
         return max(self.main.mtime_ns, *(stat.mtime_ns for _, stat in self.beside))
 
     def advice(self, what: str) -> str:
-        """Return `what` happened to this database and what to do."""
+        """Return a message that this database `what`, with what to do."""
         beside = " and ".join(f"{self.path.name}{suffix}" for suffix, _ in self.beside)
         return f"{printable(self.path)} {what}; rows of it are in {printable(beside)}: close its connection first"
 
 
 def database_at(path: Path) -> Database | None:
-    """Return the database at `path` if files beside it have rows of it. Return None for any other file."""
+    """Return the database at `path` if a companion file has rows of it. Return None for any other file."""
     real = Path(os.path.realpath(path))  # where SQLite looks for the other files, too
     beside = tuple((suffix, stat) for suffix in WITH_ROWS if (stat := _stat_of(beside_of(real, suffix))) is not None)
     if not beside:
@@ -86,7 +89,7 @@ def beside_of(path: Path, suffix: str) -> Path:
 
 
 def _stat_of(path: Path) -> SourceStat | None:
-    """The file at `path` if it is a regular one that is not empty."""
+    """Return the state of the file at `path` if it is regular and not empty, else None."""
     with suppress(Invalid):
         found = stat_of(path)
         return found if found.size_bytes else None
@@ -96,11 +99,11 @@ def _stat_of(path: Path) -> SourceStat | None:
 def copy_database(
     path: Path, target: Path, *, clock: Clock | None = None, pause: Callable[[float], None] = system_pause
 ) -> Database:
-    """Copy all of the database at `path` to the new file `target`, synced. Return what was copied.
+    """Copy the whole database at `path` to the new file `target`, synced. Return the database that was copied.
 
-    Wait up to WAIT_SECONDS for a database that is written to. Raise FileChanged if it does not rest or is closed
-    meanwhile, Invalid for one that SQLite does not read, NoRoom. An error that another try would meet again has the
-    detail `field` "database". On any error there is no target.
+    Wait up to WAIT_SECONDS for a database that changes. Raise FileChanged if it keeps changing or its connection is
+    closed during the copy, Invalid if SQLite cannot read it, and NoRoom. An error that a retry would meet again has the
+    detail `field` "database". After an error there is no target.
     """
     clock = clock or SystemClock()
     until = clock.monotonic() + WAIT_SECONDS
@@ -124,8 +127,8 @@ def copy_database(
 
 @contextmanager
 def _whole_or_nothing(found: Database, target: Path) -> Iterator[None]:
-    """Around what writes `target`, which is synced then, or gone after an error, and alone in any case."""
-    import sqlite3  # few processes need it, and each would take 5 ms more to start
+    """Sync `target` after the block, or remove it after an error. Remove its companion files in both cases."""
+    import sqlite3  # here, as few processes need it and it adds 5 ms to their start
 
     try:
         yield
@@ -149,7 +152,7 @@ def _whole_or_nothing(found: Database, target: Path) -> Iterator[None]:
 
 
 def _copy(found: Database, target: Path) -> None:
-    """Copy the files while they rest. SQLite then rolls back or takes over what those beside the copy have."""
+    """Copy the files if none changes meanwhile. SQLite then applies or rolls back the companion files of the copy."""
     import sqlite3
 
     copy_hashed(found.path, target)
@@ -164,7 +167,7 @@ def _copy(found: Database, target: Path) -> None:
 
 
 def _back_up(found: Database, target: Path) -> None:
-    """Copy what a reader sees now. Without a right to write SQLite changes nothing in the original."""
+    """Copy the rows that a reader sees now. The connection is read-only, so SQLite does not change the original."""
     import sqlite3
 
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -177,7 +180,7 @@ def _back_up(found: Database, target: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[tuple[Path, Database | None]]:
-    """Give `path` itself, or for a database with files beside it a copy that is there within the block."""
+    """Yield `path` itself; for a database with companion files yield a copy that exists until the end of the block."""
     if database_at(path) is None:
         yield path, None
         return
@@ -191,7 +194,7 @@ def whole_file(path: Path) -> Iterator[tuple[Path, Database | None]]:
 
 
 def _new_folder(path: Path) -> Path:
-    """Beside the database, where there probably is room for another one; else where temporary files go."""
+    """Create a folder beside the database, whose disk probably has space for a copy, or else a temporary folder."""
     with suppress(OSError):
         return Path(tempfile.mkdtemp(prefix=".paglets-", dir=path.parent))
     try:
@@ -201,7 +204,7 @@ def _new_folder(path: Path) -> Path:
 
 
 def remove_file(path: Path, database: Database | None) -> None:
-    """Remove a file, and before it the files beside a database. Raise OSError."""
+    """Remove a file, after the companion files if it is a database. Raise OSError."""
     for suffix in BESIDE if database is not None else ():
         with suppress(FileNotFoundError):
             os.unlink(beside_of(path, suffix))

@@ -1,8 +1,8 @@
-"""Every error that paglets raises on purpose, as one tree.
+"""The tree of all errors that paglets raises on purpose.
 
 Each class has a wire `code` (stable, part of the protocol), an HTTP `status` and a command-line
-`exit_code`. The message says what happened, to what, and what to do next. `to_wire` and
-`error_from_wire` carry an error over a connection without losing its class.
+`exit_code`. The message says what happened, and to what. `to_wire` and `error_from_wire` send
+an error over a connection without losing its class.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ EXIT_INTERRUPTED = 130
 
 
 class PagletsError(Exception):
-    """The root. `details` holds JSON values that a program may want beside the message.
+    """The base class of all errors. `details` holds JSON values for programs.
 
-    `hint` and `next` are lists of strings: what may help, and the next steps. Commands print each on a line of its own,
-    and so do tracebacks.
+    The details `hint` and `next` are lists of strings: hints, and next steps. Commands and tracebacks print each on a
+    line of its own.
     """
 
     code: ClassVar[str] = "error"
@@ -41,21 +41,24 @@ class PagletsError(Exception):
     exit_code: ClassVar[int] = EXIT_FAILED
 
     retryable: ClassVar[bool] = False
-    """True if a client repeats the request by itself, as the cause ends without anybody's help.
+    """True if a client repeats the request by itself, because the cause ends without help from a person.
 
-    False for a full disk: a person has to free space. Parts of a host retry after StoreTransient anyway.
+    False for a full disk: a person has to free space. The parts of a host retry after StoreTransient all the same.
     """
+
     no_reply: ClassVar[bool] = False
-    """True if the host that was asked sent no reply.
+    """True if the intended host sent no reply.
 
-    PeerReplaced has no reply either, but is not retryable: another host answers at that address from now on.
+    PeerReplaced is the one such error that is not retryable: another host answers at that address from now on.
     """
-    outcome_unknown: ClassVar[bool] = False
-    """True if the host may have performed the request. Repeat only a request that has the same effect twice."""
-    needs_lookup: ClassVar[bool] = False
-    """True if the paglet may be on another host by now: look it up before the next try.
 
-    ShuttingDown needs it and the other Overloaded do not, as a host moves nothing while it is only busy.
+    outcome_unknown: ClassVar[bool] = False
+    """True if the host may have performed the request. Repeat it only if a second time has no further effect."""
+
+    needs_lookup: ClassVar[bool] = False
+    """True if the paglet may be on another host or address now, and must be looked up before a retry.
+
+    This includes ShuttingDown, but not its base class Overloaded: a host that is only busy keeps its paglets.
     """
 
     def __init__(self, message: str, **details: Any) -> None:
@@ -67,7 +70,7 @@ class PagletsError(Exception):
 
     @property
     def next_steps(self) -> list[str]:
-        """What to do next, each as a line, with commands as `paglets ...`."""
+        """The next steps, each one line, with commands as `paglets ...`."""
         return self._lines("next")
 
     def advice(self) -> list[str]:
@@ -84,8 +87,7 @@ class PagletsError(Exception):
 
 
 def trim_traceback(function: Callable[P, R]) -> Callable[P, R]:
-    """Errors of ours, and Ctrl-C, come from it without the frames below: the message says all, and where the caller
-    stood."""
+    """Return `function` with the frames below the caller cut from tracebacks of PagletsError and KeyboardInterrupt."""
 
     @functools.wraps(function)
     def called(*args: P.args, **named: P.kwargs) -> R:
@@ -98,119 +100,119 @@ def trim_traceback(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class BadRequest(PagletsError):
-    """The request cannot be understood: framing, JSON, a missing route."""
+    """A request is malformed: its framing, its JSON or its route."""
 
     code, status, exit_code = "bad_request", 400, EXIT_USAGE
 
 
 class Invalid(PagletsError, ValueError):
-    """A value has a wrong type, an unknown field or is out of range; the message names the field."""
+    """A value has a wrong type or unknown field, or is out of range. The message names the field."""
 
     code, status, exit_code = "invalid", 422, EXIT_USAGE
 
 
 class NoSuchRoute(BadRequest):
-    """There is nothing at that path."""
+    """A request names a path that does not exist."""
 
     code, status = "no_such_route", 404
 
 
 class MethodNotAllowed(BadRequest):
-    """The path does not take that method."""
+    """A request uses a method that its path does not support."""
 
     code, status = "method_not_allowed", 405
 
 
 class LengthRequired(BadRequest):
-    """A body must come with its Content-Length."""
+    """A request has a body but no Content-Length."""
 
     code, status = "length_required", 411
 
 
 class TooLarge(BadRequest):
-    """A body, header, value or depth is over its bound."""
+    """A body, header, value or nesting depth exceeds its limit."""
 
     code, status = "too_large", 413
 
 
 class UnsupportedMedia(BadRequest):
-    """A body is JSON, or bytes where the route takes bytes."""
+    """A body has the wrong media type: JSON is required, or bytes on routes that take bytes."""
 
     code, status = "unsupported_media", 415
 
 
 class Misdirected(BadRequest):
-    """The Host header names nobody here."""
+    """The Host header does not name this host."""
 
     code, status = "misdirected", 421
 
 
 class ForeignOrigin(PagletsError):
-    """A web page of another origin asked."""
+    """A web page of another origin sent the request."""
 
     code, status, exit_code = "foreign_origin", 403, EXIT_NOT_ALLOWED
 
 
 class NotAllowed(PagletsError):
-    """No key, a wrong key, or a signature that does not fit."""
+    """The key is missing or wrong, or the signature is invalid."""
 
     code, status, exit_code = "not_allowed", 401, EXIT_NOT_ALLOWED
 
 
 class WrongClock(NotAllowed):
-    """The key is right, the clocks differ by more than the window; details: `now` of the receiver."""
+    """The key is right, but the clocks differ by more than the window. Details: `now` of the receiver."""
 
     code = "wrong_clock"
 
 
 class StalePeer(PagletsError):
-    """The receiver has restarted or was replaced; details: `store_id`, `boot_id`."""
+    """The receiver has restarted or was replaced. Details: its `store_id` and `boot_id`."""
 
     code, status, exit_code = "stale_peer", 409, EXIT_UNREACHABLE
     retryable = needs_lookup = True
 
 
 class PeerReplaced(PagletsError):
-    """At this address another store answers than the one that was meant."""
+    """Another store than the intended one answers at this address."""
 
     code, status, exit_code = "peer_replaced", 409, EXIT_UNREACHABLE
     no_reply = needs_lookup = True
 
 
 class Unknown(PagletsError, LookupError):
-    """Nothing of that id or name is known here."""
+    """Nothing with that id or name is known here."""
 
     code, status, exit_code = "unknown", 404, EXIT_FAILED
     needs_lookup = True
 
 
 class Moved(PagletsError):
-    """The paglet is elsewhere; details: `host` (HostRef as JSON) and `epoch`."""
+    """The paglet is on another host. Details: `host` (HostRef as JSON) and `epoch`."""
 
     code, status = "moved", 409
 
 
 class Moving(PagletsError):
-    """The paglet is on its way; ask again soon."""
+    """The paglet is moving to another host; retry soon."""
 
     code, status = "moving", 503
     retryable = True
 
 
 class Conflict(PagletsError):
-    """The thing exists already and differs, or is in a state that does not allow this."""
+    """The thing exists already with other content, or its state does not allow the operation."""
 
     code, status = "conflict", 409
 
 
 class GroupExists(Conflict):
-    """A group of that id holds other jobs; or its home, which alone can tell whether it does, is away."""
+    """A group of that id has other jobs, or its home, which alone can compare them, is unreachable."""
 
     code = "group_exists"
 
 
 class GroupLost(GroupExists):
-    """A group of that id is there, and its collector is lost: clear that group first, or use another id."""
+    """A group of that id exists and its collector is lost. Clear that group first, or use another id."""
 
     code = "group_lost"
 
@@ -222,140 +224,144 @@ class NameTaken(Conflict):
 
 
 class IllegalTransition(Conflict):
-    """A state change that the table of transitions does not know."""
+    """A state change that is not in the transition table."""
 
     code = "illegal_transition"
 
 
 class Fenced(Conflict):
-    """The speaker is a stale run: a newer epoch or attempt exists, or its run has ended."""
+    """The sender is a stale run: a newer epoch or attempt exists, or its run has ended."""
 
     code = "fenced"
 
 
 class NoRoom(PagletsError):
-    """A quota, a size limit, a full or closed disk: nothing was kept. Free some, or mend that, and it goes on.
+    """A quota, a size limit, or a full or unwritable disk; nothing was stored.
 
-    The detail `never`: such a file never fits, however much is freed.
+    The operation works again once space is free or the disk is fixed. The detail `never` marks a file that can never
+    fit, however much space is free.
     """
 
     code, status = "no_room", 507
 
     @property
     def passes(self) -> bool:
-        """Whether the same may fit later."""
+        """True if the same data may fit later."""
         return not self.details.get("never")
 
 
 class FileChanged(Conflict):
-    """A file is not what it was when it was named: it changed while it was read or sent."""
+    """A file changed while it was read or sent."""
 
     code = "file_changed"
 
 
 class Unreachable(PagletsError):
-    """No byte of the request was taken: it may be repeated without harm."""
+    """The host received no byte of the request, which is safe to repeat."""
 
     code, status, exit_code = "unreachable", 502, EXIT_UNREACHABLE
     retryable = no_reply = needs_lookup = True
 
 
 class CallOutcomeUnknown(PagletsError):
-    """The request was sent and no reply came: it may or may not have been done."""
+    """The request was sent and no reply came: the host may have performed it."""
 
     code, status, exit_code = "outcome_unknown", 502, EXIT_UNREACHABLE
     retryable = no_reply = outcome_unknown = True
 
 
 class TimedOut(PagletsError, TimeoutError):
-    """The time given for waiting is over; what was waited for goes on."""
+    """The time-out of a wait has passed. The operation that was waited for continues."""
 
     code, status, exit_code = "timed_out", 504, EXIT_TIMED_OUT
     retryable = no_reply = outcome_unknown = True
 
 
 class Overloaded(PagletsError):
-    """A bound on connections or waiting requests is reached; try again."""
+    """A limit of connections or waiting requests is reached; retry later."""
 
     code, status, exit_code = "overloaded", 503, EXIT_UNREACHABLE
     retryable = True
 
 
 class ShuttingDown(Overloaded):
-    """The host is ending."""
+    """The host is shutting down."""
 
     code = "shutting_down"
     needs_lookup = True
 
 
 class NotHandled(PagletsError):
-    """The paglet has no handler for that kind of message."""
+    """The paglet has no handler for this kind of message."""
 
     code, status = "not_handled", 404
 
 
 class HandlerFailed(PagletsError):
-    """The paglet's handler raised or its process ended; details: `cause`, `traceback`, `stderr_tail`."""
+    """The handler of the paglet raised an exception, or its process ended.
+
+    Details: `cause`, `traceback`, `stderr_tail`.
+    """
 
     code, status = "handler_failed", 500
 
 
 class ImportFailed(PagletsError):
-    """A class cannot be imported; details: `class_name`."""
+    """A class cannot be imported. Details: `class_name`."""
 
     code, status, exit_code = "import_failed", 422, EXIT_USAGE
 
 
 class StoreDamaged(PagletsError):
-    """The database cannot be used; it was left as it is or moved aside, as the message says."""
+    """The database cannot be used. The message says whether it was left in place or moved aside."""
 
     code, exit_code = "store_damaged", EXIT_FAILED
 
 
 class StoreUndecided(StoreDamaged):
-    """What a host had was moved aside, is of an earlier moment, or is not its own: a person decides how it goes on."""
+    """A person must decide how the host continues: its data was moved aside, is old, or belongs to another host."""
 
     code, exit_code = "store_undecided", EXIT_UNDECIDED
 
 
 class StoreMalformed(StoreDamaged):
-    """The content of the database is damaged: it is moved aside, and the host begins anew when it is started again."""
+    """The content of the database is damaged. It is moved aside, and the next start of the host begins with a new one."""
 
     code = "store_malformed"
 
 
 class StoreNewer(StoreDamaged):
-    """A newer program wrote the database: it was left as it is."""
+    """A newer version of paglets wrote the database, which was left unchanged."""
 
     code, exit_code = "store_newer", EXIT_VERSIONS_DIFFER
 
 
 class StoreTransient(PagletsError):
-    """Nothing of this change was stored, nothing else is harmed, and it passes: the same may be tried again."""
+    """A transient error of the store: nothing of this change was stored, and a later retry may succeed."""
 
     code, status = "store_transient", 503
 
 
 class StoreFull(StoreTransient):
-    """The disk is full: nothing of this change was stored, and nothing else is harmed."""
+    """The disk is full. Nothing of this change was stored, and earlier data is intact."""
 
     code, status = "disk_full", 507
 
 
 class StoreLocked(StoreTransient):
-    """Another program holds the database: nothing of this change was stored. It goes on when that lets go."""
+    """Another program has locked the database. Nothing of this change was stored; retries fail until it is unlocked."""
 
     code, status = "store_locked", 503
 
 
 class StartFailed(PagletsError):
-    """The host cannot start: port in use, directory locked, key missing, configuration wrong."""
+    """The host cannot start: the port is in use, the directory locked, the key missing, or the configuration wrong."""
 
     code, exit_code = "start_failed", EXIT_USAGE
 
 
 class InternalError(PagletsError):
-    """A fault of paglets itself; details: `log`. The host's log has the traceback."""
+    """A bug in paglets. Details: `log`. The log of the host has the traceback."""
 
     code = "internal"
 
@@ -365,17 +371,17 @@ def _tree(cls: type[PagletsError]) -> list[type[PagletsError]]:
 
 
 def error_classes() -> dict[str, type[PagletsError]]:
-    """Every wire code with its class."""
+    """Return all wire codes with their classes."""
     return {cls.code: cls for cls in _tree(PagletsError)}
 
 
-def tellable(error: BaseException) -> PagletsError:
-    """The same for others: one that is not of the tree is a failure of the host."""
+def to_wire_error(error: BaseException) -> PagletsError:
+    """Return `error` as a PagletsError that can be sent to others. Any other error counts as a failure of the host."""
     return error if isinstance(error, PagletsError) else PagletsError(f"the host failed: {error!r}")
 
 
 def error_from_wire(tree: object) -> PagletsError:
-    """The error that `to_wire` wrote; an unknown code or shape gives a plain PagletsError."""
+    """Return the error that `to_wire` wrote. An unknown code or shape gives a plain PagletsError."""
     if not isinstance(tree, dict):
         return PagletsError("the other side answered an error without a text")
     details = tree.get("details")

@@ -1,9 +1,9 @@
 """Failpoints: named places in a host where a test makes its process die, fail or wait.
 
-`PAGLETS_FAIL=point:kill|raise|delay:SECONDS[,point:...]` arms them as a host starts. `@N` behind an act means: only at
-the N-th passing since then, as in `after-report-before-ack:kill@3`. The host takes the variable out of its environment,
-so that no process of a paglet inherits it: all points are in the host's own process. They belong to the process and not
-to one of its parts, hence a table of this module, which is empty but in tests.
+`PAGLETS_FAIL=point:kill|raise|delay:SECONDS[,point:...]` arms them at the start of a host. `@N` after the action limits
+it to the N-th pass, as in `after-report-before-ack:kill@3`. All points are in the process of the host, which removes
+the variable from its environment so that no child inherits it. The armed points are global to the process, so they
+stand in a table of this module; outside tests it is empty.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from paglets.core.errors import InternalError, Invalid
 VARIABLE = "PAGLETS_FAIL"
 
 POINTS: dict[str, str] = {
-    "after-accept-before-commit": "a group, posts or envelopes are written in a transaction that is not yet committed",
-    "after-commit-before-reply": "a group or envelopes are committed, and who sent them does not know",
-    "after-grant-before-spawn": "a job has its lease, and no process yet",
-    "after-spawn-before-record": "a process waits for `go`, and its pid is not yet stored",
-    "after-exit-before-report": "a process tree has ended, and this is not yet stored",
-    "mid-artifact": "a piece of a blob is in its partial file, and who sent it does not know",
-    "after-artifact-before-rename": "a blob is whole and synced, and has not its name yet",
-    "after-report-before-ack": "posts are committed, and who sent them does not know",
+    "after-accept-before-commit": "a group, posts or envelopes are written in a transaction that is not committed",
+    "after-commit-before-reply": "a group or envelopes are committed, and the sender has no reply",
+    "after-grant-before-spawn": "a job has its lease, but no process",
+    "after-spawn-before-record": "a process waits for `go`, and its pid is not stored",
+    "after-exit-before-report": "a process tree has ended, and the end is not stored",
+    "mid-artifact": "a piece of a blob is in its partial file, and the sender has no reply",
+    "after-artifact-before-rename": "a blob is complete and synced, but not renamed to its final name",
+    "after-report-before-ack": "posts are committed, and the sender has no reply",
     "after-ack-before-release": "posts are acknowledged, and still in the outbox",
-    "mid-return-home": "a paglet that was asked to move is at its target, and its source has not stored that",
+    "mid-return-home": "a paglet is at the target of its move, and the source has not stored the acknowledgement",
 }
-"""Each point, and what is so when it is reached."""
+"""The failpoints, each with the state of the host when it is reached."""
 
 _SPEC = re.compile(
     r"(?P<point>[a-z-]+):(?P<act>kill|raise|delay:(?P<seconds>[0-9]+(\.[0-9]+)?))(@(?P<nth>[1-9][0-9]*))?"
@@ -41,7 +41,7 @@ _SPEC = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Armed:
-    """`nth`: the passing at which it acts; None: each."""
+    """An armed failpoint. `nth` is the pass at which it acts; None means every pass."""
 
     act: Callable[[str], None]
     nth: int | None
@@ -52,14 +52,14 @@ _armed: dict[str, _Armed] = {}
 
 
 def arm(text: str) -> None:
-    """Arm what `text`, the value of the variable, names, and nothing else. Raises Invalid."""
+    """Arm the failpoints that `text`, the value of the variable, names, and disarm all others. Raises Invalid."""
     armed = dict(_read(spec) for spec in text.split(",")) if text else {}
     _armed.clear()
     _armed.update(armed)
 
 
 def reach(point: str) -> None:
-    """Pass this point. Raises InternalError where that was asked for."""
+    """Pass this point, and act if it is armed. Raises InternalError if the action is `raise`."""
     if _armed:
         _pass(point)
 
@@ -95,6 +95,6 @@ def _kill(point: str) -> None:
 
 
 def _fail(point: str) -> None:
-    """Said as well: who gets an error of ours may answer it, or try again, without a word."""
+    """Raise InternalError. Also print a line, since the code that catches the error may not log it."""
     os.write(2, f"failpoint {point}\n".encode())
     raise InternalError(f"failpoint {point}")

@@ -1,4 +1,4 @@
-"""What paglets say to one another."""
+"""Messages between paglets."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ MAX_PRIORITY = 10
 CLONE = "paglets.clone"
 DEACTIVATE = "paglets.deactivate"
 ACTIVATE = "paglets.activate"
-"""Kinds that every paglet understands (`core.agent.REQUESTS`): they do not come to its own handler."""
+"""The kinds that every paglet handles (`core.agent.REQUESTS`). They never reach `handle_message`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message to a paglet: a kind and named arguments. `message["name"]` and `message.get("name")` read them.
 
-        kind             Word that `handle_message` goes by.
-        args = {}        Arguments: name -> value. They arrive with the types they were sent with.
-        sender = None    Reference to the sender, set by the host where known.
+        kind             Word by which `handle_message` tells messages apart.
+        args = {}        Arguments: name -> value. They arrive with their original types.
+        sender = None    Reference to the sender, set by the host if known.
         artifacts = ()   Files that came with the message; the receiving paglet owns them.
-        priority = 0     -10 to 10. Messages that wait are handled by priority, calls before posts, then by age.
+        priority = 0     -10 to 10. Waiting messages are handled by priority, then calls before posts, then by age.
 
     Raises Invalid for another priority.
     """
@@ -49,14 +49,14 @@ class Message:
 
 
 def check_priority(priority: int) -> int:
-    """`priority` if a message may have it, else Invalid."""
+    """Return `priority` if a message may have it. Raises Invalid otherwise."""
     if type(priority) is not int or not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
         raise Invalid(f"priority is {priority!r:.40}: it must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}")
     return priority
 
 
 def one_timeout(timeout_seconds: float | None, timeout: float | None) -> float | None:
-    """Return the time that is given under one of its two names. Raise TypeError if both are given."""
+    """Return the time-out given under one of its two names. Raise TypeError if both are given."""
     if timeout_seconds is not None and timeout is not None:
         raise TypeError("timeout and timeout_seconds are the same argument: give one of them")
     return timeout_seconds if timeout is None else timeout

@@ -1,4 +1,4 @@
-"""What the one runner of a host drives."""
+"""The interface of the parts of a host to its runner."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Protocol
 
 
 class Part(Protocol):
-    """A piece of the host with work of its own. Only the runner calls it, so it needs no lock.
+    """A part of the host with work of its own. Only the runner calls it, so it needs no lock.
 
-    `tick(now)` does what is due at monotonic second `now` and gives when it is due next, or None to
-    be called only when woken by `name` (`Tx.wake`, `Wake.wake`). Ticks are also run where nothing is due: they
-    compare what should be with what is.
+    `tick(now)` does the work due at the monotonic second `now`. It returns when more work is due, or None to run only
+    after a wake of `name` (`Tx.wake`, `Wake.wake`). A tick can come when nothing is due; it then compares the desired
+    state with the actual state.
     """
 
     name: str
@@ -19,6 +19,6 @@ class Part(Protocol):
 
 
 class Wake(Protocol):
-    """Makes a part due at once; may be called from any thread."""
+    """A function that makes parts due at once. Any thread may call it."""
 
     def wake(self, *parts: str) -> None: ...

@@ -1,4 +1,4 @@
-"""Plain files, opened so that what else may lie in their place holds nobody up: a pipe, a device, a link to nothing."""
+"""Regular files, opened without ever blocking on something else at that path: a pipe, a device, a broken link."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 NOT_WAITING = getattr(os, "O_NONBLOCK", 0)
-"""To open a pipe without a writer would wait for one. Regular files do not mind."""
+"""The flag with which opening a pipe does not wait for a writer. It has no effect on regular files."""
 
 _ALWAYS = NOT_WAITING | getattr(os, "O_BINARY", 0)
 _NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0)
@@ -24,19 +24,19 @@ _KINDS = (
 
 
 class NotPlain(OSError):
-    """What a path names is no regular file; the message says what it is."""
+    """A path names something other than a regular file. The message says what it is."""
 
 
 def kind_of(mode: int) -> str:
-    """What has this mode, in words; "" for a regular file."""
+    """Return the kind of file with this mode in words, or "" for a regular file."""
     if stat.S_ISREG(mode):
         return ""
     return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "no regular file")
 
 
 def open_plain(path: Path, flags: int, mode: int = 0o666, *, through_links: bool = True) -> int:
-    """The descriptor of a regular file, opened at once. Raises NotPlain, OSError."""
-    with suppress(FileNotFoundError):  # before it is opened, as to open a device may already do something
+    """Open a regular file without blocking, and return its descriptor. Raises NotPlain, OSError."""
+    with suppress(FileNotFoundError):  # first, since opening a device can have an effect
         _check(os.stat(path, follow_symlinks=through_links))
     descriptor = os.open(path, flags | _ALWAYS | (0 if through_links else _NOT_THROUGH_LINKS), mode)
     try:
@@ -48,7 +48,10 @@ def open_plain(path: Path, flags: int, mode: int = 0o666, *, through_links: bool
 
 
 def read_plain(path: Path, most_bytes: int) -> bytes:
-    """What is in a regular file; of one with more than `most_bytes` only one byte more. Raises NotPlain, OSError."""
+    """Return the first `most_bytes` + 1 bytes of a regular file: more than `most_bytes` mean that it is too large.
+
+    Raises NotPlain, OSError.
+    """
     with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
         return file.read(most_bytes + 1)
 

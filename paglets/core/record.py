@@ -1,8 +1,8 @@
-"""Frozen dataclasses to and from JSON trees, strictly.
+"""Strict conversion between frozen dataclasses and JSON trees.
 
-Used for everything of our own that crosses a wire or lies in a store: envelopes, gossip, route
-requests, rows. A wrong type, an unknown field or a missing value raises `Invalid` and names the
-field. User values do not come through here: `paglets.codec.tagged_json` carries those.
+Everything that paglets itself sends or stores is converted here: envelopes, gossip, requests,
+rows. A wrong type, an unknown field or a missing value raises `Invalid` and names the
+field. Values of users are converted by `paglets.codec.tagged_json` instead.
 
 Supported annotations: str, int (64 bits), float (an int is taken), bool, Any (any JSON value, kept as it is),
 `X | None`, `tuple[X, ...]`, `dict[str, X]`, `Literal[...]` of strings, and nested dataclasses.
@@ -25,15 +25,14 @@ T = TypeVar("T")
 Decode = Callable[[Any, str], Any]
 
 INT_BOUND = 1 << 63
-"""What a column of the store can hold."""
-
+"""The bound of integers in columns of the store, which are signed and have 64 bits."""
 
 _PLAIN = frozenset((str, int, float, bool, type(None)))
-"""Most of what a record holds: written as it is, without a further call."""
+"""The types that are JSON already, checked first because most fields have them."""
 
 
 def to_json(value: Any) -> Any:
-    """The JSON tree of a record (dataclass), a tuple or dict of records, or a plain value."""
+    """Return the JSON tree of a record (dataclass), a tuple or dict of records, or a plain value."""
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     names = _field_names(type(value))
@@ -55,7 +54,7 @@ def _new_field_names(cls: type) -> tuple[str, ...] | None:
 
 
 _field_names: Callable[[type], tuple[str, ...] | None] = cache(_new_field_names)
-"""Of a dataclass. Looked up once: every record on the wire comes by here."""
+"""The names of the fields of a dataclass, cached because each record on the wire needs them."""
 
 
 def _key(key: Any) -> str:
@@ -65,14 +64,14 @@ def _key(key: Any) -> str:
 
 
 def from_json(cls: type[T], tree: Any, where: str = "") -> T:
-    """The record of class `cls` that `tree` describes. `where` names the place in error messages."""
+    """Return the record of class `cls` that `tree` describes. `where` names the place in error messages."""
     return typing.cast(T, _record_decoder(cls)(tree, where or cls.__name__))
 
 
 def _new_record_decoder(cls: type) -> Decode:
     hints = typing.get_type_hints(cls)
     fields = {f.name: _decoder(hints[f.name]) for f in dataclasses.fields(cls)}
-    # What is right as it is needs no call, and no text that says where it stands.
+    # Values of these exact types need no decoder, and so no text for error messages.
     exact = {f.name: hints[f.name] if hints[f.name] in (str, bool, int) else None for f in dataclasses.fields(cls)}
     required = [
         f.name

@@ -1,4 +1,4 @@
-"""Values that name things: a host, a paglet. Addresses in them are hints, ids are the truth."""
+"""References to hosts, paglets, files and artifacts. Ids in them are authoritative, addresses are hints."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 ARTIFACT_ID = re.compile(r"art-[a-z0-9]{8,60}")
 MAX_JOB_KEY_CHARACTERS = 200
 MAX_FILE_NAME_BYTES = 200
-"""Less than a file system's 255: a file under way has a longer name for a while."""
+"""The limit of a file name: less than the 255 of file systems, as a file in transfer has a longer temporary name."""
 
 MAX_BLOB_BYTES = 1 << 50
 MAX_LIFETIME_SECONDS = 100 * 365 * 86400.0
 Kind = Literal["paglet", "job", "collector"]
-"""What a paglet is to its host."""
+"""The kinds of paglets."""
 
 DEFAULT_PORT = 8765
-"""Where a host listens unless it is told otherwise, and what a URL of one without a port means."""
+"""The default port of a host, also for a URL without a port."""
 
 _DEVICES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))])
-"""Names that Windows takes for devices, with any suffix. Host names and paglet ids name directories."""
-
+"""Names that mean devices on Windows, with any suffix. Host names and paglet ids are also names of directories."""
 
 SHORT_ID_CHARACTERS = 8
-"""Of a store id: what people are shown, and type."""
+"""The number of characters of a store id that are shown to people and that they type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRef:
-    """A host: `store_id` is who it is, `name` and `url` are how people and sockets find it."""
+    """A host: `store_id` is its identity, `name` and `url` are how people and sockets find it."""
 
     store_id: str
     name: str
@@ -45,7 +44,7 @@ class HostRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyRef:
-    """A paglet, and the host where it was last known to live."""
+    """A paglet and its last known host."""
 
     agent_id: str
     host: HostRef
@@ -53,7 +52,7 @@ class ProxyRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobRef:
-    """Bytes, named by their SHA-256 (64 lower-case hexadecimal digits)."""
+    """Bytes that are named by their SHA-256 (64 lower-case hexadecimal digits)."""
 
     sha256: str
     size_bytes: int
@@ -70,11 +69,11 @@ class StoredValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRef:
-    """A file that travels with a paglet: under `name` in its scratch directory wherever it arrives.
+    """A file that travels with a paglet. Each host puts it into the scratch directory, under `name`.
 
-    `mode` "move": the registered source is removed once a target has the paglet. `attempt`: the attempt of a job
-    that registered it, 0 for what the job was submitted with; a further attempt begins without those of earlier ones.
-    `registered`: by the paglet's own code; it did not come with the paglet when that was made.
+    `mode` "move" removes the registered source once another host has the paglet. `attempt` is the attempt of a job
+    that registered the file, or 0 for an input of the job; a new attempt starts without files of earlier ones.
+    `registered` is True if the code of the paglet registered it, and False for an input.
     """
 
     name: str
@@ -140,7 +139,7 @@ ArtifactRef.__module__ = "paglets.artifacts"  # its public path, which also name
 
 
 def check_host_name(name: str) -> str:
-    """`name` if it may name a host, else Invalid."""
+    """Return `name` if it is valid for a host. Raises Invalid otherwise."""
     if not NAME.fullmatch(name) or name in _DEVICES:
         raise Invalid(
             f"{name[:80]!r} cannot name a host: use lower-case letters, digits and '-', "
@@ -150,14 +149,14 @@ def check_host_name(name: str) -> str:
 
 
 def check_agent_id(agent_id: str) -> str:
-    """`agent_id` if it is well formed, else Invalid: it names rows and directories."""
+    """Return `agent_id` if it is valid: it names rows and directories. Raises Invalid otherwise."""
     if not AGENT_ID.fullmatch(agent_id) or agent_id.endswith(".") or agent_id.partition(".")[0] in _DEVICES:
         raise Invalid(f"{agent_id[:80]!r} is not the id of a paglet")
     return agent_id
 
 
 def check_group_id(group_id: str) -> str:
-    """`group_id` if it is well formed, else Invalid."""
+    """Return `group_id` if it is valid. Raises Invalid otherwise."""
     if not GROUP_ID.fullmatch(group_id):
         raise Invalid(
             f"{group_id[:80]!r} cannot name a group: use letters, digits, '.', '_' and '-', 100 characters at most"
@@ -166,9 +165,9 @@ def check_group_id(group_id: str) -> str:
 
 
 def check_job_key(job_key: str) -> str:
-    """`job_key` if it may name a job of a group, else Invalid. It is a label, never a path.
+    """Return `job_key` if it is valid for a job of a group. It is a label, never a path. Raises Invalid otherwise.
 
-    It must not begin with `$`: job keys are keys of JSON objects, and there `$` marks a tagged value.
+    It must not start with `$`: job keys are keys of JSON objects, where `$` marks a tagged value.
     """
     if not job_key or len(job_key) > MAX_JOB_KEY_CHARACTERS or not job_key.isprintable() or job_key[0] == "$":
         raise Invalid(
@@ -179,14 +178,14 @@ def check_job_key(job_key: str) -> str:
 
 
 def check_sha256(sha256: str) -> str:
-    """`sha256` if it can name a blob, else Invalid: it names a file."""
+    """Return `sha256` if it is valid: it names a file. Raises Invalid otherwise."""
     if not SHA256.fullmatch(sha256):
         raise Invalid(f"{sha256[:80]!r} is not a SHA-256: 64 lower-case hexadecimal digits")
     return sha256
 
 
 def check_blob(blob: BlobRef) -> BlobRef:
-    """`blob` if it is well formed, else Invalid."""
+    """Return `blob` if it is valid. Raises Invalid otherwise."""
     check_sha256(blob.sha256)
     if not 0 <= blob.size_bytes <= MAX_BLOB_BYTES:
         raise Invalid(f"size_bytes is {blob.size_bytes}: it must be from 0 to {MAX_BLOB_BYTES}")
@@ -194,16 +193,16 @@ def check_blob(blob: BlobRef) -> BlobRef:
 
 
 def check_artifact_id(artifact_id: str) -> str:
-    """`artifact_id` if it is well formed, else Invalid."""
+    """Return `artifact_id` if it is valid. Raises Invalid otherwise."""
     if not ARTIFACT_ID.fullmatch(artifact_id):
         raise Invalid(f"{artifact_id[:80]!r} is not the id of an artifact: it begins with 'art-'")
     return artifact_id
 
 
 def check_lifetime(seconds: float | None, *, is_left: bool = False) -> float | None:
-    """`seconds` if an artifact may be kept for so long (None: until it is deleted), else Invalid.
+    """Return `seconds` if it is a valid lifetime of an artifact; None means until it is deleted. Raises Invalid otherwise.
 
-    `is_left`: of one that is there already. Its time may be over, and a clock that was set may have made it longer.
+    `is_left` checks the remaining lifetime of an existing artifact, which may be 0, or longer after a clock change.
     """
     most = MAX_LIFETIME_SECONDS * (2 if is_left else 1)
     if seconds is not None and not (0 <= seconds <= most and (seconds or is_left)):
@@ -215,7 +214,7 @@ def check_lifetime(seconds: float | None, *, is_left: bool = False) -> float | N
 
 
 def check_file_name(name: str) -> str:
-    """`name` if it may name a file on every system that a host may run on, else Invalid."""
+    """Return `name` if it is valid for a file on all supported systems. Raises Invalid otherwise."""
     problem = _file_name_problem(name)
     if problem:
         raise Invalid(f"{name[:80]!r} cannot name a file: {problem}")
@@ -223,7 +222,7 @@ def check_file_name(name: str) -> str:
 
 
 def visible_name(name: str) -> str:
-    """`name` with `_` for a leading dot or hyphen: the file is neither hidden nor taken for an option."""
+    """Return `name` with `_` for a leading dot or hyphen, so that the file is not hidden and never read as an option."""
     return f"_{name[1:]}" if name.startswith((".", "-")) else name
 
 

@@ -1,7 +1,7 @@
-"""Signatures of the methods that authors write: how a method is called, and which methods can never run.
+"""Checks of the signatures of methods that authors write, and the calls of these methods.
 
-A submitting script and the process of a paglet ask the same functions. So a class is refused before anything is
-sent, and a class that changed since then fails instead of passing for done.
+A submitting script and the process of a paglet use the same functions. So a class that cannot run is refused before
+anything is sent, and a class that changed since fails instead of doing nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HOOKS: Mapping[str, Kind] = {
     "on_activation": "activation",
     "on_disposing": "disposing",
 }
-"""Each hook and the kind of its event. A hook takes nothing, or the event."""
+"""The hooks and the kinds of their events. A hook takes no argument, or the event."""
 
 _TAKE_NOTHING = ("run", "run_compute_job", "build_result_payload", "after_compute_success")
 _TAKE_ONE = ("handle_message", "after_compute_failure")
@@ -48,7 +48,7 @@ _UNFINISHED: tuple[tuple[Callable[[object], bool], str], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookEvent:
-    """The event that a hook is called for.
+    """The event that is passed to a hook.
 
     `kind` is the name of the hook without `on_`. `from_host` is the name of the host that a paglet arrived from, and
     None for other kinds. `when` is the time in seconds since the epoch.
@@ -89,7 +89,7 @@ def _check(cls: type, instance: object, name: str) -> None:
 
 
 def call_hook(paglet: object, name: str, event: HookEvent) -> None:
-    """Call a hook, with `event` where the hook takes one. Raise Invalid if it can never run."""
+    """Call a hook, with `event` if its signature takes one. Raise Invalid if it can never run."""
     method = getattr(paglet, name)
     try:
         way = _way_of(method)
@@ -126,7 +126,7 @@ _WAYS: Mapping[_Way, Callable[[Callable[..., Any], HookEvent], Any]] = {
 
 
 def _way_of(method: object) -> _Way:
-    """How a hook takes its event: as its only required argument, as the one named `event`, or not at all."""
+    """Return how a hook takes its event: as its only required argument, as the one named `event`, or not at all."""
     signature = _signature(method)
     if signature is None:
         return "nothing"
@@ -160,7 +160,7 @@ def _check_binds(signature: inspect.Signature, *args: None, **named: None) -> No
 
 
 def _signature(method: object) -> inspect.Signature | None:
-    """The signature without `self`, or None if it is not known, as of code in C."""
+    """Return the signature without `self`, or None if it is unknown, as for code in C."""
     if not callable(method):
         raise _Unfit(f"is not a method: it is of type {type(method).__name__}")
     for is_one, reason in _NEVER_RUN:

@@ -1,4 +1,4 @@
-"""Lines for people on stderr: one that is drawn again and again on a terminal, and those that take its place."""
+"""Lines on stderr: a progress line that is redrawn on a terminal, and lines printed in its place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.core.text import as_advice, printable
 
 GAP = "  "
 CLEAR = "\r\x1b[K"
-"""Wipes the line where the cursor is."""
+"""The control sequence that clears the current line."""
 
 MOST_BAR_CELLS = 20
 FEWEST_BAR_CELLS = 5
@@ -19,28 +19,31 @@ MOST_NAME_CHARACTERS = 30
 
 
 def draws_on(out: TextIO) -> bool:
-    """Return True if a line can be drawn again and again there."""
+    """Return True if `out` is a terminal that can redraw a line."""
     return out.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def put_line(text: object) -> None:
-    """Print one line on stderr, in the place of a bar that may stand there."""
+    """Print one line on stderr, in the place of a progress line."""
     clear = CLEAR if draws_on(sys.stderr) else ""
     print(f"{clear}{printable(text)}", file=sys.stderr, flush=True)
 
 
 def put_hint(text: str) -> None:
-    """Print on stderr what may help."""
+    """Print a hint on stderr."""
     put_line(f"hint: {as_advice(text)}")
 
 
 def put_next(text: str) -> None:
-    """Print on stderr what to do next."""
+    """Print a next step on stderr."""
     put_line(f"next: {as_advice(text)}")
 
 
 def fitted(name: str, words: str, part: float, width: int | None = None) -> str:
-    """Return a line of `width` (by default the terminal's): the words, and as much name and bar as there is room."""
+    """Return a line of at most `width` characters: all `words`, and as much of the name and the bar as fits.
+
+    `width` is that of the terminal by default, `part` the filled part of the bar from 0 to 1.
+    """
     room = (shutil.get_terminal_size().columns - 1 if width is None else width) - len(words)
     name = name[: max(0, min(MOST_NAME_CHARACTERS, room - len(GAP)))]
     cells = min(MOST_BAR_CELLS, room - len(name) - 2 * len(GAP) - len("[]"))

@@ -1,4 +1,4 @@
-"""Text for people to read."""
+"""Functions that make text for people."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from paglets.core.command import this_command
 
 
 def printable(text: object) -> str:
-    """`text` on one line, with control and other invisible characters escaped: it may come from anywhere."""
+    """Return untrusted `text` on one line, with control and other invisible characters escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
 def harmless(text: str, kept: str = "\n\t") -> str:
-    """`text` with control and other invisible characters escaped, but those of `kept`."""
+    """Return `text` with control and other invisible characters escaped, except those in `kept`."""
     return "".join(letter if letter in kept else printable(letter) for letter in text)
 
 
@@ -26,7 +26,7 @@ def meant(word: str, known: Iterable[str]) -> str:
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """`1 job`, `1,200 jobs`; `many` where that is not `one` with an s."""
+    """Return `1 job` or `1,200 jobs`. `many` is the plural if it is not `one` with an s."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
@@ -49,7 +49,7 @@ def listed(words: Iterable[str]) -> str:
 
 
 def failed_text(failed: int, cancelled: int) -> str:
-    """`3 failed (2 cancelled)`: a job that was cancelled is one of those that failed, here as in a group's summary."""
+    """Return `3 failed (2 cancelled)`. Cancelled jobs count as failed, as in the summary of a group."""
     return f"{failed:,} failed" + (f" ({cancelled:,} cancelled)" if cancelled else "")
 
 
@@ -66,29 +66,29 @@ def duration_text(seconds: float) -> str:
 
 
 def placed(error: OSError) -> str:
-    """What is wrong, and where, if the system names a place: it names none for a pipe."""
+    """Return the path and text of a system error, or only the text if there is no path, as for a pipe."""
     place = f"{printable(error.filename)}: " if error.filename else ""
     return place + (error.strerror or str(error))
 
 
 def home_path(path: str | os.PathLike[str]) -> str:
-    """Return the path with `~` for the home folder of the user, as people write it."""
+    """Return the path with `~` for the home folder of the user."""
     home, text = os.path.expanduser("~"), os.fspath(path)
     inside = home != "/" and text.startswith(home.rstrip(os.sep) + os.sep)
     return f"~{text[len(home.rstrip(os.sep)) :]}" if inside else text
 
 
 def command_name() -> str:
-    """How the user calls this program where they are: `paglets`, or `python3 FILE`."""
+    """Return the command that runs this program in the user's folder: `paglets`, or `python3 FILE`."""
     return this_command()
 
 
 def as_typed(text: str) -> str:
-    """Return `text` with what the user must type in place of each `paglets ...`."""
+    """Return `text` with each `paglets ...` as the user must type it."""
     return text.replace("`paglets ", f"`{command_name()} ")
 
 
 def as_advice(text: str) -> str:
-    """Return a hint or next step with commands as the user types them: it may also begin with `paglets ...`."""
+    """Return a hint or next step with commands as the user must type them, also one that starts with `paglets ...`."""
     rest = text.removeprefix("paglets ")
     return as_typed(text) if rest == text else f"{command_name()} {as_typed(rest)}"

@@ -1,4 +1,4 @@
-"""A table of state changes: the one place that says which status may follow which, and on what."""
+"""Transition tables, each the one place that defines the status changes of a thing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ S = TypeVar("S", bound=str)
 
 
 class Transitions(Generic[S]):
-    """`what` names the thing in error messages; `table` maps (status, event) to the next status."""
+    """A transition table. `what` names the thing in error messages; `table` maps (status, event) to the next status."""
 
     def __init__(self, what: str, start: S, table: Mapping[tuple[S, str], S]) -> None:
         self._what = what
@@ -20,7 +20,7 @@ class Transitions(Generic[S]):
         self._table: dict[tuple[str, str], S] = {(old, event): new for (old, event), new in table.items()}
 
     def move(self, old: str, event: str) -> S:
-        """The status after `event`. Raises IllegalTransition, which changes nothing."""
+        """Return the status after `event`. Raises IllegalTransition."""
         try:
             return self._table[old, event]
         except KeyError:
@@ -30,21 +30,21 @@ class Transitions(Generic[S]):
         return (old, event) in self._table
 
     def events(self) -> tuple[str, ...]:
-        """Every event of the table, in its order."""
+        """Return all events, in the order of the table."""
         return tuple(dict.fromkeys(event for _, event in self._table))
 
     def statuses(self) -> tuple[str, ...]:
-        """Every status, the first one first, in the order of the table."""
+        """Return all statuses: the initial one, then the others in the order of the table."""
         seen = [self._start, *(status for (old, _), new in self._table.items() for status in (old, new))]
         return tuple(dict.fromkeys(str(status) for status in seen))
 
     def final(self) -> tuple[str, ...]:
-        """The statuses that nothing leaves."""
+        """Return the final statuses."""
         left = {old for old, _ in self._table}
         return tuple(status for status in self.statuses() if status not in left)
 
     def diagram(self) -> str:
-        """The table as a Mermaid state diagram, one arrow for each pair of statuses."""
+        """Return the table as a Mermaid state diagram with one arrow for each pair of statuses."""
         arrows: dict[tuple[str, str], list[str]] = {}
         for (old, event), new in self._table.items():
             arrows.setdefault((old, new), []).append(event.replace("_", " "))

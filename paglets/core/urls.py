@@ -1,4 +1,4 @@
-"""Addresses of hosts: `http://name:port`, nothing else, and written one way."""
+"""Addresses of hosts in one normal form, `http://name:port`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostAddress:
-    """Where to connect; `host` is a name in lower case or an IP address in its shortest form, without brackets."""
+    """A network address. `host` is a lower-case name, or an IP address in its shortest form without brackets."""
 
     host: str
     port: int
@@ -29,13 +29,13 @@ class HostAddress:
 
     @property
     def authority(self) -> str:
-        """For the Host header; an IPv6 scope means nothing to the other side."""
+        """The value of the Host header, without an IPv6 scope, which is local to this machine."""
         name = self.host.partition("%")[0]
         return f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
 
 
 def parse_url(url: str) -> HostAddress:
-    """Where `url` leads: a missing scheme is http, a missing port `DEFAULT_PORT`. Raises Invalid for anything else."""
+    """Return the address in `url`. The default scheme is http, the default port `DEFAULT_PORT`. Raises Invalid."""
     if not url.isascii() or not url.isprintable() or " " in url:
         raise _not_a_url(url, "it holds characters that no URL has")
     try:
@@ -53,12 +53,12 @@ def parse_url(url: str) -> HostAddress:
 
 
 def normalise_url(url: str) -> str:
-    """`url` as all hosts write it: `http://host:port`, see `parse_url`."""
+    """Return `url` in its normal form `http://host:port`. Raises Invalid."""
     return parse_url(url).url
 
 
 def host_address(host: str, port: int) -> HostAddress:
-    """The address of a host name or IP literal and a port. Raises Invalid."""
+    """Return the address of a host name or IP literal and a port. Raises Invalid."""
     literal = ip_literal(host)
     if literal is not None:
         return HostAddress(host=str(literal), port=port)
@@ -69,7 +69,7 @@ def host_address(host: str, port: int) -> HostAddress:
 
 
 def ip_literal(host: str) -> IpAddress | None:
-    """The IP address that `host` is, or None where it is a name."""
+    """Return `host` as an IP address, or None if it is a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:

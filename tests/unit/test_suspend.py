@@ -20,14 +20,14 @@ NIGHT = 8 * 3_600.0
 
 def test_the_system_s_clock_that_counts_sleep_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "clock_gettime", lambda number: (number, 77.0)[1], raising=False)
-    for platform, name in clock.SLEEPLESS.items():
+    for platform, name in clock.BOOT_CLOCKS.items():
         monkeypatch.setattr(sys, "platform", platform)
         monkeypatch.setattr(time, name, 7, raising=False)
         assert SystemClock().boottime() == 77.0
         monkeypatch.delattr(time, name)
-        assert clock.sleepless_clock() is time.monotonic
+        assert clock.boot_clock() is time.monotonic
     monkeypatch.setattr(sys, "platform", "win32")
-    assert clock.sleepless_clock() is time.monotonic
+    assert clock.boot_clock() is time.monotonic
 
 
 def test_it_goes_as_fast_as_the_monotonic_one() -> None:

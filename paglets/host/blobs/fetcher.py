@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from paglets.api.blobs import ArtifactView, AskBlobs, BlobState, BlobStates
 from paglets.api.paglets import Done
-from paglets.core.errors import Conflict, FileChanged, Moving, PagletsError, Unknown, tellable
+from paglets.core.errors import Conflict, FileChanged, Moving, PagletsError, Unknown, to_wire_error
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.runtime.services import HostServices
@@ -182,7 +182,7 @@ class BlobFetcher:
 
     def _go_on(self, fetch: _Fetch, state: BlobState | BaseException) -> None:
         if isinstance(state, BaseException):
-            fetch.done(tellable(state))
+            fetch.done(to_wire_error(state))
         elif state.complete:
             fetch.done(None)
         elif fetch.host.store_id == self._services.own.store_id:

@@ -12,7 +12,7 @@ from typing import Any
 
 from paglets.api.slots import Usage
 from paglets.codec.strict_json import dumps
-from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StoreTransient, tellable
+from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StoreTransient, to_wire_error
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
 from paglets.host.handoff.placer import PlacementDenyList
@@ -222,7 +222,7 @@ class Runs:
 
     def _answer(self, run: Run, number: Any, result: Any) -> None:
         if isinstance(result, BaseException):
-            frame = {"reply": number, "error": tellable(result).to_wire()}
+            frame = {"reply": number, "error": to_wire_error(result).to_wire()}
         else:
             frame = {"reply": number, "ok": to_json(result)}
         self.launcher.send(run.stamp.token, frame)

@@ -7,7 +7,7 @@ from typing import Any
 from paglets.api.blobs import AddArtifact, Artifacts, ArtifactView
 from paglets.api.paglets import Done
 from paglets.codec.envelope import CarriedArtifact
-from paglets.core.errors import Conflict, Unknown, tellable
+from paglets.core.errors import Conflict, Unknown, to_wire_error
 from paglets.core.refs import ArtifactRef, BlobRef, check_artifact_id, check_file_name, check_lifetime
 from paglets.host.blobs.fetcher import delete_here
 from paglets.host.host import Host
@@ -88,7 +88,7 @@ def delete(host: Host, asked: ParsedRequest) -> Any:
 
 def _complete(pending: PendingResponse, result: Any) -> None:
     if isinstance(result, BaseException):
-        pending.complete(reply_error(tellable(result)))
+        pending.complete(reply_error(to_wire_error(result)))
     else:
         pending.complete(reply(result))
 
