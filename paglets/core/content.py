@@ -122,7 +122,7 @@ def no_room(error: OSError, place: Path) -> NoRoom | None:
 
 
 def no_place(error: OSError, place: Path) -> NoRoom:
-    """Return NoRoom for any error of a file in a folder of the host. The host retries once a person has fixed the disk."""
+    """Return NoRoom for any error in a folder of the host, which works again once a person has fixed the disk."""
     return no_room(error, place) or NoRoom(closed(place) or f"{printable(place)} cannot be used: {placed(error)}")
 
 
@@ -221,7 +221,7 @@ def _copied(source: _Source, target: Path, progress: Progress | None) -> BlobRef
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Map errors of system calls to Invalid. The system raises ValueError for an impossible path, such as one with a zero byte."""
+    """Map errors of system calls to Invalid, also the ValueError for a path with a zero byte."""
     try:
         yield
     except (OSError, ValueError) as error:

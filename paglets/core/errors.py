@@ -325,7 +325,7 @@ class StoreUndecided(StoreDamaged):
 
 
 class StoreMalformed(StoreDamaged):
-    """The content of the database is damaged. It is moved aside, and the next start of the host begins with a new one."""
+    """The content of the database is damaged. It is moved aside, and the next start makes a new one."""
 
     code = "store_malformed"
 

@@ -200,7 +200,7 @@ def check_artifact_id(artifact_id: str) -> str:
 
 
 def check_lifetime(seconds: float | None, *, is_left: bool = False) -> float | None:
-    """Return `seconds` if it is a valid lifetime of an artifact; None means until it is deleted. Raises Invalid otherwise.
+    """Return `seconds` if it is a valid lifetime of an artifact, else raise Invalid. None means until deletion.
 
     `is_left` checks the remaining lifetime of an existing artifact, which may be 0, or longer after a clock change.
     """
@@ -222,7 +222,7 @@ def check_file_name(name: str) -> str:
 
 
 def visible_name(name: str) -> str:
-    """Return `name` with `_` for a leading dot or hyphen, so that the file is not hidden and never read as an option."""
+    """Return `name` with `_` for a leading dot or hyphen, so that it is neither hidden nor read as an option."""
     return f"_{name[1:]}" if name.startswith((".", "-")) else name
 
 
