@@ -19,7 +19,6 @@ from paglets.codec.envelope import Envelope, WireMessage
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json
-from paglets.host import named_services
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.blobs.fetcher import BlobFetcher
 from paglets.host.blobs.garbage import GarbageCollector
@@ -47,6 +46,7 @@ from paglets.host.messaging.mailbox import Mailbox
 from paglets.host.messaging.outbox import Outbox
 from paglets.host.messaging.parked import CollectorCalls, ParkedRequests
 from paglets.host.messaging.pending_actions import PendingActions
+from paglets.host.network import named_services
 from paglets.host.network.diagnostics import MeshDiagnostics
 from paglets.host.network.directory import Directory
 from paglets.host.network.locator import PagletLocator
