@@ -13,15 +13,17 @@ if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(2)
 
 INNER_COMMANDS = {"_worker": "paglets.worker.child.main", "_zygote": "paglets.worker.zygote.main"}
-"""What a host starts by itself, with the module whose `main(arguments)` it is. First, and without the command line's
-modules, because every process of a job pays for what is imported here."""
+"""The commands that only a host starts, and the modules with their `main(arguments)`.
+
+They are looked up first, without the modules of the command line: each process of a job pays for its imports.
+"""
 
 
 def main(argv=None):
     # type: (list[str] | None) -> int
-    """Run the command in `argv` (without the program's name; by default sys.argv); gives the exit code.
+    """Run the command in `argv`, by default that of sys.argv, and return the exit code.
 
-    Where it names a script, this process becomes that script.
+    If the command is a script, this process becomes that script.
     """
     import importlib
 

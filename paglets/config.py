@@ -1,4 +1,4 @@
-"""What a host is told at its start: by flags, and by its section of a TOML file that describes the whole mesh.
+"""The options of a host, from flags and from its section of a TOML file that describes the whole mesh.
 
 [mesh]                      # for every host of the file
 mesh_version = "analysis"
@@ -32,22 +32,22 @@ MAX_FILE_BYTES = 1 << 20
 CONFIG_NAME = "hosts.toml"
 
 MOST_TOLD = 20
-"""Mistakes of one file: more are no help to who mends it."""
+"""The maximum number of mistakes that are listed for one file."""
 
 FEW_MISTAKES = 3
-"""While there are so few, an unknown key is told with all that are known."""
+"""The number of mistakes up to which an unknown key is reported with all known keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostOptions:
-    """A host's settings. None of an amount: what the machine has. `port` 0: any free one.
+    """The options of a host. An amount of None means all that the machine has; port 0 means any free port.
 
-    `bind_public` is "auto" or an address of this machine to listen on beside `host`; `data_dir` None
-    is `PAGLETS_HOME/hosts/NAME`. `key_file` comes from a flag, `config_key_file` from the file. `pin_cpus`
-    holds each job to the cores that it leased. `artifact_max_bytes` bounds one file that the host keeps for others,
-    `artifact_quota_bytes` all of them; 0: no limit. A host that did not speak to the host of a collector for
-    `host_lost_after_seconds` is lost, and the collector's jobs there are begun anew; inputs that no host has are waited
-    for `input_wait_seconds`. A process that did not end within `report_grace_seconds` of its report is ended.
+    `bind_public` is "auto" or an address of this machine to listen on besides `host`. The default of `data_dir` is
+    `PAGLETS_HOME/hosts/NAME`. `key_file` comes from a flag, `config_key_file` from the file. `pin_cpus` binds each job
+    to its leased cores. `artifact_max_bytes` limits one stored artifact, `artifact_quota_bytes` all of them; 0 means no
+    limit. A host without direct contact to a collector's host for `host_lost_after_seconds` counts as lost, and the
+    collector resubmits its jobs. A job waits `input_wait_seconds` for inputs that no host has. A process that has not
+    ended `report_grace_seconds` after its report is killed.
     """
 
     name: str
@@ -87,34 +87,34 @@ _OTHER_FLAGS = {
     "memory": "--mem",
     "temp_storage": "--disk",
 }
-"""Settings whose flag has another name than they."""
+"""The settings whose flag has another name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What was given: the value of an option, and where it came from (`--tag`, `[mesh]`, `[hosts.w1]`)."""
+    """The value of an option and its source, such as `--tag`, `[mesh]` or `[hosts.w1]`."""
 
     value: Any
     source: str
 
 
 def host_options(name: str, *, flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> HostOptions:
-    """The options of the host `name`: `flags` by setting (only those given) win over its part of `file`.
+    """Return the options of the host `name`. `flags`, those given by setting, override its part of `file`.
 
-    `file` is what `read_config` gave. Raises Invalid naming flag or key.
+    `file` is the value of `read_config`. Raises Invalid, which names the flag or key.
     """
     given = settings_of(name, flags=flags, file=file)
     values = {SETTINGS[setting][0]: found.value for setting, found in given.items()}
     if "key_file" in values and "key_file" not in flags:
-        # The environment wins over the file's, and loses to the flag's.
+        # The environment overrides the file, and a flag overrides the environment.
         values["config_key_file"] = values.pop("key_file")
     return HostOptions(name=name, **values)
 
 
 def settings_of(name: str, *, flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> dict[str, Setting]:
-    """What was given of the host `name`, by setting: flags win over its section of `file`, that wins over `[mesh]`.
+    """Return the given settings of the host `name`. Flags override its section of `file`, which overrides `[mesh]`.
 
-    The whole file is checked, so that a mistake is found anywhere. Raises Invalid naming flag or key.
+    All sections of the file are checked. Raises Invalid, which names the flag or key.
     """
     check_host_name(name)
     mesh, hosts = _sections(file or {})
@@ -128,12 +128,12 @@ def settings_of(name: str, *, flags: Mapping[str, Any], file: Mapping[str, Any] 
 
 
 def flag_name(setting: str) -> str:
-    """The flag of a setting: `--temp-storage`."""
+    """Return the flag of a setting, such as `--temp-storage`."""
     return _OTHER_FLAGS.get(setting, f"--{setting.replace('_', '-')}")
 
 
 def _sections(file: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Checked settings of `[mesh]`, and of each host. Raises Invalid, whose details have the `mistakes`."""
+    """Return the checked settings of `[mesh]` and of each host. Raises Invalid with the detail `mistakes`."""
     mistakes: list[str] = []
     _check_names(file, ("mesh", "hosts"), "the file", mistakes)
     mesh = _section(file.get("mesh", {}), "mesh", mistakes)
@@ -148,7 +148,7 @@ def _sections(file: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[s
 
 @contextmanager
 def _noted(mistakes: list[str], place: str = "") -> Iterator[None]:
-    """What is wrong is written down, so that all of it can be told at once."""
+    """Add an Invalid error of the block to `mistakes`, so that all mistakes are reported together."""
     try:
         yield
     except Invalid as error:
@@ -156,7 +156,7 @@ def _noted(mistakes: list[str], place: str = "") -> Iterator[None]:
 
 
 def _refuse(mistakes: list[str]) -> None:
-    """Raises Invalid with the first, where there are some."""
+    """Raise Invalid with the first mistake, if any."""
     if mistakes:
         more, left = len(mistakes) - 1, len(mistakes) - MOST_TOLD
         raise Invalid(
@@ -166,19 +166,19 @@ def _refuse(mistakes: list[str]) -> None:
 
 
 def host_names(file: Mapping[str, Any]) -> tuple[str, ...]:
-    """The hosts that a file describes, all of it checked. Raises Invalid."""
+    """Return the names of the hosts in a file, after a check of the whole file. Raises Invalid."""
     return tuple(_sections(file)[1])
 
 
 def data_dirs(file: Mapping[str, Any]) -> dict[str, Path]:
-    """The data directories that a file names, by host, all of it checked. Raises Invalid."""
+    """Return the data directories in a file by host, after a check of the whole file. Raises Invalid."""
     mesh, sections = _sections(file)
     found = {name: (mesh | section).get("data_dir") for name, section in sections.items()}
     return {name: path for name, path in found.items() if path is not None}
 
 
 def addresses_read(file: Mapping[str, Any]) -> dict[str, str]:
-    """The addresses of hosts in a file that is right, as they are written -> as they are read."""
+    """Return the addresses of hosts in a valid file: as written -> in normal form."""
     sections = (file.get("mesh", {}), *file.get("hosts", {}).values())
     written = [text for section in sections for text in section.get("peers", ())]
     written += [section["public_url"] for section in sections if "public_url" in section]
@@ -186,7 +186,7 @@ def addresses_read(file: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The tree of a TOML file. Raises StartFailed where it cannot be read, naming the file, and the line if known."""
+    """Return the tree of a TOML file. Raises StartFailed, which names the file and, if known, the line."""
     try:
         data = read_plain(path, MAX_FILE_BYTES)
     except OSError as error:
@@ -204,9 +204,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def checked_config(path: Path) -> dict[str, Any]:
-    """The tree of a TOML file, of which every key is right. Raises StartFailed, Invalid, which name the file.
+    """Return the tree of a TOML file after a check of all keys. Raises StartFailed and Invalid, which name the file.
 
-    The details of Invalid have the `mistakes`: the first of them, where there are many.
+    The detail `mistakes` of Invalid lists the first mistakes.
     """
     tree = read_config(path)
     try:
@@ -245,7 +245,7 @@ def _hint(name: str, known: tuple[str, ...], mistakes: int) -> str:
 
 
 def _checked(settings: Mapping[str, Any], place: Callable[[str], str], mistakes: list[str]) -> dict[str, Any]:
-    """The values of the options that are right, by setting."""
+    """Return the valid options by setting, and add the others to `mistakes`."""
     values = {}
     for setting, value in settings.items():
         _, check = SETTINGS[setting]

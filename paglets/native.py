@@ -1,8 +1,8 @@
-"""psutil, where it can be had: an installed one, else the one in the archive, unpacked to a cache.
+"""psutil and tomli_w, either installed or from the archive.
 
-An extension module cannot be imported from a zip. The archive carries psutil's wheels as published; the one for this
-platform is unpacked once, into a folder named by the wheel's hash. Everything works without psutil too, with less to
-see, so what goes wrong here is a sentence (`psutil_problem`), never an error.
+An extension module cannot be imported from a zip file. So the psutil of this platform is unpacked once from the archive
+into a folder named by the hash of its wheel. paglets works without psutil, too, but measures less. A failure here is
+therefore a text (`psutil_problem`), never an error.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ DEFLATED = ".deflate"
 """The end of the name of a compressed file in the archive."""
 
 OLDEST_PSUTIL = (5, 9)
-"""The first whose wheels are of the stable ABI, and the one pyproject.toml asks for."""
+"""The oldest psutil with wheels of the stable ABI, which pyproject.toml requires."""
 
 
 def load_psutil() -> ModuleType | None:
-    """psutil, or None, for the reason that `psutil_problem` gives."""
+    """Return psutil, or None if there is none; `psutil_problem` returns the reason."""
     return _load()[0]
 
 
 def psutil_problem() -> str:
-    """Why there is no psutil here, as one sentence; "" where there is."""
+    """Return the reason why psutil is missing, or "" if it is not."""
     return _load()[1]
 
 
@@ -74,7 +74,7 @@ def _forget() -> None:
 
 
 def platform_key() -> str:
-    """This platform as `archive.json` names it, such as linux-x86_64-glibc."""
+    """Return the name of this platform in `archive.json`, such as linux-x86_64-glibc."""
     if sys.platform == "win32":
         machine = {"AMD64": "amd64", "ARM64": "arm64"}.get(os.environ.get("PROCESSOR_ARCHITECTURE", ""), "unknown")
         return f"win32-{machine}"
@@ -111,7 +111,7 @@ def _bundled(program: Program, environment: Mapping[str, str]) -> tuple[ModuleTy
 
 
 def cache_folders(environment: Mapping[str, str]) -> Iterator[Path]:
-    """Where psutil may be unpacked, best first."""
+    """Yield the folders where psutil may be unpacked, the best one first."""
     with contextlib.suppress(StartFailed):  # no home folder: the run-time folder may still be there
         yield paglets_home(environment) / "cache" / "native"
     runtime = environment.get("XDG_RUNTIME_DIR")
@@ -156,7 +156,7 @@ def _rename_unless_there(temporary: str, target: Path) -> None:
 
 
 def _import_from(folder: Path) -> ModuleType:
-    """psutil from `folder`, without a change to sys.path: a job's own imports do not see the rest of the folder."""
+    """Import psutil from `folder` without changing sys.path, which imports of jobs use."""
     package = folder / "psutil"
     spec = importlib.util.spec_from_file_location(
         "psutil", package / "__init__.py", submodule_search_locations=[str(package)]

@@ -1,4 +1,4 @@
-"""The settings of a host: what each may be, and the option that it gives."""
+"""The settings of a host, each with its check and its option."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MAX_AMOUNT = 1 << 62
 MAX_SECONDS = 10 * 365 * 86400.0
 LEAST_LOST_AFTER_SECONDS = 10.0
 MOST_PROPERTIES = MAX_PROPERTIES - 2
-"""The host itself may add that its database was damaged, and why it starts nothing."""
+"""The limit of a user's properties. The host may add two: a damaged database, and a reason for starting no job."""
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _BYTES = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([kmgt]?)(?:i?b)?\s*", re.IGNORECASE)
-"""No longer than any amount is: Python refuses to read a number of thousands of digits."""
+"""The pattern of an amount of bytes, with limited digits: Python refuses to parse thousands of them."""
 
 MOST_SHOWN = 80
 
@@ -27,7 +27,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes of `512M`, `1.5 GiB`, `2000`; units are powers of 1024. Raises Invalid."""
+    """Return the bytes in a text such as `512M`, `1.5 GiB` or `2000`. Units are powers of 1024. Raises Invalid."""
     match = _BYTES.fullmatch(text)
     if match is None:
         raise Invalid(f"{text[:40]!r} is not an amount of bytes: write 512M, 1.5 GiB or 2000")
@@ -38,7 +38,7 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_property(text: str) -> tuple[str, str]:
-    """Key and value of `python=3.12`. Raises Invalid."""
+    """Return key and value of a text such as `python=3.12`. Raises Invalid."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise Invalid(f"{text[:80]!r} is not a property: write KEY=VALUE")
@@ -46,7 +46,7 @@ def parse_property(text: str) -> tuple[str, str]:
 
 
 def user_path(text: str) -> Path:
-    """The path that a person wrote, with `~` at its start as home. Raises Invalid where it names nobody's."""
+    """Return the path that a person typed, with `~` expanded. Raises Invalid if the home folder is unknown."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -55,7 +55,7 @@ def user_path(text: str) -> Path:
 
 
 def shown(value: Any) -> str:
-    """What was written, as Python would write it, cut short."""
+    """Return a shortened `repr` of the value."""
     try:
         text = repr(value)
     except ValueError:
@@ -65,8 +65,8 @@ def shown(value: Any) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
-# Each setting of the file: a function that checks its value and gives that of the option. They raise Invalid without
-# the place, which their caller knows.
+# Each function checks the value of a setting and returns that of the option. It raises Invalid without the place,
+# which the caller adds.
 
 
 def _text(value: Any) -> str:
@@ -204,4 +204,4 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "report_grace": ("report_grace_seconds", _above_zero),
     "log_level": ("log_level", _log_level),
 }
-"""Name in the file (and, with dashes, of the flag) -> option and check."""
+"""Settings by name -> (option, check). The flag has the same name with dashes."""

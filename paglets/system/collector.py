@@ -1,8 +1,8 @@
-"""The collector: keeps a group's expected jobs, results and failures, and may go home when all have ended.
+"""The collector of a group, which stores the expected jobs, results and failures.
 
-Its handlers do nothing but state, storage, posts and replies, so that a host can run them inside its
-store's transaction. There, message arguments, stored values and replies are tagged JSON; in a process of its
-own (a subclass of a user) they are decoded. Nothing here looks into a user's value, so both are the same.
+Its handlers use only state, storage, posts and replies, so that a host can run them inside a transaction of the store.
+There, arguments, stored values and replies are tagged JSON; in a process of its own, as for a user's subclass, they are
+decoded. The handlers never look into a user's value, so they work with both.
 """
 
 from __future__ import annotations
@@ -59,16 +59,19 @@ KINDS = (
     "cancel",
     "copies_gone",
 )
-"""The messages of a collector: each is handled by the method of that name."""
+"""The kinds of messages of a collector. The method of the same name handles each."""
 
 
 class ResultCollectorPaglet(Paglet[ResultCollectorState]):
-    """See the module. A subclass extends `handle_message` and the hooks, and calls these."""
+    """A paglet that collects the outcomes of a group, and may move home when all jobs have ended.
+
+    A subclass that overrides `handle_message` or a hook must call the method of this class.
+    """
 
     State: ClassVar[type[PagletState]] = ResultCollectorState
 
     READ_ONLY_KINDS: ClassVar[frozenset[str]] = frozenset({"summary", "results", "listed", "counts"})
-    """Kinds whose handlers change nothing: a host may answer them without its writer."""
+    """The kinds whose handlers only read. A host answers them without its writer."""
 
     def handle_message(self, message: Message) -> Any:
         if message.kind not in KINDS:
@@ -79,7 +82,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     # Hooks.
 
     def on_creation(self) -> None:
-        """A collector made by hand, without `begin`: its home is here."""
+        """Set this host as the home if the collector was created without `begin`."""
         if not self.state.home_store_id:
             self._adopt_home(self.context.ref.host)
             self.state.group_id = self.state.group_id or self.agent_id
@@ -97,10 +100,10 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
             self._move("turned_back")
             self._go_home()
 
-    # The beginning, and what comes in.
+    # Jobs and reports.
 
     def begin(self, message: Message) -> dict[str, Any]:
-        """Take up the group: keys, creation failures, home. A repeat changes nothing."""
+        """Store the keys, creation failures and home of the group. A repeat changes nothing."""
         begin = parse(Begin, message.kind, message.args)
         if self.state.home_store_id:
             if self.state.group_id != begin.group_id:
@@ -123,7 +126,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._counts()
 
     def register_jobs(self, message: Message) -> dict[str, Any]:
-        """Add keys, or update what is known beside them; reports that came too early are taken now."""
+        """Add keys, or update their metadata. Reports that came before their keys are accepted now."""
         keys = new_keys(parse(Register, message.kind, message.args).jobs, message.kind)
         ledger = self._ledger()
         new = ledger.register(keys)
@@ -140,16 +143,16 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._report(message, failure_report(message.args))
 
     def job_warning(self, message: Message) -> dict[str, Any]:
-        """Add a warning to the record of an attempt, which may come later."""
+        """Add a warning to the record of an attempt, or keep it until that record comes."""
         self._ledger().warn(job_warning(message.args))
         return self._counts()
 
     def cancel(self, message: Message) -> dict[str, Any]:
-        """End keys as `cancelled`, in one transaction. A record that is there already wins.
+        """End keys as `cancelled`, in one transaction. An existing record wins.
 
-        The reply says of each key what it is now (`cancelled`, `already_completed`, `already_failed`,
-        `already_cancelled`, `unknown`), and where copies of cancelled ones were last seen, which must be ended; also
-        those that were taken for `lost`.
+        The reply has the state of each key: `cancelled`, `already_completed`, `already_failed`, `already_cancelled` or
+        `unknown`. It also has the last known hosts of copies of cancelled jobs, which must be killed, including copies
+        that count as `lost`.
         """
         cancel = parse(Cancel, message.kind, message.args)
         ledger = self._ledger()
@@ -163,14 +166,14 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._counts() | {"keys": keys, "copies": copies}
 
     def copies_gone(self, message: Message) -> dict[str, Any]:
-        """Whoever cancelled keys has heard from every host that may have a copy that none is left."""
+        """Forget the copies of cancelled keys, once every host that might have one has confirmed that it has none."""
         ledger = self._ledger()
         for key, job in self._asked(parse(CopiesGone, message.kind, message.args).job_keys):
             ledger.gone(key, job)
         return self._counts()
 
     def return_home(self, message: Message) -> dict[str, Any]:
-        """Go home as soon as all keys have ended, whatever was asked at the start; at once where they have."""
+        """Return home once all keys have ended, at once if they have. This overrides the setting of the submission."""
         parse(Nothing, message.kind, message.args)
         self.state.return_home_when_complete = True
         if not self._is_home() and GROUP_TRANSITIONS.allows(self.state.status, "sent_home"):
@@ -178,17 +181,17 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
             self._go_home()
         return self._counts()
 
-    # What is asked.
+    # Queries.
 
     def summary(self, message: Message) -> dict[str, Any]:
-        """See `groups.summary`: bounded, with exact counts."""
+        """Return the summary with bounded lists and exact counts (see `groups.summary`)."""
         asked = parse(Summary, message.kind, message.args)
         if asked.limit is not None:
             _positive(asked.limit, "summary.limit")
         return self._view().summary(asked.job_key, asked.limit)
 
     def drain(self, message: Message) -> dict[str, Any]:
-        """Return the summary, once no key is pending. Raises TimedOut. It does not wait for the way home."""
+        """Return the summary once no key is pending, without waiting for the move home. Raises TimedOut."""
         drain = parse(Drain, message.kind, message.args)
         if not self.wait_state(_none_pending, drain.timeout_seconds):
             raise TimedOut(
@@ -225,7 +228,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return {**self._counts(), "last_report_at": self.state.last_report_at, **counted}
 
     def ended(self, message: Message) -> dict[str, Any]:
-        """Return a page of records as keys ended; `next` is the `after` with which to ask for more, ever."""
+        """Return a page of records in the order in which keys ended. `next` is the `after` of the next page."""
         asked = parse(Ended, message.kind, message.args)
         if asked.wait_seconds > 0:
             self.wait_state(lambda state: state.ended_count > asked.after or _none_pending(state), asked.wait_seconds)
@@ -241,7 +244,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
             "completed_at": state.completed_at,
         }
 
-    # Within.
+    # Internal.
 
     @property
     def _rows(self) -> CollectorRows:
@@ -271,7 +274,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         self.context.intend_move(home)
 
     def _settle(self) -> None:
-        """The group ends with its last key."""
+        """Complete the group, or send the collector home, if no key is pending."""
         if self.state.pending_count or self.state.status != "ACTIVE":
             return
         self.state.completed_at = self.context.wall_time()
@@ -282,7 +285,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
             self._move("ended")
 
     def _wake_up(self) -> None:
-        """A key is expected again: whoever is on the way home stays."""
+        """Make the group active again after a new key, and cancel a move home."""
         if self.state.status != "ACTIVE":
             self.context.intend_stay()
         self._move("registered")
@@ -301,9 +304,9 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return {"accepted": verdict == "accepted", "verdict": verdict}
 
     def _delete(self, artifact_ids: Iterable[str]) -> None:
-        """What came with reports that are not taken is of no use to anyone."""
+        """Delete artifacts of reports that are not accepted, since nothing refers to them."""
         for artifact_id in artifact_ids:
-            # In a process of its own it goes before the rest is committed: a repeat of the handler finds none.
+            # In a process of its own this takes effect before the commit: a repeated handler finds no artifact.
             with suppress(Unknown):
                 self.context.delete_artifact(artifact_id)
 

@@ -1,4 +1,4 @@
-"""The book-keeping of a collector: its counts and its rows, changed together."""
+"""The ledger of a collector, which changes its counts and its rows together."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ResultCollectorState(PagletState):
 
 
 class Ledger:
-    """What the handlers of a collector write. `now` is the time of the handler, epoch seconds."""
+    """The changes that the handlers of a collector make. `now` is the time in seconds since the epoch."""
 
     def __init__(self, state: ResultCollectorState, rows: CollectorRows, now: float) -> None:
         self._state = state
@@ -65,7 +65,7 @@ class Ledger:
         self._now = now
 
     def register(self, keys: Iterable[NewKey]) -> list[str]:
-        """Store the keys; gives those that are new."""
+        """Store the keys, and return the new ones."""
         new: list[str] = []
         first = self._state.first_generation
         for key in keys:
@@ -81,9 +81,9 @@ class Ledger:
         return new
 
     def take_unexpected(self, keys: Iterable[str]) -> list[str]:
-        """Reports that came before their keys were registered are taken as if they came now.
+        """Accept the reports that came before these keys were registered, as if they came now.
 
-        Gives the ids of artifacts that came with reports which are not taken.
+        Return the ids of artifacts of reports that are not accepted.
         """
         not_wanted: list[str] = []
         for key in keys:
@@ -96,9 +96,9 @@ class Ledger:
         return not_wanted
 
     def take(self, came: ReceivedReport) -> str:
-        """Make the report the record of its key, or keep it as duplicate or unexpected; says which.
+        """Store the report as the record of its key, as a duplicate or as unexpected, and return the verdict.
 
-        Nothing is kept of a report of an earlier submission.
+        A report of an earlier submission is dropped.
         """
         report, reported_at = came.report, came.reported_at
         if 0 < report.generation < self._state.first_generation:
@@ -121,7 +121,7 @@ class Ledger:
         return verdict
 
     def warn(self, warning: JobWarning) -> None:
-        """Add a warning to the record of its attempt, or keep it until that is there."""
+        """Add a warning to the record of its attempt, or keep it until that record exists."""
         job = self._rows.job(warning.job_key)
         if job is None or warning.generation < job.floor:
             return
@@ -133,7 +133,7 @@ class Ledger:
             self._rows.change_record(warning.job_key, kind, with_warnings(record, [warning.text]))
 
     def cancel(self, key: str, job: ExpectedJob | None, reason: str) -> str:
-        """End the key as cancelled unless it has a record; says what it is now."""
+        """End the key as cancelled unless it has a record. Return its new state."""
         if job is None:
             return "unknown"
         if job.ended:
@@ -151,7 +151,7 @@ class Ledger:
         return "cancelled"
 
     def gone(self, key: str, job: ExpectedJob | None) -> None:
-        """No host has a copy of this key any more. Of a key that is pending this is not believed."""
+        """Forget the copies of a key that has ended. A pending key is left unchanged."""
         if job is not None and job.ended and (job.sighting is not None or job.older):
             self._rows.put_job(key, acceptance.gone(job))
 
@@ -172,5 +172,5 @@ class Ledger:
 
 
 def _expected(key: NewKey, first: int, now: float) -> ExpectedJob:
-    """Return the row of a new key. Generations below `first` count for nothing."""
+    """Return the row of a new key. Reports of generations below `first` are ignored."""
     return ExpectedJob(generation=max(key.generation, first), floor=first, since=now)

@@ -1,6 +1,6 @@
-"""What a collector is told and asked: the arguments of its messages, parsed strictly.
+"""The arguments of a collector's messages, parsed strictly.
 
-`job_result` and `job_failure` are `groups.records.ResultReport` and `FailureReport`.
+Those of `job_result` and `job_failure` are `groups.records.ResultReport` and `FailureReport`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
-    """`begin`: sent once, in the transaction that stores the group. `failures`: jobs that could not be made.
+    """The arguments of `begin`, which is sent once, in the transaction that stores the group.
 
-    `job_class`: the name of the jobs' class. `submitter_id`: the paglet that submitted the group, where one did.
-    `first_generation`: the generation of the first copies, over 1 where the group's id was cleared before.
+    `failures` are the jobs that could not be created, `job_class` is the name of the class of the jobs.
+    `submitter_id` is the paglet that submitted the group, if any. `first_generation` is the generation of the first
+    copies; it is over 1 if the group's id was used and cleared before.
     """
 
     group_id: str
@@ -39,24 +40,27 @@ class Begin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nothing:
-    """`counts`, `return_home`: no arguments."""
+    """The arguments of `counts` and `return_home`: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """`summary`. `job_key`: only this key in the lists, whatever its size. `limit`: so many entries of each list."""
+    """The arguments of `summary`.
+
+    `job_key` limits the lists to one key, whatever the size of its record. `limit` bounds the entries of each list.
+    """
 
     job_key: str = ""
     limit: int | None = None
 
 
 LISTS = ("pending_jobs", "duplicate_reports", "unexpected_reports", "jobs")
-"""Lists of a summary that `listed` gives in pages; `results` gives the other two."""
+"""The lists of a summary that `listed` returns in pages; `results` returns the other two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """`listed`: a page of the list `name` of a summary, beyond the row `after`."""
+    """The arguments of `listed`: a page of the list `name` of a summary, after the row `after`."""
 
     name: str
     after: str = ""
@@ -65,14 +69,14 @@ class Listed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """`drain`: null waits as long as it takes."""
+    """The arguments of `drain`. None means no time limit."""
 
     timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """`results`: a page of records in the order of their keys, beyond the key `after`."""
+    """The arguments of `results`: a page of records sorted by key, after the key `after`."""
 
     after: str = ""
     limit: int = MAX_PAGE_ENTRIES
@@ -80,10 +84,10 @@ class Results:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """`ended`: a page of records in the order in which keys ended, beyond the `after`th.
+    """The arguments of `ended`: a page of records in the order in which keys ended, after the `after`th.
 
-    `wait_seconds` over 0: where there is none yet and keys are pending, wait that long for one. `brief`: leave out the
-    values of results, and the traceback and stderr of failures.
+    `wait_seconds` is how long to wait for a record if there is none but keys are pending. `brief` leaves out the values
+    of results, and the traceback and stderr of failures.
     """
 
     after: int = 0
@@ -94,14 +98,14 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Register:
-    """`register_jobs`: each job is an object with `job_key`, perhaps `generation`, and any other fields."""
+    """The arguments of `register_jobs`: objects with `job_key`, optionally `generation`, and any other fields."""
 
     jobs: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """`cancel`: these keys, or all that are pending where null. `reason` is for people."""
+    """The arguments of `cancel`: the keys, or None for all pending ones. `reason` is text for people."""
 
     job_keys: tuple[str, ...] | None = None
     reason: str = ""
@@ -109,14 +113,14 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopiesGone:
-    """`copies_gone`: no host has a copy of these cancelled keys any more (null: of all)."""
+    """The arguments of `copies_gone`: cancelled keys without any copy left, or None for all."""
 
     job_keys: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKey:
-    """One job of `register_jobs` or `begin`, parsed."""
+    """A parsed job of `register_jobs` or `begin`."""
 
     job_key: str
     generation: int
@@ -124,19 +128,19 @@ class NewKey:
 
 
 def parse(cls: type[T], kind: str, args: Mapping[str, Any]) -> T:
-    """The arguments of a message of that kind. Raises Invalid naming the field."""
+    """Return the arguments of a message of that kind. Raises Invalid, which names the field."""
     return from_json(cls, {name: _untagged(value) for name, value in args.items()}, kind)
 
 
 def _untagged(value: Any) -> Any:
-    """A list where the value is a tuple, in the tagged form too in which the host's own collector sees it."""
+    """Return a tuple as a list, also in the tagged form that a collector inside the host gets."""
     if isinstance(value, dict) and len(value) == 1 and isinstance(value.get("$tuple"), list):
         return value["$tuple"]
     return value
 
 
 def new_keys(jobs: tuple[Any, ...], kind: str) -> list[NewKey]:
-    """Raises Invalid naming the entry that is wrong, or a key that is there twice."""
+    """Return the parsed jobs. Raises Invalid, which names a wrong entry or a duplicate key."""
     keys = [_new_key(job, f"{kind}.jobs[{index}]") for index, job in enumerate(jobs)]
     seen: dict[str, None] = {}
     for key in keys:

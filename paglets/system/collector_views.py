@@ -1,4 +1,4 @@
-"""What a collector shows: its summary and pages of its lists."""
+"""The read-only views of a collector: its summary and pages of its lists."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from paglets.groups.summary import MAX_SUMMARY_BYTES, Facts, Lists, Location, pe
 from paglets.system.collector_ledger import ResultCollectorState
 
 MOST_RECORD_BYTES = 16 * MAX_SUMMARY_BYTES
-"""For a summary of one job: no record is larger, since it came in one request."""
+"""The size limit of a summary of one job. No record is larger, since each came in one request."""
 
 LONG = ("result", "traceback", "stderr_tail")
-"""What may be long in a record."""
+"""The fields of a record that may be long."""
 
 
 class View:
-    """Reads the state and rows of a collector; `here` is where that is."""
+    """A reader of the state and rows of a collector. `here` is its location."""
 
     def __init__(self, state: ResultCollectorState, rows: CollectorRows, here: Location) -> None:
         self._state = state
@@ -26,7 +26,7 @@ class View:
         self._here = here
 
     def summary(self, job_key: str = "", limit: int | None = None) -> dict[str, Any]:
-        """Return the summary: of one key where given, and with at most `limit` entries in each list."""
+        """Return the summary, of one key if given, and with at most `limit` entries in each list."""
         if job_key:
             return summarise(self._facts(), self._lists_of(job_key), limit_bytes=MOST_RECORD_BYTES)
         rows = self._rows
@@ -41,7 +41,7 @@ class View:
         return summarise(self._facts(), lists)
 
     def listed(self, name: str, after: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield entries of a list in `collector_messages.LISTS`, each with what to ask with for those after it."""
+        """Yield entries of a list in `collector_messages.LISTS`, each with the `after` of the next entry."""
         if name == "pending_jobs":
             home = self._state.home_host_name
             # The scan for pending keys ends with the last of them, not with the last key.
@@ -52,7 +52,7 @@ class View:
         return self._rows.duplicates(after) if name == "duplicate_reports" else self._rows.unexpected(after)
 
     def ended(self, after: int, brief: bool) -> Iterator[dict[str, Any]]:
-        """Yield the records of keys that ended after the `after`th; `brief`: without what may be long in them."""
+        """Yield the records of keys that ended after the `after`th. `brief` leaves out the fields that may be long."""
         for number, key in self._rows.ended_after(after):
             kind, record = self._rows.record(key)
             shown = {name: value for name, value in record.items() if name not in LONG} if brief else record
@@ -79,7 +79,7 @@ class View:
         )
 
     def _lists_of(self, key: str) -> Lists:
-        """Return what a summary has of one key."""
+        """Return the lists of a summary of one key."""
         rows = self._rows
         job = rows.job(key)
         pending = [] if job is None or job.ended else [pending_entry(key, job, self._state.home_host_name)]

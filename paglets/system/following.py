@@ -1,4 +1,4 @@
-"""Following a group to its end, for scripts and commands: its collector may move, be away for a while, or be lost."""
+"""Following a group until it ends, even if its collector moves, is unreachable for a while, or is lost."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from paglets.core.text import counted, type_of
 T = TypeVar("T")
 
 LOOK_SECONDS = 4.0
-"""The collector answers at once when a job ends, and after this long in any case: so it is soon known if it cannot."""
+"""The longest wait of one request for the next record, so that an unreachable collector is noticed soon."""
 
 ANSWER_SECONDS = 5.0
-"""For a reply without users' values, beyond the wait."""
+"""The time-out of a reply without users' values, added to its wait."""
 
 REPLY_SECONDS = 30.0
-"""For a reply that waits for nothing, and may have many values in it."""
+"""The time-out of a reply that does not wait but may contain many values."""
 
 PAUSE_SECONDS = 1.0
 SHARE = 20
-"""Of the time that has passed, the part that may go by before the next look: many short jobs are not asked for one by
-one, and the end of a group is noticed late by no more than that."""
+"""The divisor of the elapsed time that gives the pause before the next request.
+
+So many short jobs are not fetched one by one, and the end of a group is noticed late by at most this share.
+"""
 
 LONGEST_PAUSE_SECONDS = 2.0
 
 
 class Follower:
-    """Asks the collector of one group, and finds out why it does not answer.
+    """A client of the collector of one group, which finds the collector again after it moved.
 
-    `find`: a HostClient, or None within a paglet, which can only ask again.
+    `find` is a HostClient, or None inside a paglet, which can only repeat a request.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Follower:
         self._said = ""
 
     def tells(self, tell: Callable[[str], None]) -> Follower:
-        """From now on call `tell` with what is in the way."""
+        """Call `tell` with the reason for each wait from now on."""
         self._tell = tell
         return self
 
@@ -94,9 +96,9 @@ class Follower:
                     self._pause(min(PAUSE_SECONDS, end - now()))
 
     def ask(self, act: Callable[[PagletProxy], T], timeout: float | None, end: float) -> T:
-        """Return what `act` gives with the collector, again and again while that is away, until `end`.
+        """Return the value of `act` with the collector, and retry until `end` while the collector is unreachable.
 
-        Raises TimedOut; Unreachable where its host was forgotten or began anew, Unknown where it has ended.
+        Raises TimedOut, Unreachable if its host was removed or has a new store, and Unknown if the collector has ended.
         """
         while True:
             try:
@@ -122,7 +124,7 @@ class Follower:
             self._pause(max(0.0, min(PAUSE_SECONDS, end - self._clock.monotonic())))
 
     def read(self, act: Callable[[PagletProxy], T]) -> T:
-        """Return what `act` gives with the collector. Raises Unreachable with the reason where that cannot be asked."""
+        """Return the value of `act` with the collector. Raises Unreachable, with the reason, if it cannot be asked."""
         try:
             return act(self.collector)
         except PagletsError as error:
@@ -135,7 +137,7 @@ class Follower:
             return act(self.collector)
 
     def find(self) -> None:
-        """Find the collector anew. Raises Unreachable where its host is away or lost."""
+        """Find the collector again. Raises Unreachable if its host is unreachable or lost."""
         if self._find is not None:
             ref = find_collector(
                 self._find, self.collector.ref, self._group_id, tell=self._tell, now=self._clock.monotonic
@@ -143,7 +145,7 @@ class Follower:
             self.collector = self._proxy(ref)
 
     def look(self) -> None:
-        """Ask the own host for the collector's: raise Unreachable where that is lost, and tell where it is away."""
+        """Look up the collector's host. Raises Unreachable if it is lost; reports a wait if it is only unreachable."""
         if self._find is None:
             return
         try:
@@ -159,11 +161,11 @@ class Follower:
         return float("inf") if timeout is None else self._clock.monotonic() + timeout
 
     def _note(self, error: PagletsError) -> None:
-        """Tell what is in the way, once. What is so for the first time may be over already."""
+        """Report the reason for a wait once, unless this is the first failure, which may be over already."""
         state = error.details.get("collector")
         if state in LOST or (self._find is None and isinstance(error, PeerReplaced)):
             raise error
-        # Not how long ago it was heard of: that is new each time.
+        # The time since the last contact differs each time and is no news.
         news = str(state or error)
         if (self._failures or state) and news != self._said:
             self._said = news
@@ -197,7 +199,7 @@ def why_hint(group_id: str) -> str:
 
 
 def tree(reply: Any) -> dict[str, Any]:
-    """Return a reply of the collector. Raises PagletsError where it is no object."""
+    """Return a reply of the collector. Raises PagletsError if it is not an object."""
     if not isinstance(reply, dict):
         raise PagletsError(f"the collector answered {type_of(reply)} instead of an object")
     return reply

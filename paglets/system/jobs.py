@@ -20,10 +20,10 @@ from paglets.slots.states import FINAL
 from paglets.system.requests import slot_request_of
 
 MOST_DETAILS = 2000
-"""Characters of the details of a reported failure: its message keeps 8,192."""
+"""The maximum characters of the details of a reported failure, whose whole message keeps 8,192."""
 
 MOST_PATH = 200
-"""Characters of a path in a warning, which is bounded itself."""
+"""The maximum characters of a path in a warning, whose length is limited, too."""
 
 SYSTEM_FIELDS = (
     "home_host_name",
@@ -35,12 +35,12 @@ SYSTEM_FIELDS = (
     "compute_status",
     "compute_fresh",
 )
-"""Fields that the host writes over the state before each entry into the job's code."""
+"""The fields of the state that the host sets before each entry into the job's code."""
 
 
 @dataclass(kw_only=True)
 class ComputeJobState(PagletState):
-    """State of a job: values that the job needs, what it asks of a host, and what the host tells it.
+    """The state of a job: its input values, its requirements, and fields that the host sets.
 
     Derive a dataclass from this class and add a field, with a default, for each value. Set all fields by keyword.
     Tags, names and URLs are tuples or lists of str. You set:
@@ -101,7 +101,7 @@ class ComputeJobState(PagletState):
     compute_fresh: bool = True
 
     def slot_request(self) -> SlotRequest:
-        """Return what this state asks of a host. Raise Invalid, which names the wrong field."""
+        """Return the requirements in this state. Raise Invalid, which names the wrong field."""
         return slot_request_of(self)
 
 
@@ -110,7 +110,7 @@ class CollectingComputeJobState(ComputeJobState):
     __doc__ = ComputeJobState.__doc__
 
 
-if TYPE_CHECKING:  # With a default, as `core.agent.S`.
+if TYPE_CHECKING:  # with a default, like `core.agent.S`
     import typing_extensions
 
     J = typing_extensions.TypeVar("J", bound=ComputeJobState, default=ComputeJobState)
@@ -149,14 +149,14 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     kind: ClassVar[Kind] = "job"
 
     _reported = False
-    """Whether this attempt's outcome was reported from here."""
+    """True once this object has reported the outcome of the attempt."""
 
     _returned: Any = None
-    """The value that `run_compute_job` returned, until it is the result."""
+    """The value that `run_compute_job` returned, until it is reported."""
 
     @classmethod
     def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
-        """Return what the job asks of a host, as JSON; the host calls it. Raise Invalid."""
+        """Return the job's requirements as JSON. The host calls this. Raise Invalid."""
         request: dict[str, Any] = to_json(slot_request_of(state))
         return request
 
@@ -312,7 +312,7 @@ def second_report_text(report: Mapping[str, Any]) -> str:
 
 
 def unused_value_text(value: object, result: str) -> str:
-    """Return the warning about the value of `run_compute_job` where `result` counts instead."""
+    """Return the warning that `result` is used instead of the value that `run_compute_job` returned."""
     return f"run_compute_job returned a value of type {type(value).__name__} that is not used: {result} counts"
 
 
@@ -324,7 +324,7 @@ def _check_result(result: object) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """`ValueError: what it says`, as the last line of a traceback has it."""
+    """Return the last line of a traceback of `error`: its class and its text."""
     return "".join(traceback.format_exception_only(error)).strip()
 
 

@@ -1,4 +1,4 @@
-"""The jobs of a group as they are sent, made of a job class and the states of its jobs."""
+"""The jobs of a group in their wire form, made from a job class and the states of the jobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from paglets.system.jobs import CollectingComputeJobState, ComputeJobPaglet, Com
 def job_specs(
     job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJobState], *, allow_home: bool = False
 ) -> tuple[JobSpec, ...]:
-    """Return the jobs of a group as they are sent; `allow_home`: all may run at home.
+    """Return the jobs of a group in their wire form. `allow_home` lets all of them run at home.
 
     Raises TypeError and ValueError before anything is sent.
     """
@@ -41,7 +41,7 @@ def job_specs(
 
 
 def _state_name(job_class: type[ComputeJobPaglet[Any]]) -> str:
-    """Return the name of the class's State that users know."""
+    """Return the public name of the class's State."""
     return "paglets.JobState" if job_class.State is CollectingComputeJobState else job_class.State.__qualname__
 
 

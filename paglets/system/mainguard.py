@@ -15,7 +15,7 @@ from paglets.core.errors import Invalid
 
 
 def check_guarded(classes: Iterable[type]) -> None:
-    """Raise Invalid where the script that has one of these classes submits outside of its main guard."""
+    """Raise Invalid if the script that defines one of these classes submits outside of its main guard."""
     if all(cls.__module__ != "__main__" for cls in classes):
         return
     top = _top_frame()
@@ -44,7 +44,7 @@ def _top_frame() -> FrameType | None:
 
 
 def is_guarded(body: list[ast.stmt], line: int) -> bool:
-    """Return True if the top-level statement of that line has `__name__`, or one before it ends an import."""
+    """Return True if the top-level statement at `line` tests `__name__`, or an earlier one stops an import."""
     before = [statement for statement in body if statement.lineno <= line]
     return any(map(_has_name, before[-1:])) or any(map(_ends_import, before))
 

@@ -1,4 +1,4 @@
-"""What is shown on stderr while somebody waits for a group: a bar on a terminal, in a pipe a line now and then."""
+"""The progress of a group on stderr: a bar on a terminal, occasional lines in a pipe."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ RATE_SECONDS = 60.0
 LINE_SECONDS = 10.0
 MOST_LINE_SECONDS = 300.0
 SLOWER = 1.5
-"""In a pipe each line comes so many times later than the one before."""
+"""The factor by which the pause between two lines in a pipe grows."""
 
 MOST_MESSAGE_CHARACTERS = 200
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a group is. `news`: (job key, record) of those that ended since the last look; `seconds`: from its
-    creation until its last job ended, None before."""
+    """The progress of a group.
+
+    `news` has the (job key, record) pairs of jobs that ended since the last page. `seconds` is the time from the
+    creation of the group until its last job ended, or None before that.
+    """
 
     group_id: str
     counts: Counter[str] = field(default_factory=Counter)
@@ -36,7 +39,7 @@ class Progress:
     news: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def take(self, page: dict[str, Any]) -> None:
-        """Count what a reply to `ended` tells."""
+        """Count the jobs in a reply to `ended`."""
         self.news = [(entry["job_key"], entry.get("result") or entry["failure"]) for entry in page["ended"]]
         self.counts.update(how_ended(record) for _, record in self.news)
         self.pending, self.expected = page["pending_count"], page["expected_count"]
@@ -45,7 +48,7 @@ class Progress:
 
     @property
     def failed(self) -> int:
-        """All that ended without a result, the cancelled ones too."""
+        """The number of jobs without a result, including cancelled ones."""
         return self.counts["failed"] + self.counts["cancelled"]
 
     @property
@@ -53,7 +56,7 @@ class Progress:
         return sum(self.counts.values())
 
     def words(self, with_pending: bool = False) -> str:
-        """Return `198 done, 2 failed (1 cancelled) of 200`; once it is over, with `in 41 s`."""
+        """Return `198 done, 2 failed (1 cancelled) of 200`, with ` in 41 s` once the group has ended."""
         failed = f", {failed_text(self.failed, self.counts['cancelled'])}" if self.failed else ""
         pending = f", {self.pending:,} pending" if with_pending and self.pending else ""
         over = "" if self.seconds is None or self.pending else f" in {duration_text(self.seconds)}"
@@ -83,13 +86,13 @@ def failure_text(key: str, record: dict[str, Any]) -> str:
 
 
 def next_line(progress: Progress) -> None:
-    """Say what to do where jobs failed."""
+    """Print the next step if jobs failed."""
     if progress.failed:
         put_next(f"paglets jobs why {progress.group_id}")
 
 
 class Silent:
-    """Shows nothing; the others show what it counts."""
+    """A progress display that shows nothing, and the base class of the others."""
 
     def __init__(self, group_id: str) -> None:
         self.progress = Progress(group_id=group_id)
@@ -101,12 +104,12 @@ class Silent:
         self.clear()
 
     def __call__(self, page: dict[str, Any]) -> None:
-        """Take a reply to `ended`, and show how far the group is."""
+        """Take a reply to `ended`, and show the progress."""
         self.progress.take(page)
         self.show()
 
     def show(self) -> None:
-        """Show what is new in `progress`."""
+        """Show new failures and the progress."""
         self.show_failures()
         self.draw()
 
@@ -114,23 +117,23 @@ class Silent:
         pass
 
     def draw(self) -> None:
-        """Show how far it is."""
+        """Show the progress."""
 
     def waits(self, text: str) -> None:
-        """Show what is waited for instead."""
+        """Show the reason for a wait in place of the progress."""
 
     def clear(self) -> None:
-        """Wipe a bar, for whoever prints now."""
+        """Clear the bar, so that other code can print."""
 
     def tell(self, text: str) -> None:
-        """Say why nothing is heard, or what is waited for."""
+        """Print the reason for a wait."""
 
     def over(self) -> None:
-        """Say how the group ended."""
+        """Print the final counts of the group."""
 
 
 class Lines(Silent):
-    """The first failure at once; how far it is now and then, ever more seldom, where something changed."""
+    """A progress display of lines: the first failure at once, and changes at growing intervals."""
 
     def __init__(self, group_id: str, now: Callable[[], float]) -> None:
         super().__init__(group_id)
@@ -171,7 +174,7 @@ class Lines(Silent):
 
 
 class Bar(Lines):
-    """A bar in the last line of a terminal, and above it the first failure, or all."""
+    """A progress display with a bar in the last line of a terminal, and the first failure or all above it."""
 
     def __init__(
         self, group_id: str, now: Callable[[], float], *, all_failures: bool = False, out: TextIO | None = None
@@ -222,7 +225,7 @@ class Bar(Lines):
 
 
 def shown(group_id: str, progress: bool | None, now: Callable[[], float], *, is_read: bool = True) -> Silent:
-    """Return what shows progress: `progress` None shows it where somebody reads stderr (`is_read`)."""
+    """Return the progress display. `progress` None shows progress only if somebody reads stderr (`is_read`)."""
     if not (is_read if progress is None else progress):
         return Silent(group_id)
     return Bar(group_id, now) if draws_on(sys.stderr) else Lines(group_id, now)

@@ -1,4 +1,4 @@
-"""From the fields of a job's state to its slot request, strictly: every wrong value is named."""
+"""Strict conversion of the fields of a job's state to its slot request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.slots.addresses import addresses_of
 from paglets.slots.model import FIELDS, MAX_TAG_CHARACTERS, MAX_TAGS, PlacementRules, Resources, SlotRequest
 
 MOST = 1 << 62
-"""Amounts above cannot be kept in a column of SQLite together with others; no machine has so much."""
+"""The maximum of an amount. Sums of larger ones could overflow an integer of SQLite; no machine has so much."""
 
 _RULES = {
     "required_tags": "required_host_tags",
@@ -20,15 +20,15 @@ _RULES = {
     "excluded_names": "excluded_host_names",
     "excluded_urls": "excluded_host_urls",
 }
-"""Field of PlacementRules -> field of the state."""
+"""Fields of PlacementRules -> fields of the state."""
 
 _SECONDS = ("estimated_runtime_seconds", "placement_timeout_seconds", "timeout_seconds")
 _COUNTS = {"cpu_cores": 1, "max_attempts": 1}
-"""Least values other than 0."""
+"""The minimum values other than 0."""
 
 
 def slot_request_of(state: Any) -> SlotRequest:
-    """The request that the fields of a ComputeJobState make. Raises Invalid naming the first wrong field."""
+    """Return the slot request of a ComputeJobState. Raises Invalid, which names the first wrong field."""
     resources = Resources(**{name: _count(state, name) for name in FIELDS})
     lists = {rule: _texts(state, name) for rule, name in _RULES.items()}
     for name in lists["excluded_names"]:
@@ -72,7 +72,7 @@ def _seconds(state: Any, name: str) -> float:
 
 
 def _texts(state: Any, name: str) -> tuple[str, ...]:
-    """The texts of a tuple or list, each once, in order."""
+    """Return the texts of a tuple or list in order, without duplicates."""
     values = getattr(state, name)
     if isinstance(values, str):
         raise Invalid(f"{name} is {_shown(values)}: write ({values[:60]!r},), a tuple with a comma")

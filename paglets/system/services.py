@@ -23,7 +23,7 @@ from paglets.slots.service import (
 )
 
 MAX_CLASSES = 1024
-"""Bounds the cache of field types where a program makes classes as it runs."""
+"""The size of the cache of field types, limited for programs that create classes at run time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Operation:
 
     @property
     def method(self) -> str:
-        """Name of the method of a ServicePaglet that handles it."""
+        """The name of the method of a ServicePaglet that handles the operation."""
         return self.name.replace("-", "_")
 
 
@@ -68,17 +68,17 @@ class ServiceContract:
 
 
 class ServiceClient:
-    """Calls the operations of one service."""
+    """A client that calls the operations of one service."""
 
     def __init__(self, contract: ServiceContract, proxy: PagletProxy) -> None:
         self.contract = contract
         self.proxy = proxy
 
     def call(self, operation: str, request: Any, timeout_seconds: float | None = None) -> Any:
-        """The reply to `request`, of the operation's reply class.
+        """Call an operation and return its reply.
 
-        Raises TypeError for a request of another class, Invalid for a wrong field of it or of the
-        reply, and what `PagletProxy.call` raises.
+        Raises TypeError for a request of another class, Invalid for a wrong field of the request or the reply, and the
+        errors of `PagletProxy.call`.
         """
         wanted = self.contract.operation(operation)
         if type(request) is not wanted.request:
@@ -93,7 +93,7 @@ class ServiceClient:
 class ServicePaglet(Paglet[S], Generic[S]):
     """A paglet that offers a service: set `contract` and write a method for each operation.
 
-    From its creation to its end it is found under the contract's name from all of the mesh (`Context.lookup`,
+    From its creation to its end, every host finds it under the name of the contract (`Context.lookup`,
     `HostClient.lookup`). The method of operation `find-free` is `find_free(self, request) -> reply`.
     """
 
@@ -123,11 +123,11 @@ COMPUTE_SLOTS = ServiceContract(
     Operation("status", SlotsStatusRequest, SlotsStatusReply),
     Operation("candidates", CandidatesRequest, CandidatesReply),
 )
-"""The scheduler of a host, to be asked under the name `compute-slots`."""
+"""The contract of a host's scheduler, a service named `compute-slots`."""
 
 
 def check_fields(value: Any, where: str = "") -> None:
-    """Invalid where a field of a dataclass does not have the type it is declared with."""
+    """Raise Invalid if a field of a dataclass does not have its declared type."""
     hints = _hints(type(value))
     for field in fields(value):
         _check(getattr(value, field.name), hints[field.name], f"{where or type(value).__qualname__}.{field.name}")
@@ -150,7 +150,7 @@ def _check(value: Any, hint: Any, where: str) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether `value` is of that type. What this cannot judge (a TypeVar, a Protocol, ...) fits."""
+    """Return True if `value` is of that type, or the type cannot be checked (a TypeVar, a Protocol)."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or hint is None:
         return hint is Any or value is None

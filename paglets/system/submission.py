@@ -1,4 +1,4 @@
-"""Submitting a group of jobs, and following it as long as one likes."""
+"""The submission of a group of jobs, and the object that follows the group."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Submission:
     Its jobs and results do not depend on this object or its process. Ctrl-C ends a wait, not the jobs.
 
         as_completed, drain                          yield each job as it ends; wait for all
-        results, summary, status                     the results so far; all records; how the group stands
+        results, summary, status                     the results so far; all records; the state of the group
         detached, wait_detached, detached_reason     may this machine be switched off; wait until it may; why not yet
         group_id, jobs, warnings, creation_errors    name; keys; problems found at submission
         collector                                    proxy of the paglet that keeps the results
@@ -88,7 +88,7 @@ class Submission:
         clock: Clock | None = None,
         pause: Callable[[float], None] = system_pause,
     ) -> None:
-        """`remarks`: warnings of the submitter's side. `from_script`: somebody reads stderr."""
+        """Follow a stored group. `from_script` is True if somebody reads stderr."""
         self._view = view
         self._remarks = remarks
         self._from_script = from_script
@@ -107,27 +107,27 @@ class Submission:
 
     @property
     def collector(self) -> PagletProxy:
-        """A proxy of the group's collector, where it was last known."""
+        """A proxy of the group's collector at its last known host."""
         return self._follower.collector
 
     @property
     def group_id(self) -> str:
-        """Name of the group."""
+        """The name of the group."""
         return self._view.group_id
 
     @property
     def jobs(self) -> tuple[str, ...]:
-        """Keys of all jobs of the group, including those with creation errors."""
+        """The keys of all jobs of the group, including those with creation errors."""
         return self._view.job_keys
 
     @property
     def creation_errors(self) -> tuple[CreationError, ...]:
-        """Jobs that could not be made; the collector has each as a failure with cause `invalid`."""
+        """The jobs that could not be created. The collector has each as a failure with cause `invalid`."""
         return self._view.creation_errors
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Problems found at submission, such as that no host fits, or that the group was there already."""
+        """The problems found at submission, such as that no host fits or that the group existed already."""
         return (*map(obstacle_text, self._view.obstacles), *(remark.text for remark in self._remarks))
 
     @property
@@ -139,7 +139,7 @@ class Submission:
 
     @property
     def detached_reason(self) -> str:
-        """Reason why `detached` was False when it was last read."""
+        """The reason why `detached` was False when it was last read."""
         return self._view.detached_reason
 
     @trim_traceback
@@ -186,9 +186,9 @@ class Submission:
     def drain(self, timeout: float | None = None, *, progress: bool | None = None) -> dict[str, Any]:
         """Wait until every job has a result or a failure; return the summary with all its records.
 
-        Its `results` and `failures` map job keys to records. Wait for hosts that are away for a while, and say so on
-        stderr; do not wait until the collector is home. `progress`: show on stderr how far the group is; by default in
-        a script, never within a paglet. Raise TimedOut; Unreachable or Unknown if the collector is lost; TooLarge.
+        Its `results` and `failures` map job keys to records. Wait for unreachable hosts, and name them on
+        stderr. Do not wait until the collector is home. `progress`: show progress on stderr, by default in a script and
+        never inside a paglet. Raise TimedOut; Unreachable or Unknown if the collector is lost; TooLarge.
         """
         with self._interruptible(), self._shown(progress) as shows:
             follower, end = self._follower.tells(shows.tell), self._follower.end(timeout)
@@ -216,7 +216,7 @@ class Submission:
         try:
             with self._interruptible():
                 yield from self._completed(timeout, progress)
-        except (PagletsError, KeyboardInterrupt) as error:  # as `trim_traceback` does
+        except (PagletsError, KeyboardInterrupt) as error:  # like `trim_traceback`
             raise error.with_traceback(None) from None
 
     def _completed(self, timeout: float | None, progress: bool | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -225,7 +225,7 @@ class Submission:
             for page in follower.pages(timeout, brief=False):
                 shows(page)
                 if page["ended"]:
-                    shows.clear()  # whoever takes a record may print
+                    shows.clear()  # the caller may print
                     for entry in page["ended"]:
                         record = partial(self._loaded, entry.get("result") or entry["failure"])
                         yield entry["job_key"], follower.ask(record, timeout, end)
@@ -240,7 +240,7 @@ class Submission:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C ends the waiting, and nothing else."""
+        """Print the state of the jobs on Ctrl-C, which ends only the wait."""
         try:
             yield
         except KeyboardInterrupt:
@@ -249,14 +249,14 @@ class Submission:
             raise
 
     def status(self) -> str:
-        """Return how the group stands, as its collector says: ACTIVE, WAITING_FOR_HOME, RETURNING_HOME or COMPLETE."""
+        """Return the state of the group from its collector: ACTIVE, WAITING_FOR_HOME, RETURNING_HOME or COMPLETE."""
         return str(self._counts().get("status", ""))
 
     def _counts(self) -> dict[str, Any]:
         return tree(self.collector.call(Message("counts"), timeout_seconds=STATUS_SECONDS))
 
     def _poll(self, look: Callable[[], Any], timeout: float | None) -> Iterator[Any]:
-        """What `look` gives, again and again with growing pauses, until the time is over."""
+        """Yield the values of `look`, with growing pauses, until the time-out."""
         end = self._follower.end(timeout)
         pause = FIRST_PAUSE_SECONDS
         while True:
@@ -332,7 +332,7 @@ def submit_compute_job_group(
 
 
 def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView]) -> Submission:
-    """The submission, after stderr was told of it."""
+    """Print the messages about a submission on stderr, and return the submission."""
     from_script, clock = isinstance(submitter, GroupReader), SystemClock()
     if view.lost and not from_script:
         raise group_lost(view.group_id, view.lost)

@@ -1,4 +1,4 @@
-"""What a submitter is told on stderr: of its submission, and of waiting for it."""
+"""The messages on stderr about a submission and about waiting for it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from paglets.core.text import as_advice, command_name, counted, duration_text
 from paglets.slots.eligibility import remedy
 
 MOST_REASONS = 3
-"""Different reasons that one submission prints."""
+"""The maximum number of different reasons that one submission prints."""
 
 STATUS_SECONDS = 5.0
-"""For how a group stands that was there before: nice to know, and no reason to wait long."""
+"""The time-out for the status of a group that existed before. It is optional, and no reason to wait long."""
 
 
 @runtime_checkable
 class GroupReader(CollectorFinder, Protocol):
-    """A HostClient: can ask its host how a group stands. (Within a paglet, submitting again answers that.)"""
+    """A HostClient, which can ask its host for the state of a group. A paglet submits the group again for that."""
 
     def group(self, group_id: str) -> GroupView: ...
 
@@ -38,7 +38,7 @@ def say(*lines: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """A line of the submitter's side about a group. `hint`: what to do about it; `next_command`: after `paglets`."""
+    """A message about a group with an optional hint. `next_command` is the words after `paglets`."""
 
     text: str
     hint: str = ""
@@ -46,9 +46,10 @@ class Remark:
 
 
 def remarks_on(view: GroupView, now: float, *, from_script: bool, trouble: Remark | None = None) -> tuple[Remark, ...]:
-    """Return remarks on a submission. `now`: seconds since the epoch. `trouble`: why the group's counts are not known.
+    """Return remarks on a submission. `now` is in seconds since the epoch.
 
-    A paglet that runs again submits again, as it should: return only what differs.
+    `trouble` says why the counts of the group are unknown. A restarted paglet submits its group again, which is right,
+    so remarks for paglets only name differences.
     """
     found: list[Remark] = []
     if view.was_there and from_script:
@@ -68,7 +69,7 @@ def remarks_on(view: GroupView, now: float, *, from_script: bool, trouble: Remar
 
 
 def _known_group(view: GroupView, now: float) -> Remark:
-    """Return how a group stands that was there already."""
+    """Return a remark on the state of a group that existed before."""
     group, expected = view.group_id, view.expected_count
     if expected is None or view.completed_count is None or view.failed_count is None:
         text = f"submitted {duration_text(now - view.created_at)} ago; nothing was submitted again"
@@ -88,12 +89,12 @@ def _known_group(view: GroupView, now: float) -> Remark:
 
 
 def said_if_slow(group_id: str, text: str) -> AbstractContextManager[None]:
-    """Say what a script waits for, if that takes long."""
+    """Print the reason for a wait of a script if the block takes long."""
     return told_if_slow(say, f"{group_id or 'paglets'}: {text}", QUIET_SECONDS)
 
 
 def said_if_storing(submitter: object, group_id: str | None) -> AbstractContextManager[None]:
-    """Say in a script that its host is waited for, which stores the group."""
+    """Print in a script that it waits for its host, if storing the group takes long."""
     if not isinstance(submitter, GroupReader):
         return nullcontext()
     return said_if_slow(group_id or "", "waiting for the host that stores the group")
@@ -101,14 +102,14 @@ def said_if_storing(submitter: object, group_id: str | None) -> AbstractContextM
 
 @dataclass(slots=True, kw_only=True)
 class Interruption:
-    """A point that a submission has reached. `sent`: the host may have stored the group."""
+    """The progress of a submission. `sent` is True once the host may have stored the group."""
 
     sent: bool = False
 
 
 @contextmanager
 def said_if_interrupted(submitter: object, group_id: str | None) -> Iterator[Interruption]:
-    """Say in a script what Ctrl-C in a submission leaves behind."""
+    """Print in a script the state that Ctrl-C leaves behind during a submission."""
     reached = Interruption()
     try:
         yield reached
@@ -129,11 +130,11 @@ def _interrupted_submission(group_id: str | None, sent: bool) -> list[str]:
 
 
 def without_collector(view: GroupView, reader: GroupReader, error: PagletsError) -> tuple[GroupView, Remark | None]:
-    """Return the view of a group whose collector did not answer, with the collector where it is now.
+    """Return the view of a group whose collector did not answer, with the current host of the collector.
 
-    The view has the status and counts that another host tells, else the remark says why they are not known. `error`:
-    what came in place of the collector's answer. Raises GroupLost where the collector is lost with a host that was
-    forgotten, or that has another store by now.
+    The view has the status and counts of another host; without those, the remark says why they are unknown. `error` is
+    the error of the request to the collector. Raises GroupLost if the collector is lost with a host that was forgotten
+    or has another store now.
     """
     try:
         found = moved_group(reader, view.collector, view.group_id)
@@ -147,7 +148,7 @@ def without_collector(view: GroupView, reader: GroupReader, error: PagletsError)
 
 
 def counted_view(view: GroupView, told: Mapping[str, Any]) -> GroupView:
-    """Return the view with the status and counts that somebody tells."""
+    """Return the view with the status and counts in `told`."""
     return replace(
         view,
         status=str(told.get("status", "")),
@@ -158,12 +159,12 @@ def counted_view(view: GroupView, told: Mapping[str, Any]) -> GroupView:
 
 
 def _not_known(view: GroupView, why: Remark) -> tuple[GroupView, Remark]:
-    """Do not call a group detached whose collector cannot be asked, whatever its home stored before."""
+    """Return the view as not detached: its collector cannot be asked, whatever its home stored before."""
     return replace(view, detached=False, detached_reason=why.text), why
 
 
 def group_lost(group_id: str, why: str, steps: Sequence[str] = ()) -> GroupLost:
-    """Return the error that nothing runs under this group id, with what to do."""
+    """Return the error for a lost group, with the next steps."""
     return GroupLost(
         f"group {group_id} is there already and nothing was submitted: {why}",
         next=list(steps) or next_steps(group_id, FORGOTTEN, ""),

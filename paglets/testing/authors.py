@@ -1,4 +1,4 @@
-"""What authors of jobs need to test them without a host: a context that keeps what was said to it."""
+"""Fake contexts, with which authors of jobs test them without a host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from paglets.groups.keys import new_group_id
 from paglets.worker.requests import new_note
 
 if TYPE_CHECKING:
-    Incomplete: Any  # type checkers take a FakeContext for a whole Context
+    Incomplete: Any  # so type checkers accept a FakeContext as a Context
 else:
     Incomplete = object
 
@@ -26,7 +26,11 @@ HOST = HostRef(store_id="store-here", name="here", url="http://here:8765")
 
 
 class FakeSender:
-    """`client.proxy.Sender`: `answers` by kind of message; `sent` and `posted` keep (agent_id, Message)."""
+    """A `client.proxy.Sender` that answers from a table.
+
+    `answers` maps kinds of messages to functions. `sent` has (agent_id, message, time-out) of each call, `posted` has
+    (agent_id, message) of each post.
+    """
 
     def __init__(self, answers: Mapping[str, Callable[[Message], Any]] | None = None) -> None:
         self.answers = dict(answers or {})
@@ -53,12 +57,11 @@ class FakeSender:
 
 
 class FakeContext(FakeSender, Incomplete):  # type: ignore[misc]
-    """The context of a job or of a paglet that submits groups.
+    """A fake context of a job, or of a paglet that submits groups.
 
-    `reports` keeps outcomes; after the first that was accepted, others are not. `groups` keeps
-    submissions; `detached_after` says how many times a group is asked for before it is detached.
-    `blobs` keeps what was published, by its hash, `notes` the level and text of what the user was told,
-    `warned` the warnings of a job.
+    `reports` has all reported outcomes, of which only the first is accepted. `groups` has the submissions. A group is
+    detached after `detached_after` more submissions. `blobs` has the published bytes by hash, `notes` the level and
+    text of notes for the user, and `warned` the warnings of a job.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class FakeContext(FakeSender, Incomplete):  # type: ignore[misc]
         return view
 
     def view(self, group: SubmitGroup) -> GroupView:
-        """What the host says of the group now."""
+        """Return the view of the group that a host would return now."""
         detached = len(self.groups) > self.detached_after
         return GroupView(
             group_id=group.group_id or new_group_id("00" * 7),

@@ -1,4 +1,7 @@
-"""What authors of compute jobs import. These paths name classes on the wire and in stores, for ever."""
+"""The public names for authors of compute jobs.
+
+These paths also name classes on the wire and in stores, so they never change.
+"""
 
 from __future__ import annotations
 
