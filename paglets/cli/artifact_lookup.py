@@ -13,7 +13,7 @@ from typing import Any
 
 from paglets.api.groups import GroupLine
 from paglets.api.undelivered import Undelivered
-from paglets.cli.collectors import collector_of, group_of, name_a_job_error
+from paglets.cli.collectors import ask_for_job, collector_of, group_of
 from paglets.cli.job_copies import kept_of
 from paglets.cli.orphaned_groups import waiting_file, waiting_files
 from paglets.cli.output import (
@@ -242,11 +242,11 @@ def file_names(files: Iterable[tuple[str, str]]) -> list[str]:
     for key, name, plain in named:
         before = seen[key, name]  # copies of a job, or a hook, may have left files with the same name
         seen[key, name] += 1
-        names.append(plain if _is_good(key, plain, uses) else _marked(key, name, before))
+        names.append(plain if _is_safe_name(key, plain, uses) else _name_with_digits(key, name, before))
     return names
 
 
-def _is_good(key: str, name: str, uses: Counter[str]) -> bool:
+def _is_safe_name(key: str, name: str, uses: Counter[str]) -> bool:
     try:
         check_file_name(name)
     except Invalid:
@@ -254,7 +254,7 @@ def _is_good(key: str, name: str, uses: Counter[str]) -> bool:
     return uses[name.casefold()] == 1 and _UNSAFE.search(key) is None and name == visible_name(name)
 
 
-def _marked(key: str, name: str, before: int) -> str:
+def _name_with_digits(key: str, name: str, before: int) -> str:
     """Return `KEY~12345678-NAME`, with both parts cut to fit.
 
     NAME loses its beginning, because its end has the suffix. `before` counts earlier files with this key and name.
@@ -284,7 +284,7 @@ def resolve_id(client: HostClient, text: str) -> str:
             return _by_prefix(client, text, error)
     if not text.startswith("art-") or len(text) < SHORTEST_PREFIX:
         nothing = Invalid(f"{text[:80]!r} is neither an artifact id (art-...) nor GROUP/JOBKEY")
-        raise name_a_job_error(client, text, nothing, f", or --group {text}")
+        raise ask_for_job(client, text, nothing, f", or --group {text}")
     return _by_prefix(
         client, text, Unknown(f"no artifact {text[:80]!r}", hint=["paglets artifacts list lists the artifacts"])
     )

@@ -30,7 +30,7 @@ def group_of(client: HostClient, group_id: str) -> GroupView:
         raise _unknown(f"{error.message}{asked}", near, "paglets jobs groups lists the groups") from None
 
 
-def no_such_job(client: HostClient, group_id: str, job_key: str) -> Unknown:
+def unknown_job(client: HostClient, group_id: str, job_key: str) -> Unknown:
     """Return the error that the group has no job with this key, with the nearest key."""
     keys: tuple[str, ...] = ()
     with suppress(PagletsError):
@@ -104,7 +104,7 @@ def _last_known(client: HostClient, group_id: str, host_name: str) -> str:
     return f"no counts are known; the collector is on {host_name}"
 
 
-def name_a_job_error(client: HostClient, text: str, error: PagletsError, also: str = "") -> PagletsError:
+def ask_for_job(client: HostClient, text: str, error: PagletsError, also: str = "") -> PagletsError:
     """Return `error`, or if `text` names a group, an error that asks for a job. `also` extends its hint."""
     try:
         client.group(text)

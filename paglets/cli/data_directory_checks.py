@@ -83,7 +83,7 @@ def folder_checks(path: Path, *, deep: bool, running: Sequence[RunningHost] = ()
 
 def holder_of(folder: Path, running: Iterable[RunningHost] = ()) -> LockHolder:
     """Return the holder of a data directory's lock, or else the host that has its database open."""
-    found = _locker(folder / LOCK)
+    found = _lock_holder(folder / LOCK)
     if found.runs:
         return found
     pids = (host.pid for host in running if _has_open(host.pid, folder / damage.DATABASE))
@@ -102,7 +102,7 @@ def _has_open(pid: int, path: Path) -> bool:
     return False
 
 
-def _locker(lock: Path) -> LockHolder:
+def _lock_holder(lock: Path) -> LockHolder:
     """Return the holder of a lock file, from /proc/locks."""
     if not lock.exists():
         return LockHolder(runs=False)

@@ -12,7 +12,7 @@ from paglets.cli.output import (
     waiting_for_all,
 )
 from paglets.cli.views.job_records import artifact_in
-from paglets.cli.views.orphaned_groups import FinishedJob, OrphanedGroupReport
+from paglets.cli.views.orphaned_groups import OrphanedGroupReport, UnreportedJob
 from paglets.client.host_client import HostClient
 from paglets.client.orphaned_groups import newest_reports
 from paglets.core.errors import PagletsError, Unreachable
@@ -24,7 +24,7 @@ def find_orphaned_group(client: HostClient, group_id: str, error: PagletsError) 
     with notice_if_slow(waiting_for_all(LOOK_SECONDS)):
         lines, _ = client.mesh_groups(LOOK_SECONDS)
         left = client.orphaned_group(group_id, timeout=LOOK_SECONDS)
-        reports = newest_reports((host, _slim(report)) for host, report in client.waiting_reports(left))
+        reports = newest_reports((host, _without_result(report)) for host, report in client.waiting_reports(left))
     line = next((each for each in lines if each.group_id == group_id), None)
     if line is None and not left.hosts:
         return None
@@ -32,7 +32,7 @@ def find_orphaned_group(client: HostClient, group_id: str, error: PagletsError) 
     return OrphanedGroupReport(group_id=group_id, error=error, line=line, left=left, finished=finished)
 
 
-def _slim(report: WaitingReport) -> WaitingReport:
+def _without_result(report: WaitingReport) -> WaitingReport:
     """Return the report without its result, which may be large.
 
     The file that the job reported comes first. Large values of the result, which are artifacts, too, follow: without
@@ -52,8 +52,8 @@ def _slim(report: WaitingReport) -> WaitingReport:
     )
 
 
-def _finished(host: HostRef, report: WaitingReport) -> FinishedJob:
-    return FinishedJob(
+def _finished(host: HostRef, report: WaitingReport) -> UnreportedJob:
+    return UnreportedJob(
         job_key=report.job_key,
         kind=report.kind,
         host_name=host.name,
@@ -83,7 +83,7 @@ class WaitingFiles:
 def waiting_files(client: HostClient, group_id: str) -> WaitingFiles:
     """Return the files of waiting reports on all hosts, including large values in results."""
     left = client.orphaned_group(group_id)
-    reports = newest_reports((host, _slim(report)) for host, report in client.waiting_reports(left))
+    reports = newest_reports((host, _without_result(report)) for host, report in client.waiting_reports(left))
     files = tuple((key, file) for key, (_, report) in reports.items() for file in report.artifacts)
     kinds = Counter(report.kind for _, report in reports.values() if not report.artifacts)
     unreachable = tuple(Unreachable(f"{name}: {why}") for name, why in left.unreachable.items())
@@ -93,7 +93,7 @@ def waiting_files(client: HostClient, group_id: str) -> WaitingFiles:
 def waiting_file(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> ArtifactRef:
     """Return the file of a waiting report of one job. Raises `error` if no host has one."""
     found = newest_reports(client.waiting_reports(client.orphaned_group(group_id), job_key)).get(job_key)
-    files = () if found is None else _slim(found[1]).artifacts
+    files = () if found is None else _without_result(found[1]).artifacts
     if not files:
         raise error
     return files[0]

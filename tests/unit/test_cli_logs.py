@@ -17,8 +17,8 @@ from paglets.api.hosts import MeshHostView
 from paglets.api.logs import Attempts, AttemptView, LogPiece
 from paglets.cli.commands.logs.group import GroupLogs, logs_of_group, show_group
 from paglets.cli.commands.logs.missing import explain_missing_log
-from paglets.cli.commands.logs.reader import Reader, chosen
-from paglets.cli.commands.logs.tail import begin_of_last_lines
+from paglets.cli.commands.logs.reader import Reader, choose_attempt
+from paglets.cli.commands.logs.tail import offset_of_last_lines
 from paglets.cli.main import main
 from paglets.cli.views.log_output import LogOutput
 from paglets.client.job_logs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
@@ -53,12 +53,12 @@ def found(*views: AttemptView) -> JobAttempts:
 
 def test_the_newest_attempt_is_shown_unless_another_is_named() -> None:
     there = found(attempt(1), attempt(2), attempt(1, generation=2))
-    assert chosen(there, None) == attempt(1, generation=2)
-    assert chosen(there, (None, 2)) == attempt(2)
-    assert chosen(there, (1, 1)) == attempt(1)
-    assert chosen(found(), (1, 1)) is None
+    assert choose_attempt(there, None) == attempt(1, generation=2)
+    assert choose_attempt(there, (None, 2)) == attempt(2)
+    assert choose_attempt(there, (1, 1)) == attempt(1)
+    assert choose_attempt(found(), (1, 1)) is None
     with pytest.raises(Unknown, match=r"1, 2, 2\.1"):
-        chosen(there, (None, 7))
+        choose_attempt(there, (None, 7))
 
 
 def test_what_several_hosts_know_is_one_list_and_names_the_hosts_that_were_asked() -> None:
@@ -98,7 +98,7 @@ def test_the_last_lines_are_those_that_tail_would_show(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, lines: int
 ) -> None:
     client = written(tmp_path_factory.mktemp("tail") / "1.1.out", data)
-    begin = begin_of_last_lines(client, attempt(1), "out", lines)
+    begin = offset_of_last_lines(client, attempt(1), "out", lines)
     whole = data.splitlines(keepends=True)
     assert data[begin:] == b"".join(whole[-lines:] if lines else [])
 
@@ -106,8 +106,8 @@ def test_the_last_lines_are_those_that_tail_would_show(
 def test_the_last_lines_of_a_log_with_a_gap_begin_after_it(tmp_path: Path) -> None:
     data = b"".join(b"%07d\n" % nth for nth in range(100))
     client = written(tmp_path / "1.1.out", data, head_bytes=80, segment_bytes=80)
-    assert data[begin_of_last_lines(client, attempt(1), "out", 3) :] == data[-24:]
-    assert begin_of_last_lines(client, attempt(1), "out", 90) == 800 - 160
+    assert data[offset_of_last_lines(client, attempt(1), "out", 3) :] == data[-24:]
+    assert offset_of_last_lines(client, attempt(1), "out", 90) == 800 - 160
 
 
 # A group.

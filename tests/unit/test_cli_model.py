@@ -12,7 +12,7 @@ from test_client import running
 from paglets.api.notes import Note, Notes
 from paglets.api.paglets import PagletView
 from paglets.cli.commands.list import rows, status_of
-from paglets.cli.commands.notes import follow, note_line, speaker
+from paglets.cli.commands.notes import follow, note_line, sender_text
 from paglets.cli.main import main
 from paglets.client.directory import MeshNotes
 from paglets.client.host_client import HostClient
@@ -62,7 +62,7 @@ def test_a_list_names_the_group_of_jobs_and_collectors_and_the_id_of_what_has_no
 )
 def test_a_note_says_who_told_it(fields: dict[str, Any], who: str) -> None:
     note = Note(at=1.0, level="info", text="x", host_name="here", agent_id="p1", class_name="m:C", **fields)
-    assert speaker(note) == who
+    assert sender_text(note) == who
 
 
 @pytest.mark.parametrize("at", [1e18, float("inf"), float("nan"), -1e12])

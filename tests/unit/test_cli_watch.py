@@ -16,7 +16,7 @@ from paglets.api.groups import GroupView
 from paglets.api.hosts import Hosts, MeshHostView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Slots, Usage
-from paglets.cli.commands.jobs.overview import busiest, cpu_share, status_counts
+from paglets.cli.commands.jobs.overview import by_cpu_use, cpu_share, status_counts
 from paglets.cli.commands.jobs.wait import JobLines, _follower
 from paglets.cli.main import move_shared_options
 from paglets.cli.options import nearest
@@ -139,7 +139,7 @@ def test_the_busiest_running_job_comes_first() -> None:
 
     w1 = slots("w1", job("a", cpu=5, seconds=10), job("q", cpu=0, seconds=0, status="WAITING_FOR_SLOT"))
     w2 = slots("w2", job("b", cpu=30, seconds=10), job("c", cpu=0, seconds=0))
-    assert [found.agent_id for _, found in busiest((w1, w2))] == ["b", "a", "c"]
+    assert [found.agent_id for _, found in by_cpu_use((w1, w2))] == ["b", "a", "c"]
     assert cpu_share(w2.jobs[0]) == 3.0
 
 

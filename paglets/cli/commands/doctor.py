@@ -19,7 +19,7 @@ from paglets.api.hosts import NO_ROUTE, BrokenLink, HostIdentity, MeshHostView
 from paglets.cli.data_directory_checks import BAD, FEW_BYTES, WARNING, Check, folder_checks, holder_of, privacy_checks
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import adapt_commands, print_json
-from paglets.cli.views.hosts import cut_text, other_cuts, refused_text
+from paglets.cli.views.hosts import link_text, other_broken_links, refused_text
 from paglets.cli.views.offline_hosts import forget_hint, is_alone, is_long_offline, is_superseded
 from paglets.client.fan_out import ask_all, returning_errors
 from paglets.client.host_client import HostClient
@@ -247,8 +247,8 @@ def mesh_checks(client: HostClient) -> Iterator[Check]:
         yield Check(name=f"peer {peer.url}", state=BAD, found=peer.problem.removeprefix(peer.url).strip())
     for refused in state.refused:
         yield Check(name="unknown host", state=WARNING, found=refused_text(refused), advice=REFUSED_ADVICE)
-    for cut in other_cuts(state):
-        yield Check(name=f"host {cut.source}", state=BAD, found=cut_text(cut), advice=cut_advice(cut))
+    for link in other_broken_links(state):
+        yield Check(name=f"host {link.source}", state=BAD, found=link_text(link), advice=link_advice(link))
     views = client.hosts()
     yield from foreign_hosts(running_hosts(paglets_home(os.environ)), views, asked)
     for view, answer in zip(views, ask_all(returning_errors(partial(_identity_and_skew, client)), views), strict=True):
@@ -263,10 +263,10 @@ def mesh_checks(client: HostClient) -> Iterator[Check]:
             yield host_check(view, answer[0], asked, answer[1])
 
 
-def cut_advice(cut: BrokenLink) -> str:
+def link_advice(link: BrokenLink) -> str:
     """Return the advice for a broken connection."""
     return (
-        f"open the port of {cut.target} for {cut.source}, or set `reachable = false` in [hosts.{cut.target}] and "
+        f"open the port of {link.target} for {link.source}, or set `reachable = false` in [hosts.{link.target}] and "
         "restart it"
     )
 
@@ -299,13 +299,13 @@ def host_check(view: MeshHostView, identity: HostIdentity | None, asked: HostIde
         if view.online or has_not_joined(view):
             return Check(name=name, state=BAD, found=view.problem)
         found = f"{last_contact_text(view)}: {view.problem}"
-        return Check(name=name, state=WARNING, found=found, advice=_away_advice(view))
+        return Check(name=name, state=WARNING, found=found, advice=_down_advice(view))
     if identity is None:
-        return Check(name=name, state=WARNING, found=f"offline, {last_contact_text(view)}", advice=_away_advice(view))
+        return Check(name=name, state=WARNING, found=f"offline, {last_contact_text(view)}", advice=_down_advice(view))
     if abs(skew_seconds) > MOST_SKEW_SECONDS:
         found = f"its clock is {duration_text(abs(skew_seconds))} {'ahead' if skew_seconds > 0 else 'behind'}"
         return Check(name=name, state=WARNING, found=found, advice="set the clocks of both machines, best by NTP")
-    trouble = _trouble(identity)
+    trouble = _reported_problem(identity)
     if trouble is not None:
         return Check(name=name, state=WARNING, found=trouble[0], advice=trouble[1])
     disk = bytes_text(identity.free.temp_storage_bytes)
@@ -317,7 +317,7 @@ def host_check(view: MeshHostView, identity: HostIdentity | None, asked: HostIde
     return Check(name=name, found=found)
 
 
-def _away_advice(view: MeshHostView) -> str:
+def _down_advice(view: MeshHostView) -> str:
     if view.problem.startswith(NO_ROUTE):
         return NO_WAY_ADVICE
     if is_superseded(view):
@@ -325,7 +325,7 @@ def _away_advice(view: MeshHostView) -> str:
     return f"{START_ADVICE}; {forget_hint([view.host.name])}" if is_long_offline(view) else START_ADVICE
 
 
-def _trouble(identity: HostIdentity) -> tuple[str, str] | None:
+def _reported_problem(identity: HostIdentity) -> tuple[str, str] | None:
     """Return a problem that an online host reports, and advice, or None."""
     if "damaged" in identity.properties:
         found = f"online; its database was damaged or replaced by an older one: {identity.properties['damaged']}"

@@ -60,7 +60,7 @@ def _init(options: argparse.Namespace) -> int:
         if setting in PATHS:  # relative paths would depend on the folder where the host starts
             flags[setting] = str(checked.value) if isinstance(checked.value, Path) else list(checked.value)
     if os.path.lexists(path):
-        text = _added(path, name, flags)
+        text = _with_section(path, name, flags)
     else:
         shared = {setting: value for setting, value in flags.items() if setting in OF_MESH}
         own = {setting: value for setting, value in flags.items() if setting not in OF_MESH}
@@ -76,7 +76,7 @@ def _command_anywhere() -> str:
     return NAME if command_name() == NAME else f"python3 {ARCHIVE_NAME}"
 
 
-def _added(path: Path, name: str, flags: dict[str, Any]) -> str:
+def _with_section(path: Path, name: str, flags: dict[str, Any]) -> str:
     """Return the text of the file with an added section. Raises Conflict, Invalid."""
     if name in host_names(checked_config(path)):
         hint = ["edit that section, or name another host with --name"]

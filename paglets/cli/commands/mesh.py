@@ -9,7 +9,7 @@ from paglets.api.hosts import Forgotten
 from paglets.cli.options import LOOK_SECONDS, Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import print_json, say
 from paglets.cli.views.hosts import print_hosts
-from paglets.cli.views.offline_hosts import shortlist
+from paglets.cli.views.offline_hosts import first_few
 from paglets.client.host_removal import ForgottenHost, shown
 from paglets.core.errors import EXIT_DONE
 from paglets.core.terminal import put_next
@@ -62,7 +62,7 @@ def _forget(options: argparse.Namespace) -> int:
     for error in done.errors:
         say(error)
     if done.unreachable:
-        say(f"offline: {shortlist(done.unreachable)}; run the same command when they are back")
+        say(f"offline: {first_few(done.unreachable)}; run the same command when they are back")
     return max((error.exit_code for error in done.errors), default=EXIT_DONE)
 
 

@@ -97,7 +97,7 @@ def note_line(note: Note) -> str:
 
 
 def _row(note: Note) -> tuple[object, ...]:
-    return (_time(note.at), note.level, speaker(note), note.host_name, note.text)
+    return (_time(note.at), note.level, sender_text(note), note.host_name, note.text)
 
 
 def _time(at: float) -> str:
@@ -108,6 +108,6 @@ def _time(at: float) -> str:
         return f"{at:g}"
 
 
-def speaker(note: Note) -> str:
+def sender_text(note: Note) -> str:
     """Return the sender of a note: GROUP/KEY for a job, else the paglet's name or id."""
     return f"{note.group_id}/{note.job_key}" if note.group_id else note.name or note.agent_id

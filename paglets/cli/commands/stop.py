@@ -70,7 +70,7 @@ def _stop(options: argparse.Namespace) -> int:
     end = time.monotonic() + options.timeout
     stopped = []
     for host in sent:
-        _wait_gone(host, end)
+        _wait_for_exit(host, end)
         stopped.append(Stopped(name=host.name, pid=host.pid, running_jobs=jobs[host.name]))
         put_line(stopped_text(stopped[-1]))
     if options.json:
@@ -137,7 +137,7 @@ def send(host: RunningHost, number: signal.Signals) -> bool:
     return True
 
 
-def _wait_gone(host: RunningHost, end: float) -> None:
+def _wait_for_exit(host: RunningHost, end: float) -> None:
     """Wait until the process has ended. Raises TimedOut."""
     try:
         with notice_if_slow(f"waiting for host {host.name} to end", SLOW_SECONDS):

@@ -18,7 +18,7 @@ from paglets.cli.output import (
 )
 from paglets.cli.views.hooks import with_group_hooks
 from paglets.cli.views.job_records import failure_row, pending_row, result_row
-from paglets.cli.views.offline_hosts import collector_problem, shortlist
+from paglets.cli.views.offline_hosts import collector_problem, first_few
 from paglets.client.hosts import views_by_name
 from paglets.core.text import command_name, counted, duration_text, failed_text
 
@@ -42,7 +42,7 @@ def print_groups(
     if old:
         print()
     for text, groups_there in old.items():
-        names = shortlist([group.group_id for group in groups_there])
+        names = first_few([group.group_id for group in groups_there])
         print_paragraph(f"{names}: {text}. {_source_of_counts(groups_there)}{_reports(groups_there)}", "")
 
 

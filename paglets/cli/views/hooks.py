@@ -61,7 +61,7 @@ def day(seconds: float) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(seconds))
 
 
-def say_failed_hook(hook: FailedHook, *, traceback: bool = True) -> None:
+def print_failed_hook(hook: FailedHook, *, traceback: bool = True) -> None:
     """Print on stderr how the hook failed, with its traceback if asked for."""
     say(hook.text)
     for line in hook.traceback.splitlines() if traceback else ():

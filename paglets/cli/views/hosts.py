@@ -28,7 +28,7 @@ def print_hosts(state: Hosts) -> None:
             say(f"{view.host.name}: {view.problem}")
     for peer in state.peers:
         say(f"not joined: peer {peer.url}: {peer.problem.removeprefix(peer.url).strip()}")
-    for text in (*map(cut_text, other_cuts(state)), *map(refused_text, state.refused)):
+    for text in (*map(link_text, other_broken_links(state)), *map(refused_text, state.refused)):
         say(text)
     away = [view.host.name for view in shown if is_long_offline(view)]
     if away:
@@ -44,20 +44,20 @@ def add_host_hint(only_url: str) -> str:
     return f"copy the mesh key to another machine, and run `paglets host --bind-public auto --peer {only_url}` there"
 
 
-def other_cuts(state: Hosts) -> tuple[BrokenLink, ...]:
+def other_broken_links(state: Hosts) -> tuple[BrokenLink, ...]:
     """Return the broken connections that no host's problem already describes, as those of the asked host do."""
     own, described = state.hosts[0], {view.host.name for view in state.hosts if view.problem}
     return tuple(
-        cut
-        for cut in state.broken_links
-        if not (cut.source == own.host.name and cut.target in described)
-        and not (cut.target == own.host.name and own.problem)
+        link
+        for link in state.broken_links
+        if not (link.source == own.host.name and link.target in described)
+        and not (link.target == own.host.name and own.problem)
     )
 
 
-def cut_text(cut: BrokenLink) -> str:
+def link_text(link: BrokenLink) -> str:
     """Return `w1 cannot connect to w2 (3 min)`."""
-    return f"{cut.source} cannot connect to {cut.target} ({duration_text(cut.seconds)})"
+    return f"{link.source} cannot connect to {link.target} ({duration_text(link.seconds)})"
 
 
 def refused_text(host: RefusedHost) -> str:

@@ -75,7 +75,7 @@ class MissingHosts:
         for error in self.errors if len(unheard) < 2 else (each for each in self.errors if each not in unheard):
             say(error)
         if len(unheard) > 1:
-            say(f"no answer from {shortlist([error.message.partition(': ')[0] for error in unheard])}")
+            say(f"no answer from {first_few([error.message.partition(': ')[0] for error in unheard])}")
         offline = [view for view in self.offline if is_empty or not is_long_offline(view)]
         if offline:
             say(_not_asked(offline))
@@ -96,20 +96,20 @@ def missing_hosts(views: Iterable[MeshHostView], errors: Iterable[PagletsError] 
 def _not_asked(views: Sequence[MeshHostView]) -> str:
     """Return `offline and not asked: w1 for 3 min`."""
     texts = [f"{view.host.name} for {duration_text(offline_seconds(view))}" for view in views]
-    return f"offline and not asked: {shortlist(texts)}"
+    return f"offline and not asked: {first_few(texts)}"
 
 
-def shortlist(texts: Sequence[str]) -> str:
+def first_few(texts: Sequence[str]) -> str:
     """Return the first few texts as a list, with the number of the others."""
     more = f" and {len(texts) - MOST_NAMED:,} more" if len(texts) > MOST_NAMED else ""
     return ", ".join(texts[:MOST_NAMED]) + more
 
 
-def say_may_have_more(group_id: str, unreachable: Mapping[str, str]) -> None:
+def warn_of_missing_hosts(group_id: str, unreachable: Mapping[str, str]) -> None:
     """Name the hosts that may have more of a group, a line for each reason. `unreachable`: the reason by host."""
     for reason in dict.fromkeys(unreachable.values()):
         names = [name for name, why in unreachable.items() if why == reason]
-        say(f"{shortlist(names)} may have more of {group_id}: {reason}")
+        say(f"{first_few(names)} may have more of {group_id}: {reason}")
 
 
 def offline_text(view: MeshHostView, lost_after_seconds: float | None = None) -> str:

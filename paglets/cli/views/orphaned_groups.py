@@ -14,7 +14,7 @@ from paglets.cli.output import (
     print_table,
     say,
 )
-from paglets.cli.views.offline_hosts import say_may_have_more
+from paglets.cli.views.offline_hosts import warn_of_missing_hosts
 from paglets.client.orphaned_groups import OrphanedGroup
 from paglets.core.errors import PagletsError, Unreachable
 from paglets.core.record import to_json
@@ -26,7 +26,7 @@ MOST_LINES = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedJob:
+class UnreportedJob:
     """A job whose report waits on a host. Its result is omitted: a group may have 100,000 of them."""
 
     job_key: str
@@ -49,7 +49,7 @@ class OrphanedGroupReport:
     error: PagletsError
     line: GroupLine | None
     left: OrphanedGroup
-    finished: tuple[FinishedJob, ...]
+    finished: tuple[UnreportedJob, ...]
 
     @property
     def expected_count(self) -> int | None:
@@ -102,7 +102,7 @@ def print_orphaned_group(found: OrphanedGroupReport) -> None:
         print_table(("JOB", "RESULT", "HOST", "FILES"), [_row(each) for each in found.finished[:MOST_LINES]])
     if len(found.finished) > MOST_LINES:
         say(f"{len(found.finished) - MOST_LINES:,} more finished: --json shows all")
-    say_may_have_more(found.group_id, found.left.unreachable)
+    warn_of_missing_hosts(found.group_id, found.left.unreachable)
     # Omit the step that names the command that is running.
     here = f"`paglets jobs groups {found.group_id}`"
     steps = [step for step in found.error.next_steps if not step.startswith(here)]
@@ -157,7 +157,7 @@ def _busy(each: WaitingReports) -> bool:
     return bool(each.running or each.queued)
 
 
-def _row(each: FinishedJob) -> tuple[object, ...]:
+def _row(each: UnreportedJob) -> tuple[object, ...]:
     return (
         each.job_key,
         "done" if each.kind == "result" else f"failed: {each.cause}",

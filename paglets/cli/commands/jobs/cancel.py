@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 from paglets.api.groups import ReportCounts
 from paglets.api.hosts import MeshHostView
 from paglets.api.undelivered import FailedHook
-from paglets.cli.collectors import collector_of, no_such_job
+from paglets.cli.collectors import collector_of, unknown_job
 from paglets.cli.job_copies import kept_of
 from paglets.cli.options import client_of
 from paglets.cli.output import notice_if_slow, print_json, say
 from paglets.cli.views.hooks import day
-from paglets.cli.views.offline_hosts import is_long_offline, say_may_have_more, shortlist
+from paglets.cli.views.offline_hosts import first_few, is_long_offline, warn_of_missing_hosts
 from paglets.cli.views.orphaned_groups import counts_text
 from paglets.client.cancellation import CancelOutcome, EndOutcome
 from paglets.client.collectors import FORGOTTEN
@@ -52,7 +52,7 @@ Answer: TypeAlias = CancelOutcome | EndOutcome | PagletsError
 
 def cancel(options: argparse.Namespace) -> int:
     """Cancel the groups and jobs in `options.jobs`, and return the highest exit code of the groups."""
-    reason = f"by {_who()}" + (f": {options.reason}" if options.reason else "")
+    reason = f"by {_user_and_machine()}" + (f": {options.reason}" if options.reason else "")
     with client_of(options) as client:
         groups = by_group(options.jobs)
         answers = cancel_each(client, groups, reason=reason, timeout=options.timeout, force=options.force)
@@ -70,7 +70,7 @@ def cancel(options: argparse.Namespace) -> int:
             elif isinstance(answer, CancelOutcome):
                 _print(answer, client)
             else:
-                _print_ended(answer)
+                _print_end_outcome(answer)
         views = client.hosts() if any(outcome.unreachable for outcome in outcomes) else ()
     codes = [answer.exit_code if isinstance(answer, PagletsError) else exit_code(answer, views) for answer in answers]
     return max(codes + [ended.code for ended in hooks])
@@ -138,7 +138,7 @@ def _without_collector(
     state = error.details.get("collector", "")
     if not force and state != FORGOTTEN:
         raise (_nothing_cancelled(error, group_id) if state else error) from None
-    is_lost = state == FORGOTTEN or (isinstance(error, Unknown) and _has_no_member(client, group_id))
+    is_lost = state == FORGOTTEN or (isinstance(error, Unknown) and _collector_left_mesh(client, group_id))
     if is_lost and not force:
         _refuse_to_drop(client, group_id, keys)
     if isinstance(error, Unreachable):
@@ -155,7 +155,7 @@ def _without_collector(
     return outcome
 
 
-def _has_no_member(client: HostClient, group_id: str) -> bool:
+def _collector_left_mesh(client: HostClient, group_id: str) -> bool:
     """Return True if the collector of an unknown group was on none of the hosts in the mesh."""
     members = {view.host.store_id for view in client.hosts()}
     return not any(host.store_id in members for host in client.orphaned_group(group_id).collectors)
@@ -202,7 +202,7 @@ def by_group(selectors: list[str]) -> dict[str, list[str] | None]:
     return groups
 
 
-def _who() -> str:
+def _user_and_machine() -> str:
     try:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):  # a container may lack an entry for the user
@@ -228,10 +228,10 @@ def _unreachable_text(host_name: str) -> str:
     return f"{host_name} is unreachable; its jobs end when it is back"
 
 
-def _print_ended(outcome: EndOutcome) -> None:
+def _print_end_outcome(outcome: EndOutcome) -> None:
     """Print what each host ended and cleared without the collector."""
     for name, keys in outcome.ended.items():
-        print(f"{outcome.group_id}: ended {counted(len(keys), 'job')} on {name}: {printable(shortlist(keys))}")
+        print(f"{outcome.group_id}: ended {counted(len(keys), 'job')} on {name}: {printable(first_few(keys))}")
     for name, counts in outcome.cleared.items():
         print(f"{outcome.group_id}: cleared {counts_text(counts)} on {name}")
     if outcome.freed:
@@ -245,7 +245,7 @@ def _print_ended(outcome: EndOutcome) -> None:
         what = "nothing was ended" if outcome.unreachable else "no reachable host has waiting or running jobs of it"
         print(f"{outcome.group_id}: {what}")
     _say_still_running(outcome)
-    say_may_have_more(outcome.group_id, outcome.unreachable)
+    warn_of_missing_hosts(outcome.group_id, outcome.unreachable)
 
 
 def _say_still_running(outcome: CancelOutcome | EndOutcome) -> None:
@@ -262,7 +262,7 @@ def _print(outcome: CancelOutcome, client: HostClient) -> None:
             put_line(f"{outcome.group_id}: {counts[what]:,} {words}")
     unknown = [key for key, what in outcome.keys.items() if what == "unknown"]
     for key in unknown[:MOST_NAMED]:
-        say(no_such_job(client, outcome.group_id, key))
+        say(unknown_job(client, outcome.group_id, key))
     if len(unknown) > MOST_NAMED:
         say(f"group {outcome.group_id} lacks {len(unknown) - MOST_NAMED:,} more of these jobs")
     for name in outcome.unreachable:
@@ -298,9 +298,9 @@ def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None
     code = EXIT_DONE
     for job_key in [""] if job_keys is None else dict.fromkeys(job_keys):
         # A host reports a bounded number at once, so ask until there is nothing new.
-        while new := _not_in(lines, kept_of(client, group_id, job_key)):
+        while new := _new_hooks(lines, kept_of(client, group_id, job_key)):
             for hook, files in new:
-                line = _ended_text(hook, files)
+                line = _end_text(hook, files)
                 try:
                     client.dispose(ProxyRef(agent_id=hook.agent_id, host=hook.host))
                 except PagletsError as error:
@@ -310,13 +310,13 @@ def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None
     return HooksEnded(lines=tuple(lines.values()), code=code)
 
 
-def _not_in(known: Container[tuple[str, str]], found: MeshUndelivered) -> list[tuple[FailedHook, int]]:
+def _new_hooks(known: Container[tuple[str, str]], found: MeshUndelivered) -> list[tuple[FailedHook, int]]:
     """Return the hooks that are not in `known`, each with the number of its files."""
     counts = Counter(file.owner for file in found.files)
     return [(hook, counts[hook.agent_id]) for hook in found.hooks if (hook.host.store_id, hook.agent_id) not in known]
 
 
-def _ended_text(hook: FailedHook, file_count: int) -> str:
+def _end_text(hook: FailedHook, file_count: int) -> str:
     text = f"ended {hook.group_id}/{hook.job_key}, whose {hook.hook} failed on {hook.host.name}"
     if not file_count:
         return text

@@ -124,14 +124,14 @@ def _ended_row(entry: dict[str, Any], now: float) -> tuple[object, ...]:
 
 
 def top(options: argparse.Namespace) -> int:
-    """Show the load of all hosts and the busiest jobs, once or until interrupted."""
+    """Show the load of all hosts and the by_cpu_use jobs, once or until interrupted."""
     seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client:
         while True:
             with notice_if_slow(waiting_for_all(seconds)):
                 answers, errors = client.mesh_slots(limit=1000, timeout=seconds)
             missing = MissingHosts(errors=errors)
-            jobs = busiest(answers)[: options.limit]
+            jobs = by_cpu_use(answers)[: options.limit]
             if options.watch and sys.stdout.isatty():
                 print("\x1b[H\x1b[J", end="")
             if options.json:
@@ -148,7 +148,7 @@ def top(options: argparse.Namespace) -> int:
             time.sleep(EVERY_SECONDS)
 
 
-def busiest(answers: tuple[Slots, ...]) -> list[tuple[Slots, JobView]]:
+def by_cpu_use(answers: tuple[Slots, ...]) -> list[tuple[Slots, JobView]]:
     """Return the running jobs of all hosts, sorted by CPU use, highest first."""
     running = [(slots, job) for slots in answers for job in slots.jobs if job.status == "RUNNING"]
     return sorted(running, key=lambda pair: (-cpu_share(pair[1]), pair[0].host.name, pair[1].agent_id))

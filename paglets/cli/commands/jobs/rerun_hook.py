@@ -8,7 +8,7 @@ from typing import Any
 from paglets.api.undelivered import FailedHook
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import notice_if_slow, print_json
-from paglets.cli.views.hooks import say_failed_hook
+from paglets.cli.views.hooks import print_failed_hook
 from paglets.client.host_client import HostClient
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Conflict, Invalid, Unknown, Unreachable
 from paglets.core.text import printable
@@ -24,7 +24,7 @@ def rerun(options: argparse.Namespace) -> int:
         for hook in _failed(client, group_id, job_key, options.timeout or LOOK_SECONDS):
             with notice_if_slow(f"running {hook.hook} of {options.job} on {hook.host.name}"):
                 again = client.rerun_hook(hook, timeout=options.timeout)
-            ends.append(_end(options.job, hook, again))
+            ends.append(_hook_json(options.job, hook, again))
             if not options.json:
                 _print(options.job, hook, again)
     if options.json:
@@ -45,7 +45,7 @@ def _failed(client: HostClient, group_id: str, job_key: str, seconds: float) -> 
     raise Unknown(f"no online host has a failed hook of {group_id}/{job_key}")
 
 
-def _end(job: str, hook: FailedHook, again: FailedHook | None) -> dict[str, Any]:
+def _hook_json(job: str, hook: FailedHook, again: FailedHook | None) -> dict[str, Any]:
     return {
         "job": job,
         "hook": hook.hook,
@@ -61,4 +61,4 @@ def _print(job: str, hook: FailedHook, again: FailedHook | None) -> None:
         moves = f"; it moves to {hook.target}" if hook.target else ""
         print(f"{printable(job)}: {hook.hook} returned on {hook.host.name}{moves}")
         return
-    say_failed_hook(again)
+    print_failed_hook(again)

@@ -8,7 +8,7 @@ import zipfile
 from dataclasses import replace
 
 from paglets.api.paglets import PagletView
-from paglets.cli.collectors import name_a_job_error, summary_of_job
+from paglets.cli.collectors import ask_for_job, summary_of_job
 from paglets.cli.commands.jobs import why
 from paglets.cli.job_copies import attempts_of, kept_of
 from paglets.cli.options import LOOK_SECONDS, client_of
@@ -47,7 +47,7 @@ def find_details(client: HostClient, selector: str, seconds: float = LOOK_SECOND
     try:
         return _look_at_paglet(client, selector, known, seconds)
     except Unknown as error:
-        raise name_a_job_error(client, selector, error) from error
+        raise ask_for_job(client, selector, error) from error
 
 
 def _look_in_group(client: HostClient, selector: str, known: JobAttempts) -> JobDetails:
@@ -67,7 +67,7 @@ def _look_in_group(client: HostClient, selector: str, known: JobAttempts) -> Job
         shown = JobDetails(job=selector, explanation=explanation, class_name=class_name)
     else:
         is_known = has_ended or "collector" in explanation.data
-        shown = _of_view(client, view, selector, explanation if is_known else why.explain_paglet(client, view))
+        shown = _from_view(client, view, selector, explanation if is_known else why.explain_paglet(client, view))
     kept = kept_of(client, group_id, job_key)
     shown = replace(shown, explanation=why.with_hooks(client, shown.explanation, group_id, job_key, kept), kept=kept)
     artifact = _artifact(explanation)
@@ -94,7 +94,7 @@ def _look_at_paglet(client: HostClient, agent_id: str, known: JobAttempts, secon
         return _look_in_group(client, named, _attempts(client, named, seconds))
     job = view.job
     named = f"{job.group_id}/{job.job_key}" if job is not None and job.group_id else view.agent_id
-    shown = _of_view(client, view, named, why.explain_paglet(client, view))
+    shown = _from_view(client, view, named, why.explain_paglet(client, view))
     return replace(shown, attempts=known.attempts, unreachable=known.unreachable)
 
 
@@ -129,7 +129,7 @@ def _copy(client: HostClient, known: JobAttempts) -> PagletView | None:
     return None
 
 
-def _of_view(client: HostClient, view: PagletView, job: str, explanation: Explanation) -> JobDetails:
+def _from_view(client: HostClient, view: PagletView, job: str, explanation: Explanation) -> JobDetails:
     code = None if view.bundle is None else _code(client, view, view.bundle)
     return JobDetails(
         job=job, explanation=explanation, class_name=view.class_name, is_here=True, code=code, inputs=view.files

@@ -14,7 +14,7 @@ from typing import Any
 from paglets.api.hosts import MeshHostView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
-from paglets.cli.collectors import no_such_job, summary_of, summary_of_job
+from paglets.cli.collectors import summary_of, summary_of_job, unknown_job
 from paglets.cli.job_copies import REPORT_WAITS, copies_of_group, copy_of_job, hooks_of_group, kept_of, next_steps_text
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import adapt_commands, ago, attempt_text, print_json, shortened
@@ -109,7 +109,7 @@ def with_hooks(
         code=told.code or EXIT_FAILED,
         data={**told.data, "hooks": hooks_json(kept.hooks)},
         fields={**told.fields, **hook_fields(kept.hooks, count)},
-        tails=(*told.tails, *(tail_of(hook.traceback) for hook in kept.hooks if hook.traceback)),
+        tails=(*told.tails, *(last_lines(hook.traceback) for hook in kept.hooks if hook.traceback)),
     )
 
 
@@ -279,7 +279,7 @@ def explain_job(client: HostClient, summary: dict[str, Any], job_key: str) -> Ex
     for job in summary["pending_jobs"]:
         if job["job_key"] == job_key:
             return _explain_pending(named, job, lease_holders(client, [_wait(job)], summary["collector"]["host_name"]))
-    raise no_such_job(client, summary["group_id"], job_key)
+    raise unknown_job(client, summary["group_id"], job_key)
 
 
 def _explain_ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanation:
@@ -302,10 +302,10 @@ def _tails(record: dict[str, Any]) -> tuple[str, ...]:
     # The fields above already show the message.
     stderr = stderr.removesuffix(f"paglets: {record.get('message')}").strip()
     texts = [trace] + ([] if stderr.endswith(trace) and trace else [stderr])
-    return tuple(tail_of(text) for text in texts if text)
+    return tuple(last_lines(text) for text in texts if text)
 
 
-def tail_of(text: str) -> str:
+def last_lines(text: str) -> str:
     """Return the last MOST_TAIL_LINES lines, long ones shortened."""
     return "\n".join(map(shortened, text.strip().splitlines()[-MOST_TAIL_LINES:]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paglets.cli.collectors import name_a_job_error, no_such_job, summary_of_job
+from paglets.cli.collectors import ask_for_job, summary_of_job, unknown_job
 from paglets.cli.views.offline_hosts import missing_hosts
 from paglets.client.host_client import HostClient
 from paglets.client.hosts import last_contact_text, views_by_name
@@ -33,7 +33,7 @@ def explain_missing_log(client: HostClient, job: str, unreachable: Sequence[Pagl
     asked = missing_hosts(client.hosts()).note()
     hint = ["name a job as GROUP/JOBKEY", "paglets jobs list GROUP lists the jobs of a group"]
     nothing = Unknown(f"no host of the mesh knows a job or a log {job!r}{asked}", hint=hint)
-    raise name_a_job_error(client, job, nothing)
+    raise ask_for_job(client, job, nothing)
 
 
 def _from_record(client: HostClient, group_id: str, job_key: str, unreachable: Sequence[PagletsError]) -> MissingLog:
@@ -43,7 +43,7 @@ def _from_record(client: HostClient, group_id: str, job_key: str, unreachable: S
     pending = next((each for each in summary["pending_jobs"] if each["job_key"] == job_key), None)
     record = summary["results"].get(job_key) or summary["failures"].get(job_key) or pending
     if record is None:
-        raise no_such_job(client, group_id, job_key)
+        raise unknown_job(client, group_id, job_key)
     host_name = record.get("host_name") or ""
     host = views_by_name(client.hosts()).get(host_name)
     if host is not None and not host.online:

@@ -14,11 +14,11 @@ from paglets.api.groups import GroupView
 from paglets.api.logs import AttemptView, UnfinishedJob
 from paglets.cli.commands.logs.group import logs_of_group, show_group
 from paglets.cli.commands.logs.missing import explain_missing_log
-from paglets.cli.commands.logs.tail import begin_of_last_lines
+from paglets.cli.commands.logs.tail import offset_of_last_lines
 from paglets.cli.job_copies import attempts_of, kept_of
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import attempt_text, notice_if_slow, print_json, say, waiting_for_all
-from paglets.cli.views.hooks import say_failed_hook
+from paglets.cli.views.hooks import print_failed_hook
 from paglets.cli.views.log_output import LogOutput
 from paglets.cli.views.offline_hosts import MissingHosts
 from paglets.cli.views.wait_reasons import wait_reason_text
@@ -107,7 +107,7 @@ def _listing(found: JobAttempts) -> dict[str, object]:
     }
 
 
-def chosen(found: JobAttempts, wanted: tuple[int | None, int] | None) -> AttemptView | None:
+def choose_attempt(found: JobAttempts, wanted: tuple[int | None, int] | None) -> AttemptView | None:
     """Return the newest attempt that matches `wanted` (None: any). Return None if the job has no attempts.
 
     Raises Unknown if the job has other attempts only.
@@ -146,7 +146,7 @@ class Reader:
     def show_once(self, wanted: tuple[int | None, int] | None) -> int:
         """Show the current output of an attempt, and return the exit code."""
         found = attempts_of(self.client, self.job, self.seconds)
-        attempt = chosen(found, wanted)
+        attempt = choose_attempt(found, wanted)
         for error in found.unreachable if attempt else ():
             say(f"there may be newer attempts: {error.message}")
         if attempt is None:
@@ -166,7 +166,7 @@ class Reader:
         group_id, slash, job_key = self.job.partition("/")
         hooks = kept_of(self.client, group_id, job_key, self.seconds).hooks if slash else ()
         for hook in hooks:
-            say_failed_hook(hook, traceback="err" not in self.streams or not any(shown))
+            print_failed_hook(hook, traceback="err" not in self.streams or not any(shown))
         return [*shown, *(True for _ in hooks)]
 
     def _say_why_not(self, found: JobAttempts) -> int:
@@ -210,7 +210,7 @@ class Reader:
         return max(offset, piece.next)
 
     def _begin(self, attempt: AttemptView, stream: str) -> int:
-        return 0 if self.tail is None else begin_of_last_lines(self.client, attempt, stream, self.tail)
+        return 0 if self.tail is None else offset_of_last_lines(self.client, attempt, stream, self.tail)
 
     # Following.
 
@@ -220,7 +220,7 @@ class Reader:
         looks, code = 0, EXIT_DONE
         while True:
             found = self._ask(lambda: self.client.job_attempts(self.job))
-            attempt = chosen(found, wanted) if last is None else _after(found, last)
+            attempt = choose_attempt(found, wanted) if last is None else _after(found, last)
             if attempt is not None:
                 if last is not None:
                     say(f"attempt {_name(attempt)} on {attempt.host.name}:")

@@ -15,7 +15,7 @@ BEYOND = (1 << 62) - 1
 """An offset beyond any log, so that the answer has only the size."""
 
 
-def begin_of_last_lines(client: HostClient, attempt: AttemptView, stream: str, lines: int) -> int:
+def offset_of_last_lines(client: HostClient, attempt: AttemptView, stream: str, lines: int) -> int:
     """Return the offset where the last `lines` lines of a log begin, or the start of its last gapless part."""
     end = client.read_log(attempt, stream, BEYOND, 1).size_bytes
     if lines == 0:
