@@ -18,16 +18,6 @@ PREFIX = "paglets "
 SETTINGS_OF = "host"
 SILENT_DEFAULTS: tuple[Any, ...] = (None, False, "", [], argparse.SUPPRESS)
 
-MEANINGS = {
-    "GROUP": "the id of a group",
-    "ID": "the id of an artifact, or its beginning",
-    "ID|GROUP/JOBKEY": "the id of an artifact, or its beginning; or a job that reported one",
-    "PATH": "the file",
-    "SHELL": "for which shell",
-    "--tag TAG": "what jobs can ask for; may be repeated",
-}
-"""Meanings of arguments without a help text."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
@@ -147,7 +137,7 @@ def _metavar(action: argparse.Action) -> str:
 def _row(action: argparse.Action) -> tuple[str, str]:
     value = "" if action.nargs == 0 else f" {_metavar(action)}"
     names = [f"{each}{value}" for each in action.option_strings] or [_metavar(action)]
-    given = (action.help or MEANINGS.get(names[-1], "")) % {**vars(action), "prog": ""}
+    given = (action.help or "") % {**vars(action), "prog": ""}
     given += f": {', '.join(sorted(action.choices))}" if action.choices else ""
     told = action.default in SILENT_DEFAULTS or action.nargs == 0 or "default" in given
     meaning = given if told else f"{given} (default {action.default})"
