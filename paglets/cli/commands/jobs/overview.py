@@ -124,7 +124,7 @@ def _ended_row(entry: dict[str, Any], now: float) -> tuple[object, ...]:
 
 
 def top(options: argparse.Namespace) -> int:
-    """Show the load of all hosts and the by_cpu_use jobs, once or until interrupted."""
+    """Show the load of all hosts and the busiest jobs, once or until interrupted."""
     seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client:
         while True:

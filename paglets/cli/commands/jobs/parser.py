@@ -90,7 +90,7 @@ def _add_states(commands: Commands) -> None:
     past.add_argument("--limit", type=count, default=50, metavar="N", help="show at most N jobs (default: 50)")
     add_common(past, lazy_handler("paglets.cli.commands.jobs.overview", "history"))
     load = add_command(
-        commands, "top", "show the load of all hosts and the by_cpu_use jobs", "jobs top", "jobs top --watch"
+        commands, "top", "show the load of all hosts and the busiest jobs", "jobs top", "jobs top --watch"
     )
     load.add_argument("--watch", action="store_true", help="repeat until interrupted")
     load.add_argument("--limit", type=count, default=20, metavar="N", help="show at most N jobs (default: 20)")
