@@ -38,7 +38,7 @@ _FULL = {
 
 _REASONS = {
     errno.ENOENT: "there is no such file or folder",
-    errno.ENOTDIR: "a part of the path is no folder",
+    errno.ENOTDIR: "a part of the path is not a folder",
     errno.EACCES: "no permission",
     errno.EPERM: "no permission",
     errno.EROFS: "read-only file system",
@@ -137,9 +137,9 @@ def closed(folder: Path) -> str:
         try:
             found = os.stat(place)
         except FileNotFoundError:
-            return f"{printable(place)} is not there"
+            return f"{printable(place)} does not exist"
         if not stat.S_ISDIR(found.st_mode):
-            return f"{printable(place)} is no folder"
+            return f"{printable(place)} is not a folder"
         if not os.access(place, os.X_OK):
             return f"there is no permission to enter {printable(place)}"
     if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
@@ -191,7 +191,7 @@ def _check_unchanged(source: _Source, done: int) -> None:
     elif now.st_mtime_ns != was.mtime_ns:
         change = "it was written to"
     elif done != was.size_bytes:
-        change = f"it has {was.size_bytes:,} bytes by its size, and other than that were read"
+        change = f"it has {was.size_bytes:,} bytes by its size, but another number was read"
     else:
         return
     raise FileChanged(f"{printable(source.path)} changed while it was read: {change}")
@@ -234,7 +234,7 @@ def _writing(source: Path, target: Path, size_bytes: int) -> Iterator[None]:
     try:
         yield
     except FileExistsError as error:
-        raise Conflict(f"{printable(target)} is there already: nothing is written over it") from error
+        raise Conflict(f"{printable(target)} exists already and was not overwritten") from error
     except (OSError, ValueError) as error:
         what = f"{printable(source)} ({size_bytes:,} bytes) cannot be written to {printable(target.parent)}"
         full = no_room(error, target.parent) if isinstance(error, OSError) else None

@@ -69,7 +69,8 @@ class Database:
     def advice(self, what: str) -> str:
         """Return a message that this database `what`, with what to do."""
         beside = " and ".join(f"{self.path.name}{suffix}" for suffix, _ in self.beside)
-        return f"{printable(self.path)} {what}; rows of it are in {printable(beside)}: close its connection first"
+        rows = f"some of its rows are only in {printable(beside)}"
+        return f"{printable(self.path)} {what}; {rows}: close its connection first"
 
 
 def database_at(path: Path) -> Database | None:

@@ -383,7 +383,7 @@ def to_wire_error(error: BaseException) -> PagletsError:
 def error_from_wire(tree: object) -> PagletsError:
     """Return the error that `to_wire` wrote. An unknown code or shape gives a plain PagletsError."""
     if not isinstance(tree, dict):
-        return PagletsError("the other side answered an error without a text")
+        return PagletsError("the host sent an error without a message")
     details = tree.get("details")
     message = str(tree.get("message", ""))
     cls = error_classes().get(str(tree.get("code")), PagletsError)

@@ -79,7 +79,7 @@ def _read(spec: str) -> tuple[str, _Armed]:
         raise Invalid(f"{VARIABLE}: {spec!r} is not point:kill, point:raise or point:delay:SECONDS, perhaps with @N")
     point = found["point"]
     if point not in POINTS:
-        raise Invalid(f"{VARIABLE}: there is no point {point!r}; there are {', '.join(POINTS)}")
+        raise Invalid(f"{VARIABLE}: unknown point {point!r}; known are {', '.join(POINTS)}")
     return point, _Armed(act=_act(found), nth=None if found["nth"] is None else int(found["nth"]))
 
 

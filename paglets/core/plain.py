@@ -58,4 +58,4 @@ def read_plain(path: Path, most_bytes: int) -> bytes:
 
 def _check(found: os.stat_result) -> None:
     if kind := kind_of(found.st_mode):
-        raise NotPlain(f"it is {kind}, not a plain file")
+        raise NotPlain(f"it is {kind}, not a regular file")

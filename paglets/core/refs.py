@@ -228,11 +228,11 @@ def visible_name(name: str) -> str:
 
 def _file_name_problem(name: str) -> str:
     if not name or name in (".", ".."):
-        return "give it a name of its own"
+        return "a name is never empty, '.' or '..'"
     if any(char in name for char in '/\\:*?"<>|'):
         return 'a plain name, without folders, drives or any of / \\ : * ? " < > |'
     if not name.isprintable():
-        return "it holds characters that cannot be shown"
+        return "it has invisible characters"
     if name[-1] in ". " or name[0] == " ":
         return "it must not begin with a space, nor end with one or with a dot"
     if name.partition(".")[0].strip().lower() in _DEVICES:

@@ -37,14 +37,14 @@ class HostAddress:
 def parse_url(url: str) -> HostAddress:
     """Return the address in `url`. The default scheme is http, the default port `DEFAULT_PORT`. Raises Invalid."""
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise _not_a_url(url, "it holds characters that no URL has")
+        raise _not_a_url(url, "it has characters that a URL must not have")
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise _not_a_url(url, str(error)) from error
     if parts.scheme != "http":
-        raise _not_a_url(url, "hosts speak http only; the mesh key protects what they say")
+        raise _not_a_url(url, "hosts use only http; the mesh key protects the messages")
     if parts.username is not None or parts.query or parts.fragment or parts.path not in ("", "/"):
         raise _not_a_url(url, "write only host and port")
     if not host or port == 0:

@@ -107,7 +107,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         begin = parse(Begin, message.kind, message.args)
         if self.state.home_store_id:
             if self.state.group_id != begin.group_id:
-                raise Invalid(f"this collector is that of the group {self.state.group_id}, not of {begin.group_id}")
+                raise Invalid(f"this is the collector of group {self.state.group_id}, not of {begin.group_id}")
             return self._counts()
         self._adopt_home(begin.home)
         self.state.group_id = begin.group_id
@@ -196,7 +196,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         if not self.wait_state(_none_pending, drain.timeout_seconds):
             raise TimedOut(
                 f"{self.state.pending_count} of {self.state.expected_count} jobs of {self.state.group_id} "
-                f"have not ended after {drain.timeout_seconds} s; they go on"
+                f"have not ended after {drain.timeout_seconds} s; they continue"
             )
         return self._view().summary()
 

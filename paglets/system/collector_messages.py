@@ -145,7 +145,7 @@ def new_keys(jobs: tuple[Any, ...], kind: str) -> list[NewKey]:
     seen: dict[str, None] = {}
     for key in keys:
         if key.job_key in seen:
-            raise Invalid(f"{kind}.jobs: {key.job_key!r} is there twice")
+            raise Invalid(f"{kind}.jobs: {key.job_key!r} occurs twice")
         seen[key.job_key] = None
     return keys
 

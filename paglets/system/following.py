@@ -118,7 +118,7 @@ class Follower:
                 return value
             if self._clock.monotonic() >= end:
                 raise TimedOut(
-                    f"nothing was heard of the collector of {self._group_id} in {timeout:g} s: {last.message}",
+                    f"the collector of {self._group_id} did not answer in {timeout:g} s: {last.message}",
                     next=[why_hint(self._group_id)],
                 ) from None
             self._pause(max(0.0, min(PAUSE_SECONDS, end - self._clock.monotonic())))
@@ -175,7 +175,7 @@ class Follower:
     def _note_unknown(self, error: Unknown) -> None:
         if self._unknown or self._find is None:
             raise Unknown(
-                f"the collector of {self._group_id} has ended, and its results with it",
+                f"the collector of {self._group_id} has ended, and its results are gone",
                 next=["submit again under another group_id"],
             ) from error
         self._unknown = True

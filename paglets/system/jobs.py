@@ -318,9 +318,9 @@ def unused_value_text(value: object, result: str) -> str:
 
 def _check_result(result: object) -> None:
     if result is not None and not isinstance(result, Mapping):
-        raise Invalid(f"the result beside a file is a mapping or None, not {type_of(result)}")
+        raise Invalid(f"the result of a file is a mapping or None, not {type_of(result)}")
     if result is not None and "artifact" in result:
-        raise Invalid("the result beside a file has no 'artifact': the file's ref is put there")
+        raise Invalid("the result of a file has no key 'artifact': paglets sets it")
 
 
 def describe(error: BaseException) -> str:

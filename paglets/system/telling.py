@@ -59,7 +59,7 @@ def remarks_on(view: GroupView, now: float, *, from_script: bool, trouble: Remar
         what, them = " and ".join(view.differs), "it" if view.differs == ("code",) else "them"
         found.append(
             Remark(
-                text=f"{what} changed since it was submitted; the group keeps what it was submitted with",
+                text=f"{what} changed since the submission; the group keeps the old version",
                 hint=f"submit under another group_id to run {them}",
             )
         )
@@ -166,7 +166,7 @@ def _not_known(view: GroupView, why: Remark) -> tuple[GroupView, Remark]:
 def group_lost(group_id: str, why: str, steps: Sequence[str] = ()) -> GroupLost:
     """Return the error for a lost group, with the next steps."""
     return GroupLost(
-        f"group {group_id} is there already and nothing was submitted: {why}",
+        f"group {group_id} exists already, and nothing was submitted: {why}",
         next=list(steps) or next_steps(group_id, FORGOTTEN, ""),
     )
 
@@ -191,8 +191,8 @@ def _unknown(view: GroupView, error: PagletsError) -> Remark:
     """Return why a collector whose host is online did not say how its group stands, and what to do."""
     host = view.collector.host
     if not error.no_reply:
-        return Remark(text=f"its collector, on {host.name}, does not say how it stands: {error.message}")
-    text = f"its collector, last known on {host.name}, cannot be asked now: {error.message}"
+        return Remark(text=f"its collector, on {host.name}, did not report its state: {error.message}")
+    text = f"its collector, last known on {host.name}, is unreachable: {error.message}"
     return Remark(text=text, next_command=f"jobs status {view.group_id}")
 
 

@@ -118,5 +118,5 @@ def test_a_database_that_cannot_be_copied_fails_the_job_and_its_files_are_kept(t
     failure = record(submit(three, "leaves_a_broken_database"), "leaves_a_broken_database")
     text, _, place = failure["message"].partition("; files kept for 7 days on ")
     assert failure["cause"] == "bad_result"
-    assert text.endswith("rows of it are in result.db-wal: close its connection first")
+    assert text.endswith("some of its rows are only in result.db-wal: close its connection first")
     assert sorted(path.name for path in Path(place.partition(": ")[2]).iterdir()) == ["result.db", "result.db-wal"]

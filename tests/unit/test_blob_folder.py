@@ -383,7 +383,7 @@ def test_whatever_the_disk_has_against_it_is_told_as_no_room_with_the_folder(blo
         lambda: blobs.put(b"more"),
     ]
     for act in acts:
-        with pytest.raises(NoRoom, match=f"{folder / 'blobs'} is no folder") as refused:
+        with pytest.raises(NoRoom, match=f"{folder / 'blobs'} is not a folder") as refused:
             act()
         assert refused.value.passes
     (folder / "blobs").unlink()

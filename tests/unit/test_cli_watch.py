@@ -177,7 +177,7 @@ def test_an_offline_collector_is_awaited_until_the_commands_timeout(
     assert [len(each["ended"]) for each in _follower(client, "words", shows).pages(None, brief=True)] == [1]
     assert "no reply from c1; waiting for it" in capsys.readouterr().err
     replies.append(TimedOut("no reply from c1"))
-    with pytest.raises(TimedOut, match="nothing was heard of the collector of words in 0 s: no reply from c1"):
+    with pytest.raises(TimedOut, match="the collector of words did not answer in 0 s: no reply from c1"):
         list(_follower(client, "words", shows).pages(0.0, brief=True))
     replies.append(page(1, of=1))
     with pytest.raises(TimedOut, match="words is not done after 0 s; its jobs continue: 1 job is pending"):

@@ -142,7 +142,7 @@ def test_a_file_that_is_not_toml_is_named_with_its_line(tmp_path: Path) -> None:
 def test_what_is_no_plain_file_is_no_configuration_and_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, kind in ((tmp_path / "pipe", "a pipe"), (Path("/dev/zero"), "a device"), (tmp_path, "a folder")):
-        with pytest.raises(StartFailed, match=f"{path} cannot be read: it is {kind}, not a plain file"):
+        with pytest.raises(StartFailed, match=f"{path} cannot be read: it is {kind}, not a regular file"):
             read_config(path)
 
 

@@ -163,7 +163,7 @@ def test_an_end_in_the_middle_leaves_the_source_and_no_target(source: Path, targ
 @pytest.mark.parametrize("put", [lambda path: path.write_bytes(b"x"), lambda path: path.symlink_to("nowhere")])
 def test_nothing_is_written_over(put: Callable[[Path], object], source: Path, target: Path) -> None:
     put(target)
-    with pytest.raises(Conflict, match="target is there already"):
+    with pytest.raises(Conflict, match="target exists already"):
         copy_hashed(source, target)
     assert source.exists()
     assert os.path.lexists(target)
@@ -234,7 +234,7 @@ def test_a_file_without_the_right_to_read_it_is_refused(
     assert source.exists()
 
 
-@pytest.mark.parametrize(("folder", "problem"), [("file", "no folder"), ("missing", "there is no such")])
+@pytest.mark.parametrize(("folder", "problem"), [("file", "not a folder"), ("missing", "there is no such")])
 def test_a_folder_that_is_none_cannot_be_written_to(folder: str, problem: str, source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Invalid, match=rf"source \(3,145,728 bytes\) cannot be written to .*{folder}: .*{problem}"):
@@ -330,9 +330,9 @@ def test_a_folder_can_be_synced(tmp_path: Path) -> None:
 
 def test_of_a_path_the_folder_at_fault_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b" / "c"
-    assert closed(folder) == f"{tmp_path / 'a'} is not there"
+    assert closed(folder) == f"{tmp_path / 'a'} does not exist"
     (tmp_path / "a").write_text("in its place")
-    assert closed(folder) == f"{tmp_path / 'a'} is no folder"
+    assert closed(folder) == f"{tmp_path / 'a'} is not a folder"
     (tmp_path / "a").unlink()
     folder.mkdir(parents=True)
     assert closed(folder) == ""

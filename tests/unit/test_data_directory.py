@@ -310,7 +310,7 @@ PLACES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("kind", PLACES)
 def test_a_lock_that_is_not_a_plain_file_is_named_and_blocks_nobody(tmp_path: Path, kind: str) -> None:
     lock = tmp_path / "lock"
-    told = re.escape(f"{lock} cannot be locked: it is {kind}, not a plain file; remove it")
+    told = re.escape(f"{lock} cannot be locked: it is {kind}, not a regular file; remove it")
     with open_data_directory(tmp_path, SystemEntropy(), ignore) as folder:
         lock.unlink()
         PLACES[kind](lock)

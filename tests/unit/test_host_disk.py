@@ -168,7 +168,7 @@ def test_a_folder_that_was_removed_is_made_anew(disk: HostDisk, tmp_path: Path, 
     shutil.rmtree(tmp_path / "host" / name)
     found = disk.blocked_reason()
     assert found is not None
-    assert found.text == f"{tmp_path / 'host' / name} is not there"
+    assert found.text == f"{tmp_path / 'host' / name} does not exist"
     disk.scratch_ids()
     assert name in disk.make_folders()
     assert disk.blocked_reason() is None
@@ -183,7 +183,7 @@ def test_what_lies_in_the_place_of_a_folder_is_left_and_told(disk: HostDisk, tmp
     assert disk.make_folders() == ()
     found = disk.blocked_reason()
     assert found is not None
-    assert (found.code, found.text) == ("disk_closed", f"{tmp_path / 'host' / name} is no folder")
+    assert (found.code, found.text) == ("disk_closed", f"{tmp_path / 'host' / name} is not a folder")
 
 
 @posix

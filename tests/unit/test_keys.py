@@ -136,7 +136,7 @@ def test_a_key_file_that_others_can_use_is_refused_with_the_command_that_mends_i
 def test_a_pipe_or_a_folder_is_no_key_file_and_nobody_waits_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     for path in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(StartFailed, match=r"it is a (pipe|folder), not a plain file. Move it away, and copy"):
+        with pytest.raises(StartFailed, match=r"it is a (pipe|folder), not a regular file. Move it away, and copy"):
             read_key(path)
 
 

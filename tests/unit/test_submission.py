@@ -319,7 +319,7 @@ def test_a_group_that_is_there_with_other_code_is_told_with_the_way_out(capsys: 
         client = KnownHost(differs, {"counts": away})
         client.members = (MeshHostView(host=member("w1"), online=True, seconds_since_seen=0.0),)
         submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
-        changed = f"{says} changed since it was submitted; the group keeps what it was submitted with"
+        changed = f"{says} changed since the submission; the group keeps the old version"
         there = "submitted 2 min 30 s ago; nothing was submitted again"
         assert (submission.warnings[0], submission.warnings[-1]) == (there, changed)
         told = capsys.readouterr().err
@@ -360,7 +360,7 @@ def test_a_group_whose_collector_is_gone_for_good_is_not_taken_for_submitted(
     client.members = members
     with pytest.raises(GroupLost) as caught:
         submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
-    assert caught.value.message == f"group g is there already and nothing was submitted: {says}"
+    assert caught.value.message == f"group g exists already, and nothing was submitted: {says}"
     shown, cleared = caught.value.next_steps
     assert shown == "`paglets jobs groups g` shows what other hosts have of g"
     assert cleared.startswith(clears)
@@ -425,7 +425,7 @@ def test_a_collector_that_answers_an_error_is_not_said_to_be_silent(error: Pagle
     client = KnownHost(answers={"counts": answers})
     client.members = (MeshHostView(host=member("w1"), online=True, seconds_since_seen=0.1),)
     (_, told) = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g").warnings
-    assert told == f"its collector, on w1, does not say how it stands: {error.message}"
+    assert told == f"its collector, on w1, did not report its state: {error.message}"
 
 
 def test_a_collector_whose_host_hangs_is_not_called_which_takes_longer_than_the_look() -> None:
@@ -433,7 +433,7 @@ def test_a_collector_whose_host_hangs_is_not_called_which_takes_longer_than_the_
     client.mute = CallOutcomeUnknown("no answer within 5 s")
     client.members = (MeshHostView(host=member("w1"), online=True, seconds_since_seen=4.0),)
     (_, told) = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g").warnings
-    assert told == "its collector, last known on w1, cannot be asked now: no answer within 5 s"
+    assert told == "its collector, last known on w1, is unreachable: no answer within 5 s"
     assert (client.looks, client.sent) == ([5.0], [])
 
 
@@ -673,7 +673,7 @@ def test_draining_ends_with_the_time_and_the_last_trouble() -> None:
     context = FakeContext({"ended": each(Unreachable("w1 is away"))})
     clock = FakeClock()
     start = clock.monotonic()
-    with pytest.raises(TimedOut, match=r"nothing was heard of the collector of .* in 30 s: w1 is away"):
+    with pytest.raises(TimedOut, match=r"the collector of .* did not answer in 30 s: w1 is away"):
         following(context, clock).drain(timeout=30)
     assert clock.monotonic() - start == pytest.approx(30)
 
@@ -748,7 +748,7 @@ def test_waiting_for_a_collector_that_has_ended_is_an_error() -> None:
         raise Unknown("paglet collector-1 has ended")
 
     for context in (FakeClient({"ended": ended}), FakeContext({"ended": ended})):
-        with pytest.raises(Unknown, match=r"the collector of group-\S+ has ended, and its results with it\nnext: "):
+        with pytest.raises(Unknown, match=r"the collector of group-\S+ has ended, and its results are gone\nnext: "):
             following(context, FakeClock()).drain()
 
 

@@ -357,7 +357,7 @@ def test_an_attempt_writes_again_when_the_folder_of_its_host_is_open(rig: Rig, m
     publication = rig.publisher.publish(rig.source, move=move)
     publication.commit()
     assert rig.is_intact(publication.blob)
-    assert rig.problems[-2:] == ["", f"{staging} is no folder"]
+    assert rig.problems[-2:] == ["", f"{staging} is not a folder"]
     assert rig.source.exists() is not move
     assert list(staging.iterdir()) == []
 
@@ -369,5 +369,5 @@ def test_bytes_of_an_attempt_are_written_again_too(rig: Rig) -> None:
 
 def test_what_is_no_attempt_does_not_wait(rig: Rig) -> None:
     shut(rig)
-    with pytest.raises(PagletsError, match=r"part of the path is no folder|Not a directory"):
+    with pytest.raises(PagletsError, match=r"part of the path is not a folder|Not a directory"):
         rig.copying.publish(rig.source, move=False)
