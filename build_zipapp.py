@@ -127,7 +127,7 @@ TOMLI_W_WHEEL = Wheel(
 
 
 class BuildFailed(Exception):
-    """What is missing, and what to do about it."""
+    """The archive cannot be built. The message says what is missing and what to do."""
 
 
 def main() -> int:
@@ -245,7 +245,7 @@ def program_version() -> str:
 
 
 def fetch(wheel: Wheel) -> bytes:
-    """The bytes of a wheel, from build/wheels, or from the package index that pip is set up for; always verified."""
+    """Return the verified bytes of a wheel, from build/wheels or from the package index of pip."""
     kept = WHEELS / wheel.name
     if not kept.is_file() or hashlib.sha256(kept.read_bytes()).hexdigest() != wheel.sha256:
         print(f"fetching {wheel.name}", file=sys.stderr)

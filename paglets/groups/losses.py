@@ -17,8 +17,10 @@ ResidenceStatus = Literal["here", "leaving", "gone", "refused", "disposed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyLocation:
-    """The newest residence row of a copy in the mesh. `peer`: the host that has the copy (`here`), gets or got it, or
-    sent it (`refused`)."""
+    """The newest residence row of a copy in the mesh.
+
+    `peer` is the host that has the copy (`here`), gets or got it, or sent it (`refused`).
+    """
 
     status: ResidenceStatus
     peer: HostRef | None

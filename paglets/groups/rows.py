@@ -1,4 +1,4 @@
-"""The layout of a collector's records in its storage: many small rows, so that a report writes only a few.
+r"""The layout of a collector's records in its storage: many small rows, so that a report writes only a few.
 
 | key | value |
 | --- | --- |
@@ -8,7 +8,7 @@
 | `warning/KEY` | the warnings of an attempt without a record, and the attempt |
 | `ended/NUMBER` | the key that ended as the NUMBERth |
 | `duplicate/NUMBER` | a report that was not accepted |
-| `unexpected/KEY\\nNUMBER` | a report for a key that is not registered, and the ids of its artifacts |
+| `unexpected/KEY\nNUMBER` | a report for a key that is not registered, and the ids of its artifacts |
 | `template/KEY` | `groups.records.Template`: the data for further copies, until the key has ended |
 | `state/KEY` | the submitted state as tagged JSON; read only for a further copy; deleted when the key has ended |
 

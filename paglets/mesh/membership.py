@@ -43,8 +43,9 @@ class Gap:
 
 
 class MembershipService:
-    """The table of hosts and this host's own row. `on_change`: parts to wake if a host comes online, restarts or
-    changes its URL, and after a gap.
+    """The table of hosts and the row of this host.
+
+    `on_change` names the parts to wake after a gap, or if a host comes online, restarts or changes its URL.
     """
 
     def __init__(self, store: Store, clock: Clock, own: MeshHost, on_change: tuple[str, ...]) -> None:

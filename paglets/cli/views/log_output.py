@@ -13,9 +13,9 @@ KEPT = "\n\r\t"
 
 
 class LogOutput:
-    """A writer that copies a job's stdout to stdout and its stderr to stderr, and flushes each piece.
+    r"""A writer that copies a job's stdout to stdout and its stderr to stderr, and flushes each piece.
 
-    On a terminal, escape sequences and other invisible characters are shown as text (`\\x1b`), unless `raw` is set.
+    On a terminal, escape sequences and other invisible characters are shown as text (`\x1b`), unless `raw` is set.
     """
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None, *, raw: bool = False) -> None:

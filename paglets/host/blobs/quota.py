@@ -25,8 +25,11 @@ count. Longer than the pauses between the tries of a sender."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reservation:
-    """A file in transfer. `there`: returns the bytes on the disk so far. `new_bytes`: bytes that it adds to the disk, 0
-    if it is only renamed. `token`: the run that writes it, "" for a transfer."""
+    """A file in transfer.
+
+    `there` returns the bytes on the disk so far. `new_bytes` is the number of bytes that the file adds to the disk, or
+    0 if it is only renamed. `token` is the run that writes it, or "" for a transfer.
+    """
 
     size_bytes: int
     new_bytes: int
@@ -46,10 +49,9 @@ class QuotaReservations:
     def reserve(
         self, name: str, size_bytes: int, there: Callable[[], int], token: str = "", *, on_disk: bool = False
     ) -> None:
-        """Reserve room until `settled`, or for RESERVED_SECONDS; each call renews it. `on_disk`: the file is only
-        renamed.
+        """Reserve space until `settled`, or for RESERVED_SECONDS; each call renews the time.
 
-        Raise NoRoom, Invalid.
+        `on_disk` means that the file is only renamed. Raise NoRoom, Invalid.
         """
         if size_bytes < 0:
             raise Invalid(f"the size of {name} is {size_bytes} bytes: it must be 0 or more")

@@ -26,8 +26,10 @@ REPORT_ARGS = ("job_key", "generation", "attempt", "host_name", "runtime_seconds
 
 
 def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) -> None:
-    """Raise Conflict if the collector is here, or its host is in the mesh. `members`: store ids of the hosts of the
-    mesh."""
+    """Raise Conflict if the collector is here, or its host is in the mesh.
+
+    `members` are the store ids of the hosts of the mesh.
+    """
     row = residence.find(tx, collector_id(group_id))
     if row is not None and row.status in ("here", "leaving"):
         raise Conflict(f"the collector of {group_id} is on {own.name}: cancel it there")
@@ -39,10 +41,10 @@ def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) 
 
 
 def clear_page(tx: Tx, group_id: str, request: EndCopies, after: int, now: float) -> tuple[int, ReportCounts]:
-    """Remove a page of reports after the number `after`. Return the next `after` (0: done) and counts of what was
-    removed.
+    """Remove a page of reports after the number `after`.
 
-    The finished copies of these reports end. Results stay unless `drop_results` is set.
+    Return the next `after` (0 once done) and counts of the removed rows. The finished copies of these reports end.
+    Results stay unless `drop_results` is set.
     """
     found = undelivered.posts_of(tx, group_id, after, PAGE)
     total = ReportCounts()

@@ -1,5 +1,4 @@
-"""Groups that were submitted here: when nothing of them needs this host any more, why not yet, and their last
-counts."""
+"""The groups that were submitted here, and whether each still needs this host."""
 
 from __future__ import annotations
 
@@ -68,8 +67,10 @@ class HomeGroups:
         return min(due, default=None)
 
     def _ask(self, group_id: str, collector: HostRef) -> None:
-        """Ask for the counts of a group. Its jobs are kept here until it ends, to be submitted again if all else is
-        lost."""
+        """Ask for the counts of a group.
+
+        Its jobs are kept here until it ends, so that they can be submitted again if everything else is lost.
+        """
 
         def answered(result: Response | PagletsError) -> None:
             if isinstance(result, Response) and result.status < 400:

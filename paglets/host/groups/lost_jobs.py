@@ -174,8 +174,10 @@ class LostJobDetector:
         return waits or self._resubmission.at_work
 
     def _look(self, now: float) -> bool:
-        """Locate the copies that were not seen for long. Return True to look again at once, if no due key needed a
-        question."""
+        """Locate the copies that were not seen for long.
+
+        Return True to look again at once, if no due key needed a question.
+        """
         keys = self._due_keys(now)
         asked = self._newest_copies(keys)
         if asked:
@@ -194,8 +196,10 @@ class LostJobDetector:
         return due
 
     def _due_again_keys(self, now: float) -> list[Key]:
-        """Return keys whose hosts have now been unreachable for long enough, unless their copies were seen
-        meanwhile."""
+        """Return the keys whose hosts have been unreachable for long enough.
+
+        A key is left out if its copy was seen meanwhile.
+        """
         ripe: list[Key] = []
         while self._due_locates and self._due_locates[0].at <= now and len(ripe) < KEYS_A_LOOK:
             each = heappop(self._due_locates)

@@ -55,8 +55,11 @@ Batch = tuple[HostRef, list[JobCopy]]
 
 @dataclass(slots=True, kw_only=True)
 class _FullReport:
-    """A complete report in progress. `after`: the id to continue after. `reported`: copies so far. `seeks`: search
-    collectors."""
+    """A complete report in progress.
+
+    `after` is the id to continue after, `reported` the number of copies so far. `seeks` is True to search for
+    collectors.
+    """
 
     seeks: bool
     after: str = ""
@@ -229,8 +232,10 @@ def _by_host(copies: Iterable[Copy]) -> list[Batch]:
 
 
 def _point_to(tx: Tx, groups: dict[str, str], located: Located, own: HostRef, now: float) -> None:
-    """Store where collectors live now, in the copies that are here or leaving. End the copies of disposed
-    collectors."""
+    """Store the hosts of collectors in the copies that are here or leaving.
+
+    Copies of disposed collectors end.
+    """
     for row in located.rows:
         if row.status == "disposed" and row.agent_id in groups:
             ids = stored_copies.all_ids(tx, groups[row.agent_id])

@@ -91,8 +91,10 @@ class Lost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Resubmitted:
-    """The outcome for one key: the `generation` that was made, or the inputs that are here and those that are
-    missing."""
+    """The outcome for one key.
+
+    It has the `generation` that was made, or the inputs that are here and those that are missing.
+    """
 
     lost: Lost
     generation: int | None = None
@@ -139,8 +141,10 @@ def rows_of(tx: Tx, collector: str) -> CollectorRows:
 
 
 def pending(rows: CollectorRows, key: str, now: float) -> PendingJob | None:
-    """Return the pending job of a key, or None if it has ended or cannot be resubmitted. Raise one of
-    `rows.UNREADABLE`."""
+    """Return the pending job of a key, or None if it has ended or cannot be resubmitted.
+
+    Raise one of `rows.UNREADABLE`.
+    """
     job = rows.job(key)
     if job is None or job.ended:
         return None

@@ -12,8 +12,10 @@ jobs back and forth when a host restarts or its disk is full for a moment."""
 
 
 class InFlightTransfers:
-    """The envelopes in flight. `perhaps_sent`: those of which a byte may have been sent, at first all of the previous
-    run."""
+    """The envelopes in flight.
+
+    `perhaps_sent` has those of which a byte may have been sent. At first these are all of the previous run.
+    """
 
     def __init__(self, under_way: Iterable[Key]) -> None:
         self.perhaps_sent = set(under_way)

@@ -169,8 +169,10 @@ class Placer:
         return left
 
     def _waited(self, jobs: list[QueuedJob], now: float) -> dict[str, float]:
-        """Return how long the jobs with a time-out have waited, by the monotonic clock: people may set the other
-        one."""
+        """Return how long the jobs with a time-out have waited.
+
+        The time is that of the monotonic clock, since people may set the wall clock.
+        """
         clock = self._services.clock.monotonic()
         bounded = {job.agent_id: job for job in jobs if job.request.placement_timeout_seconds}
         for agent_id, job in bounded.items():

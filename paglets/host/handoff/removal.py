@@ -74,10 +74,10 @@ class HostRemoval:
         self._again: dict[str, float] = {}
 
     def forget(self, store_id: str) -> PendingResponse:
-        """Remove the host with that store from the mesh, and roll back what was on its way there. The reply is a
-        `Forgotten`.
+        """Remove the host with that store from the mesh, and roll back transfers to it.
 
-        Any thread. A repeat finds nothing more to do. Raise Conflict while that host is online, Invalid.
+        Any thread may call this. The reply is a `Forgotten`. A repeat finds nothing more to do. Raise Conflict while
+        that host is online, and Invalid.
         """
         name, known = _may_be_forgotten(self._services, self._gossip, store_id)
         deadline = self._services.clock.monotonic() + ANSWER_SECONDS

@@ -171,8 +171,10 @@ class HandoffSender:
             self._services.runner.wake("rollback")
 
     def _problem(self, target: HostRef, leaving: Leaving) -> str:
-        """Return why the envelope cannot be sent yet, or "". The target must have its blobs first, and the blob of a
-        large envelope."""
+        """Return why the envelope cannot be sent yet, or "".
+
+        The target must first have its blobs, and the blob of a large envelope.
+        """
         needs = leaving.needs
         if _is_large(leaving):
             blob = self._as_blob(leaving)

@@ -133,8 +133,10 @@ class ServerConnection(BaseHTTPRequestHandler):
         self._reply(response, last=self.close_connection or self._service.is_closing())
 
     def parse_request(self) -> bool:
-        """Parse the header with the library, after it has passed our own checks. Raise BadRequest, TooLarge,
-        OSError."""
+        """Parse the header with the library, after it has passed our own checks.
+
+        Raise BadRequest, TooLarge, OSError.
+        """
         limits, source = self._service.limits, self.rfile
         self.raw_requestline, lines = read_head(source, most_bytes=limits.head_bytes, most_fields=limits.head_fields)
         self.rfile = io.BytesIO(lines)

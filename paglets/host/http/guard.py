@@ -164,8 +164,10 @@ def check_media(head: RequestHead) -> None:
 
 
 class LogThrottle:
-    """A limit on logged refused_peers: one line a minute for each peer, so that a flood of requests does not fill the
-    log."""
+    """A limit on log lines about refused requests: one a minute for each peer.
+
+    So a flood of requests does not fill the log.
+    """
 
     def __init__(self, *, every_seconds: float = 60.0, most_peers: int = 1000) -> None:
         self._every = every_seconds
@@ -212,8 +214,10 @@ LOOPBACK = "loopback"
 
 
 def peer_group(address: str) -> str:
-    """Return the group that counts as one peer: an IPv4 address, an IPv6 /64 (one machine may own all of it),
-    loopback."""
+    """Return the group of addresses that counts as one peer.
+
+    It is an IPv4 address, an IPv6 /64 (one machine may own all of it), or loopback.
+    """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

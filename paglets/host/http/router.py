@@ -164,8 +164,10 @@ def _part(text: str) -> str:
 
 
 def _match(template: list[str], parts: list[str]) -> dict[str, str] | None:
-    """Return the values of the placeholders, or None. Templates of one length never overlap, except for literals listed
-    first."""
+    """Return the values of the placeholders, or None.
+
+    Templates of one length never overlap, except for literals listed first.
+    """
     values = {}
     for wanted, part in zip(template, parts, strict=True):
         if wanted.isupper():

@@ -259,8 +259,10 @@ class HttpServer:
             return reply_error(InternalError("the host failed with an internal error; see its log", log="host.log"))
 
     def _wait_for(self, pending: PendingResponse) -> Response:
-        """Return the answer. After the time limit return `timed_out`, which also tells the completer that nobody
-        waits."""
+        """Return the answer, or `timed_out` after the time limit.
+
+        The latter also tells the completer that nobody waits.
+        """
         completed = threading.Event()
         pending.on_complete(lambda response: completed.set())
         with self._parking:

@@ -199,8 +199,10 @@ class Runs:
             run.finished_at = self._services.clock.monotonic()
 
     def _set_blocked(self, run: Run, text: str | None) -> None:
-        """Store why the run is blocked. None: nothing new. A text with other numbers is not new for
-        SAVE_USAGE_SECONDS."""
+        """Store the reason why the run is blocked.
+
+        None means no news. A change from one text to another is stored at most every SAVE_USAGE_SECONDS.
+        """
         now = self._services.clock.monotonic()
         is_news = text is not None and text != run.blocked_by
         if text is None or not is_news or (text and run.blocked_by and now < run.blocked_at + SAVE_USAGE_SECONDS):

@@ -93,8 +93,10 @@ class Mailbox:
         return call_id in self._by_id
 
     def park(self, call: PendingCall, version: int, wait_seconds: float | None) -> None:
-        """Park a call whose handler waits. It is handled again when the state has another version, or after
-        `wait_seconds`."""
+        """Park a call whose handler waits.
+
+        It is handled again when the state has another version, or after `wait_seconds`.
+        """
         now = self._services.clock.monotonic()
         call.parked_version = version
         call.parked_at = now if call.parked_at is None else call.parked_at
@@ -200,8 +202,10 @@ class Mailbox:
         return page
 
     def _waking(self, now: float, wall: float) -> list[float]:
-        """Return when to wake the next inactive paglet. One due at `wall` is in the page that was read for that
-        time."""
+        """Return when to wake the next inactive paglet.
+
+        A paglet due at `wall` is in the page that was read for that time.
+        """
         at = self._services.store.read(lambda tx: next_wake_time(tx, wall))
         return [] if at is None else [now + min(LONGEST_WAIT_SECONDS, at - wall)]
 

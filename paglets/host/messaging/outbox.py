@@ -85,8 +85,10 @@ class Outbox:
         return None if first == float("inf") else first
 
     def _send(self, host: HostRef) -> bool:
-        """Send the posts that may go now. Return False if all of them wait, for blobs or for paglets that were not
-        found."""
+        """Send the posts that may go now.
+
+        Return False if all of them wait, for blobs or for paglets that were not found.
+        """
         paused = tuple(self._paused)
         ready = self._with_bytes_there(host, paused)
         batch = self._services.store.read(

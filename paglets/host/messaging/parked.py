@@ -23,8 +23,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ParkedRequest:
-    """A request whose reply waits. `attempt` returns the response once the condition holds, else None. `late` returns
-    the response at the deadline."""
+    """A request whose reply waits.
+
+    `attempt` returns the response once the condition holds, else None. `late` returns the response at the deadline.
+    """
 
     agent_id: str
     deadline: float

@@ -56,8 +56,10 @@ class RelayTransport:
         )
 
     def _relays(self) -> list[MeshHost]:
-        """Return the hosts that can forward, most recently seen first, so that a hanging host is not used if there is
-        another."""
+        """Return the hosts that can forward, most recently seen first.
+
+        So a hanging host is not used if there is another.
+        """
         reachable = (mesh_host for mesh_host in self._online() if mesh_host.reachable)
         return sorted(reachable, key=lambda mesh_host: self._seconds_since_seen(mesh_host.store_id))
 
@@ -75,8 +77,10 @@ class RelayTransport:
 
 
 def _of_the_way(relay: MeshHost, outcome: Response | PagletsError) -> Response | PagletsError:
-    """Return the outcome as if the connection were direct: an error of the forwarding host about the way is raised as
-    its own."""
+    """Return the outcome as if the connection were direct.
+
+    An error of the forwarding host about the target is raised as its own.
+    """
     if isinstance(outcome, PeerReplaced):
         return Unreachable(f"{relay.name}, which was to pass it on, is not there: {outcome.message}")
     if isinstance(outcome, Response) and outcome.status >= 400:

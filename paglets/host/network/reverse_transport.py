@@ -162,8 +162,10 @@ class ReverseTransport:
     # The polling host.
 
     def pull(self, sender: str, pull: Pull) -> PendingResponse:
-        """Take the poll of `sender`, on any thread. The reply is a `Pulled`. Raise NotAllowed if the sender is not in
-        the mesh."""
+        """Take the poll of `sender`, on any thread.
+
+        The reply is a `Pulled`. Raise NotAllowed if the sender is not in the mesh.
+        """
         mesh_host = self._mesh_host(sender) if sender else None
         if mesh_host is None:
             raise NotAllowed("only a host of this mesh can poll for requests; this one is not known here")
@@ -232,8 +234,10 @@ class ReverseTransport:
         pending.complete(reply(Pulled(requests=tuple(packed))))
 
     def answered(self, sender: str, request_id: str, response: Response) -> PendingResponse:
-        """Take the answer to a request, on any thread. The reply is a `Done`, even if nothing waits for the answer any
-        more."""
+        """Take the answer to a request, on any thread.
+
+        The reply is a `Done`, even if nothing waits for the answer any more.
+        """
         pending = PendingResponse()
         self._runner.call_soon(lambda: self._answered(sender, request_id, response, pending))
         return pending

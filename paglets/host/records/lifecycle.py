@@ -220,8 +220,10 @@ def _drop_move(tx: Tx, agent_id: str, intent: dict[str, Any]) -> None:
 
 
 def deactivate(tx: Tx, agent_id: str, seconds: float | None, now: float) -> None:
-    """Make a paglet inactive for this many seconds, or until a message. Drop a scheduled `run`; the next hook is
-    `activation`."""
+    """Make a paglet inactive for this many seconds, or until a message.
+
+    A scheduled `run` is dropped, and the next hook is `activation`.
+    """
     at = None if seconds is None else now + seconds
     tx.run("UPDATE paglets SET inactive = 1, wakes_at = ?, hook = NULL, intent = NULL WHERE agent_id = ?", at, agent_id)
     tx.wake("mailbox")

@@ -77,8 +77,10 @@ def one(host: Host, asked: ParsedRequest) -> Any:
 
 
 def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> PendingResponse:
-    """Ask the online hosts for a group. Home knows all of it; if home is offline, the collector's host returns what it
-    has."""
+    """Ask the online hosts for a group.
+
+    Home knows all of it. If home is offline, the host of the collector returns what it has.
+    """
     hosts = host.gossip.online()
     asking = _MeshQuestion(left=len(hosts), error=error)
     request = Request(method="GET", target=f"/v1/groups/{group_id}?here=1")

@@ -228,8 +228,10 @@ def transfers(host: Host, asked: ParsedRequest) -> TransferAnswers:
 
 
 def _taken(host: Host, source: HostRef, envelopes: tuple[Envelope, ...]) -> list[TransferAnswer]:
-    """Take envelopes and return the answers. One that cannot be stored gets none, stays with its source, and blocks no
-    other."""
+    """Take envelopes and return the answers.
+
+    An envelope that cannot be stored gets no answer, stays with its source, and blocks no other.
+    """
     now = host.services.clock.wall()
 
     def take(tx: Tx, envelope: Envelope) -> TransferAnswer:
