@@ -199,10 +199,7 @@ class Runs:
             run.finished_at = self._services.clock.monotonic()
 
     def _set_blocked(self, run: Run, text: str | None) -> None:
-        """Store the reason why the run is blocked.
-
-        None means no news. A change from one text to another is stored at most every SAVE_USAGE_SECONDS.
-        """
+        """Store why the run is blocked, a changed text at most every SAVE_USAGE_SECONDS. None means no news."""
         now = self._services.clock.monotonic()
         is_news = text is not None and text != run.blocked_by
         if text is None or not is_news or (text and run.blocked_by and now < run.blocked_at + SAVE_USAGE_SECONDS):
