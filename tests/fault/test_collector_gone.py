@@ -46,7 +46,7 @@ def test_jobs_of_a_collector_that_is_away_are_told_of_and_ended_by_force(three: 
     why = three.paglets("jobs", "why", "away/a", "--at", "laptop")
     assert why.code == 0, why.err
     assert "RUNNING" in why.out or "WAITING_FOR_SLOT" in why.out
-    assert "the collector of away is on gpu-a, last heard of" in why.out
+    assert "the collector of away is on gpu-a, last seen" in why.out
     groups = three.paglets("jobs", "groups", "--at", "laptop")
     assert "collector on gpu-a" in groups.out
     refused = three.paglets("jobs", "cancel", "away", "--at", "laptop")
@@ -99,7 +99,7 @@ def test_a_script_that_waits_ends_when_the_host_of_its_collector_is_forgotten(th
         wait_running(path)
         three["gpu-a"].kill()
         wait_until(lambda: "; waiting for it" in said.read_text(), what="the script to say what it waits for")
-        assert "drained: the collector of drained is on gpu-a, last heard of" in said.read_text()
+        assert "drained: the collector of drained is on gpu-a, last seen" in said.read_text()
         assert forget(three, "gpu-a", at="laptop").code == 0
         assert script.wait(PATIENCE_SECONDS) == 1
     finally:

@@ -492,7 +492,7 @@ def test_a_closed_data_directory_is_told_with_what_to_do(host: HostProcess) -> N
         assert "--data-dir" in said or "writable" in said
         told = host.mesh.paglets("doctor", "--name", "x", home=host.home)
         assert told.code == 1
-        assert "bad      x rights" in told.out
+        assert "bad      x permissions" in told.out
     host.restart()
     host.stop()
 
