@@ -37,7 +37,7 @@ def test_a_paglet_that_a_dead_host_has_is_back_when_that_is_forgotten(mesh: Mesh
     base.close()
     a.restart()
     listed = mesh.paglets("list", "--at", "a")
-    assert (listed.code, listed.err) == (0, "paglets: there are no paglets\n")
+    assert (listed.code, listed.err) == (0, "paglets: no paglets on the hosts that answered\n")
     assert mesh.paglets("mesh", "hosts", "--at", "a").err.endswith("mesh forget b` removes it\n")
 
     done = forget(mesh, "b", at="a")

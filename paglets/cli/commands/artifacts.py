@@ -144,7 +144,7 @@ def _list(options: argparse.Namespace) -> int:
         if found:
             print_table(headers, [artifact_row(artifact, now, owners[artifact.artifact_id]) for artifact in found])
         else:
-            say("there are no artifacts" + (f" of {options.group or options.owner}" if is_filtered else ""))
+            say(missing.none_of(f"artifacts of {options.group or options.owner}" if is_filtered else "artifacts"))
     missing.say(is_empty=is_filtered and not found)
     return missing.exit_code
 

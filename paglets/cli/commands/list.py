@@ -38,7 +38,7 @@ def _list(options: argparse.Namespace) -> int:
     elif views:
         print_table(HEADERS, rows(views, now))
     else:
-        say("there are no paglets")
+        say(missing.none_of("paglets"))
     missing.say()
     return missing.exit_code
 

@@ -62,7 +62,7 @@ def _notes(options: argparse.Namespace) -> int:
     elif found.notes:
         print_table(HEADERS, [_row(note) for note in found.notes])
     else:
-        say("there are no notes" + (f" of {group_id}" if group_id else ""))
+        say(missing.none_of(f"notes of {group_id}" if group_id else "notes"))
     return missing.exit_code
 
 

@@ -66,6 +66,10 @@ class MissingHosts:
         """Return `unreachable` of `--json`: a line for each host."""
         return [*(error.message for error in self.errors), *(f"{view.host.name} is offline" for view in self.offline)]
 
+    def none_of(self, things: str) -> str:
+        """Return the line for an empty list, such as `no groups on the hosts that answered`."""
+        return f"no {things} on the hosts that answered" if self.lines() else f"there are no {things}"
+
     def say(self, *, is_empty: bool = False) -> None:
         """Name the hosts on stderr: those that did not answer, then those that are offline.
 

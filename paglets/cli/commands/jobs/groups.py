@@ -44,7 +44,7 @@ def _all(client: HostClient, options: argparse.Namespace) -> int:
     if options.json:
         print_json({**to_json(Groups(groups=found)), "unreachable": missing.lines()})
     elif not found:
-        say("there are no groups")
+        say(missing.none_of("groups"))
     else:
         print_groups(found, views, time.time(), [host.store_id for host in errors])
     missing.say()
