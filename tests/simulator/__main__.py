@@ -1,4 +1,7 @@
-"""`python -m tests.simulator --seeds 2000 [--first N]`: runs seeds, prints the story of the first that fails."""
+"""Run seeds of the simulator and print the story of the first that fails.
+
+`python -m tests.simulator --seeds 2000 [--first N]`
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from tests.simulator.seen import Seen
 from tests.simulator.world import Result, run_seed
 
 SEEDS_AT_ONCE = 4
-"""What a process is given at a time: little enough that all of them end together."""
+"""The number of seeds in one task of a process. Small tasks let all processes finish together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one seed came to, as it goes from process to process; `story` is empty where nobody reads it."""
+    """The result of one seed, as one process sends it to another. `story` is empty where nobody reads it."""
 
     seed: int
     violations: tuple[str, ...]
@@ -32,7 +35,7 @@ class Outcome:
 
 
 def outcome_of(seed: int, *, story: bool) -> Outcome:
-    """Run one seed. `story`: tell it even where all went well."""
+    """Run one seed. With `story`, return its story even if the seed passes."""
     result = run_seed(seed)
     return Outcome(
         seed=seed,
@@ -44,25 +47,25 @@ def outcome_of(seed: int, *, story: bool) -> Outcome:
 
 
 def good_run(seed: int) -> Result:
-    """The run of a seed in which every promise must hold. Raises AssertionError, with its story."""
+    """Run a seed in which every guarantee must hold. Raises AssertionError with its story."""
     result = run_seed(seed)
     assert not result.violations, f"seed {seed}: {result.violations}\n{result.story.text()}"
     return result
 
 
-def collect_garbage_seldom() -> None:
-    """Little of a run is in cycles, and a run is soon over: they need not be looked for as often as usual."""
+def collect_garbage_rarely() -> None:
+    """Make garbage collection rare: runs are short and create few reference cycles."""
     gc.set_threshold(50_000, 20, 50)
 
 
 def outcomes(seeds: range, jobs: int, *, story: bool) -> Iterator[Outcome]:
-    """One for each seed, in their order, from so many processes."""
+    """Yield the outcome of each seed in order, from this many processes."""
     run = partial(outcome_of, story=story)
     if jobs == 1:
-        collect_garbage_seldom()
+        collect_garbage_rarely()
         yield from map(run, seeds)
         return
-    with ProcessPoolExecutor(jobs, initializer=collect_garbage_seldom) as pool:
+    with ProcessPoolExecutor(jobs, initializer=collect_garbage_rarely) as pool:
         try:
             yield from pool.map(run, seeds, chunksize=SEEDS_AT_ONCE)
         finally:

@@ -1,4 +1,4 @@
-"""Check that jobs run on their home only where they may: home knows no other host, or `allow_home` is set."""
+"""Check that jobs run at home only if they may: home knows no other host, or `allow_home` is set."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NEVER_MOVED = (
 
 
 class AtHome:
-    """Looks at each job once, when it enters the queue of its home. It may stay there, and a user may move it there."""
+    """A check of each job when it enters the queue of its home. Later it may stay there, or be moved there."""
 
     def __init__(self, witness: Witness) -> None:
         self._witness = witness
         self._judged: set[tuple[str, str]] = set()
 
     def look(self, machine: Machine, agent_ids: Iterable[str]) -> None:
-        """Judge by the stored hosts: nothing that a host holds in memory is trusted."""
+        """Check these jobs against the stored hosts. State in the host's memory is not trusted."""
         for agent_id in agent_ids:
             key = (machine.store_id, agent_id)
             may = None if key in self._judged else machine.rows.value(_NEVER_MOVED, agent_id, machine.store_id)

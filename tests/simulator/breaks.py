@@ -1,25 +1,23 @@
-"""Deliberate breaks of the promises, each at a seam, to see that the simulator's checks find them.
+"""Deliberate bugs, each injected at a seam, that the simulator's checks must find.
 
-No module of the host is touched: SQL is rewritten on its way to the database, a COMMIT is not made, a reply
-is changed on the network.
+No module of the host is changed. A rule rewrites SQL on its way to the database, skips a COMMIT or changes a reply on
+the network.
 
-What finds them, by the numbers of the architecture's description:
+Guarantees that find them, by their number in the description of the architecture:
 
-- S1 (one place): a lost reply taken for a request never sent, a refusal not stored, a theft under its victim's epoch,
-  hand-offs without an epoch, a hand-off that is given up and keeps its epoch
-- S2 (leases): one that ends with the report; a paglet that leaves while it holds one
+- S1 (one place): a lost reply treated as a request never sent, a refusal not stored, a theft with its victim's epoch,
+  hand-offs without an epoch, an abandoned hand-off that keeps its epoch
+- S2 (leases): a lease that ends with the report, a paglet that leaves while it holds a lease
 - S4 (records): a report for a key that has ended
-- S5 (posts): a lost commit, a dropped forward, an inbox that stays or does not travel, the same of what was taken
-- I2 (one outcome of an attempt): a second one that replaces the first
-- I5 (a further copy only of what is lost): a loss that is not noted
-- I6 (all comes to an end): posts not sent on, nobody who looks for lost copies, a host that is not told what to end
-- home: a job that goes to its home's queue although it may not, hosts that a restart forgets
-- the rows of one host: a lease that outlives its attempt, units leased twice, processes of an earlier start
+- S5 (posts): a lost commit, a dropped forward, an inbox or a list of taken posts that stays or does not travel
+- I2 (one outcome of an attempt): a second outcome that replaces the first
+- I5 (new copies only of lost jobs): a loss that is not recorded
+- I6 (everything ends): posts not forwarded, no detection of lost copies, a host that does not learn what to cancel
+- home: a job in its home's queue that may not run there, hosts forgotten by a restart
+- rows of one host: a lease that outlives its attempt, units leased twice, processes of the previous start
 
-Second lines of defence cannot be broken alone: that an outcome or the end of a run names its attempt is in their WHERE,
-while the host ends the process, and with it all that it says, before another attempt begins. What a fence is for, a
-host that was forgotten and comes back, breaks promises that nobody made to a paglet which lived there: unit tests
-look at both.
+A second line of defence cannot be broken alone. Outcomes and ends of runs name their attempt in WHERE, but the host
+also kills the process before the next attempt starts. Unit tests check this and the fence of forgotten hosts.
 """
 
 from __future__ import annotations
@@ -41,14 +39,14 @@ from tests.simulator.tampering import Tampering, plain_commit
 LOSE_EVERY_COMMITS = 60
 
 
-# What a statement becomes.
+# Rules that rewrite a statement.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """In statements that hold `pattern` it is replaced by `by`; without `by` they are not run at all.
+    """A rule that replaces `pattern` by `by` in a statement. An empty `by` skips the statement.
 
-    `first` runs before, with those of their arguments. `when`: only where that is among their arguments.
+    `first` runs before the statement, with its arguments at `first_args`. If `when` is set, it must be an argument.
     """
 
     pattern: str
@@ -63,7 +61,7 @@ def rewritten(pattern: str, by: str) -> Rule:
 
 
 def finds_none(pattern: str) -> Rule:
-    """What such a statement looks for, changes or deletes is never there."""
+    """Return a rule that makes a statement match no rows."""
     return Rule(pattern=pattern, by=pattern.replace("WHERE", "WHERE 0 AND", 1))
 
 
@@ -72,7 +70,7 @@ def dropped(pattern: str, *, when: str) -> Rule:
 
 
 def preceded(pattern: str, first: str, *first_args: int) -> Rule:
-    """The statement itself stays as it is."""
+    """Return a rule that runs `first` before a statement and leaves the statement unchanged."""
     return Rule(pattern=pattern, by=pattern, first=first, first_args=first_args)
 
 
@@ -81,7 +79,7 @@ def second_outcome() -> Rule:
 
 
 def report_after_the_end() -> Rule:
-    """No job has ended, for the collector."""
+    """Return a rule that hides from the collector that a job has ended."""
     return rewritten(
         "SELECT value FROM storage WHERE agent_id = ? AND key = ?",
         "SELECT replace(value, '\"ended\":true', '\"ended\":false') FROM storage WHERE agent_id = ? AND key = ?",
@@ -89,7 +87,7 @@ def report_after_the_end() -> Rule:
 
 
 class RewritingConnection:
-    """A connection on which some statements are not what the host wrote; `hits` counts for each rule how many."""
+    """A connection that rewrites some statements of the host. `hits` counts the statements by rule."""
 
     def __init__(self, inner: sqlite3.Connection, rules: tuple[Rule, ...], hits: Counter[Rule]) -> None:
         object.__setattr__(self, "_inner", inner)
@@ -129,7 +127,7 @@ def _rewriting(rules: tuple[Rule, ...], hits: Counter[Rule]) -> Tampering:
     return Tampering(connect=connect)
 
 
-# Other tampering.
+# Bugs outside SQL.
 
 
 def _lost_commits() -> Tampering:
@@ -154,7 +152,7 @@ def _unknown_taken_for_unreachable() -> Tampering:
 
 
 def changing_replies(*targets: str, change: Callable[[Any], None]) -> Tampering:
-    """`change` is given the tree of each good reply to a request of one of these `targets`."""
+    """Pass the tree of each successful reply of these `targets` to `change`."""
 
     def filter_reply(request: Request, response: Response) -> Response:
         if request.target not in targets or response.status >= 400:
@@ -178,9 +176,9 @@ def _unwanted_not_told(tree: Any) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Break:
-    """Made of `rules`, or of what `tamper` makes. `profile`: the kind of run that brings it out.
+    """A bug made by `rules` or by `tamper`. `profile` is the kind of run that exposes it.
 
-    `hits`: how many statements each rule has changed, in all runs.
+    `hits` counts the statements that each rule changed, over all runs.
     """
 
     name: str
@@ -190,11 +188,11 @@ class Break:
     hits: Counter[Rule] = field(default_factory=Counter)
 
     def make(self) -> Tampering:
-        """To be made anew for each run."""
+        """Return new tampering. Call this once for each run."""
         return _rewriting(self.rules, self.hits) if self.rules else self.tamper()
 
     def unused(self) -> list[str]:
-        """The patterns that no statement held."""
+        """Return the patterns that matched no statement."""
         return [rule.pattern for rule in self.rules if not self.hits[rule]]
 
 
@@ -202,11 +200,11 @@ def by_sql(name: str, *rules: Rule, profile: Profile | None = None) -> Break:
     return Break(name=name, rules=rules, profile=profile)
 
 
-# The kinds of runs that bring them out.
+# Kinds of runs that expose the bugs.
 
 
 def _moving(weather: Weather, hosts: int = 3) -> Profile:
-    """Named paglets that move again and again, in bad weather."""
+    """Return a run of named paglets that move repeatedly on a bad network."""
     base = calm(hosts)
     return replace(
         base,
@@ -216,7 +214,7 @@ def _moving(weather: Weather, hosts: int = 3) -> Profile:
 
 
 def _posting(weather: Weather | None = None) -> Profile:
-    """Paglets that post to each other and move."""
+    """Return a run of paglets that post to each other and move."""
     base = calm(2)
     return replace(
         base,
@@ -228,34 +226,34 @@ def _posting(weather: Weather | None = None) -> Profile:
 
 
 def _cancelling() -> Profile:
-    """Jobs without end, which are cancelled."""
+    """Return a run of endless jobs that are cancelled."""
     base = calm(2)
     return replace(base, load=replace(base.load, counters=0, plans=("forever",)))
 
 
 def _stealing() -> Profile:
-    """More jobs than there is room for, most of which may run at home: hosts take them from one another."""
+    """Return a run with more jobs than slots. Most may run at home, and hosts steal them from one another."""
     base = calm(3)
     load = replace(base.load, groups=3, most_jobs=12, counters=0, plans=("slow", "success"), seconds=12.0)
     return replace(base, load=load, trouble=Trouble(weather=Weather(doubled=0.8), seconds=12.0))
 
 
 def _giving_up() -> Profile:
-    """Jobs are cancelled that are on their way, and replies to what is asked about them are lost."""
+    """Return a run that cancels jobs during hand-offs and loses replies about them."""
     base = calm(3)
     load = replace(base.load, groups=3, most_jobs=8, counters=0, cancels=20, plans=("forever", "slow"), seconds=20.0)
     return replace(base, load=load, trouble=Trouble(weather=Weather(cut=0.7), holes=6, seconds=40.0))
 
 
 def _restarting() -> Profile:
-    """Jobs that no host can take for a while: machines crash, and the others are away as one starts again."""
+    """Return a run of jobs that no host can take for a while: machines crash and restart while the others are away."""
     base = calm(2)
     load = replace(base.load, groups=4, most_jobs=8, counters=0, plans=("success",), seconds=20.0)
     return replace(base, load=load, trouble=Trouble(crashes=12, seconds=20.0))
 
 
 def _losing() -> Profile:
-    """Jobs on three machines, of which one is lost for good."""
+    """Return a run of jobs on three machines, one of which is lost for good."""
     base = calm(3)
     return replace(
         base,
@@ -390,4 +388,4 @@ BREAKS: tuple[Break, ...] = (
     ),
     by_sql("units that are leased are leased again", finds_none("SELECT unit FROM lease_units WHERE")),
 )
-"""Each breaks one rule; every one of them must be found."""
+"""Bugs that each break one rule. The checks must find every one."""

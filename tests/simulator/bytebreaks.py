@@ -1,4 +1,4 @@
-"""Deliberate breaks of the promises about bytes, made as those in `breaks`; some keep the bytes badly on the disk."""
+"""Deliberate bugs in the handling of bytes, made like those in `breaks`. Some replace the blob store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.simulator.tampering import Tampering
 
 
 class Unsynced(MemoryBlobs):
-    """What is whole is not synced: a power cut takes it."""
+    """A store that does not sync whole blobs, so that a power cut loses them."""
 
     def finish(self, blob: BlobRef) -> None:
         super().finish(blob)
@@ -34,7 +34,7 @@ class Unsynced(MemoryBlobs):
 
 
 class Early(MemoryBlobs):
-    """What has begun to come counts as whole."""
+    """A store that reports partial blobs as whole."""
 
     def size(self, sha256: str) -> int | None:
         whole = super().size(sha256)
@@ -42,14 +42,14 @@ class Early(MemoryBlobs):
 
 
 class Unhashed(MemoryBlobs):
-    """The bytes are not compared with their name."""
+    """A store that does not compare bytes with their hash."""
 
     def finish(self, blob: BlobRef) -> None:
         self.disk.whole[blob.sha256] = self.disk.partial.pop(blob.sha256, b"")
 
 
 class Boastful(MemoryBlobs):
-    """It says that more of a partial blob is there than is, so that who goes on from there leaves a gap."""
+    """A store that reports one byte too many of a partial blob, so that a resumed transfer leaves a gap."""
 
     def partial(self, sha256: str) -> int:
         there = super().partial(sha256)
@@ -57,14 +57,14 @@ class Boastful(MemoryBlobs):
 
 
 class Hoarder(MemoryBlobs):
-    """Nothing is ever removed."""
+    """A store that never removes a blob."""
 
     def remove(self, sha256: str) -> None:
         pass
 
 
 def _bytes_not_waited_for(tree: Any) -> None:
-    """Every host is said to have all bytes, and who says that it lacks them to have taken what needs them."""
+    """Report that every host has all bytes, and replace the verdict `missing` by `taken`."""
     for state in tree.get("blobs", ()):
         state.update(complete=True)
     for answer in tree.get("answers", ()):
@@ -77,28 +77,28 @@ def by_disk(name: str, blobs: type[MemoryBlobs], profile: Profile) -> Break:
 
 
 def _couriers(trouble: Trouble | None = None, spoils: int = 3) -> Profile:
-    """Paglets that go from host to host with files."""
+    """Return a run of paglets that travel between hosts with files."""
     base = calm(3)
     load = replace(base.load, groups=0, counters=0, couriers=6, spoils=spoils)
     return replace(base, load=load, trouble=trouble or base.trouble, most_events=20_000)
 
 
 def _groups(*plans: str, **more: Any) -> Profile:
-    """Groups with code and inputs."""
+    """Return a run of groups with code and inputs."""
     base = calm(3)
     counts: dict[str, Any] = {"groups": 3, "file_posts": 4, **more}
     return replace(base, load=replace(base.load, files=0.8, plans=plans, **counts))
 
 
 def _leaving() -> Profile:
-    """Jobs that leave with a file, and hooks that fail."""
+    """Return a run of jobs that leave with a file, and hooks that fail."""
     base = calm(3)
     load = replace(base.load, groups=2, most_jobs=6, counters=0, reruns=6, plans=(LEAVES,))
     return replace(base, load=load, trouble=Trouble(crashes=2, seconds=20.0))
 
 
 def _homeless() -> Profile:
-    """Jobs that leave with a file for a machine that is lost for good and forgotten."""
+    """Return a run of jobs that leave with a file for a machine that is lost for good and forgotten."""
     base = calm(3)
     load = replace(base.load, groups=3, most_jobs=8, counters=0, stays=2, plans=(LEAVES,), lost_home=True)
     return replace(base, load=load, trouble=Trouble(departs=True, forgotten=True, seconds=12.0), lost_after=12.0)
@@ -205,4 +205,4 @@ BYTE_BREAKS: tuple[Break, ...] = (
         profile=_groups("artifact", cancels=12),
     ),
 )
-"""Each breaks one rule; every one of them must be found."""
+"""Bugs that each break one rule. The checks must find every one."""

@@ -1,4 +1,4 @@
-"""Whether the bytes of a run that has become quiet are those that are needed, where they are needed, and no others."""
+"""Check that the hosts of a quiet run hold exactly the bytes that are needed, in the right places."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ CANCELLED = "cancelled"
 
 
 def judge_bytes(machines: Sequence[Machine], witness: Witness, lost: Hosts | None = None) -> list[str]:
-    """Every promise about bytes that was broken, in words. `lost`: the stores of hosts that are gone for good."""
+    """Return a description of every broken guarantee about bytes. `lost` are the stores of hosts that are gone for
+    good."""
     hosts = {machine.name: machine.rows for machine in machines}
     return [
         *_artifacts(hosts, witness),
@@ -28,7 +29,7 @@ def judge_bytes(machines: Sequence[Machine], witness: Witness, lost: Hosts | Non
 
 
 def to_fetch(machines: Sequence[Machine], witness: Witness) -> dict[str, str]:
-    """The hash of each artifact that anybody in the mesh must be able to fetch."""
+    """Return the hash of each artifact that every host of the mesh must be able to fetch."""
     hosts = {machine.name: machine.rows for machine in machines}
     named = {artifact_id for artifact_id in (*witness.carried, *witness.kept) if artifact_id not in witness.deleted}
     named |= _of_records(hosts).keys() | _of_couriers(hosts).keys() | _of_jobs(hosts).keys()
@@ -58,7 +59,7 @@ def _artifacts(hosts: Hosts, witness: Witness) -> Iterator[str]:
 
 
 def _places(hosts: Hosts) -> dict[str, list[tuple[str, str, str]]]:
-    """Host, owner and hash of each artifact."""
+    """Return the host, owner and hash of each artifact."""
     where: dict[str, list[tuple[str, str, str]]] = {}
     for name, tx in hosts.items():
         for row in tx.all("SELECT artifact_id, owner, sha256 FROM artifacts ORDER BY artifact_id"):
@@ -73,7 +74,7 @@ def _collectors(hosts: Hosts) -> Iterator[tuple[Tx, str]]:
 
 
 def _of_records(hosts: Hosts) -> dict[str, tuple[str, str]]:
-    """Owner and hash of the artifacts that accepted results name."""
+    """Return the owner and hash of each artifact that an accepted result names."""
     found: dict[str, tuple[str, str]] = {}
     for tx, agent_id in _collectors(hosts):
         for row in tx.all("SELECT key, value FROM storage WHERE agent_id = ? AND key LIKE 'result/%'", agent_id):
@@ -84,7 +85,7 @@ def _of_records(hosts: Hosts) -> dict[str, tuple[str, str]]:
 
 
 def _of_couriers(hosts: Hosts) -> dict[str, tuple[str, str]]:
-    """Owner and hash of the artifacts that couriers say they have."""
+    """Return the owner and hash of each artifact that a courier's state lists."""
     found: dict[str, tuple[str, str]] = {}
     for tx in hosts.values():
         for row in tx.all(
@@ -100,13 +101,16 @@ _ENDED_THERE = "SELECT 1 FROM residence WHERE agent_id = ? AND status IN ('here'
 
 
 def _of_jobs(hosts: Hosts) -> dict[str, tuple[str, str]]:
-    """Job key and hash of the artifacts that finished jobs left."""
+    """Return the job key and hash of each artifact that a finished job left."""
     sql = "SELECT artifact_id, job_key, sha256 FROM artifacts WHERE group_id IS NOT NULL ORDER BY artifact_id"
     return {row["artifact_id"]: (row["job_key"], row["sha256"]) for tx in hosts.values() for row in tx.all(sql)}
 
 
 def _left(hosts: Hosts, lost: Hosts, witness: Witness) -> Iterator[str]:
-    """The file of a finished job travels with it, or is an artifact of its group, or a hook that returned took it."""
+    """Report files of finished jobs that are lost.
+
+    A file must travel with its job, be an artifact of its group, or have been taken by a hook that returned.
+    """
     kept = set(_of_jobs(hosts).values())
     for agent_id, left in witness.left.items():
         if (left.job_key, left.sha256) in kept:
@@ -118,8 +122,10 @@ def _left(hosts: Hosts, lost: Hosts, witness: Witness) -> Iterator[str]:
 
 
 def _given(machines: Sequence[Machine], witness: Witness) -> Iterator[str]:
-    """A file that was moved away for a result is with the collector, unless the job was cancelled meanwhile, or
-    another copy of it was first."""
+    """Report files that were moved into a result and are not with the collector.
+
+    The exceptions are jobs that were cancelled, and jobs of which another copy reported first.
+    """
     records = {agent_id: tx for tx, agent_id in _collectors({machine.name: machine.rows for machine in machines})}
     for path, given in witness.given.items():
         tx = records.get(given.collector)
@@ -129,7 +135,10 @@ def _given(machines: Sequence[Machine], witness: Witness) -> Iterator[str]:
 
 
 def _named(tx: Tx, given: Given) -> str:
-    """The artifact that the record of a job names; CANCELLED where that of the copy that gave it is not wanted."""
+    """Return the artifact that a job's record names.
+
+    Return CANCELLED if the job was cancelled or the record is of another copy.
+    """
     value = "SELECT value FROM storage WHERE agent_id = ? AND key = ?"
     result, failure = (tx.value(value, given.collector, f"{kind}/{given.job_key}") for kind in ("result", "failure"))
     if result is not None:
@@ -140,7 +149,7 @@ def _named(tx: Tx, given: Given) -> str:
 
 
 def _unasked(hosts: Hosts, where: dict[str, list[tuple[str, str, str]]]) -> Iterator[str]:
-    """A collector keeps what its results name, and nothing of reports that it did not take."""
+    """Report artifacts of a collector that no accepted result names."""
     wanted = _of_records(hosts)
     collectors = {agent_id for _, agent_id in _collectors(hosts)}
     for artifact_id, places in where.items():
@@ -161,7 +170,7 @@ def _sources(machines: Sequence[Machine], witness: Witness) -> Iterator[str]:
 
 
 def may_remove(machines: Sequence[Machine], host: str, source: Source | None) -> bool:
-    """Whether a source may go: another host has what was made of it, or had and has passed it on."""
+    """Return True if a source may be removed: another host has the registered file, or has passed it on."""
     if source is None or source.file.mode != "move" or source.changed:
         return False
     return source.arrived or any(_has_it(machine, source) for machine in machines if machine.name != host)
@@ -179,11 +188,11 @@ def _has_it(machine: Machine, source: Source) -> bool:
     return file is not None and source.file.sha256 in machine.bytes.whole
 
 
-# What is left.
+# Leftovers.
 
 
 def left_over(machine: Machine) -> list[str]:
-    """Bytes that nothing needs; once no promise holds any more there must be none."""
+    """Return leftover bytes of a machine that nothing needs. There must be none once all pins have expired."""
     disk, rows = machine.bytes, machine.rows
     known = {row["sha256"] for row in rows.all("SELECT sha256 FROM blobs")}
     needed = {row["sha256"] for row in rows.all("SELECT sha256 FROM blob_refs")}

@@ -1,4 +1,4 @@
-"""A user's program: asks hosts, repeats what it may, and tells the witness what was acknowledged."""
+"""A user's program: it sends requests to hosts, repeats them if that is safe, and records acknowledgements."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tests.simulator.network import Network
 RETRY_SECONDS = (0.2, 3.0)
 MAX_TRIES = 12
 MAX_PIECES = 80
-"""So many requests a client makes for one blob."""
+"""The most requests that a client makes for one blob."""
 
 WITHOUT_END = 1_000_000
 TIMEOUT_SECONDS = 20.0
 
 Then = Callable[[Any], None]
-"""What is done with the JSON of a good reply."""
+"""A function that receives the JSON of a successful reply."""
 
 Refused = Callable[[PagletsError], None]
-"""What is done with an error that no repetition mends."""
+"""A function that receives an error that a retry cannot fix."""
 
 
 class Client:
-    """Asks machines over the network, signed by nobody's store."""
+    """A client that sends requests to machines over the network. They are not signed by a host."""
 
     def __init__(self, network: Network, machines: tuple[Machine, ...]) -> None:
         self._network = network
@@ -48,12 +48,15 @@ class Client:
         tries: int = MAX_TRIES,
         refused: Refused = lambda error: None,
     ) -> None:
-        """Repeat until there is an answer, or patience ends after so many `tries`."""
+        """Repeat a request until there is an answer, or `tries` attempts have failed."""
         request = Request(method=method, target=target, body=b"" if body is None else dump_json(body))
         self._try(self._ref(machine), request, then, refused, tries)
 
     def upload(self, machine: Machine, contents: Sequence[bytes], then: Callable[[], None]) -> None:
-        """Bring these bytes to a machine, one after the other; as `ask` it may give up, and says nothing then."""
+        """Upload blobs to a machine one after the other, then call `then`.
+
+        Like `ask` it may give up; `then` is not called in this case.
+        """
         if contents:
             rest = contents[1:]
             Upload(self, machine, contents[0], lambda: self.upload(machine, rest, then)).ask(MAX_PIECES)
@@ -68,7 +71,7 @@ class Client:
         self._try(self._ref(machine), request, then, refused, MAX_TRIES)
 
     def download(self, machine: Machine, artifact_id: str, then: Callable[[bytes], None]) -> None:
-        """Ask a machine for an artifact, and the host that has it for its bytes."""
+        """Ask a machine for an artifact, then download its bytes from the host that has it."""
 
         def found(tree: Any) -> None:
             view = from_json(ArtifactView, tree)
@@ -118,14 +121,14 @@ class Client:
             self._network.later(pause, lambda: self._try(self._now(host), request, then, refused, tries - 1))
 
     def _now(self, host: HostRef) -> HostRef:
-        """A user sees when a machine has got another address or store, and asks another one where it is gone."""
+        """Return the machine with its current address and store. If it is gone for good, return another one."""
         machine = next(machine for machine in self._machines if machine.name == host.name)
         return self._ref(self._any() if machine.is_gone else machine)
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One blob on its way from a user to a host, as the real client does it: from where the host says it is."""
+    """An upload of one blob to a host. Like the real client it starts at the offset that the host reports."""
 
     client: Client
     machine: Machine
@@ -133,7 +136,7 @@ class Upload:
     then: Callable[[], None]
 
     def ask(self, left: int) -> None:
-        """How much of it is there? `left`: so many requests more."""
+        """Ask the host for the offset and go on from there, with at most `left` more requests."""
         blob = blob_of(self.data)
 
         def heard(tree: Any) -> None:

@@ -1,4 +1,4 @@
-"""How the simulator's tests run."""
+"""Configuration of the simulator's tests."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulator.__main__ import collect_garbage_seldom
+from tests.simulator.__main__ import collect_garbage_rarely
 
 
 @pytest.fixture(autouse=True, scope="session")
-def garbage_is_collected_seldom() -> Iterator[None]:
+def rare_garbage_collection() -> Iterator[None]:
     before = gc.get_threshold()
-    collect_garbage_seldom()
+    collect_garbage_rarely()
     yield
     gc.set_threshold(*before)

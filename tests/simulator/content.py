@@ -1,4 +1,4 @@
-"""Bytes of a run: made of a name and a size, so that whoever sees them can say whether they are right."""
+"""Content of simulated files. It follows from a name and a size, so that any reader can verify it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from paglets.core.refs import BlobRef
 
 PIECE_BYTES = 16
 PIN_SECONDS = 4.0
-"""Small enough that blobs go in pieces, and that hosts collect them within a run."""
+"""The time for which hosts pin bytes, short enough that they remove some within a run."""
 
 SHORT_PIN_SECONDS = 0.5
-"""Some keep their promises for a shorter time than others believe them, as who slept: bytes go missing."""
+"""A pin time shorter than other hosts assume, as after a sleep, so that bytes go missing."""
 
 
 def content(name: str, size_bytes: int) -> bytes:
-    """The same for the same name and size, other bytes for every other name."""
+    """Return the same bytes for the same name and size, and different bytes for any other name."""
     data = b""
     while len(data) < size_bytes:
         data += hashlib.sha256(f"{name} {len(data)}".encode()).digest()
@@ -28,6 +28,6 @@ def blob_of(data: bytes) -> BlobRef:
 
 
 def some_size(entropy: Entropy, piece_bytes: int) -> int:
-    """Nothing, less than a piece, a whole one, or several."""
+    """Return a size: zero, part of a piece, one piece or several."""
     kinds = (0, 1 + entropy.pick(piece_bytes - 1), piece_bytes, 1 + entropy.pick(6 * piece_bytes), 12 * piece_bytes)
     return kinds[entropy.pick(len(kinds))]

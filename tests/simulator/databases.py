@@ -1,6 +1,6 @@
-"""Databases in memory for the machines of a run, used again by the next one.
+"""In-memory databases for machines, reused by the next run.
 
-On a new connection every statement is compiled anew, which takes longer than many a run's work with it.
+SQLite compiles every statement again on a new connection, which takes longer than many a run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _spare: list[sqlite3.Connection] = []
 
 
 def new_database() -> sqlite3.Connection:
-    """A migrated database in which nothing was stored yet. Give it back with `give_back`."""
+    """Return a migrated, empty database. Return it with `give_back`."""
     if not _template:
         _template.append(_connect())
         migrate(_template[0])
@@ -31,7 +31,7 @@ def new_database() -> sqlite3.Connection:
 
 
 def give_back(database: sqlite3.Connection) -> None:
-    """Nobody uses it any more."""
+    """Return a database to the pool. No one may use it afterwards."""
     _spare.append(database)
 
 
@@ -40,7 +40,7 @@ def _connect() -> sqlite3.Connection:
 
 
 def _empty(database: sqlite3.Connection) -> None:
-    """As it was when it was new: what a database begins with is the table of its migrations."""
+    """Delete everything but the table of migrations, which a new database contains."""
     if database.in_transaction:
         database.execute("ROLLBACK")
     database.row_factory = None
@@ -53,7 +53,7 @@ def _empty(database: sqlite3.Connection) -> None:
 
 @cache
 def _children_first() -> tuple[str, ...]:
-    """All tables but that of the migrations, each before those that it refers to."""
+    """Return all tables but that of the migrations, each before the tables that it refers to."""
     (first, *_) = _template
     tables = first.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
@@ -69,7 +69,7 @@ def _children_first() -> tuple[str, ...]:
 
 
 def begin(tx: Tx, store_id: str) -> int:
-    """As `paglets.host.datadir.data_directory` does when a host starts."""
+    """Store the id and count the start, like `paglets.host.datadir.data_directory`. Return the number of starts."""
     tx.run("INSERT OR IGNORE INTO meta VALUES ('store_id', ?)", store_id)
     boots = int(tx.value("SELECT value FROM meta WHERE key = 'boot_count'") or 0) + 1
     tx.run("INSERT OR REPLACE INTO meta VALUES ('boot_count', ?)", str(boots))
@@ -77,7 +77,7 @@ def begin(tx: Tx, store_id: str) -> int:
 
 
 def disk_full() -> sqlite3.Error:
-    """What SQLite says when there is no room."""
+    """Return the error that SQLite raises if the disk is full."""
     error = sqlite3.OperationalError("database or disk is full")
     error.sqlite_errorcode = sqlite3.SQLITE_FULL
     return error

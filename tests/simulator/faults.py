@@ -1,4 +1,4 @@
-"""What goes wrong in a run: crashes at seams, parted networks, bad weather, sleeping machines, lost zygotes."""
+"""Faults of a run: crashes at seams, network partitions, a bad network, sleeping machines, lost zygotes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ MOST_PASSES = 40
 BURNS_WITHIN_SECONDS = 5.0
 MOST_DISK_PASSES = 8
 DISK_BURNS_WITHIN_SECONDS = 20.0
-"""Blobs change less often than the rest, and most of what may go wrong with bytes does so at their steps."""
+"""The time until a machine with a fuse at its disk crashes anyway.
+
+Blobs change less often than other state, and most byte faults happen at their steps.
+"""
 
 WHERE = (*SEAMS, AT_DISK, AT_DISK)
 DOWN_SECONDS = (0.02, 12.0)
@@ -30,10 +33,10 @@ CLOCK_STEP_SECONDS = (-4000.0, 4000.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """How often each kind of fault comes in a run of `seconds`; `weather` holds for all of it.
+    """The number of faults of each kind in a run of `seconds`. `weather` holds for the whole run.
 
-    `new_addresses` is the share of starts with another URL. `departs`: the last machine is lost for good; `wiped`: it
-    loses its data directory, and goes on without. `forgotten`: users tell all others that its store is gone for good.
+    `new_addresses` is the share of restarts with a new URL. If `departs`, the last machine is lost for good. If
+    `wiped`, it loses its data directory and restarts. If `forgotten`, users remove its old store from all other hosts.
     """
 
     crashes: int = 0
@@ -54,9 +57,9 @@ class Trouble:
 
 @dataclass(slots=True, kw_only=True)
 class Faults:
-    """Plans all faults when told to, and ends them all with `heal`.
+    """A plan of all faults of a run. `heal` ends them.
 
-    `gone` and `wiped` are told of a machine that is lost for good, or is to lose its data directory.
+    `gone` is called with a machine that is lost for good, `wiped` with a machine that is to lose its data directory.
     """
 
     trouble: Trouble
@@ -91,15 +94,15 @@ class Faults:
                 self._later(self.entropy.uniform(0.0, trouble.seconds), act)
 
     def depart(self, machine: Machine) -> None:
-        """That machine is lost for good."""
+        """Lose a machine for good."""
         machine.is_gone = True
         self.gone(machine)
         machine.crash("for good")
 
     def heal(self) -> None:
-        """Everything works again, and every host is up."""
+        """End all faults and start every host."""
         self.healed = True
-        self.story.tell("world", "everything is mended")
+        self.story.tell("world", "all faults end")
         self.network.heal()
         for machine in self.machines:
             if machine.is_gone:
@@ -110,12 +113,12 @@ class Faults:
             machine.start()
 
     def crashed(self, machine: Machine) -> None:
-        """A machine lost its power: it comes back some time, perhaps to crash once more while it starts."""
+        """Restart a crashed machine later. It may crash again during the start."""
         if machine.is_gone:
             return
         if not self.healed and self.entropy.uniform(0, 1) < 0.15:
             machine.next_fuse = (SEAMS[self.entropy.pick(2)], 1 + self.entropy.pick(4))
-        # The first keeps its address: it is the one that all others were given to begin with.
+        # The first machine keeps its address, because it is the initial peer of all others.
         if machine is not self.machines[0] and self.entropy.uniform(0, 1) < self.trouble.new_addresses:
             machine.readdress()
         self._later(self.entropy.uniform(*DOWN_SECONDS), machine.start)

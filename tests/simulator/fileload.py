@@ -1,4 +1,4 @@
-"""What users do with files in a run: inputs and code of groups, artifacts, couriers, and one who sends wrong bytes."""
+"""File operations of users: inputs and code of groups, artifacts, couriers, and uploads of wrong bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.simulator.seen import Seen
 from tests.simulator.witness import Witness
 
 CONTENTS = 5
-"""Different contents in a run: few, so that groups share them."""
+"""The number of different contents in a run. It is small so that groups share them."""
 
 MOST_HOPS = 5
 TRIES = 8
@@ -31,7 +31,7 @@ SHORT_SECONDS = 6.0
 
 @dataclass(slots=True)
 class FileLoad:
-    """`contents` is what users have on their disks."""
+    """File operations of one run. `contents` are the files on the users' disks."""
 
     entropy: Entropy
     machines: tuple[Machine, ...]
@@ -59,7 +59,7 @@ class FileLoad:
     # Groups.
 
     def with_files(self, group: SubmitGroup) -> SubmitGroup:
-        """The group with code and inputs; the state of each job says which it must find."""
+        """Return the group with code and inputs. The state of each job lists the files that it must find."""
         common = tuple(self._file(f"common-{number}") for number in range(self.entropy.pick(3)))
         return replace(
             group,
@@ -74,7 +74,7 @@ class FileLoad:
         return replace(job, inputs=own, state={**job.state, "files": files})
 
     def submit(self, home: Machine, group: SubmitGroup, then: Then, tries: int = TRIES) -> None:
-        """Bytes first, then the group; again where the host has dropped bytes meanwhile."""
+        """Upload the bytes, then submit the group. Repeat both if the host has dropped bytes meanwhile."""
         files = (*group.inputs, *(file for job in group.jobs for file in job.inputs))
         sha256s = {file.sha256 for file in files} | ({group.bundle.sha256} if group.bundle else set())
 
@@ -96,7 +96,7 @@ class FileLoad:
     # Paglets.
 
     def send_courier(self, agent_id: str) -> None:
-        """A paglet that goes from host to host, and registers a file on each."""
+        """Create a paglet that travels between hosts and registers a file on each."""
         host = self._any()
         hops = [self._any() for _ in range(1 + self.entropy.pick(MOST_HOPS))]
         files = (self._file("map"),) if self.entropy.pick(2) else ()
@@ -119,7 +119,7 @@ class FileLoad:
         self._put_then(host, needed, "/v1/paglets", body, lambda tree: self.witness.paglet_acknowledged(agent_id))
 
     def post(self, target: ProxyRef, post_id: str) -> None:
-        """A post with a file for a counter."""
+        """Send a post with a file to a counter."""
         data = self._some()
         artifact = artifact_for(target, f"art-{post_id.replace('-', '')}", blob_of(data))
         message = post_message(post_id, [], (artifact,))
@@ -134,7 +134,7 @@ class FileLoad:
         self._put_then(self._any(), (data,), "/v1/outbox", body, stored)
 
     def look_at_hooks(self, number: int) -> None:
-        """A user runs a hook again that failed, or ends its job."""
+        """Rerun a failed hook, or dispose of its job."""
         there = self._any()
         rows = there.rows.all("SELECT agent_id FROM failed_hooks ORDER BY agent_id")
         if rows:
@@ -147,7 +147,7 @@ class FileLoad:
     # Artifacts.
 
     def keep(self, number: int) -> None:
-        """An artifact of a host's own; some end soon."""
+        """Add an artifact that belongs to a host. Half of them expire soon."""
         host, data, short = self._any(), self._some(), self.entropy.pick(2) == 0
         artifact_id, blob = kept_id(number), blob_of(data)
         body = AddArtifact(
@@ -180,7 +180,7 @@ class FileLoad:
         attempt(TRIES)
 
     def spoil(self, number: int) -> None:
-        """Somebody sends first bytes that are not those of the name: his file changed under his hands."""
+        """Upload a first piece that does not match the blob's hash, as if the file changed during the upload."""
         data, host = self._some(), self._any()
         wrong = bytes(255 - each for each in data[:PIECE_BYTES])
         self.witness.spoiled[(host.store_id, blob_of(data).sha256)] = None

@@ -1,4 +1,4 @@
-"""What simulated processes do with bytes: publish them, register them, look at those that came with a message."""
+"""File operations of simulated processes: publish, register, and read files that came with a message."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from tests.simulator.witness import Given, Witness
 
 COURIER_CLASS = "simulated:Courier"
 LOAD = "load"
-"""The name of the file that a courier carries; it has another one on every host."""
+"""The name of the file that a courier carries. Its content differs on every host."""
 
 NO_ROOM = ("no_room", "store_full")
 
 
 class FileScripts:
-    """`made` counts the bytes that processes of this run made, so that all are different."""
+    """File operations of processes. `made` counts the files, so that all contents differ."""
 
     def __init__(self, entropy: Entropy, witness: Witness) -> None:
         self._entropy = entropy
@@ -46,14 +46,14 @@ class FileScripts:
         self._made = 0
 
     def bytes_of(self, go: Go) -> bytes:
-        """Other bytes each time."""
+        """Return new bytes on each call."""
         self._made += 1
         return content(f"{go.stamp.token} {self._made}", some_size(self._entropy, PIECE_BYTES))
 
     # Publishing.
 
     def publish(self, go: Go, data: bytes) -> Generator[Wish, Answer, BlobRef]:
-        """Make the bytes a blob of this host; waits while that has no room."""
+        """Make the bytes a blob of this host. Wait while the host has no room."""
         self._made += 1
         staged, blob = f"{go.stamp.token[:24]}.{self._made}", blob_of(data)
         while True:
@@ -73,7 +73,7 @@ class FileScripts:
             yield Pause(seconds=self._entropy.uniform(0.2, 2.0))
 
     def told(self, go: Go, answer: Answer, what: str) -> None:
-        """The host must take what refers to a blob that this process published, whenever that comes."""
+        """Record a violation if the host refused a request that refers to a blob published by this process."""
         if answer.code:
             self._witness.violated(f"{what} of {go.stamp.agent_id} was refused, its bytes published: {answer.code}")
             raise Die(code=9)
@@ -86,7 +86,7 @@ class FileScripts:
     # Registering.
 
     def register(self, go: Go, name: str, mode: str) -> Generator[Wish, Answer, RegisteredFile]:
-        """Write a file of the paglet's own and publish it; what its host is to be told of it."""
+        """Write a file, publish it and return its registration for the host."""
         data = self.bytes_of(go)
         path = self._path(go)
         written = yield WriteFile(path=path, data=data)
@@ -99,31 +99,31 @@ class FileScripts:
         )
         self._witness.registers(go, registered)
         if self._entropy.pick(5) == 0:
-            # What is written to it later does not travel, and must not be lost.
+            # Later writes do not travel, and must not be lost.
             self._witness.changes_source(path)
             yield WriteFile(path=path, data=data + b"more")
         return registered
 
     def register_now(self, go: Go, name: str, mode: str) -> Generator[Wish, Answer, str]:
-        """`register_file` of a job's attempt; gives the hash that is committed."""
+        """Commit a registered file during a job's attempt, like `register_file`. Return its hash."""
         registered = yield from self.register(go, name, mode)
         answer = yield Ask(op="commit", args=Commit(changes=Changes(files=(registered,))))
         self.told(go, answer, "a file")
         return registered.file.sha256
 
     def some_file(self, go: Go) -> Generator[Wish, Answer, tuple[FileRef, ...]]:
-        """A file for a paglet that is to be created; now and then none."""
+        """Return a file for a new paglet, or none in one of three cases."""
         if self._entropy.pick(3) == 0:
             return ()
         blob = yield from self.publish(go, self.bytes_of(go))
         return (FileRef(name="given", sha256=blob.sha256, size_bytes=blob.size_bytes),)
 
     def _path(self, go: Go) -> str:
-        """Of a file of the paglet's own."""
+        """Return the path of the process's newest file."""
         return f"/users/{go.stamp.token[:24]}.{self._made}"
 
     def carry(self, go: Go) -> Generator[Wish, Answer, None]:
-        """A hook of a courier: it looks after its artifacts, registers another file, and goes to the next host."""
+        """Run a hook of a courier: check its artifacts, register a new file and go to the next host."""
         hops = go.state["hops"]
         artifacts = yield from self.tend(go)
         if not hops:
@@ -147,7 +147,10 @@ class FileScripts:
     # Artifacts.
 
     def report(self, go: Go, move: bool) -> Generator[Wish, Answer, Answer]:
-        """`report_compute_artifact`; what the host said of it. The file goes only when the report was accepted."""
+        """Report an artifact like `report_compute_artifact`, and return the host's answer.
+
+        A file that is to be moved is removed only if the report was accepted.
+        """
         data = self.bytes_of(go)
         path = self._path(go)
         yield WriteFile(path=path, data=data)
@@ -174,7 +177,7 @@ class FileScripts:
         yield TakeAway(path=path)
 
     def upload(self, go: Go) -> Generator[Wish, Answer, tuple[str, str]]:
-        """An artifact of the paglet's own; its id and hash."""
+        """Add an artifact that belongs to the paglet. Return its id and hash."""
         blob = yield from self.publish(go, self.bytes_of(go))
         new = self.new_artifact(go, blob)
         answer = yield Ask(op="artifact_add", args=ArtifactAdd(artifact=new))
@@ -183,7 +186,7 @@ class FileScripts:
         return new.artifact_id, new.blob.sha256
 
     def tend(self, go: Go) -> Generator[Wish, Answer, dict[str, str]]:
-        """A courier finds its artifacts where it arrives, deletes some, and makes another one; those it has then."""
+        """Check a courier's artifacts, delete some and add one. Return the artifacts that remain."""
         artifacts = dict(go.state.get("artifacts", {}))
         for artifact_id, sha256 in list(artifacts.items()):
             yield from self.look(go, artifact_id, sha256)
@@ -202,17 +205,20 @@ class FileScripts:
             self._witness.saw(Seen.DELETED)
 
     def attach(self, go: Go, target: ProxyRef) -> Generator[Wish, Answer, ArtifactRef]:
-        """A file that is to belong to `target`."""
+        """Publish a file and return it as an artifact of `target`."""
         blob = yield from self.publish(go, self.bytes_of(go))
         return artifact_for(target, self.new_artifact(go, blob).artifact_id, blob)
 
     def look_at(self, go: Go, deliver: Deliver) -> Generator[Wish, Answer, None]:
-        """The artifacts of a message are the addressee's, with the right bytes."""
+        """Check that the artifacts of a message belong to the addressee and have the right bytes."""
         for each in deliver.message.artifacts:
             yield from self.look(go, each.artifact_id, each.sha256)
 
     def look(self, go: Go, artifact_id: str, sha256: str) -> Generator[Wish, Answer, bool]:
-        """Fetch an artifact; False where it is not found, which only one may be that was to be deleted."""
+        """Fetch an artifact and check its bytes. Return False if it is not found.
+
+        A missing artifact is a violation, unless somebody asked to delete it.
+        """
         answer = yield Ask(op="artifact_fetch", args=ArtifactFetch(artifact_id=artifact_id))
         if answer.code:
             if sha256 and artifact_id not in self._witness.deleted:
@@ -226,7 +232,7 @@ class FileScripts:
         return True
 
     def throw_away(self, deliver: Deliver) -> Generator[Wish, Answer, None]:
-        """Some addressees delete what came, when they are done with it."""
+        """Delete some artifacts of a handled message."""
         for each in deliver.message.artifacts:
             if self._entropy.pick(2):
                 yield from self.delete(each.artifact_id)
@@ -245,7 +251,7 @@ def artifact_for(target: ProxyRef, artifact_id: str, blob: BlobRef) -> ArtifactR
 
 
 def result_of(go: Go, new: NewArtifact) -> dict[str, Any]:
-    """The result of a job that reports a file."""
+    """Return the result of a job that reports a file."""
     return {
         "key": go.state["key"],
         "attempt": go.stamp.attempt,

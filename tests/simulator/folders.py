@@ -1,6 +1,6 @@
-"""What lies on a machine beside its database: blobs, files of users, scratch directories; and what processes see of it.
+"""Files of a machine beside its database: blobs, files of users and scratch directories.
 
-All of it outlives the host.
+They outlive the host.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ Scratch = dict[str, dict[str, bytes]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folders:
-    """A machine's folders as the processes of one life of its host see them."""
+    """A machine's folders, as processes of one start of its host see them."""
 
     blobs: MemoryBlobs
     sources: SourceFiles
     scratch: Scratch
 
     def begin(self, go: Go) -> list[str]:
-        """As a child does before any code of the paglet runs: files into the scratch, code unpacked.
+        """Copy files to the scratch directory and unpack code, as a child does before it runs user code.
 
-        Gives what is not as `go` says, in words.
+        Return a description of everything that differs from `go`.
         """
         return [*self._unpack(go), *(text for each in go.files for text in self._put(go, each))]
 
     def read(self, path: str) -> bytes | None:
-        """The bytes of a blob by its path; None where there is none."""
+        """Return the bytes of a blob by its path, or None if it is missing."""
         return self.blobs.disk.whole.get(path.rpartition("/")[2])
 
     def _unpack(self, go: Go) -> Iterator[str]:

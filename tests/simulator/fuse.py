@@ -1,4 +1,4 @@
-"""Where a machine may lose its power: the seams between a host and its world."""
+"""Crash points: the seams between a host and its environment."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SEAMS = (BEFORE_COMMIT, AFTER_COMMIT, BEFORE_SEND, AFTER_SEND, AT_LAUNCH, AT_FRA
 
 
 class Crash(BaseException):
-    """The machine loses its power here; nothing may catch it but the machine."""
+    """A loss of power. Only the machine may catch it."""
 
 
 class Fuse:
-    """Burns through at the `count`-th time that its seam is passed."""
+    """A crash that happens the `count`-th time that a seam is passed."""
 
     def __init__(self) -> None:
         self._seam = ""
@@ -31,7 +31,7 @@ class Fuse:
         self._seam = ""
 
     def reach(self, seam: str) -> None:
-        """The host passes a seam. Raises Crash."""
+        """Pass a seam. Raises Crash if the fuse burns through."""
         if self._seam == seam:
             self._left -= 1
             if self._left <= 0:

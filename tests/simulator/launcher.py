@@ -1,4 +1,4 @@
-"""Processes that are coroutines: a `Launcher` that speaks the real frames of `paglets.worker.protocol`."""
+"""A launcher whose processes are coroutines. It speaks the real frames of `paglets.worker.protocol`."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ SIGKILL = 9
 
 
 class Scripts(Protocol):
-    """What the simulated classes do. `left` and `began` tell of processes, for what may never be.
+    """Code of the simulated classes. `began` and `left` report processes, to detect violations.
 
-    `wrong`: what of its files and its code it did not find as it was told.
+    `wrong` describes files and code that differ from what the host promised.
     """
 
     def entry(self, go: Go) -> Routine: ...
@@ -53,7 +53,7 @@ class Scripts(Protocol):
 
 
 class SimLauncher:
-    """`Launcher` of one start of a host; its processes write to `folders`."""
+    """A launcher of one start of a host. Its processes write to `folders`."""
 
     def __init__(
         self,
@@ -98,13 +98,13 @@ class SimLauncher:
         self.power_off()
 
     def power_off(self) -> None:
-        """All processes are gone, and nobody is there to be told."""
+        """Drop all processes without reporting their ends."""
         for child in self._children.values():
             child.drop()
         self._children.clear()
 
     def lose_zygote(self, culprit: Child | None = None) -> None:
-        """The zygote of `culprit` ends, None: the shared one; and all its children with it."""
+        """End the zygote of `culprit` (None: the shared zygote) and all its children."""
         if culprit is not None and culprit.is_alone:
             culprit.exit(ProcessExit(launcher_lost=True, launcher_died=True, is_culprit=True))
             return
@@ -128,7 +128,7 @@ class SimLauncher:
 
 
 class Child:
-    """One process, from fork to end."""
+    """A process, from fork to exit."""
 
     def __init__(self, launcher: SimLauncher, spec: LaunchSpec) -> None:
         self._launcher = launcher
@@ -145,7 +145,7 @@ class Child:
         self._over = False
         self._hears_at = self._says_at = 0.0
 
-    # The pipe: both ways in order.
+    # The pipe keeps the order in both directions.
 
     def hear(self, frame: dict[str, Any]) -> None:
         self._hears_at = self._in_order(self._hears_at, partial(self._take, frame))
@@ -232,7 +232,7 @@ class Child:
         elif isinstance(wish, LoseZygote):
             self._launcher.lose_zygote(self)
         elif isinstance(wish, Stage):
-            # It takes a moment until it is synced; who dies meanwhile leaves it as it is.
+            # A sync takes a moment. A process that dies meanwhile leaves an unsynced file.
             answer = self._stage(wish, synced=False)
             self._launcher.later(FRAME_SECONDS, lambda: self._staged(routine, wish, answer))
         else:

@@ -1,4 +1,4 @@
-"""One machine: its database and scratch directories, which stay, and the lives of the host on it."""
+"""A machine: a database and scratch directories that persist, and one `Life` for each start of the host."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ STORE_PREFIX = "store-"
 PORT = 8765
 
 STEP_SECONDS = (0.0, 0.001)
-"""How long a host takes to do what became due: others may come in between."""
+"""Bounds of the delay before a host handles due work, so that other events can come first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What all machines share. `changed(agent_ids)` is called after each of their steps, `crashed` at each end."""
+    """The environment that all machines share. `changed` is called after each step, `crashed` after each crash."""
 
     seed: str
     clock: FakeClock
@@ -61,10 +61,10 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """What a machine is, and how its host is set up. `peers`: the URLs that the host is given to begin with.
+    """The properties of a machine and the settings of its host. `peers` are the initial URLs of other hosts.
 
-    `pin_seconds`, `lost_after_seconds`: for how long it keeps bytes that nothing needs, and after how long without a
-    word it takes another host for lost. `wall_error_seconds`: how wrong its wall clock is at first.
+    The host keeps unneeded bytes for `pin_seconds` and takes a host for lost after `lost_after_seconds` without
+    contact. `wall_error_seconds` is the initial error of its wall clock.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Machine:
         self.life: Life | None = None
 
     def use(self, database: sqlite3.Connection) -> None:
-        """Its data directory is this database and nothing else."""
+        """Replace the data directory by this database."""
         database.row_factory = sqlite3.Row
         self.database, self.connection = database, self.around.tampering.connect(database)
         self.rows = Tx(database)
@@ -106,12 +106,12 @@ class Machine:
         self.bytes = MemoryDisk()
 
     def is_full(self) -> bool:
-        """Whether nothing more can be written just now."""
+        """Return True if the disk is full now."""
         return self.full_until > self.around.clock.monotonic()
 
     @property
     def is_idle(self) -> bool:
-        """Nothing waits in its memory that another machine fetches, or that it fetched itself."""
+        """Return True if memory holds no request or answer of a reverse connection."""
         return self.life is None or self.life.is_idle
 
     @property
@@ -119,7 +119,7 @@ class Machine:
         return self.life is not None
 
     def start(self) -> None:
-        """Start the host, if it is not running and its machine is still there."""
+        """Start the host unless it is running or its machine is gone."""
         if self.life is None and not self.is_gone:
             self.boots += 1
             self.around.story.tell(self.name, f"starts, boot {self.boots}")
@@ -131,7 +131,7 @@ class Machine:
             life.run(life.begin_or_end)
 
     def crash(self, why: str) -> None:
-        """The power is gone: what was not committed is lost, all processes end."""
+        """Lose power: uncommitted changes are lost and all processes end."""
         if self.life is not None:
             self.around.story.tell(self.name, f"crashes {why}")
             self._lose_bytes(self.life.entropy, why)
@@ -151,24 +151,24 @@ class Machine:
             witness.saw(Seen.CUT_OFF)
 
     def pause(self, seconds: float) -> None:
-        """The machine sleeps: nothing happens on it, and its clocks go on."""
+        """Suspend the machine: nothing runs, and its clocks go on."""
         self.around.story.tell(self.name, f"sleeps for {seconds:.1f} s")
         self.paused_until = self.around.clock.monotonic() + seconds
 
     def readdress(self) -> None:
-        """The next start has another address."""
+        """Give the machine another address for its next start."""
         old, self.url = self.url, f"http://{self.name}:{PORT + self.boots}"
         self.around.network.readdress(self, old, self.url)
         self.around.story.tell(self.name, f"gets the address {self.url}")
 
     def wipe(self, database: sqlite3.Connection) -> None:
-        """The data directory is gone: the next start makes another store, under the same name and address."""
+        """Lose the data directory. The next start makes another store with the same name and address."""
         self.crash("and its data directory is lost")
         self.store_id += "-anew"
         self.use(database)
 
     def fill_disk(self, seconds: float) -> None:
-        """No commit succeeds for so long."""
+        """Let every commit fail for this many seconds."""
         self.around.story.tell(self.name, f"has a full disk for {seconds:.1f} s")
         self.full_until = self.around.clock.monotonic() + seconds
 
@@ -177,12 +177,12 @@ class Machine:
         self.wall_error_seconds += seconds
 
     def check_bytes(self) -> None:
-        """What has a row is whole on the disk."""
+        """Check that every blob with a row is whole on the disk."""
         for text in bytes_of(self.rows, self.bytes.whole):
             self.around.witness.violated(f"{self.name}: {text}")
 
     def mend(self) -> None:
-        """It sleeps no longer, and its disk has room."""
+        """Wake the machine and free its disk."""
         self.paused_until = self.full_until = 0.0
         self.next_fuse = None
 
@@ -191,7 +191,7 @@ class Machine:
 
 
 class Life:
-    """One start of the host, until it loses its power."""
+    """One start of the host, until it loses power."""
 
     def __init__(self, machine: Machine) -> None:
         around = machine.around
@@ -216,7 +216,7 @@ class Life:
     # Start and end.
 
     def begin_or_end(self) -> None:
-        """A host whose disk is full cannot start."""
+        """Start the host. Raises Crash if the disk is full."""
         try:
             self._begin()
         except StoreFull as error:
@@ -312,7 +312,7 @@ class Life:
     # Steps.
 
     def run(self, act: Callable[[], T]) -> T | None:
-        """Do something on this machine; None where that ends the life."""
+        """Run an action on this machine. Return None if the machine crashes."""
         result = None
         try:
             result = act()
@@ -357,7 +357,7 @@ class Life:
         pause = self.run(host.runner.step)
         if self.alive and pause is not None:
             now = self.machine.around.clock.monotonic()
-            # Never at once: clocks are added up in floats, and what is due in a moment may not be due yet.
+            # Never zero: clocks add floats, so that work due in a moment may not be due yet.
             self._at(now + max(pause, STEP_SECONDS[1]))
 
     def _is_paused(self) -> bool:

@@ -1,6 +1,7 @@
-"""A network that loses, delays, duplicates, reorders, cuts and parts; it tells a sender no more than a real one.
+"""A network that loses, delays, duplicates, reorders, cuts and partitions.
 
-`Unreachable` is said only where no copy of the request was taken and none will be.
+Senders learn no more than on a real network. A request ends with `Unreachable` only if no copy of it was taken or will
+be.
 """
 
 from __future__ import annotations
@@ -24,18 +25,20 @@ LATE_COPY_SECONDS = (0.01, 20.0)
 CONNECT_SECONDS = 3.0
 
 ONCE_ONLY = ("/call", "/dispatch")
-"""Requests that a real client repeats only where it knows that they were not taken: never doubled here, nor is one that
-is passed on and may not be repeated."""
+"""Requests that a real client repeats only if it knows that they were not taken.
+
+The network never duplicates them, nor relayed requests that may not be repeated.
+"""
 
 PASSED_ON = "/v1/via/"
 
 QUIET = ("/v1/mesh/gossip", "/v1/outbox/pull")
-"""Requests that the story does not tell of: there are too many."""
+"""Requests that are left out of the story, because they are too many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weather:
-    """Shares of messages, from 0 to 1, that something happens to."""
+    """The shares of messages that suffer each fault, from 0 to 1."""
 
     lost: float = 0.0
     cut: float = 0.0
@@ -45,23 +48,23 @@ class Weather:
 
 
 class Station(Protocol):
-    """A machine, as the network knows it."""
+    """A machine as seen by the network."""
 
     name: str
     store_id: str
     reachable: bool
-    """Else no other machine can connect to it; its own users can."""
+    """False if no other machine can connect to it. Its own users can."""
 
     @property
     def is_up(self) -> bool: ...
 
     def take(self, request: Request, answer: Callable[[Response], None]) -> bool:
-        """Hand a request to the host; False where that cost it its life."""
+        """Hand a request to the host. Return False if the host crashed."""
         ...
 
 
 class Network:
-    """`stations` by URL, kept by the world. `traffic` sees all requests and replies."""
+    """A network of `stations` by URL, which the world maintains. `traffic` sees all requests and replies."""
 
     def __init__(
         self, clock: FakeClock, entropy: Entropy, story: Story, traffic: Traffic, tampering: Tampering
@@ -78,12 +81,12 @@ class Network:
         self.under_way = 0
 
     def readdress(self, station: Station, old: str, new: str) -> None:
-        """It answers at another URL from now on."""
+        """Move a station to another URL."""
         del self.stations[old]
         self.stations[new] = station
 
     def block(self, sender: str, receiver: str) -> None:
-        """No message of that store reaches that other one, until `unblock`."""
+        """Drop all messages from one store to another until `unblock`."""
         self._blocked[(sender, receiver)] = self._blocked.get((sender, receiver), 0) + 1
 
     def unblock(self, sender: str, receiver: str) -> None:
@@ -94,9 +97,10 @@ class Network:
             self._blocked.pop((sender, receiver), None)
 
     def open_hole(self, receiver: str) -> None:
-        """That store's machine takes connections and answers none, until `close_hole`; what it sends itself goes on.
+        """Let a machine accept connections and answer none, until `close_hole`.
 
-        Others hear its heartbeats, and of each request they only know that it may have been taken.
+        Its own requests go on, so others still receive its heartbeats. They only know that their requests may have been
+        taken.
         """
         self._holes[receiver] = None
 
@@ -107,14 +111,14 @@ class Network:
         return receiver in self._holes
 
     def heal(self) -> None:
-        """From now on everything arrives at once, and once."""
+        """End all faults: every message arrives quickly and once."""
         self.weather = Weather()
         self._blocked.clear()
         self._holes.clear()
 
     @property
     def is_empty(self) -> bool:
-        """No copy of a request is on its way that could still change something."""
+        """Return True if no copy of a request that could change something is under way."""
         return self.under_way == 0
 
     def is_blocked(self, sender: str, receiver: str) -> bool:
@@ -132,13 +136,13 @@ class Network:
     def send(
         self, sender: str, who: str, host: HostRef, request: Request, done: Completion, timeout_seconds: float
     ) -> None:
-        """`sender` is the store that signs, "" for a client; `who` its name in the story."""
+        """Send a request. `sender` is the store that signs it ("" for a client), `who` its name in the story."""
         exchange = Exchange(self, who, host, replace(request, sender=sender), done)
         exchange.begin(timeout_seconds)
 
 
 class Exchange:
-    """One request, its copies, and its one end."""
+    """A request, its copies and its single outcome."""
 
     def __init__(self, net: Network, who: str, host: HostRef, request: Request, done: Completion) -> None:
         self._net = net

@@ -1,6 +1,6 @@
-"""What kind of run a seed makes: how many hosts, how much work, which faults.
+"""The kind of run of a seed: number of hosts, amount of work, faults.
 
-Each run has a choice of the faults only: where everything happens at once, rare meetings of two are hidden.
+Each run has only some of the faults. If all happened at once, rare combinations of two would be hidden.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ GIB = 1 << 30
 MANY_HOSTS = 9
 MOST_HOSTS = 30
 MANY_HOSTS_SECONDS = 11.0
-"""How long a run with many hosts lasts, and how soon one of them is taken for lost: each second of it costs much."""
+"""The length of a run with many hosts, and the time until they take a host for lost. Each second is expensive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """One kind of run. One that needs more than `most_events` does not come to rest. No other machine can connect to
-    those whose number is in `unreachable`; h0, which all know at first, is never one. h0 is alone for `alone_seconds`:
-    the others start that late."""
+    """A kind of run. A run fails if it needs more than `most_events`.
+
+    No other machine can connect to a machine whose number is in `unreachable`. The initial peer h0 is never among them.
+    All others start `alone_seconds` after h0.
+    """
 
     hosts: int
     offered: tuple[Resources, ...]
@@ -41,7 +43,7 @@ class Profile:
 
 
 def calm(hosts: int = 2, jobs: int = 5) -> Profile:
-    """Nothing goes wrong."""
+    """Return a run without faults."""
     return Profile(
         hosts=hosts,
         offered=(Resources(cpu_cores=2, memory_bytes=8 * GIB),) * hosts,
@@ -51,7 +53,7 @@ def calm(hosts: int = 2, jobs: int = 5) -> Profile:
 
 
 def profile_of(seed: int) -> Profile:
-    """The kind of run that belongs to a seed."""
+    """Return the kind of run of a seed."""
     entropy = SeededEntropy(f"{seed}/profile")
     hosts = 2 + entropy.pick(3) if entropy.pick(8) else 5 + entropy.pick(4)
     offered = tuple(
@@ -90,14 +92,16 @@ def profile_of(seed: int) -> Profile:
 
 
 def _more_trouble(entropy: SeededEntropy, hosts: int, departs: bool) -> tuple[bool, bool, int]:
-    """Whether a machine loses its data directory, whether users say of a store that is gone that it is, and how often
-    a machine answers nobody for a while."""
+    """Return whether a machine loses its data directory, whether users remove a lost store, and the number of holes.
+
+    During a hole a machine answers no request.
+    """
     wiped = hosts > 2 and not departs and entropy.pick(5) == 0
     return wiped, (departs or wiped) and entropy.pick(2) == 0, 1 + entropy.pick(3) if entropy.pick(3) == 0 else 0
 
 
 def _with_many_hosts(profile: Profile, hosts: int) -> Profile:
-    """The same on a larger mesh, where less is done, and for a shorter time."""
+    """Return the same profile with more hosts, less work and a shorter time."""
     load, trouble = profile.load, profile.trouble
     seconds = min(load.seconds, MANY_HOSTS_SECONDS)
     goes = profile.hosts - load.stays
@@ -113,13 +117,19 @@ def _with_many_hosts(profile: Profile, hosts: int) -> Profile:
 
 
 def _losses(entropy: SeededEntropy, hosts: int) -> tuple[float, bool]:
-    """How soon a host is taken for lost: in half the runs while it only sleeps or is parted. And whether one is."""
+    """Return the time after which hosts take a host for lost, and True if one is lost.
+
+    In half of the runs the time is so short that sleeping or partitioned hosts are taken for lost.
+    """
     lost_after = entropy.uniform(11.0, 25.0) if entropy.pick(2) else 120.0
     return lost_after, hosts > 2 and entropy.pick(4) == 0
 
 
 def _unreachable(entropy: SeededEntropy, hosts: int) -> tuple[int, ...]:
-    """None in two of three runs; else one, and in half of these another, with which it speaks through the others."""
+    """Return the unreachable hosts: none in two of three runs, else one or two.
+
+    Two of them can only communicate through other hosts.
+    """
     if entropy.pick(3):
         return ()
     first, second = 1 + entropy.pick(hosts - 1), 1 + entropy.pick(hosts - 1)
@@ -146,7 +156,7 @@ def _load(entropy: SeededEntropy, seconds: float) -> Load:
 
 
 def _files(entropy: SeededEntropy) -> dict[str, Any]:
-    """Three of five runs have files, beside those that jobs make."""
+    """Return the file operations of a run. Two of five runs have none but those of jobs."""
     if entropy.pick(5) > 2:
         return {}
     return {

@@ -1,8 +1,8 @@
-"""What the simulated classes do: jobs that succeed, fail, crash and linger, and counters that take posts.
+"""Code of the simulated classes: jobs that succeed, fail, crash and linger, and counters that take posts.
 
-A job's state says what it does: `{"key", "plan": [a name of PLANS for each attempt], "seconds", "posts":
-[counters], "target": host or null}`. A counter's storage says how often it handled which post. `"files"` in any state:
-the SHA-256 of each file that must be there, by name.
+A job's state describes its behaviour: `{"key", "plan": [a name of PLANS for each attempt], "seconds", "posts":
+[counters], "target": host or null}`. A counter's storage counts how often it handled each post. `"files"` in any state
+maps the name of each file that must exist to its SHA-256.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from tests.simulator.witness import Witness
 
 JOB_CLASS = "simulated:Job"
 LEFT = "left"
-"""The file of a job that leaves with one."""
+"""The name of the file of a job that leaves with one."""
 
 COUNTER_CLASS = "simulated:Counter"
 FETCH_TRIES = 3
 MAX_TROUBLES = 2
-"""How often the handler of one post raises or dies: fewer than make the post dead."""
+"""The most failures of the handler of one post. The count stays below the limit that makes a post dead."""
 
 
 def post_message(post_id: str, then: list[ProxyRef], artifacts: tuple[ArtifactRef, ...] = ()) -> WireMessage:
-    """A post to a counter, which sends one on to the first of `then`."""
+    """Return a post to a counter, which sends a new post to the first counter of `then`."""
     return WireMessage(kind="add", args={"id": post_id, "then": to_json(then)}, artifacts=artifacts)
 
 
 class SimScripts:
-    """`Scripts` for all machines of a run."""
+    """The code of all machines of a run."""
 
     def __init__(self, entropy: Entropy, witness: Witness, handler_trouble: float) -> None:
         self._entropy = entropy
@@ -123,7 +123,7 @@ class SimScripts:
         yield Ask(op="done", args=EntryDone(changes=changes, intent=intent))
 
     def leave_with_a_file(self, go: Go) -> Routine:
-        """What the file of a finished job is to survive: see `Witness.leaves`."""
+        """Finish and leave with a file, which must survive: see `Witness.leaves`."""
         sha256 = yield from self.files.register_now(go, LEFT, ("move", "copy")[self._entropy.pick(2)])
         yield from self.report(go, {"key": go.state["key"], "attempt": go.stamp.attempt})
         files = {**go.state.get("files", {}), LEFT: sha256}
@@ -134,7 +134,10 @@ class SimScripts:
             self._witness.leaves(go, sha256)
 
     def _hook_of_job(self, go: Go, how: str) -> Routine:
-        """`default`: the class has no such hook. `raises`, `dies`: it fails once, and returns when it is run again."""
+        """Run a hook of a job. `how` is `default` if the class has no such hook.
+
+        With `raises` and `dies` the first run fails and the next one returns.
+        """
         yield Pause(seconds=0.01)
         ended = go.system["compute_status"] in FINAL
         fails = how in ("raises", "dies") and self._witness.may_trouble(f"{go.entry} of {go.stamp.agent_id}", 1)
@@ -269,7 +272,7 @@ class SimScripts:
         yield from self.files.throw_away(deliver)
 
     def _trouble(self, deliver: Deliver) -> Generator[Pause | Ask | LoseZygote, Answer, bool]:
-        """Sometimes a handler raises, dies or takes its time; a few times at most for one post. True: it raised."""
+        """Raise, die or delay at random, at most MAX_TROUBLES times for one post. Return True if the handler raised."""
         post_id = deliver.message.args["id"]
         if self._entropy.uniform(0, 1) >= self._handler_trouble or not self._witness.may_trouble(post_id, MAX_TROUBLES):
             return False
@@ -364,16 +367,16 @@ PLANS: dict[str, Callable[[SimScripts, Go], Routine]] = {
 }
 
 FOREVER = "forever"
-"""A plan that ends only when the job is cancelled."""
+"""A plan that ends only if the job is cancelled."""
 
 LEAVES = "leaves"
-"""A plan that only some runs have, drawn apart from the others."""
+"""A plan of some runs only. Its random choices are separate from those of the other plans."""
 
 HOOKS_OF_JOBS = {
     "arrival": ("default", "default", "returns", "raises", "dies"),
     "dispatching": ("default", "default", "raises"),
 }
-"""What the hooks of a job that leaves with a file may do."""
+"""The behaviours of hooks of a job that leaves with a file."""
 
 PLANS_OF_SOME: dict[str, Callable[[SimScripts, Go], Routine]] = {LEAVES: SimScripts.leave_with_a_file}
 
@@ -382,4 +385,4 @@ SUCCEEDS = (
     *("success", "twice", "reported", "posts", "calls", "moves", "slow", "creates", "zygote"),
     *("artifact", "artifacts", "uploads", "files", "sends", "fetches"),
 )
-"""Plans whose first attempt that comes to its end is a success."""
+"""Plans whose first completed attempt succeeds."""

@@ -1,4 +1,4 @@
-"""The seams that a simulated host is given in place of threads, sockets, processes and files."""
+"""Replacements of threads, sockets, processes and files for a simulated host."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.simulator.sources import SourceFiles
 
 
 class Alive(Protocol):
-    """One start of a host; all that it set going ends with it."""
+    """A start of a host. All activity that it began ends with it."""
 
     @property
     def alive(self) -> bool: ...
 
 
 class LocalClock:
-    """A machine's clocks: the monotonic one begins anywhere at each start, the wall one may be wrong."""
+    """The clocks of a machine. The monotonic clock starts at a random value, and the wall clock may be wrong."""
 
     def __init__(self, clock: FakeClock, monotonic_at_start: float, wall_error_seconds: Callable[[], float]) -> None:
         self._clock = clock
@@ -45,7 +45,7 @@ class LocalClock:
 
 
 class HostTransport:
-    """`Transport` of one start of a host."""
+    """A `Transport` of one start of a host."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class HostTransport:
 
 
 class ScratchDisk:
-    """Scratch directories and files of users; they outlive the host, as on a real disk."""
+    """A store of scratch directories and files of users. They outlive the host, as on a real disk."""
 
     def __init__(self, there: Scratch, sources: SourceFiles) -> None:
         self._there = there
@@ -112,12 +112,12 @@ class ScratchDisk:
     def trim_logs(
         self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[tuple[str, int, int]]]
     ) -> None:
-        """Nothing is printed in a simulation."""
+        """Do nothing: simulated processes print nothing."""
 
     def bound_scratch(
         self, newest_first: tuple[str, ...], share: float, drop: Callable[[tuple[str, ...]], None]
     ) -> None:
-        """They take no room."""
+        """Do nothing: simulated scratch directories take no space."""
 
     def run_later(self, act: Callable[[], None]) -> None:
         act()
@@ -126,7 +126,7 @@ class ScratchDisk:
         return self._sources.remove(removal)
 
     def blocked_reason(self) -> Reason | None:
-        """There is always a place."""
+        """Return None: the disk always has a place."""
         return None
 
     def scratch_ids(self) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ class ScratchDisk:
 
 
 class SteadyMeter:
-    """A machine on which nothing but the host's jobs runs."""
+    """A meter of a machine that runs only the host's jobs."""
 
     def __init__(self, offered: Resources) -> None:
         self._offered = offered

@@ -1,4 +1,4 @@
-"""What happened in a run, to be counted over seeds: what never happens is not tested."""
+"""Events that are counted over seeds. An event that never happens is not tested."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Seen(StrEnum):
-    """Each with the words that a table shows."""
+    """An event of a run. Its value is the text in tables."""
 
     CODE = "a process was given code"
     INPUT = "an attempt was given inputs"

@@ -1,4 +1,4 @@
-"""Files of users on a machine, from which paglets register: they outlive the host."""
+"""Files of users on a machine, which paglets register. They outlive the host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from paglets.store.files import Removal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A file as `stat` shows it."""
+    """The fields of `stat` of a file."""
 
     size_bytes: int
     mtime_ns: int
@@ -18,7 +18,7 @@ class SourceFile:
 
 
 class SourceFiles:
-    """By path. `on_removed(path)` is told of each that a host removed."""
+    """A store of files by path. `on_removed` is called with each path that a host removes."""
 
     def __init__(self) -> None:
         self.there: dict[str, SourceFile] = {}
@@ -26,14 +26,14 @@ class SourceFiles:
         self._written = 0
 
     def write(self, path: str, data: bytes) -> SourceFile:
-        """A new file takes the place of one of that path."""
+        """Write a new file, which replaces one with the same path."""
         self._written += 1
         file = SourceFile(size_bytes=len(data), mtime_ns=1_000 * self._written, inode=self._written)
         self.there[path] = file
         return file
 
     def remove(self, removal: Removal) -> str:
-        """As `Disk.remove_source`."""
+        """Remove a file under the conditions of `Disk.remove_source`."""
         found = self.there.get(removal.path)
         if found is None:
             return ""

@@ -1,4 +1,4 @@
-"""What happened in a run, for the reader of a failing seed; equal runs tell equal stories."""
+"""A log of a run for the reader of a failing seed. Equal runs have equal stories."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.fakes.clock import FakeClock
 
 
 class Story:
-    """Lines of (virtual second, who, what), in order."""
+    """A log of lines (virtual second, who, what) in order."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
@@ -19,12 +19,12 @@ class Story:
         self._lines.append((self._clock.monotonic() - self._start, who, what))
 
     def text(self, about: str = "") -> str:
-        """The lines that hold `about`, or all."""
+        """Return the lines that contain `about`, or all lines."""
         lines = (f"{at:10.4f}  {who:<8} {what}" for at, who, what in self._lines)
         return "\n".join(line for line in lines if about in line)
 
     def digest(self) -> str:
-        """Equal for equal stories."""
+        """Return a hash of the story."""
         return hashlib.sha256(self.text().encode()).hexdigest()
 
     def __len__(self) -> int:

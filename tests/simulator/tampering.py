@@ -1,4 +1,4 @@
-"""Where a run can be broken on purpose, without a change to any module of the host."""
+"""Hooks that inject bugs into a run without a change to any module of the host."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def plain_commit(connection: sqlite3.Connection) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tampering:
-    """Deliberate breaks, to see that the checks find them; by default none.
+    """Functions that inject bugs. By default they inject none.
 
-    `connect` wraps the connection to a database, `commit` makes a COMMIT on it, `blobs` keeps bytes. `filter_reply`
-    changes what comes back from a host, `lie` the error by which a request ends.
+    `connect` wraps the connection to a database, `commit` runs its COMMIT, and `blobs` stores bytes. `filter_reply`
+    changes the reply of a host, and `lie` the error that ends a request.
     """
 
     connect: Callable[[sqlite3.Connection], sqlite3.Connection] = lambda database: database

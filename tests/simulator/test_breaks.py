@@ -1,4 +1,4 @@
-"""The simulator finds what is broken on purpose: a check that finds nothing is worth nothing."""
+"""The simulator finds every deliberate bug: a check that finds nothing is worthless."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.simulator.bytebreaks import BYTE_BREAKS
 from tests.simulator.world import run_seed
 
 WITHIN_SEEDS = 25
-"""So many, from 1 on, find each break at the latest."""
+"""The number of seeds, from 1 on, within which each bug must be found."""
 
 
 @pytest.mark.parametrize("broken", BREAKS + BYTE_BREAKS, ids=lambda broken: broken.name.replace(" ", "-"))
@@ -19,4 +19,4 @@ def test_a_deliberate_break_is_found(broken: Break) -> None:
         for seed in range(1, WITHIN_SEEDS + 1)
     )
     assert any(runs), f"{WITHIN_SEEDS} seeds do not notice that {broken.name}"
-    assert not broken.unused(), "these statements are not made any more"
+    assert not broken.unused(), "no statement matches these patterns"

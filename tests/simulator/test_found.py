@@ -1,4 +1,4 @@
-"""Faults that the simulator found, each as a story of its own that does not depend on a seed."""
+"""Bugs that the simulator found, each reproduced without a seed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.simulator.world import Simulation
 
 
 class Story:
-    """A calm mesh in which a test does things by hand."""
+    """A mesh without faults in which a test triggers each event."""
 
     def __init__(self, hosts: int = 2, unreachable: tuple[int, ...] = ()) -> None:
         self.simulation = Simulation(1, profile=replace(calm(hosts), unreachable=unreachable))
@@ -42,7 +42,7 @@ class Story:
         return HostRef(store_id=machine.store_id, name=machine.name, url=machine.url)
 
     def ask(self, at: str, target: str, body: Any, *, method: str = "POST", seconds: float = 3.0) -> list[Any]:
-        """Ask and let time pass; gives the good replies that came."""
+        """Send a request and let time pass. Return the successful replies."""
         replies: list[Any] = []
         client = self.simulation.workload.client
         client.ask(self.machine(at), target, body, replies.append, method=method, tries=1)
@@ -55,7 +55,7 @@ class Story:
         return self.ask(at, "/v1/paglets", body)
 
     def courier(self, at: str, agent_id: str, hops: tuple[str, ...], seconds: float = 0.5) -> None:
-        """A paglet that goes that way, with another file from each host; what it does in so many seconds."""
+        """Send a paglet along these hosts with a file from each, and let this many seconds pass."""
         state = {"count": 0, "hops": [to_json(self.ref(hop)) for hop in hops], "files": {}}
         body = CreatePaglet(agent_id=agent_id, class_name=COURIER_CLASS, kind="paglet", state=state)
         self.ask(at, "/v1/paglets", body, seconds=seconds)
@@ -78,7 +78,7 @@ class Story:
         rules: PlacementRules | None = None,
         return_home: bool = False,
     ) -> None:
-        """A group of one job, which runs on its home if `rules` say nothing else; it has 15 s to find a host."""
+        """Submit a group of one job with a deadline of 15 s to find a host. Without `rules` it runs at home."""
         others = tuple(machine.name for machine in self.simulation.machines if machine.name != home)
         request = SlotRequest(
             resources=Resources(cpu_cores=1),
@@ -99,11 +99,11 @@ class Story:
         assert self.ask(home, "/v1/groups", group)
 
     def depart(self, name: str) -> None:
-        """That machine is lost for good."""
+        """Lose a machine for good."""
         self.simulation.faults.depart(self.machine(name))
 
     def handled(self, name: str) -> int:
-        """How many posts the counters on that host have handled."""
+        """Return how many posts the counters of a host have handled."""
         sql = "SELECT count(*) FROM storage WHERE key > ? AND key < ?"
         return int(self.machine(name).rows.value(sql, HANDLED, HANDLED + "~"))
 
@@ -111,15 +111,15 @@ class Story:
         return str(self.machine(name).rows.value("SELECT status FROM residence WHERE agent_id = ?", agent_id))
 
     def until(self, is_so: Callable[[], bool]) -> None:
-        """Let one thing happen after the other until it is so."""
+        """Step the simulation until the condition holds."""
         for _ in range(20_000):
             if is_so():
                 return
             self.simulation.clock.step()
-        raise AssertionError("it does not come to that")
+        raise AssertionError("the condition never held")
 
     def end(self) -> None:
-        """All must be well, and nothing be under way."""
+        """Check that all guarantees hold and nothing is under way."""
         self.simulation.come_to_rest()
         violations = self.simulation.witness.violations
         assert not violations, f"{violations}\n{self.simulation.story.text()}"
@@ -127,7 +127,7 @@ class Story:
 
 
 def test_a_post_with_a_wrong_address_finds_a_paglet_on_the_senders_own_host() -> None:
-    # Only the other hosts were asked where it is.
+    # The location was requested from the other hosts only.
     story = Story()
     story.create("h0", "counter")
     story.post("h0", "counter", hint="h1")
@@ -144,7 +144,7 @@ def test_posts_to_a_paglet_that_ended_on_the_senders_own_host_are_dropped() -> N
 
 
 def test_a_census_finds_the_collector_on_its_own_host_behind_a_wrong_address() -> None:
-    # The collector was to live on h1, could not be handed over, and stayed at home; a job there still believed in h1.
+    # The collector could not be handed over to h1 and stayed at home. A job on h1 still expected it there.
     story = Story()
     story.machine("h1").crash("for the test")
     story.simulation.faults.healed = True  # it stays down until the end
@@ -157,7 +157,7 @@ def test_a_census_finds_the_collector_on_its_own_host_behind_a_wrong_address() -
 
 
 def test_a_move_to_where_a_paglet_is_lets_its_posts_go_on() -> None:
-    # The turn of the mailbox was spent on the move, and nothing woke it for the post.
+    # The move used up the mailbox's turn, and nothing woke it for the post.
     story = Story()
     story.create("h0", "counter")
     client, h0 = story.simulation.workload.client, story.machine("h0")
@@ -192,7 +192,7 @@ def test_a_paglet_that_waits_for_an_offline_host_handles_its_posts() -> None:
 
 
 def test_a_paglet_that_is_leaving_keeps_its_name_until_it_is_gone() -> None:
-    # Its target refused it, and it could not come back: another one had its name.
+    # Its target refused it, and another paglet with its name kept it from returning.
     story = Story()
     story.create("h0", "first", name="twin")
     story.create("h1", "second", name="twin")
@@ -205,7 +205,7 @@ def test_a_paglet_that_is_leaving_keeps_its_name_until_it_is_gone() -> None:
 
 
 def test_a_process_is_told_of_an_error_of_its_host() -> None:
-    # The reply was made of the error before it was looked at, which raised, and the process waited for ever.
+    # Making the reply from the error raised an exception, so the process waited forever.
     story = Story()
     nobody = to_json(ProxyRef(agent_id="nobody", host=story.ref("h1")))
     story.submit("h0", {"plan": ["calls"], "posts": [nobody]})
@@ -251,7 +251,7 @@ def test_a_wall_clock_that_is_set_back_holds_up_no_time_out() -> None:
 
 
 def test_a_paglet_moves_though_its_target_came_back_while_the_disk_was_full() -> None:
-    # Who comes online wakes what waits for it, and a wake that goes with a failed commit is lost.
+    # A host that comes online wakes waiting work. That wake is lost if its commit fails.
     story = Story()
     story.create("h0", "counter")
     story.machine("h1").pause(30.0)
@@ -264,7 +264,7 @@ def test_a_paglet_moves_though_its_target_came_back_while_the_disk_was_full() ->
 
 
 def couriers_whose_first_replies_are_cut(*hops: str) -> Story:
-    """Six couriers go this way, and h0 does not hear that what it sent was taken."""
+    """Send six couriers along this path and cut the first replies that acknowledge them to h0."""
     story = Story()
     network = story.simulation.network
 
@@ -282,13 +282,13 @@ def couriers_whose_first_replies_are_cut(*hops: str) -> Story:
 
 
 def test_a_paglet_that_comes_back_before_its_source_knows_that_it_left_finds_its_new_files() -> None:
-    # Its old scratch directory was still there, with an older file of the same name.
+    # Its old scratch directory remained, with an older file of the same name.
     story = couriers_whose_first_replies_are_cut("h1", "h0", "h1", "h0")
     story.end()
 
 
 def test_the_source_of_a_file_goes_though_its_paglet_is_back_before_the_source_knows_that_it_left() -> None:
-    # What was known of the earlier stay was dropped, and with it what was to be removed.
+    # The rows of the earlier stay were dropped, and with them the pending removal of the source.
     story = couriers_whose_first_replies_are_cut("h0", "h1", "h0")
     moved = [path for path, source in story.simulation.witness.sources.items() if source.arrived]
     assert moved
@@ -296,7 +296,7 @@ def test_the_source_of_a_file_goes_though_its_paglet_is_back_before_the_source_k
 
 
 def test_files_go_to_a_host_that_was_not_reached_while_the_disk_was_full() -> None:
-    # That it was not reached could not be stored, and the road there counted as busy for ever.
+    # The failure to reach the host could not be stored, so its queue counted as busy forever.
     story = Story()
     story.simulation.network.block(story.machine("h0").store_id, story.machine("h1").store_id)
     story.courier("h0", "courier", ("h1",), seconds=0.0)
@@ -308,7 +308,7 @@ def test_files_go_to_a_host_that_was_not_reached_while_the_disk_was_full() -> No
 
 
 def test_a_file_is_published_though_the_disk_is_full_when_its_row_is_written() -> None:
-    # It was renamed into its place; asked again, the host found no staged file any more.
+    # The first request had renamed the staged file. When repeated, the host no longer found it.
     story = Story()
     story.submit("h0", {"plan": ["artifact"], "seconds": 8.0})
     h0 = story.machine("h0")
@@ -319,7 +319,7 @@ def test_a_file_is_published_though_the_disk_is_full_when_its_row_is_written() -
 
 
 def test_a_job_on_its_way_to_a_host_that_is_gone_ends_though_its_collector_went_home_meanwhile() -> None:
-    # Its envelope named the host where the collector was, which said again and again that it is elsewhere.
+    # Its envelope named the collector's old host, which kept replying that the collector had moved.
     story = Story(hosts=3)
     story.simulation.network.open_hole(story.machine("h2").store_id)
     rules = PlacementRules(preferred_tags=("tag0",))
@@ -332,7 +332,7 @@ def test_a_job_on_its_way_to_a_host_that_is_gone_ends_though_its_collector_went_
 
 
 def test_a_paglet_that_is_sent_to_a_host_after_that_was_forgotten_stays_where_it_is() -> None:
-    # Only moves that were asked for before were dropped.
+    # Only moves requested earlier were dropped.
     story = Story(hosts=3)
     story.create("h0", "counter")
     gone = story.ref("h2")
@@ -345,7 +345,7 @@ def test_a_paglet_that_is_sent_to_a_host_after_that_was_forgotten_stays_where_it
 
 
 def test_a_host_that_nobody_can_connect_to_is_reached_after_it_began_anew() -> None:
-    # Its name was disputed at first, so that all others counted as away; when that was over nothing woke its pulls.
+    # A name conflict made all others count as offline. Its end did not wake the pulls.
     story = Story(hosts=3, unreachable=(2,))
     story.create("h0", "counter")
     story.simulation.faults.healed = True

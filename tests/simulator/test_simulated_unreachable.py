@@ -1,4 +1,4 @@
-"""A machine that nobody can connect to, in all weathers."""
+"""A machine that nobody can connect to, on good and bad networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.simulator.world import Result, run_seed
 
 
 def run(seed: int, unreachable: tuple[int, ...] = (1,)) -> Result:
-    """Seed 0: where nothing else goes wrong."""
+    """Run a profile. Seed 0 adds no other faults."""
     return run_seed(seed, profile=replace(profile_of(seed) if seed else calm(3), unreachable=unreachable))
 
 

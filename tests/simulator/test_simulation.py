@@ -1,4 +1,4 @@
-"""Seeds of the simulator, few enough for every commit; `python -m tests.simulator` runs as many as wanted."""
+"""Enough seeds of the simulator for every commit. `python -m tests.simulator` runs more."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from tests.simulator.world import Simulation, run_seed
 
 ROOT = Path(__file__).resolve().parents[2]
 RARE = {Seen.LATE}
-"""What only hundreds of seeds bring about: `python -m tests.simulator --seen` counts it."""
+"""Events that need hundreds of seeds. `python -m tests.simulator --seen` counts them."""
 SEEDS = 80
-"""Each thing that may happen does so in two of these at least, so that a change elsewhere does not make it rare."""
+"""The seeds of the test. Each event happens in at least two of them, so that a change elsewhere does not make it rare.
+"""
 
 DIGESTS = """
 from tests.simulator.world import run_seed

@@ -1,5 +1,4 @@
-"""What crosses the wire of bytes, and what of it may never be: bytes sent to one who said that it has them, and
-honest bytes that are refused as wrong."""
+"""Checks of byte transfers: no bytes go to a host that said that it has them, and no correct bytes are refused."""
 
 from __future__ import annotations
 
@@ -17,18 +16,18 @@ BLOBS = "/v1/blobs/"
 NEEDS_BYTES = ("/v1/transfers", "/v1/posts")
 
 SURE_SECONDS = PIN_SECONDS / 2
-"""So long a host believes what another said that it has."""
+"""The time for which a host believes that another has a blob."""
 
 Road = tuple[str, str]
 """The stores of a sender and of a receiver."""
 
 
 class Traffic:
-    """Told of each request and reply. `pieces`: how many of each blob each host sent to each other.
+    """An observer of all requests and replies. `pieces` counts the pieces of each blob by sender and receiver.
 
-    The bound on what is sent twice: a host sends nothing of a blob to one that said in the last SURE_SECONDS that it
-    has all of it, unless it has started anew, or was told since that the other lacks bytes. Without faults that means
-    once for each host.
+    A host sends no part of a blob to a host that said in the last SURE_SECONDS that it has all of it. This does not
+    hold after a restart of the sender, or after the other host reported missing bytes. Without faults each host thus
+    receives a blob once.
     """
 
     def __init__(self, clock: FakeClock, witness: Witness) -> None:
@@ -38,12 +37,12 @@ class Traffic:
         self._has: dict[Road, dict[str, float]] = {}
 
     def restarted(self, store_id: str) -> None:
-        """What that host knew of others it knows no more."""
+        """Forget everything that a restarted host knew about others."""
         for road in [road for road in self._has if road[0] == store_id]:
             del self._has[road]
 
     def sent(self, request: Request, receiver: str) -> None:
-        """A host is about to send a request."""
+        """Check a request that a host is about to send."""
         sha256 = _piece_of(request)
         if not sha256 or not request.sender:
             return
@@ -55,11 +54,11 @@ class Traffic:
             self._witness.violated(f"{road[0]} sends {sha256} to {road[1]}, which said that it has all of it")
 
     def swallowed(self) -> None:
-        """A request was taken that nobody will ever look at."""
+        """Count a request that was taken and that nobody will handle."""
         self._witness.saw(Seen.SWALLOWED)
 
     def answered(self, request: Request, receiver: str, response: Response) -> None:
-        """A host gives a reply, which may yet be lost."""
+        """Check the reply of a host. It may yet be lost."""
         sha256 = _piece_of(request)
         if not sha256 or response.status < 400:
             return
@@ -74,7 +73,7 @@ class Traffic:
                 self._witness.saw(Seen.FULL)
 
     def heard(self, request: Request, receiver: str, response: Response) -> None:
-        """A reply has come to a host."""
+        """Record the reply that a host has received."""
         if not request.sender or response.status >= 400:
             return
         road = (request.sender, receiver)
@@ -99,7 +98,7 @@ class Traffic:
 
 
 def _piece_of(request: Request) -> str:
-    """The SHA-256 of the blob of which a request carries a piece, or ""."""
+    """Return the SHA-256 of the blob whose piece a request carries, or ""."""
     if request.method != "PUT" or not request.target.startswith(BLOBS):
         return ""
     return request.target[len(BLOBS) :].partition("?")[0]

@@ -1,4 +1,4 @@
-"""Whether a run that has become quiet kept every promise."""
+"""Check that a quiet run kept every guarantee."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOSS_OF = "SELECT 1 FROM events WHERE kind = 'lost' AND subject GLOB ?"
 
 
 def newest_generation(tx: Tx, collector: str, key: str) -> int:
-    """The newest copy of a job that its collector knows, if it is here or on its way from here; else 0."""
+    """Return the newest generation of a job that its collector knows, if the job is here or left from here; else 0."""
     row = tx.value("SELECT value FROM storage WHERE agent_id = ? AND key = ?", collector, f"job/{key}")
     if row is not None:
         return int(loads(row)["generation"])
@@ -26,7 +26,7 @@ def newest_generation(tx: Tx, collector: str, key: str) -> int:
 
 
 def judge(hosts: Hosts, witness: Witness, groups: Mapping[str, Group]) -> list[str]:
-    """Every promise that was broken, in words."""
+    """Return a description of every broken guarantee."""
     return [
         *_groups(hosts, witness, groups),
         *_posts(hosts, witness),

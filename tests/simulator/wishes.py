@@ -1,4 +1,4 @@
-"""What a simulated process wishes for while it runs, and the answers that it goes on with."""
+"""Requests of a simulated process to its launcher, and their answers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from paglets.worker.launch import ProcessExit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """A process does nothing for so many seconds."""
+    """A pause of the process for this many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A process asks its host; it goes on with the `Answer`."""
+    """A request to the host. The process continues with the `Answer`."""
 
     op: str
     args: Any
@@ -26,7 +26,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """`code` is that of the error, "" where there is none."""
+    """An answer. `code` is that of the error, or "" on success."""
 
     value: Any = None
     code: str = ""
@@ -34,12 +34,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoseZygote:
-    """The process that forks all others of this host ends, and all of them with it."""
+    """A request to kill the process that forks all others of this host, with its children."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A process writes a file into the staging folder of its host, and syncs it."""
+    """A request to write a file to the staging folder of the host and sync it."""
 
     name: str
     data: bytes
@@ -47,7 +47,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteFile:
-    """A process writes a file of its own; it goes on with the `SourceFile` as value."""
+    """A request to write a file of the process's own. The value of the answer is the `SourceFile`."""
 
     path: str
     data: bytes
@@ -55,20 +55,20 @@ class WriteFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeAway:
-    """A process removes a file of its own, of which something else has the bytes."""
+    """A request to remove a file of the process's own, whose bytes are stored elsewhere."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadBlob:
-    """A process reads a blob of its host by its path; it goes on with the bytes, or None, as value."""
+    """A request to read a blob of the host by its path. The value of the answer is the bytes, or None."""
 
     path: str
 
 
 class Die(Exception):
-    """The process ends: by a signal, or with an exit code."""
+    """The end of the process, by a signal or with an exit code."""
 
     def __init__(self, *, code: int | None = None, signal: int | None = None) -> None:
         self.how = ProcessExit(exit_code=code, signal=signal)

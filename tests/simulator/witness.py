@@ -1,4 +1,4 @@
-"""What was seen from outside the hosts: what they acknowledged, and what their processes did."""
+"""A record of events outside the hosts: what they acknowledged and what their processes did."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.simulator.wishes import Answer
 
 @dataclass(slots=True, kw_only=True)
 class Source:
-    """A file that a paglet registered. `changed`: it was written to since; `arrived`: elsewhere its bytes were seen."""
+    """A file that a paglet registered. `changed`: it was written to later. `arrived`: its bytes were seen on another
+    host."""
 
     agent_id: str
     epoch: int
@@ -27,7 +28,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftFile:
-    """The file with which a finished job of a group was to move."""
+    """The file with which a finished job of a group is to move."""
 
     sha256: str
     job_key: str
@@ -35,9 +36,9 @@ class LeftFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """A file that a job gave away with its result: the collector to have it, and the record that is to name it.
+    """A file that a job moved into its result: its collector, and the job whose record must name it.
 
-    `host`: where it was; `generation`: of the copy that gave it.
+    `host` is where the file was, and `generation` that of the copy which reported.
     """
 
     artifact_id: str
@@ -48,13 +49,13 @@ class Given:
 
 
 class Witness:
-    """`violations` collects what must never be, `seen` counts what happened.
+    """A log of acknowledgements and events. `violations` collects broken guarantees, `seen` counts events.
 
-    `killers`: group and key of jobs that ended their zygote. `carried`: owners of artifacts that acknowledged posts
-    carry; `kept`: hosts of those that clients made; `deleted`: those that somebody wished to delete; `given`: by path,
-    the files that went with a result; `spoiled`: stores, and hashes that they were sent wrong bytes of. `left`: by
-    paglet, files with which finished jobs were to move; `taken`: those jobs whose hook took it, or was about to say so.
-    `is_noted`: whether a host noted why this copy of a job was made.
+    `killers` are the group and key of jobs that killed their zygote. `carried` maps artifacts of acknowledged posts to
+    their owners, `kept` maps those of clients to their hosts, and `deleted` has those that somebody asked to delete.
+    `given` maps paths to files that went with a result. `spoiled` has each store and hash that wrong bytes were sent
+    for. `left` has the file of each finished job that was to move. `taken` has the jobs whose hook took the file, or
+    was about to report that. `is_noted` returns True if a host recorded why a copy of a job was made.
     """
 
     def __init__(self, story: Story) -> None:
@@ -103,7 +104,7 @@ class Witness:
         self.tried[post_id] = None
 
     def post_acknowledged(self, post_id: str, onward: int, host: str = "") -> None:
-        """`onward`: how many posts follow from it, one after the other. `host`: where a paglet sent it, if one did."""
+        """Record a post that starts a chain of `onward` further posts. `host` is that of a sending paglet, if any."""
         self.posts[post_id] = onward
         if host:
             self._posted_on[post_id] = host
@@ -112,13 +113,13 @@ class Witness:
         self.paglets[agent_id] = None
 
     def carries(self, artifact_id: str, owner: str, host: str = "") -> None:
-        """A post that was acknowledged brings it to `owner`. `host`: of the paglet that sent it, if one did."""
+        """Record an artifact that a post brings to `owner`. `host` is that of the sending paglet, if any."""
         self.carried[artifact_id] = owner
         if host:
             self._carried_from[artifact_id] = host
 
     def disk_gone(self, host: str) -> None:
-        """What only the disk of that machine had is lost for good."""
+        """Drop everything that only the disk of this machine had."""
         for post_id, on in self._posted_on.items():
             if on == host:
                 self.posts.pop(post_id, None)
@@ -174,7 +175,7 @@ class Witness:
     # Bytes.
 
     def files_found(self, go: Go, wrong: list[str]) -> None:
-        """A process began, with these files and `wrong` ones."""
+        """Check the files of a process that started. `wrong` describes those that differ."""
         for text in wrong:
             self.violated(f"{go.host.name}: {text}")
         names = {each.file.name: each.file.sha256 for each in go.files}
@@ -192,13 +193,13 @@ class Witness:
                     self.saw(Seen.MOVED if source.file.mode == "move" else Seen.COPIED)
 
     def registers(self, go: Go, registered: RegisteredFile) -> None:
-        """A paglet is about to tell its host of a file."""
+        """Record a file that a paglet is about to register."""
         self.sources[registered.source_path] = Source(
             agent_id=go.stamp.agent_id, epoch=go.stamp.epoch, host=go.host.name, file=registered.file
         )
 
     def leaves(self, go: Go, sha256: str) -> None:
-        """A host took the word of a finished job that it moves with this file."""
+        """Record that a host accepted the move of a finished job with this file."""
         self.left[go.stamp.agent_id] = LeftFile(sha256=sha256, job_key=go.state["key"])
 
     def takes(self, go: Go) -> None:

@@ -1,4 +1,4 @@
-"""What users do in a run: groups of jobs, paglets that post and move, calls, cancels; all from one seed."""
+"""Actions of users in a run: groups of jobs, paglets that post and move, calls and cancels, all from one seed."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ MANY_LOSSES = 1_000
 FORGET_WITHIN_SECONDS = 15.0
 MAX_FORGETS = 60
 MOVES_TO_GONE = 3
-"""Paglets that are told to go to a host after it is gone, by those who mean to forget it."""
+"""The number of paglets that users send to a host after it is gone, before they remove it."""
 
 NOWHERE = "nowhere"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How much users do, and which plans their jobs follow. `files`: the share of groups with code and inputs.
+    """How much users do, and which plans their jobs follow. `files` is the share of groups with code and inputs.
 
-    All that users ask for is on the first `stays` machines (0: on any): others may be lost for good. `lost_home`: jobs
-    that leave with a file go to the last one nevertheless, which is lost and forgotten. One more group is submitted on
-    the first machine within `alone_seconds`, unless these are 0.
+    Users only act on the first `stays` machines (0: on all), since others may be lost for good. With `lost_home`, jobs
+    that leave with a file still go to the last machine, which is lost and forgotten. Unless `alone_seconds` is 0, one
+    more group is submitted on the first machine within this time.
     """
 
     groups: int = 1
@@ -79,7 +79,7 @@ class Load:
 
 @dataclass(slots=True, kw_only=True)
 class Group:
-    """A group that was asked for. `sure`: keys whose jobs must come to a result unless cancelled."""
+    """A submitted group. Unless cancelled, the jobs of the keys `sure` must have a result."""
 
     submission: SubmitGroup
     home: Machine
@@ -89,7 +89,7 @@ class Group:
 
 @dataclass(slots=True, kw_only=True)
 class Workload:
-    """Plans everything when it is made; `groups` and `witness` tell what must come of it."""
+    """A plan of all actions. `groups` and `witness` determine the required outcome."""
 
     load: Load
     entropy: Entropy
@@ -110,7 +110,7 @@ class Workload:
         self.files = FileLoad(self.entropy, self.machines, self.client, self.witness)
 
     def plan(self) -> None:
-        """Schedule what users will do."""
+        """Schedule all actions of users."""
         load = self.load
         for number in range(load.counters):
             self._at(0.1, 3.0, partial(self._create, f"counter-{number}", None))
@@ -155,7 +155,7 @@ class Workload:
         return HostRef(store_id=machine.store_id, name=machine.name, url=machine.url)
 
     def _proxy(self, agent_id: str) -> ProxyRef:
-        """With a hint that may be wrong."""
+        """Return a proxy whose host hint may be wrong."""
         return ProxyRef(agent_id=agent_id, host=self._ref(self._any()))
 
     # Groups.
@@ -257,7 +257,7 @@ class Workload:
         self._ask_paglet(collector_id(group_id), WireMessage(kind="cancel", args=args), cancelled, tries)
 
     def _move_job(self, number: int) -> None:
-        """A user moves a job that he saw in a list."""
+        """Move a job, as a user does who saw it in a list."""
         there = self._any()
         rows = there.rows.all("SELECT agent_id FROM requests ORDER BY agent_id")
         if rows:
@@ -265,7 +265,7 @@ class Workload:
             self.client.ask(there, path, MovePaglet(target=self._any().name), lambda reply: None)
 
     def _drain(self, number: int) -> None:
-        """A call that waits until a group has ended."""
+        """Call a collector and wait until its group has ended."""
         if not self.groups:
             return
         names = list(self.groups)
@@ -280,9 +280,9 @@ class Workload:
     # Hosts.
 
     def forget(self, gone: HostRef, machines: Iterable[Machine]) -> None:
-        """Users tell each of these that a host is gone for good; some paglets are to go there nevertheless.
+        """Remove a lost host on each of these machines, and send some paglets to it nevertheless.
 
-        They do so once more later: what it sent before its end may have come meanwhile, and so its own word.
+        Repeat the removal later, since a late message of the lost host may have announced it again.
         """
         for machine in machines:
             for soonest in (0.5, LATE_COPY_SECONDS[1]):
@@ -292,7 +292,7 @@ class Workload:
             self._at(0.1, FORGET_WITHIN_SECONDS, partial(self._move_to, f"last-move-{number}", gone))
 
     def _forget(self, machine: Machine, store_id: str, tries: int) -> None:
-        """Again while the host still takes that one for online."""
+        """Remove a store. Repeat this while the host takes it for online."""
 
         def forgotten(reply: Any) -> None:
             if reply["taken_back"] or reply["moves_dropped"]:
@@ -370,7 +370,7 @@ class Workload:
         self.client.ask(self._any(), f"/v1/paglets/{agent_id}/call", body, then, tries=tries)
 
     def _doom(self, agent_id: str) -> None:
-        """A paglet that ends while posts for it are under way, which nobody will ever take."""
+        """Create a paglet and dispose of it while posts for it are under way."""
         home, other = self._any(), self._any()
         body = CreatePaglet(agent_id=agent_id, class_name=COUNTER_CLASS, kind="paglet", state={"count": 0})
         path = f"/v1/paglets/{agent_id}"

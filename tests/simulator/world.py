@@ -1,4 +1,4 @@
-"""One run: machines, users, faults, then peace; and whether everything held."""
+"""One run: machines, users and faults, then a quiet mesh and the checks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.simulator.workload import Workload
 CHECK_ALL_EVERY_STEPS = 200
 SETTLES_WITHIN_SECONDS = 600.0
 FETCHED_WITHIN_SECONDS = 60.0
-"""A host that nobody can connect to may still have a pull open at a start of the other one that is over."""
+"""The time limit of all downloads. A reverse connection may still wait at an earlier start of the other host."""
 
 REMOVED_WITHIN_SECONDS = 240.0
 LOOK_EVERY_SECONDS = 0.5
@@ -41,7 +41,7 @@ LOOK_EVERY_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """`violations` is empty where all promises held."""
+    """The result of a run. `violations` is empty if every guarantee held."""
 
     seed: int
     violations: tuple[str, ...]
@@ -52,7 +52,7 @@ class Result:
 
 
 def run_seed(seed: int, *, profile: Profile | None = None, tampering: Tampering | None = None) -> Result:
-    """One whole run."""
+    """Run one seed and return its result."""
     simulation = Simulation(seed, profile=profile, tampering=tampering)
     try:
         return simulation.run()
@@ -65,7 +65,7 @@ def _note_hash(hashes: dict[str, str], artifact_id: str, data: bytes) -> None:
 
 
 class Simulation:
-    """One seed. `run` once."""
+    """A simulation of one seed. Call `run` once."""
 
     def __init__(self, seed: int, *, profile: Profile | None = None, tampering: Tampering | None = None) -> None:
         self.seed = seed
@@ -135,7 +135,7 @@ class Simulation:
         return machine
 
     def run(self) -> Result:
-        """The whole run; stops at the first violation."""
+        """Run the whole seed. Stop at the first violation."""
         start = self.clock.monotonic()
         if self.profile.hosts >= MANY_HOSTS:
             self.witness.saw(Seen.MANY)
@@ -153,7 +153,7 @@ class Simulation:
             seen=self.witness.seen,
         )
 
-    # The same in pieces, for tests that tell a story of their own.
+    # The steps of a run, for tests that trigger their own events.
 
     def begin(self) -> None:
         """Start all hosts, the first one ahead of the others in some runs."""
@@ -171,7 +171,7 @@ class Simulation:
         self._go_on(self.clock.monotonic() + seconds)
 
     def come_to_rest(self) -> None:
-        """Mend everything, wait until nothing is under way, and judge what came of it."""
+        """End all faults, wait until nothing is under way, and check the result."""
         if not self.witness.violations:
             self.faults.heal()
             self._wait_for_rest()
@@ -214,7 +214,7 @@ class Simulation:
                 self._violated(["I6 it does not come to rest:", *unsettled(self.hosts)])
 
     def _fetch_all(self) -> None:
-        """Every artifact that is to be there can be fetched from any host."""
+        """Check that every required artifact can be fetched from the hosts."""
         wanted = to_fetch(self.machines, self.witness)
         fetched: dict[str, str] = {}
         for number, artifact_id in enumerate(wanted):
@@ -230,7 +230,7 @@ class Simulation:
                 self.witness.violated(f"artifact {artifact_id} of {sha256} was fetched as {fetched.get(artifact_id)}")
 
     def _wait_for_removals(self) -> None:
-        """What was promised is kept for a while; then nothing is kept that nobody needs."""
+        """Wait until pins expire, and check that no unneeded bytes remain."""
         deadline = self.clock.monotonic() + REMOVED_WITHIN_SECONDS
         while not self.witness.violations:
             left = [text for machine in self.machines for text in left_over(machine)]
@@ -247,14 +247,14 @@ class Simulation:
             self.witness.violated(f"{machine.name}: {path} was removed, and no other host has it: {source}")
 
     def _gone(self, machine: Machine) -> None:
-        """A machine is lost for good: nothing is asked of it any more, and nothing that only it had."""
+        """Remove a machine that is lost for good, with everything that only it had."""
         self.witness.saw(Seen.GONE)
         self.machines = tuple(each for each in self.machines if each is not machine)
         self._lose(machine, self.hosts.pop(machine.name))
         del self.offered[machine.name]
 
     def _wiped(self, machine: Machine) -> None:
-        """A machine begins anew, without what it had."""
+        """Restart a machine with an empty data directory."""
         self.witness.saw(Seen.WIPED)
         self._lose(machine, machine.rows)
         machine.wipe(self._new_database())
@@ -268,7 +268,7 @@ class Simulation:
             self.workload.forget(gone, self.machines)
 
     def _is_noted(self, go: Go) -> bool:
-        """Whether a host noted that the copy before this one is lost, and the collector that there is a further one."""
+        """Return True if a host recorded the loss of the previous copy, and the collector knows of this generation."""
         key, generation = go.state["key"], go.stamp.generation
         collector = "" if go.collector is None else go.collector.agent_id
         noted = any(tx.value(LOSS_OF, f"{key} (*") for tx in self.hosts.values())
