@@ -203,14 +203,14 @@ class Witness:
         self.left[go.stamp.agent_id] = LeftFile(sha256=sha256, job_key=go.state["key"])
 
     def takes(self, go: Go) -> None:
-        """The hook of a finished job is about to return: what it wanted of the files it has."""
+        """Record that the hook of a finished job is about to return, so that it has handled the files."""
         self.taken[go.stamp.agent_id] = None
 
     def changes_source(self, path: str) -> None:
         self.sources[path].changed = True
 
     def may_trouble(self, what: str, most: int) -> bool:
-        """Whether this may be made to fail once more."""
+        """Return True if this event may fail once more, and count it."""
         times = self._troubles.get(what, 0)
         self._troubles[what] = times + 1
         return times < most
