@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Configuration that all tests share."""
 
 import importlib
 import os
@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# How long an example takes says how busy the machine is. What fails once is printed so that it can be tried again.
+# The duration of an example depends on the load of the machine. A failure is printed so that it can be repeated.
 settings.register_profile("paglets", deadline=None, print_blob=True)
 settings.load_profile("paglets")
 
-# A shell starts what it runs in the background with Ctrl-C ignored, and every process of a test would inherit that.
+# A shell starts background jobs with Ctrl-C ignored, and every process of a test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep bytecode for the length of the run where the environment says to keep none.
+    """Keep bytecode for the length of the run, even if the environment disables it.
 
-    Else each process would compile each test file again, which takes as long as many of the tests.
+    Otherwise each process would compile each test file again, which takes as long as many of the tests.
     """
     if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
         folder = tempfile.TemporaryDirectory(prefix="paglets-bytecode-")
@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """Import a share of the test files first, so that the processes of a whole run share the compiling."""
+    """Import a share of the test files first, so that the processes of a whole run share the compilation."""
     config = session.config
     given = getattr(config, "workerinput", None)
     if given is None or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:

@@ -1,7 +1,7 @@
-"""What must hold in the stores of a mesh: always (`sanity_check`), and once all is quiet (`unsettled`).
+"""Invariants of the stores of a mesh: permanent ones (`sanity_check`), and those of a quiet mesh (`unsettled`).
 
-For tests of any kind: after real processes have ended, open their databases with `view_of`. The numbers S1 to S5
-are those of the invariants in the architecture's description.
+They serve tests of any kind: after real processes have ended, open their databases with `view_of`. The numbers S1 to S5
+are those of the invariants in the description of the architecture.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from paglets.slots.model import Resources
 from paglets.store.db import Tx
 
 Hosts = Mapping[str, Tx]
-"""A view of each host's store, by the name of the host."""
+"""The views of the stores by name of the host."""
 
 HANDLED = "handled/"
-"""A counter of the simulator keeps in its storage how often it handled a post, under this and the post's id."""
+"""The prefix of the keys under which a simulated counter stores how often it handled each post."""
 
 
 def view_of(path: Path) -> Tx:
-    """A view of the database of a host that has ended."""
+    """Return a view of the database of a host that has ended."""
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     connection.row_factory = sqlite3.Row
     return Tx(connection)
 
 
 def sanity_check(hosts: Hosts, offered: Mapping[str, Resources] | None = None, gone: Hosts | None = None) -> list[str]:
-    """Everything that is wrong, in words; empty where all is well. `gone`: hosts that were lost for good."""
+    """Return a description of every violation, or an empty list. `gone` are hosts that were lost for good."""
     wrong: list[str] = residence_of_all(hosts, gone or {})
     for name, tx in hosts.items():
         found = [*_rows(tx), *_references(tx), *_leases(tx), *_collectors(tx), *_posts(tx)]
@@ -48,13 +48,13 @@ def sanity_check(hosts: Hosts, offered: Mapping[str, Resources] | None = None, g
 
 
 def residence_of_all(hosts: Hosts, gone: Hosts) -> list[str]:
-    """S1 for every paglet that any of `hosts` knows; see `residence_of`."""
+    """Check S1 for every paglet that any of `hosts` knows; see `residence_of`."""
     rows = (row for tx in hosts.values() for row in tx.all("SELECT agent_id FROM residence ORDER BY agent_id"))
     return residence_of(hosts, dict.fromkeys(row["agent_id"] for row in rows), gone)
 
 
 def residence_of(hosts: Hosts, agent_ids: Iterable[str], gone: Hosts) -> list[str]:
-    """S1 for these paglets. What is here on a host that is `gone` for good may have been taken back since."""
+    """Check S1 for these paglets. A paglet on a host that is `gone` for good may also be back at its source."""
     return [
         text
         for agent_id in agent_ids
@@ -63,7 +63,7 @@ def residence_of(hosts: Hosts, agent_ids: Iterable[str], gone: Hosts) -> list[st
 
 
 def _rows_of(hosts: Hosts, agent_id: str) -> list[tuple[str, int, str]]:
-    """Host, epoch and status of each row of a paglet."""
+    """Return the host, epoch and status of each row of a paglet."""
     found = [
         (name, tx.one("SELECT epoch, status FROM residence WHERE agent_id = ?", agent_id)) for name, tx in hosts.items()
     ]
@@ -71,7 +71,7 @@ def _rows_of(hosts: Hosts, agent_id: str) -> list[tuple[str, int, str]]:
 
 
 def leases_of(hosts: Hosts, agent_ids: Iterable[str]) -> list[str]:
-    """S2 as far as it is about these jobs: who runs holds a lease, and no one else."""
+    """Check S2 for these jobs: a running job holds a lease, and no other job does."""
     return [
         f"{name}: S2 {agent_id} is {row['status']} {'with' if row['leased'] else 'without'} a lease"
         for agent_id in agent_ids
@@ -186,7 +186,7 @@ _NONE: tuple[tuple[str, str], ...] = (
         " AND q.status != 'RUNNING'",
     ),
 )
-"""Queries that must find nothing, and what it means when they do."""
+"""Queries that must find nothing, and the meaning of a hit."""
 
 
 def _rows(tx: Tx) -> list[str]:
@@ -199,7 +199,7 @@ def _leases(tx: Tx) -> list[str]:
 
 
 def _within(tx: Tx, offered: Resources) -> list[str]:
-    """S2: no more is leased than there is."""
+    """Check S2: leases do not exceed the resources."""
     row = tx.one("SELECT total(memory_bytes) AS memory, total(temp_storage_bytes) AS disk FROM leases")
     assert row is not None
     units = {kind: tx.all("SELECT unit FROM lease_units WHERE kind = ?", kind) for kind in ("core", "gpu")}
@@ -214,11 +214,11 @@ def _within(tx: Tx, offered: Resources) -> list[str]:
 # Bytes.
 
 Reference = tuple[str, set[str], set[str]]
-"""What refers to bytes, in words; the hashes that it names; those that are kept for it."""
+"""A description of each kind of reference to bytes, with queries for the named and the kept hashes."""
 
 
 def _references(tx: Tx) -> list[str]:
-    """What an envelope, a post or a group names is kept by a row, and nothing else is kept for it."""
+    """Check that a row keeps everything that envelopes, posts and groups name, and nothing else."""
     return [
         f"bytes that {what} names are {sorted(named)}, kept for it are {sorted(kept)}"
         for what, named, kept in (*_of_envelopes(tx), *_of_posts(tx), *_of_groups(tx))
@@ -258,7 +258,7 @@ def _hashes(tx: Tx, sql: str, key: object) -> set[str]:
 
 
 def bytes_of(tx: Tx, whole: Mapping[str, bytes]) -> list[str]:
-    """Whether what has a row in `blobs` is `whole` on the disk."""
+    """Check that every blob with a row in `blobs` is `whole` on the disk."""
     return [
         f"the blob {row['sha256']} of {row['size_bytes']} bytes is {_how(whole.get(row['sha256']))} on the disk"
         for row in tx.all("SELECT sha256, size_bytes FROM blobs")
@@ -289,7 +289,7 @@ def _collectors(tx: Tx) -> list[str]:
 
 
 def collector_faults(tx: Tx, agent_id: str, state: dict[str, Any]) -> list[str]:
-    """S4 as far as it holds at any time: records and counts fit together, none is there twice."""
+    """Check the permanent part of S4: records and counts agree, and no record exists twice."""
     entries = _entries(tx, agent_id)
     results, failures = keys_under(entries, "result/"), keys_under(entries, "failure/")
     jobs = keys_under(entries, "job/")
@@ -310,7 +310,7 @@ def _entries(tx: Tx, agent_id: str) -> dict[str, Any]:
 
 
 def keys_under(entries: Mapping[str, Any], prefix: str) -> set[str]:
-    """The rest of each key that begins with `prefix`."""
+    """Return the rest of each key that starts with `prefix`."""
     return {key[len(prefix) :] for key in entries if key.startswith(prefix)}
 
 
@@ -323,7 +323,7 @@ def _posts(tx: Tx) -> list[str]:
     ]
 
 
-# Quiet.
+# Quiescence.
 
 _BUSY: tuple[tuple[str, str], ...] = (
     ("is leaving", "SELECT agent_id || ': ' || problem FROM handoffs"),
@@ -352,10 +352,10 @@ _BUSY: tuple[tuple[str, str], ...] = (
 
 
 def unsettled(hosts: Hosts) -> list[str]:
-    """What is still under way; once every host is up and reached, it must come to be empty."""
+    """Return everything that is under way. It must become empty once every host is up and reachable."""
     return [f"{name}: {row[0]} {what}" for name, tx in hosts.items() for what, sql in _BUSY for row in tx.all(sql)]
 
 
 def is_settled(hosts: Hosts) -> bool:
-    """`unsettled` is empty; stops at the first thing that is under way."""
+    """Return True if `unsettled` is empty. Stop at the first entry."""
     return not any(tx.one(sql) for tx in hosts.values() for _, sql in _BUSY)

@@ -1,4 +1,4 @@
-"""Blobs in memory, in place of `BlobFolder`: on a disk that may be full, and loses what was not synced."""
+"""In-memory blobs, in place of `BlobFolder`. Their disk may be full, and loses data that was not synced."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from paglets.core.refs import BlobRef, check_blob, check_file_name, check_sha256
 DISK_BYTES = 1 << 40
 
 BLOB_STEPS = ("append", "finish", "adopt", "put", "remove")
-"""The names that `step` of MemoryBlobs is called with, before and after each change of the disk."""
+"""The names that MemoryBlobs passes to `step`, before and after each change of the disk."""
 
 
 @dataclass(slots=True)
 class Staged:
-    """A staged file: when it was last written, and whether its writer has synced it."""
+    """A staged file: the time of its last write, and True if its writer has synced it."""
 
     data: bytes
     written_at: float
@@ -28,9 +28,9 @@ class Staged:
 
 @dataclass(slots=True)
 class MemoryDisk:
-    """What is on a disk; it outlives the host. `code`: hashes of bundles that are unpacked.
+    """The content of a disk, which outlives the host. `code` are the hashes of unpacked bundles.
 
-    `unsynced`: whole blobs that a broken host did not sync (there are none otherwise).
+    `unsynced` are whole blobs that a broken host did not sync. Otherwise there are none.
     """
 
     whole: dict[str, bytes] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class MemoryDisk:
     unsynced: dict[str, None] = field(default_factory=dict)
 
     def power_off(self, entropy: Entropy) -> None:
-        """Partial blobs keep some of their first bytes, what else was not synced is gone."""
+        """Lose power: partial blobs keep some of their first bytes, and other unsynced data is lost."""
         for sha256 in self.unsynced:
             self.whole.pop(sha256, None)
         self.unsynced.clear()
@@ -57,10 +57,10 @@ def _nothing(step: str) -> None:
 
 
 class MemoryBlobs:
-    """`host.services.Blobs` of one life of a host on `disk`.
+    """A `host.services.Blobs` of one start of a host on `disk`.
 
-    `full()` says whether the disk takes no more just now. `step(name)` is called before and after each change of the
-    disk (BLOB_STEPS); it may raise, to crash there. `now()` is the age's clock for staged files, in seconds.
+    `full()` returns True if the disk takes no more data now. `step(name)` is called before and after each change of the
+    disk (BLOB_STEPS). It may raise, to crash there. `now()` returns the time for the age of staged files, in seconds.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class MemoryBlobs:
         self._now = now
 
     def stage(self, name: str, data: bytes, *, synced: bool = True) -> None:
-        """What a process of a paglet does: write a file to the staging folder. Raises NoRoom."""
+        """Write a file to the staging folder, as a process of a paglet does. Raises NoRoom."""
         self._need_room()
         self.disk.staged[check_file_name(name)] = Staged(data, self._now(), synced)
 

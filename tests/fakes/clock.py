@@ -1,4 +1,4 @@
-"""Virtual time and chance from a seed, in place of `SystemClock` and `SystemEntropy`."""
+"""Virtual time and seeded randomness, in place of `SystemClock` and `SystemEntropy`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ WALL_AT_START = 1_700_000_000.0
 
 
 class FakeClock:
-    """Time that moves only when told, with actions that are due at times on the way.
+    """A clock that moves only on request, and runs the actions due on the way.
 
-    `wall_error_seconds` may be set to make the wall clock wrong. `suspend`: the machine sleeps.
+    `wall_error_seconds` may be set to make the wall clock wrong. `suspend` lets the machine sleep.
     """
 
     def __init__(self, at: float = 1_000.0) -> None:
@@ -33,20 +33,20 @@ class FakeClock:
         return WALL_AT_START + self.boottime() - self._start + self.wall_error_seconds
 
     def suspend(self, seconds: float) -> None:
-        """The machine sleeps for so long: nothing is run, and the monotonic clock stands still."""
+        """Let the machine sleep for this long: nothing runs, and the monotonic clock stands still."""
         self._asleep_seconds += seconds
 
     def call_at(self, at: float, action: Callable[[], None]) -> None:
-        """Run `action` when the time is `at`, after those asked for earlier for the same time."""
+        """Run `action` at the time `at`, after earlier actions of the same time."""
         self._count += 1
         heapq.heappush(self._actions, (max(at, self._now), self._count, action))
 
     def next_due(self) -> float | None:
-        """When the next action is due."""
+        """Return the time of the next action, or None."""
         return self._actions[0][0] if self._actions else None
 
     def step(self) -> bool:
-        """Go to the next action and run it; False where there is none."""
+        """Go to the time of the next action and run it. Return False if there is none."""
         if not self._actions:
             return False
         at, _, action = heapq.heappop(self._actions)
@@ -55,16 +55,16 @@ class FakeClock:
         return True
 
     def advance(self, seconds: float) -> None:
-        """Run all that is due in the next `seconds`, each at its time."""
+        """Run all actions of the next `seconds`, each at its time."""
         end = self._now + seconds
         while self._actions and self._actions[0][0] <= end:
             self.step()
         self._now = end
 
     def advance_until(self, condition: Callable[[], object], within_seconds: float) -> float:
-        """Run what is due until `condition()` holds; gives the seconds it took.
+        """Run due actions until `condition()` holds. Return the seconds this took.
 
-        Raises AssertionError with what was last seen when it does not hold in time.
+        Raises AssertionError with the last value if it does not hold in time.
         """
         start = self._now
         while True:
@@ -78,7 +78,7 @@ class FakeClock:
 
 
 class SeededEntropy:
-    """The same seed gives the same ids, nonces and jitter."""
+    """A source of ids, nonces and jitter. The same seed gives the same values."""
 
     def __init__(self, seed: int | str) -> None:
         self._random = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Stand-ins for a host, small enough to see through."""
+"""Small stand-ins for the host of a collector."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 
 
 class Parked(Exception):
-    """What `wait_state` raises in the fake: a host would park the call and try it again later."""
+    """The error that `wait_state` raises in the fake. A host would park the call and repeat it later."""
 
 
 class FakeStorage(MutableMapping[str, Any]):
-    """`core.context.Storage` in memory, with counts of what was done.
+    """An in-memory `core.context.Storage` that counts operations.
 
-    As in a host's transaction values are kept as JSON text, so that nothing that is not JSON gets in and no
-    object is shared; with `decoded` they are deep copies, as a child process would see them.
+    Values are stored as JSON text, as in a host's transaction: values that are not JSON are rejected, and no object is
+    shared. With `decoded` they are deep copies, as in a child process.
     """
 
     def __init__(self, *, decoded: bool = False) -> None:
@@ -79,10 +79,10 @@ class FakeStorage(MutableMapping[str, Any]):
 
 
 class FakeCollectorContext:
-    """The host as a collector sees it. A test sets `host`, `now` and `paglet`, and looks at `intent` and `deleted`.
+    """The host as seen by a collector. A test sets `host`, `now` and `paglet`, and reads `intent` and `deleted`.
 
-    `intent` is the HostRef it means to move to, or None; as in a host it outlives the handler. `deleted` has the ids
-    of the artifacts that it deleted; deleting one again raises Unknown, as in a process.
+    `intent` is the HostRef of a requested move, or None. As in a host it outlives the handler. `deleted` are the ids of
+    deleted artifacts. A second deletion raises Unknown, as in a process.
     """
 
     def __init__(self, host: HostRef, *, agent_id: str = "collector-1", decoded: bool = False) -> None:
@@ -137,7 +137,7 @@ class FakeCollectorContext:
         sender: ProxyRef | None = None,
         artifacts: tuple[ArtifactRef, ...] = (),
     ) -> Any:
-        """Let the paglet handle a message; gives the reply."""
+        """Let the paglet handle a message, and return its reply."""
         assert self.paglet is not None, "set `paglet` first"
         if self._decoded:
             return self.paglet.handle_message(Message(kind, args or {}, sender, artifacts))

@@ -15,14 +15,14 @@ from paglets.wire.request import Request, Response, reply, reply_error
 from tests.fakes.mesh import member
 
 Answer = Callable[[Any], Any]
-"""Gives a record for the JSON body of a request, or raises the error to answer."""
+"""A function that returns a record for the JSON body of a request, or raises the error to answer."""
 
 
 @dataclass(slots=True, kw_only=True)
 class TableHost:
-    """A host by `routes`: "METHOD /path" without the query -> what it answers. `asked` keeps each request.
+    """A host whose `routes` map "METHOD /path" without a query to its answer. `asked` keeps each request.
 
-    `broken` are errors of the connection, raised one after the other before anything is answered.
+    `broken` are errors of the connection. They are raised one after the other before any answer.
     """
 
     name: str
@@ -37,7 +37,7 @@ class TableHost:
         return HostRef(store_id=self.store_id or f"store-{self.name}", name=self.name, url=f"http://{self.name}:8765")
 
     def bodies(self, route: str) -> list[Any]:
-        """The JSON bodies that came to a route, in order."""
+        """Return the JSON bodies of the requests to a route, in order."""
         return [loads(one.body) for one in self.asked if _route(one) == route]
 
     def handle(self, request: Request) -> Response:
@@ -54,7 +54,7 @@ class TableHost:
 
 
 class TableExchange:
-    """`client.mesh_client.BlockingTransport` over hosts that list one another as the members of their mesh."""
+    """A `client.mesh_client.BlockingTransport` over hosts that list one another as hosts of their mesh."""
 
     def __init__(self, *hosts: TableHost) -> None:
         self.hosts = {host.ref.url: host for host in hosts}
@@ -63,7 +63,7 @@ class TableExchange:
             host.routes.setdefault("GET /v1/mesh/hosts", partial(self._list, host))
 
     def _list(self, asked: TableHost, body: Any) -> Hosts:
-        """The host that was asked comes first, as with a real one."""
+        """Return the hosts of the mesh. As on a real host, the one that answers comes first."""
         hosts = self.members()
         views = sorted(hosts.hosts, key=lambda view: view.host.store_id != asked.ref.store_id)
         return replace(hosts, hosts=tuple(views))

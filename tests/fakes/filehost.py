@@ -22,11 +22,11 @@ from tests.fakes.exchange import TableExchange, TableHost
 
 @dataclass(slots=True, kw_only=True)
 class FileHost(TableHost):
-    """`blobs` are whole, `coming` are not. What is not about bytes is answered by `routes`.
+    """A host of whole `blobs` and partial ones (`coming`). Requests that are not about bytes go to `routes`.
 
-    `before_piece(method, offset)` is called before each piece is taken or given; what it raises is answered, or, where
-    it is Unreachable or CallOutcomeUnknown and so of the connection, is raised. `lost` are errors of the connection
-    raised after a piece was taken.
+    `before_piece(method, offset)` is called before each piece. An error that it raises is the answer, but Unreachable
+    and CallOutcomeUnknown are raised as errors of the connection. `lost` are errors of the connection that are raised
+    after a piece was taken.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -37,10 +37,10 @@ class FileHost(TableHost):
     lost: list[PagletsError] = field(default_factory=list)
     others: tuple[FileHost, ...] = ()
     pieces: list[tuple[str, int, int]] = field(default_factory=list)
-    """Method, offset and length of each piece that was taken or given."""
+    """The method, offset and length of each piece."""
 
     def keep(self, data: bytes, name: str = "data.bin", artifact_id: str = "art-00000001", **more: Any) -> ArtifactRef:
-        """`data` as an artifact of this host."""
+        """Store `data` as an artifact of this host."""
         sha256 = hashlib.sha256(data).hexdigest()
         values: dict[str, Any] = {"owner": "", "created_at": 5.0} | more
         made = ArtifactRef(
@@ -51,7 +51,7 @@ class FileHost(TableHost):
         return made
 
     def give(self, artifact_id: str, other: FileHost) -> None:
-        """The artifact moves: its bytes are gone from here."""
+        """Remove an artifact and its bytes, as if the artifact moved away."""
         moving = self.artifacts.pop(artifact_id)
         other.keep(self.blobs.pop(moving.sha256), moving.name, artifact_id, owner=moving.owner)
 
@@ -185,7 +185,7 @@ class FileHost(TableHost):
 
 
 def file_mesh(*names: str) -> tuple[TableExchange, tuple[FileHost, ...]]:
-    """Hosts of one mesh, each of which finds the artifacts of all."""
+    """Return the hosts of one mesh. Each finds the artifacts of all."""
     hosts = tuple(FileHost(name=name) for name in names)
     for host in hosts:
         host.others = tuple(other for other in hosts if other is not host)

@@ -1,4 +1,4 @@
-"""Many hosts that do nothing but gossip and locate, on a `LoopNetwork`: the membership of a mesh under virtual time."""
+"""Hosts that only gossip and locate, on a `LoopNetwork`: the membership service under virtual time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CAPACITY = Resources(cpu_cores=4, memory_bytes=8 << 30)
 
 
 def member(name: str, **changes: object) -> MeshHost:
-    """A member row with sensible values; the store id is `store-NAME`."""
+    """Return a row of a host with sensible values. The store id is `store-NAME`."""
     row = MeshHost(
         store_id=f"store-{name}",
         name=name,
@@ -52,13 +52,13 @@ def member(name: str, **changes: object) -> MeshHost:
 
 
 def identity(name: str, **changes: object) -> HostIdentity:
-    """What the host of `member(name)` says of itself."""
+    """Return the identity that the host of `member(name)` announces."""
     told = HostIdentity.of(member(name), program="paglets 0", python="3", pid=1)
     return replace(told, **changes)  # type: ignore[arg-type]
 
 
 class VirtualHost:
-    """One host. `row` is its own row and may be replaced; `residence` is what it answers to `locate`."""
+    """A host. `row` is its own row and may be replaced. `residence` is its answer to `locate`."""
 
     def __init__(self, mesh: VirtualMesh, row: MeshHost, peers: Iterable[str], database: sqlite3.Connection) -> None:
         self.row = row
@@ -107,24 +107,24 @@ class VirtualHost:
         return [other.name for other in self.gossip.online()]
 
     def problem_of(self, name: str) -> str:
-        """Of the hosts of that name, what the table says is wrong."""
+        """Return the problem that the table records for the host of this name."""
         return "; ".join(v.problem for v in self.gossip.hosts() if v.host.name == name and v.problem)
 
     def kill(self) -> None:
-        """As SIGKILL does: nothing is said, the database stays."""
+        """Kill the host as SIGKILL does: it sends nothing, and its database stays."""
         self._mesh.network.leave(self.row.url)
         self.transport.close()
         self.driver.stop()
 
     def leave(self) -> None:
-        """An orderly end. What it says on the way out is sent before it is gone."""
+        """Stop the host. It sends its last messages first."""
         self.gossip.leave()
         self._mesh.clock.advance(0.1)
         self.kill()
 
 
 class _Watcher:
-    """A part that only notes when it was woken."""
+    """A component that only records its wakes."""
 
     name = "watcher"
 
@@ -137,7 +137,7 @@ class _Watcher:
 
 
 class VirtualMesh:
-    """Hosts by name (of the latest start). One seed decides everything."""
+    """A mesh of hosts by name (their latest start). One seed decides everything."""
 
     def __init__(self, seed: int = 1) -> None:
         self.seed = seed
@@ -146,11 +146,11 @@ class VirtualMesh:
         self.hosts: dict[str, VirtualHost] = {}
 
     def start(self, row: MeshHost, *, peers: Iterable[str] = ()) -> VirtualHost:
-        """Start a host that has nothing stored."""
+        """Start a host with an empty store."""
         return self._started(VirtualHost(self, row, peers, memory_database()))
 
     def restart(self, host: VirtualHost, *, peers: Iterable[str] = (), **changes: object) -> VirtualHost:
-        """Start the killed host again on its database, under a new boot."""
+        """Restart a killed host on its database, as a new boot."""
         boots = host.row.boot_count + 1
         boot = {"boot_count": boots, "boot_id": f"{host.row.name}-{boots}"}
         row = replace(host.row, **{**boot, **changes})  # type: ignore[arg-type]
@@ -161,7 +161,7 @@ class VirtualMesh:
         return host
 
     def start_many(self, count: int) -> list[VirtualHost]:
-        """`h00`, which all others have as their peer, and those, all at once."""
+        """Start `h00`, the peer of all others, and those at once."""
         first = self.start(member("h00"))
         others = [self.start(member(f"h{n:02}"), peers=[first.row.url]) for n in range(1, count)]
         return [first, *others]
@@ -170,7 +170,7 @@ class VirtualMesh:
         return next((host.key for host in self.hosts.values() if host.row.store_id == store_id), "")
 
     def all_see_all(self) -> bool:
-        """Whether every host has every other one online, and nobody else."""
+        """Return True if every host sees every other one online, and no other host."""
         names = sorted(self.hosts)
         return all(host.online_names() == [n for n in names if n != host.row.name] for host in self.hosts.values())
 

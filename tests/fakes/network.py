@@ -1,4 +1,4 @@
-"""A network in one process under virtual time: hosts answer requests by a function, no socket is opened."""
+"""A network in one process under virtual time. Functions handle the requests, and no socket is opened."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Node:
 
 
 class LoopNetwork:
-    """Carries requests between handlers registered under a URL. One seed decides all delays and losses.
+    """A network between handlers registered by URL. One seed decides all delays and losses.
 
-    `loss` is the share of messages, requests and replies alike, that vanish. `sent` counts requests by
-    (sender's store id, method and path), `bytes_sent` bodies by sender, both ways.
+    `loss` is the share of messages that vanish, requests and replies alike. `sent` counts requests by (sender's store
+    id, method and path), `bytes_sent` the bytes of bodies by sender, in both directions.
     """
 
     def __init__(self, clock: FakeClock, entropy: Entropy) -> None:
@@ -44,19 +44,19 @@ class LoopNetwork:
         self._cuts: set[tuple[str, str]] = set()
 
     def join(self, url: str, store_id: str, handler: Handler) -> None:
-        """From now on `handler` answers at `url`."""
+        """Register `handler` for `url`."""
         self._nodes[url] = Node(store_id=store_id, handler=handler)
 
     def leave(self, url: str) -> None:
-        """Connections to `url` are refused from now on; replies under way from there are lost."""
+        """Refuse connections to `url` from now on. Replies from there that are under way are lost."""
         self._nodes.pop(url, None)
 
     def part(self, *sides: tuple[str, ...]) -> None:
-        """Let only store ids of the same side hear each other; those in none are with the first."""
+        """Partition the network into these sides. Store ids in none of them belong to the first."""
         self._side = {store_id: number for number, side in enumerate(sides) for store_id in side}
 
     def cut(self, sender: str, url: str) -> None:
-        """Refuse connections of that store id to `url`; those of others, and replies, pass."""
+        """Refuse connections from a store id to `url`. Those of others, and replies, pass."""
         self._cuts.add((sender, url))
 
     def heal(self) -> None:
@@ -65,11 +65,11 @@ class LoopNetwork:
         self._cuts = set()
 
     def transport(self, store_id: str) -> LoopTransport:
-        """What the host with `store_id` sends through."""
+        """Return the transport of the host with `store_id`."""
         return LoopTransport(self, store_id)
 
     def deliver(self, sender: str, host: HostRef, request: Request, done: Completion, timeout_seconds: float) -> None:
-        """Send one request; see `Transport`."""
+        """Send a request; see `Transport`."""
         self.sent[(sender, f"{request.method} {request.target}")] += 1
         self.bytes_sent[sender] += len(request.body)
         exchange = _Exchange(self, sender, host, replace(request, sender=sender), done)
@@ -85,7 +85,7 @@ class LoopNetwork:
         return self.loss == 0 or self._entropy.uniform(0, 1) >= self.loss
 
     def node(self, url: str, sender: str = "") -> Node | None:
-        """The host at `url`; None also where connections of `sender` to it are cut."""
+        """Return the host at `url`. Return None, too, if connections of `sender` to it are cut."""
         return None if (sender, url) in self._cuts else self._nodes.get(url)
 
     def reply(self, action: Callable[[], None]) -> None:
@@ -93,7 +93,7 @@ class LoopNetwork:
 
 
 class _Exchange:
-    """One request on its way there and back; it ends once."""
+    """A request and its reply. It ends once."""
 
     def __init__(self, net: LoopNetwork, sender: str, host: HostRef, request: Request, done: Completion) -> None:
         self._net = net
@@ -133,7 +133,7 @@ class _Exchange:
 
 
 class LoopTransport:
-    """`Transport` of one host. After `close` nothing is sent and no completion comes: the host is dead."""
+    """A `Transport` of one host. After `close` it sends nothing and reports no completion: the host is dead."""
 
     def __init__(self, network: LoopNetwork, store_id: str) -> None:
         self._network = network
@@ -166,9 +166,9 @@ def _kept(request: Request, response: Response) -> Response | PagletsError:
 
 
 class VirtualRunner:
-    """Drives a host's real runner under virtual time: a wake or a due time makes it step.
+    """A driver of a host's real runner under virtual time. The runner steps when it is woken or work is due.
 
-    `stop` is a crash or a SIGSTOP, `resume` goes on after the latter.
+    `stop` acts as a crash or SIGSTOP, `resume` as SIGCONT.
     """
 
     def __init__(self, store: Store, clock: FakeClock) -> None:

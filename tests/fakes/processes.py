@@ -1,4 +1,4 @@
-"""Processes played by hand: a `Launcher` whose children say and do only what a test lets them."""
+"""A `Launcher` whose children send and do only what a test makes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIGKILL = 9
 
 
 class HandProcess:
-    """One child. `heard` keeps the frames from its host; `ended` is set once it has told its end."""
+    """A child. `heard` keeps the frames from its host. `ended` is set once its end is reported."""
 
     def __init__(self, events: LaunchEvents, spec: LaunchSpec, pid: int) -> None:
         self._events = events
@@ -24,12 +24,12 @@ class HandProcess:
         self.ended = False
 
     def begin(self) -> None:
-        """The process is there: its host may tell it to go."""
+        """Report the start of the process, so that its host may send `go`."""
         self._events.started(self.spec.token, self.pid, float(self.pid))
 
     @property
     def go(self) -> Go:
-        """What it was told to do. Fails where it was not told to go."""
+        """Return the `go` frame of the host. Fail if there is none."""
         (frame,) = [frame for frame in self.heard if "go" in frame]
         return from_json(Go, frame["go"])
 
@@ -42,26 +42,26 @@ class HandProcess:
         return {"finish": True} in self.heard
 
     def ask(self, op: str, args: Any, **stamp: Any) -> int:
-        """Ask the host; gives the number to look for in `reply`. `stamp` replaces fields of the stamp."""
+        """Send a request to the host and return its number for `reply`. `stamp` replaces fields of the stamp."""
         self._asked += 1
         tree = {**to_json(self.go.stamp), **stamp}
         self._events.frame(self.spec.token, {"op": op, "id": self._asked, "stamp": tree, "args": to_json(args)})
         return self._asked
 
     def reply(self, number: int) -> dict[str, Any]:
-        """The reply frame to that question. Fails where there is none yet."""
+        """Return the reply to this request. Fail if there is none yet."""
         (frame,) = [frame for frame in self.heard if frame.get("reply") == number]
         return frame
 
     def exit(self, code: int | None = 0, **how: Any) -> None:
-        """End: with an exit code, or as `ProcessExit` says."""
+        """End with an exit code, or as `ProcessExit` says."""
         if not self.ended:
             self.ended = True
             self._events.ended(self.spec.token, ProcessExit(exit_code=None if "signal" in how else code, **how))
 
 
 class HandLauncher:
-    """`worker.launch.Launcher`. A process that is told to end is killed at once, unless `is_stubborn`."""
+    """A `worker.launch.Launcher`. A process that is told to end dies at once unless `is_stubborn`."""
 
     def __init__(self, events: LaunchEvents) -> None:
         self._events = events
@@ -89,5 +89,5 @@ class HandLauncher:
         return [process for process in self.processes if process.spec.token == token and not process.ended]
 
     def of(self, agent_id: str) -> list[HandProcess]:
-        """The processes of that paglet, oldest first."""
+        """Return the processes of a paglet, oldest first."""
         return [process for process in self.processes if process.spec.agent_id == agent_id]

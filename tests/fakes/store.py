@@ -9,12 +9,12 @@ from paglets.store.migrations.steps import migrate
 
 
 def memory_store() -> Store:
-    """The real store on a database in memory, freshly migrated."""
+    """Return a real store on a freshly migrated in-memory database."""
     return store_on(memory_database())
 
 
 def memory_database() -> sqlite3.Connection:
-    """A migrated database in memory; it outlives the stores opened on it, like a disk its hosts."""
+    """Return a migrated in-memory database. It outlives the stores opened on it, as a disk outlives its hosts."""
     connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None, cached_statements=512)
     connection.execute("PRAGMA foreign_keys=ON")
     migrate(connection)
@@ -22,5 +22,5 @@ def memory_database() -> sqlite3.Connection:
 
 
 def store_on(connection: sqlite3.Connection) -> Store:
-    """A store on that database, as a host opens it when it starts."""
+    """Open a store on this database, as a host does when it starts."""
     return Store(connection)

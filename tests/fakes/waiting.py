@@ -1,4 +1,4 @@
-"""Waiting for a condition instead of for a time."""
+"""Waits for a condition instead of a time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], *, timeout_seconds: float = 20.0, what: str = "") -> T:
-    """Return the first true value of `condition()`. Raises AssertionError that shows what was last seen.
+    """Return the first true value of `condition()`. Raises AssertionError that shows the last value.
 
-    A condition that takes long to check, such as the run of a command, is checked at most half of the time.
+    A slow condition, such as the run of a command, is checked for at most half of the time.
     """
     deadline = time.monotonic() + timeout_seconds
     pause = 0.002

@@ -1,9 +1,9 @@
-"""Five real hosts, killed, stopped and cut off at random; then every record and every artifact must be there.
+"""Kill, stop and cut off five real hosts at random, then check every record and every artifact.
 
-    python -m tests.fault.chaos [--seconds 60] [--jobs 200] [--seed N] [--lost-after S] [--pyz FILE] [--keep DIR] [-v]
+python -m tests.fault.chaos [--seconds 60] [--jobs 200] [--seed N] [--lost-after S] [--pyz FILE] [--keep DIR] [-v]
 
-Prints one line of JSON (`Verdict`). Exit code 1: a record is lost or wrong, or something is left over. What is done to
-whom and when follows from the seed; when exactly each process feels it does not.
+Print one line of JSON (`Verdict`). The exit code is 1 if a record is lost or wrong, or something is left over. The seed
+decides the faults, their targets and times, but not the exact moment in each process.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from byte_jobs import Bytes  # isort: skip  (its folder is on the path since the
 CORES = 1
 
 END_SECONDS = 3.0
-"""For a host to end by SIGTERM before it is killed."""
+"""The time limit for a host to end by SIGTERM. After that it is killed."""
 
 HEAL_SECONDS = 120.0
-"""For all groups to end and come home after the last fault."""
+"""The time limit for all groups to end and return home after the last fault."""
 
 
 class Chaos:
-    """Does the faults of a plan to the hosts of a mesh, which it starts."""
+    """An executor of a plan's faults. It starts the hosts of a mesh."""
 
     def __init__(self, mesh: Mesh, proxies: dict[str, FaultProxy], say: Callable[[str], None]) -> None:
         self._mesh = mesh
@@ -69,7 +69,7 @@ class Chaos:
         for name in NAMES:
             proxy = self._proxies[name]
             peers = [word for other in NAMES if other != name for word in ("--peer", self._proxies[other].url)]
-            # The first must make the key; then all are equal.
+            # The first host must make the key; then all are equal.
             peers = peers if name != HOME else []
             host = self._mesh.host(
                 name, "--public-url", proxy.url, "--mesh-version", "chaos", "--cpu-cores", CORES, *peers, *arguments
@@ -94,7 +94,7 @@ class Chaos:
         self._wait_until(seconds)
 
     def heal(self) -> None:
-        """Undo all that is still to be undone, and disarm."""
+        """Undo all faults that are still active, and disarm failpoints."""
         while self._undoing:
             heapq.heappop(self._undoing)[2]()
         for name in sorted(self._armed):
@@ -122,7 +122,7 @@ class Chaos:
     def _undo_after(self, seconds: float, undo: Callable[[], None]) -> None:
         heapq.heappush(self._undoing, (self._now() + seconds, next(self._numbers), undo))
 
-    # Acts.
+    # Faults.
 
     def kill(self, fault: Fault, host: HostProcess) -> None:
         if host.process is not None and not self._is_ending(host):
@@ -132,13 +132,13 @@ class Chaos:
             self._undo_after(fault.seconds, partial(self._restart, host, fault.point))
 
     def kill_all(self, fault: Fault, host: HostProcess) -> None:
-        """They come back one after the other, in an order that follows from the seed."""
+        """Kill all hosts. They restart one after the other, in an order that follows from the seed."""
         order = random.Random(fault.pick).sample(NAMES, len(NAMES))
         for nth, name in enumerate(order, start=1):
             self.kill(replace(fault, seconds=fault.seconds * nth / len(NAMES)), self._mesh[name])
 
     def end(self, fault: Fault, host: HostProcess) -> None:
-        """As a person ends it; killed if that takes too long."""
+        """Stop a host as a person does. Kill it if that takes too long."""
         if host.process is not None and not self._is_ending(host):
             host.process.terminate()
             self._ending.add(host.name)
@@ -149,7 +149,7 @@ class Chaos:
         return host.name in self._ending
 
     def _revive(self) -> None:
-        """Start again what died at its failpoint."""
+        """Restart a host that died at its failpoint."""
         for name in sorted(self._armed - self._ending):
             process = self._mesh[name].process
             if process is not None and process.poll() is not None:
@@ -210,7 +210,7 @@ ACTS: dict[str, tuple[int, Callable[[Chaos, Fault, HostProcess], None]]] = {
     "stop child": (4, Chaos.stop_child),
     "kill zygote": (2, Chaos.kill_zygote),
 }
-"""What is done, and how often each comes, compared with the others."""
+"""The faults and their relative frequencies."""
 
 WEIGHTS = {name: weight for name, (weight, _) in ACTS.items()}
 
@@ -221,7 +221,7 @@ def _go_on(process: psutil.Process) -> None:
 
 
 class Submitter:
-    """Submits the waves, each until it is acknowledged, however often that takes."""
+    """A submitter of the waves. It repeats each one until it is acknowledged."""
 
     def __init__(self, mesh: Mesh, url: str, waves: tuple[Wave, ...], most_seconds: float) -> None:
         self._environ = {"PAGLETS_HOME": str(mesh.home)}
@@ -268,7 +268,7 @@ class Submitter:
         return True
 
 
-# The whole story.
+# The whole run.
 
 
 def wait_all_home(mesh: Mesh, waves: list[Wave], say: Callable[[str], None]) -> None:
@@ -299,7 +299,7 @@ def run(
     lost_after: float | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Verdict:
-    """The whole story, on a mesh without hosts; whoever made it closes it."""
+    """Run the whole test on a mesh without hosts. The caller closes the mesh."""
     made = plan(seconds, jobs, seed, WEIGHTS, lost_after)
     verdict = Verdict(seed=seed, jobs=jobs)
     with ExitStack() as stack:
@@ -328,7 +328,7 @@ def run(
 
 
 def close(mesh: Mesh) -> list[str]:
-    """End the hosts; gives what does not end."""
+    """End the hosts. Return those that do not end."""
     try:
         mesh.close()
     except AssertionError as error:
@@ -351,7 +351,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all files of the hosts there if it fails")
     parser.add_argument("-v", "--verbose", action="store_true", help="say on stderr what is done to whom")
     given = parser.parse_args(argv)
-    # An exception: what was started is ended, whoever ends this.
+    # Catch an exception too: whoever ends this, the started processes must end.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         folder = Path(name)

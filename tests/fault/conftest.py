@@ -1,4 +1,4 @@
-"""Faults: processes killed at the worst time, in a mesh of real hosts."""
+"""Tests of faults: processes killed at the worst time, in a mesh of real hosts."""
 
 from tests.acceptance.rig import (  # noqa: F401  pytest finds fixtures and hooks here
     archive,

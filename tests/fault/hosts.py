@@ -1,4 +1,4 @@
-"""What tests of faults do to hosts, and ask them."""
+"""Functions that act on hosts and query them, for tests of faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.acceptance.rig import Finished, HostProcess, Mesh, group_lines, wait_
 
 @contextmanager
 def asleep(host: HostProcess) -> Iterator[None]:
-    """A host that neither ends nor answers, as a laptop with its lid closed."""
+    """Suspend a host that neither ends nor answers, like a laptop with its lid closed."""
     process = psutil.Process(host.pid)
     process.send_signal(signal.SIGSTOP)
     try:
@@ -24,18 +24,19 @@ def asleep(host: HostProcess) -> Iterator[None]:
 
 
 def is_online(at: HostProcess, name: str) -> bool:
-    """As the host `at` sees it."""
+    """Return True if the host `at` sees that host online."""
     return any(view.online for view in at.client.hosts() if view.host.name == name)
 
 
 def forget(mesh: Mesh, name: str, at: str) -> Finished:
-    """Run `mesh forget NAME` at the host `at`, once all running hosts take it for offline: the command asks each."""
+    """Run `mesh forget NAME` at the host `at`, once all running hosts see that host offline, since the command asks
+    each."""
     wait_until(lambda: not any(is_online(host, name) for host in mesh.running()), what=f"{name} to be offline")
     return mesh.paglets("mesh", "forget", name, "--at", at)
 
 
 def zygotes(host: HostProcess) -> list[psutil.Process]:
-    """The one that runs share; none where it is being started, or the host does not run."""
+    """Return the zygote that runs share. Return none if it is starting, or the host does not run."""
     if host.process is None:
         return []
     found = []
@@ -46,6 +47,6 @@ def zygotes(host: HostProcess) -> list[psutil.Process]:
 
 
 def ended(host: HostProcess, submission: Submission) -> int:
-    """How many jobs of the group have a record, as far as that host knows."""
+    """Return how many jobs of the group have a record, as far as this host knows."""
     line = group_lines(host).get(submission.group_id)
     return 0 if line is None else (line.completed_count or 0) + (line.failed_count or 0)

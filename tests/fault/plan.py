@@ -1,4 +1,4 @@
-"""What a seed of the chaos decides: who submits what and when, and what is done to whom."""
+"""The plan that a seed gives: submissions and faults with their times."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ NAMES = (HOME, COLLECTOR, "linux-a", "linux-b", "linux-c")
 MANY = 1_000_000
 
 WAVE_SECONDS = 2.5
-"""Between two submissions, so that there is work as long as there are faults."""
+"""The time between two submissions, so that there is work as long as there are faults."""
 
 FAULTS_A_WAVE, LONG_FAULTS_A_WAVE = 3, 1
 AFTER_WAVE_SECONDS = 0.6
-"""On average, from a submission to a fault: most hit work, and hosts are up again, mostly, for the next one."""
+"""The mean time from a submission to a fault. Most faults hit work, and hosts are mostly up again for the next one."""
 
 FAULT_SECONDS, LONGEST_FAULT_SECONDS = 1.0, 8.0
-"""On average, and at most."""
+"""The mean and the maximum."""
 
 LONG_FAULTS, ARMED = 0.2, 0.4
-"""Of all."""
+"""The share of all faults."""
 
 ARTIFACT_SHARE = 0.75
-"""Of the jobs."""
+"""The share of the jobs."""
 
 HARMS: dict[str, dict[str, Any]] = {
     "refuses": {"refuses": True},
@@ -43,9 +43,9 @@ HARMS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Fault:
-    """`at` seconds since the begin; `seconds`: how long until it is undone; `pick` in [0, 1) chooses a process.
+    """A fault `at` seconds after the start, undone after `seconds`. `pick` in [0, 1) chooses a process.
 
-    `point`: the failpoint that a host which comes back is started with, perhaps; it dies there.
+    `point` is the failpoint at which a restarted host dies, if any.
     """
 
     at: float
@@ -59,7 +59,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wave:
-    """A group: its jobs' keys are those of the group and a number."""
+    """A group. The keys of its jobs are the group's key and a number."""
 
     group_id: str
     at: float
@@ -69,15 +69,17 @@ class Wave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a seed decides."""
+    """A plan of submissions and faults."""
 
     faults: tuple[Fault, ...]
     waves: tuple[Wave, ...]
 
 
 def plan(seconds: float, jobs: int, seed: int, weights: dict[str, int], lost_after: float | None = None) -> Plan:
-    """`weights`: how often each act comes, compared with the others. With `lost_after` there are fewer faults, and some
-    last up to twice that long, so that hosts are lost."""
+    """Return a plan. `weights` are the relative frequencies of faults.
+
+    With `lost_after` there are fewer faults. Some last up to twice that long, so that hosts are lost.
+    """
     chance = random.Random(seed)
     count = max(1, round(seconds / WAVE_SECONDS))
     each = FAULTS_A_WAVE if lost_after is None else LONG_FAULTS_A_WAVE
@@ -90,7 +92,7 @@ def plan(seconds: float, jobs: int, seed: int, weights: dict[str, int], lost_aft
 def _fault(chance: random.Random, n: int, weights: dict[str, int], lost_after: float | None) -> Fault:
     lasts, hosts = min(chance.expovariate(1 / FAULT_SECONDS), LONGEST_FAULT_SECONDS), NAMES
     if lost_after is not None and chance.random() < LONG_FAULTS:
-        # With home away for long nothing would be submitted.
+        # If home were away for long, nothing would be submitted.
         lasts, hosts = lost_after * (1 + chance.random()), NAMES[1:]
     return Fault(
         at=round(n * WAVE_SECONDS + chance.expovariate(1 / AFTER_WAVE_SECONDS), 3),
@@ -109,7 +111,7 @@ def _wave(chance: random.Random, n: int, count: int) -> Wave:
         BytesState(
             job_key=f"{group_id}-{job:03d}",
             seconds=chance.uniform(0.05, 0.5),
-            # A report without bytes is sent before one knows whether anybody is there to take it.
+            # A report without bytes is sent before its receiver is known to be there.
             size_bytes=int(2 ** chance.uniform(11, 20)) if chance.random() < ARTIFACT_SHARE else 0,
             allow_home_compute=True,
             max_losses=MANY,

@@ -1,7 +1,7 @@
-"""A TCP proxy that harms what passes: hosts of tests stand behind it by `--public-url`.
+"""A TCP proxy that injects faults. Hosts of tests stand behind it by `--public-url`.
 
-Each is a thread with an event loop. What it does to traffic is a value (`Harm`) that can be replaced at any time; it
-counts for connections that there are, too, from their next piece on.
+Each proxy is a thread with an event loop. Its faults are a value (`Harm`) that can be replaced at any time. It applies
+to open connections, too, from their next piece on.
 """
 
 from __future__ import annotations
@@ -25,20 +25,22 @@ PIECE_BYTES = 1 << 16
 CLOSE_SECONDS = 30.0
 PUT_BLOB = re.compile(rb"PUT /v1/blobs/.*?\r\ncontent-length: *([0-9]+)\r\n(?:.*?\r\n)?\r\n", re.DOTALL | re.IGNORECASE)
 OF_NO_HOST = re.compile(rb"\r\nx-paglets-sender: *\r\n", re.IGNORECASE)
-"""In the head of a request: it comes from a command, or a script."""
+"""A text in the head of requests of commands and scripts."""
 
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER: the end of the connection is a reset."""
+"""A value of SO_LINGER that ends a connection with a reset."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Harm:
-    """`refuses`: nobody listens, as where a host has died. `swallows`: all bytes, both ways; `drops_replies`: those of
-    the host only.
+    """The faults of a proxy.
 
-    `delay_seconds` is added to each piece, one way; `bytes_a_second` bounds each direction of a connection; with the
-    chance `resets` a piece is not passed on, and its connection is reset. `cut_after`: the connection is reset, once,
-    when so many bytes of blobs have been sent to the host since this harm was set.
+    `refuses`: nobody listens, as if the host had died. `swallows`: all bytes are dropped in both directions.
+    `drops_replies`: only bytes from the host are dropped.
+
+    `delay_seconds` delays each piece in one direction, and `bytes_a_second` limits each direction of a connection. With
+    probability `resets` a piece is dropped and its connection reset. `cut_after` resets a connection once, when this
+    many bytes of blobs have been sent to the host under this fault.
     """
 
     refuses: bool = False
@@ -54,15 +56,16 @@ NONE = Harm()
 
 
 class _Blobs:
-    """Finds the bytes of blobs in the requests of one connection; a head comes in one piece, alone or with its body."""
+    """A parser that finds blob bytes in the requests of a connection. A head comes in one piece, alone or with its
+    body."""
 
     def __init__(self) -> None:
         self._left = 0
         self.within = False
-        """Whether the last piece belongs to the request of a blob."""
+        """True if the last piece belongs to the request of a blob."""
 
     def begins(self, piece: bytes) -> int:
-        """Where in the piece bytes of a blob begin; its length where it has none."""
+        """Return the offset of blob bytes in the piece, or its length if it has none."""
         head = 0
         if not self._left and (found := PUT_BLOB.match(piece)):
             head = found.end()
@@ -77,7 +80,7 @@ class _Blobs:
 
 @dataclass(eq=False)
 class _Pair:
-    """A connection of a client, and ours to the host."""
+    """A client's connection and the proxy's connection to the host."""
 
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
@@ -92,17 +95,17 @@ class _Pair:
 
 @dataclass(eq=False)
 class Visit:
-    """A connection of a command, and from when to when that held it (monotonic seconds)."""
+    """A connection of a command, with its start and end in monotonic seconds."""
 
     since: float
     until: float = math.inf
 
 
 class FaultProxy:
-    """Listens at `url` on loopback and forwards to `port`, which may be set later.
+    """A proxy that listens at `url` on loopback and forwards to `port`, which may be set later.
 
-    `cuts` counts connections that were reset; since the last harm was set, `passed` counts bytes of blobs sent to the
-    host, and `visits` has the connections of commands, in order.
+    `cuts` counts reset connections. Since the last change of faults, `passed` counts bytes of blobs sent to the host,
+    and `visits` lists the connections of commands in order.
     """
 
     def __init__(self, *, port: int = 0, seed: int = 0) -> None:
@@ -123,18 +126,18 @@ class FaultProxy:
         self._thread.start()
         self._do(self._listen)
 
-    # Any thread.
+    # Called by any thread.
 
     def set(self, **harm: Any) -> None:
-        """From now on this harm, and no other."""
+        """Replace all faults by this value."""
         self._do(lambda: self._set(replace(NONE, **harm)))
 
     def heal(self) -> None:
-        """No harm any more; connections that lost bytes, or have slow ones under way, are cut."""
+        """End all faults. Cut connections that lost bytes, or have slow ones under way."""
         self.set()
 
     def follow(self, is_up: bool) -> None:
-        """Whether the host behind it runs: for one that does not nobody listens, whatever the harm."""
+        """Set whether the host behind the proxy runs. If it does not, nobody listens, whatever the faults."""
 
         def do() -> None:
             self._is_up = is_up
@@ -143,7 +146,7 @@ class FaultProxy:
         self._do(do)
 
     def cut(self) -> int:
-        """Reset all connections; gives how many there were."""
+        """Reset all connections and return their number."""
         count = len(self._pairs)
         self._do(self._cut)
         return count
@@ -164,7 +167,7 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(act)
 
     def _do(self, act: Callable[[], None]) -> None:
-        """On the loop, and wait for it."""
+        """Run this on the event loop and wait for it."""
         done = threading.Event()
 
         def do() -> None:
@@ -174,7 +177,7 @@ class FaultProxy:
         self._soon(do)
         assert done.wait(CLOSE_SECONDS), "the proxy hangs"
 
-    # On the loop.
+    # Called on the event loop.
 
     def _set(self, harm: Harm) -> None:
         old, self.harm, self.passed, self.visits = self.harm, harm, 0, []
@@ -183,7 +186,7 @@ class FaultProxy:
             self._cut()
 
     def _listen(self) -> None:
-        """Or not."""
+        """Open or close the listening socket, as the faults and the host require."""
         wanted = self._is_up and not self.harm.refuses
         if wanted and self._listening is None:
             self._listening = socket.create_server(("127.0.0.1", self._own_port), backlog=128)
@@ -267,7 +270,7 @@ class FaultProxy:
             target.write_eof()
 
     def _left_of(self, piece: bytes, blobs: _Blobs) -> int:
-        """How much of a piece of requests is passed on."""
+        """Return how much of a piece of requests is passed on."""
         begins = blobs.begins(piece)
         most, after = len(piece) - begins, self.harm.cut_after
         passes = most if after is None else min(most, after - self.passed)
@@ -275,7 +278,10 @@ class FaultProxy:
         return begins + passes
 
     def _cut_here(self, pair: _Pair, target: asyncio.StreamWriter) -> None:
-        """Once. What was passed on last comes to the host: the connection to it is closed and not reset."""
+        """Cut the connection once.
+
+        The host still receives the last piece, because the connection to it is closed and not reset.
+        """
         self.harm = replace(self.harm, cut_after=None)
         pair.writers = [writer for writer in pair.writers if writer is not target]
         self._reset(pair)

@@ -1,4 +1,4 @@
-"""What broke hosts, or what outlived its job, when somebody set out to break them."""
+"""Regressions: jobs that broke hosts or left something behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fault.hosts import zygotes
 
 @pytest.fixture(scope="module")
 def lone(make_mesh: MakeMesh) -> Iterator[Mesh]:
-    """One host of one core, shared by tests that leave it as it was."""
+    """Return a host with one core. Tests share it and leave it as it was."""
     with make_mesh("lone") as mesh:
         mesh.start("alone", "--cpu-cores", 1, "--report-grace", 1)
         yield mesh
@@ -26,7 +26,7 @@ def lone(make_mesh: MakeMesh) -> Iterator[Mesh]:
 
 @contextmanager
 def killed_at_last(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Whatever the test has found: who closes a Popen waits for its end."""
+    """Kill the process at the end of a test, whatever the result. Closing a Popen waits for its end."""
     try:
         yield
     finally:

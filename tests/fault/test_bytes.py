@@ -1,4 +1,4 @@
-"""Large files whose receiver is killed on the way: whole at the end, resumed, in little memory."""
+"""Large files whose receiver is killed during a transfer: whole at the end, resumed, in little memory."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tests.acceptance.rig import HostProcess, Mesh
 
 SCRIPTS = Path(__file__).parent.parent / "acceptance" / "scripts"
 SIZE_BYTES = int(os.environ.get("PAGLETS_TEST_ARTIFACT_BYTES", 200 << 20))
-"""Of the large artifact. The environment may ask for more than there is time for each time."""
+"""The size of the large artifact. The environment may ask for more than every run has time for."""
 
 MOST_SECONDS = 300.0
-"""For so many bytes, from one step to the next, on a disk that others use too."""
+"""The time limit for this many bytes, from one step to the next, on a disk that others use too."""
 
 MOST_MEMORY_BYTES = 120 << 20
-"""Resident, of any process of the mesh; much less than the file."""
+"""The limit of resident memory of each process of the mesh. It is much less than the file."""
 
 
 class Memory:
-    """Looks again and again how much memory the processes of a mesh have; `most` is the largest ever seen."""
+    """A sampler of the memory of a mesh's processes. `most` is the largest value seen."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
@@ -55,8 +55,7 @@ class Memory:
 
 
 class Partials:
-    """The partial blobs of a host, code among them, as they are each time that one looks: the size of none becomes
-    less, and each stays the same file."""
+    """A sampler of a host's partial blobs, including code. It checks that none shrinks, and each stays the same file."""
 
     def __init__(self, host: HostProcess) -> None:
         self._folder = host.data / "blobs" / "incoming"
@@ -64,7 +63,7 @@ class Partials:
         self._sizes: dict[str, int] = {}
 
     def largest(self) -> int:
-        """Its size now, or the last one seen where it is not there (any more)."""
+        """Return its current size, or the last one seen if it is gone."""
         for path in self._folder.glob("*"):
             with suppress(FileNotFoundError):
                 found = path.stat()
@@ -76,7 +75,7 @@ class Partials:
 
 
 def dies_after(share: float) -> dict[str, str]:
-    """A host with this in its environment is killed when it has taken so much of the artifact, and code before it."""
+    """Return an environment in which a host dies after it took the code and this much of the artifact."""
     return {VARIABLE: f"mid-artifact:kill@{math.ceil(share * SIZE_BYTES / MAX_PIECE_BYTES) + 1}"}
 
 

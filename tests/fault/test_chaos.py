@@ -9,7 +9,7 @@ from tests.fault import chaos
 
 SECONDS = float(os.environ.get("PAGLETS_TEST_CHAOS_SECONDS", 10))
 JOBS_A_SECOND = 4
-"""The environment may ask for more than there is time for each time."""
+"""The length of the test. The environment may ask for more than every run has time for."""
 
 
 def test_nothing_is_lost_whoever_dies(mesh: Mesh) -> None:

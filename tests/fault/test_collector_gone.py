@@ -1,4 +1,4 @@
-"""A group whose collector's host has died: what is known of it meanwhile, and how its jobs can be ended."""
+"""A group whose collector's host has died: its known state meanwhile, and ways to end its jobs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ WAITING = Path(__file__).parent.parent / "acceptance" / "scripts" / "waiting.py"
 
 
 def pids(folder: Path) -> list[str]:
-    """Of the attempts that said that they run."""
+    """Return the pids of the attempts that reported a start."""
     return [start[1] for key in ("a", "b") for start in starts_of(folder / key)]
 
 
 def begun(mesh: Mesh, path: Path, group_id: str) -> Submission:
-    """Of its jobs on linux-a one runs, and the other waits behind it; the collector is on gpu-a."""
+    """Start a group with its collector on gpu-a. On linux-a one of its jobs runs, and the other waits."""
     states = [
         TaskState(job_key=key, how="waits", path=str(path / key), excluded_host_tags=("gpu",), cpu_cores=3)
         for key in ("a", "b")
@@ -130,7 +130,7 @@ def test_a_job_that_has_ended_while_its_collector_is_away_says_that_its_report_w
 def test_what_is_left_of_a_lost_group_is_listed_fetched_and_cleared_and_its_id_used_again(
     three: Mesh, tmp_path: Path
 ) -> None:
-    """One of two jobs has a result with a file when the collector's host is lost; the other one runs on."""
+    """Of two jobs one has a result with a file when the collector's host is lost. The other job runs on."""
     client = three["laptop"].client
     common = {"excluded_host_tags": ("gpu",)}
     states = [
@@ -191,5 +191,5 @@ def test_what_is_left_of_a_lost_group_is_listed_fetched_and_cleared_and_its_id_u
 
 
 def collectors_of(client: HostClient, group_id: str) -> list[str]:
-    """The hosts that have a collector of the group."""
+    """Return the hosts that have a collector of the group."""
     return [view.host.name for view in client.paglets()[0] if view.agent_id == collector_id(group_id)]

@@ -1,4 +1,4 @@
-"""Damaged databases, full and closed disks in the directories of real hosts: told, moved aside, healed, never reset."""
+"""Damaged databases and full or read-only disks of real hosts: reported, moved aside, repaired, never reset."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.fault.hosts import asleep
 
 @pytest.fixture(scope="module")
 def sound(make_mesh: MakeMesh, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PAGLETS_HOME whose host `x` had a group and a file, and was ended."""
+    """Return a PAGLETS_HOME whose host `x` had a group and a file, and was ended."""
     with make_mesh("sound") as mesh:
         host = mesh.start("x", "--cpu-cores", 2)
         states = [TaskState(job_key=f"job-{nth}", allow_home_compute=True) for nth in range(3)]
@@ -58,7 +58,7 @@ def sound(make_mesh: MakeMesh, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def host(mesh: Mesh, sound: Path) -> HostProcess:
-    """Such a host, not started, in a mesh of its own."""
+    """Return a host with this home, not started, in a mesh of its own."""
     shutil.copytree(sound, mesh.home)
     return mesh.host("x", "--cpu-cores", 2)
 
@@ -73,12 +73,12 @@ def shared(make_mesh: MakeMesh, sound: Path) -> Iterator[Mesh]:
 
 @pytest.fixture
 def running(shared: Mesh) -> HostProcess:
-    """Such a host, started once, for cases that leave it as it was."""
+    """Start a host with this home once, for cases that leave it as it was."""
     return shared["x"]
 
 
 def refused(host: HostProcess) -> tuple[int, str]:
-    """Start a host that will not: its exit code, and what it said."""
+    """Start a host that refuses to run. Return its exit code and its output."""
     host.spawn()
     assert host.process is not None
     code = host.process.wait(PATIENCE_SECONDS)
@@ -87,7 +87,7 @@ def refused(host: HostProcess) -> tuple[int, str]:
 
 
 def wait_said(host: HostProcess, text: str) -> None:
-    """A host is ready before it has said all that is to be said of its start."""
+    """Wait for this output. A host is ready before it has printed all messages of its start."""
     wait_until(lambda: text in host.log.read_text(), what=f"{host.name} to say: {text}")
 
 
@@ -104,7 +104,7 @@ def empty(path: Path) -> None:
 
 
 def zero_page(path: Path) -> None:
-    """The root of a table."""
+    """Zero the root page of a table."""
     with closing(sqlite3.connect(path)) as base:
         (page,) = base.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'residence'").fetchone()
         (size,) = base.execute("PRAGMA page_size").fetchone()
@@ -233,7 +233,7 @@ def test_a_second_host_in_the_same_directory_is_refused_and_a_foreign_pid_in_a_s
     assert code == EXIT_USAGE
     assert "another host is running in" in said
     running.kill()
-    # The number of the dead host belongs to another program by now: this one.
+    # The dead host's pid now belongs to another program: this one.
     run = running.home / "run" / "x.json"
     run.write_text(json.dumps(json.loads(run.read_text()) | {"pid": os.getpid()}))
     running.restart()
@@ -247,7 +247,7 @@ as_root = pytest.mark.skipif(
 
 
 def mount(*arguments: object) -> None:
-    """Skips the test where it is not permitted, as in a container."""
+    """Mount a file system. Skip the test if that is not permitted, as in a container."""
     done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"NOT TESTED: cannot mount: {done.stderr.strip()}")
@@ -255,7 +255,7 @@ def mount(*arguments: object) -> None:
 
 @contextmanager
 def mounted(folder: Path, *options: str) -> Iterator[Path]:
-    """`folder` is a small file system of its own, with what was in it."""
+    """Turn `folder` into a small file system of its own, with the same content."""
     there = folder.with_name(f"{folder.name}.was")
     if folder.exists():
         folder.rename(there)
@@ -271,7 +271,7 @@ def mounted(folder: Path, *options: str) -> Iterator[Path]:
 
 @contextmanager
 def closed(folder: Path) -> Iterator[None]:
-    """Nothing can be written there."""
+    """Make a folder read-only."""
     if os.geteuid() != 0:
         folder.chmod(0o500)
         try:
@@ -303,7 +303,7 @@ def full(folder: Path) -> Iterator[None]:
 
 
 def leave(folder: Path, free_bytes: int) -> Path:
-    """Fill the file system but for so much; gives the file that does."""
+    """Fill the file system except for this much. Return the file that fills it."""
     filler = folder / "filler"
     with suppress(OSError), filler.open("wb", buffering=0) as file:
         while file.write(bytes(1 << 12)):
@@ -333,7 +333,7 @@ def submit(client: HostClient, key: str = "one") -> Any:
 
 
 def submit_many(client: HostClient) -> None:
-    """More than there is room for: pages that are free in the database take some."""
+    """Submit more jobs than there is room for. Some use free pages of the database."""
     for nth in range(200):
         submit(client, f"job-{nth}")
 
@@ -352,10 +352,10 @@ def check_waits_and_heals(host: HostProcess, folder: Path, trouble: Callable[[Pa
 
 
 def check_starts_again_after_a_full_disk(host: HostProcess, folder: Path) -> None:
-    """A job of one attempt whose own file has no room, as something else filled the disk."""
+    """Check that a job starts again after a full disk. Its one attempt fails because something else filled the disk."""
     filler = leave(folder, 2 << 20)
     with filler.open("rb"):
-        filler.unlink()  # it keeps its room, and the janitor does not see it
+        filler.unlink()  # the job keeps its space, and the janitor does not see it
         state = TaskState(job_key="one", how="writes_three_mebibytes", allow_home_compute=True)
         submission = submit_compute_job_group(host.client, Task, [state], collector_host="x")
         placing = wait_until(
@@ -486,7 +486,7 @@ def test_a_limit_on_the_size_of_files_is_as_a_full_disk(running: HostProcess) ->
 def test_a_closed_data_directory_is_told_with_what_to_do(host: HostProcess) -> None:
     with closed(host.data):
         code, said = refused(host)
-        # On a read-only file system the lock is met first; of a folder without rights the database.
+        # On a read-only file system the lock fails first, in a folder without rights the database.
         assert code == (EXIT_USAGE if os.geteuid() == 0 else EXIT_FAILED)
         assert "cannot be used" in said
         assert "--data-dir" in said or "writable" in said
@@ -520,11 +520,11 @@ def test_doctor_finds_a_lost_file_and_with_deep_one_with_wrong_bytes(host: HostP
     assert blob.name in found.out
 
 
-# What is removed under a running host.
+# Files removed under a running host.
 
 
 def begin(host: HostProcess, path: Path, how: str = "waits") -> Any:
-    """A job that runs, and goes on when the file `path`.go is there."""
+    """Start a job that runs until the file `path`.go exists."""
     state = TaskState(job_key="one", allow_home_compute=True, how=how, path=str(path))
     submission = submit_compute_job_group(host.client, Task, [state], collector_host="x")
     wait_running(path)
@@ -548,7 +548,7 @@ def test_a_host_whose_data_directory_is_gone_ends_with_its_jobs_and_says_so(
     host.wait_ready()
     begin(host, tmp_path / "job")
     ((_, pid, _),) = starts_of(tmp_path / "job")
-    with asleep(host):  # nothing comes or goes there meanwhile
+    with asleep(host):  # nothing is created or removed there meanwhile
         harm(host.data)
     note = host.data / "store.json"
     before = note.read_bytes() if note.exists() else b""
@@ -572,7 +572,7 @@ def test_folders_and_the_program_that_are_removed_under_a_host_are_made_anew_and
     host.spawn()
     host.wait_ready()
     for place in (host.data / "work", host.data / "logs", host.data / "code", host.home / "cache"):
-        place.rename(tmp_path / place.name)  # at once, whatever is just written there
+        place.rename(tmp_path / place.name)  # at once, even if a file is just being written there
         summary = submit(host.client).drain(timeout=PATIENCE_SECONDS)
         assert (summary["completed_count"], summary["failed_count"]) == (1, 0), place
         wait_until(place.is_dir, what=f"{place} to be recreated")
@@ -628,7 +628,7 @@ def test_a_host_whose_folder_another_one_took_ends_at_once_and_the_other_goes_on
     other = host.mesh.host("y", "--cpu-cores", 2, "--data-dir", host.data, home=host.home)
     with ExitStack() as stack:
         with closing(sqlite3.connect(host.data / "paglets.db", timeout=10.0, isolation_level=None)) as base:
-            base.execute("BEGIN IMMEDIATE")  # so that the host is in no change of its own
+            base.execute("BEGIN IMMEDIATE")  # so that the host is not in the middle of a change
             stack.enter_context(asleep(host))
             base.execute("ROLLBACK")
         (host.data / "lock").unlink()
@@ -677,7 +677,7 @@ def test_a_file_of_a_job_waits_while_it_cannot_be_taken_and_the_job_says_so(
         (tmp_path / "job.go").touch()
 
         def told() -> list[str]:
-            """How the job stands, where it says that it waits for that folder."""
+            """Return the job's state once it says that it waits for this folder."""
             jobs = [job for job in running.client.jobs() if job.group_id == submission.group_id]
             return [job.status for job in jobs if str(running.data / "blobs") in job.reason_text]
 

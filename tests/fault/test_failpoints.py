@@ -1,4 +1,4 @@
-"""A host dies at each failpoint and is started again: one record a job, artifacts whole, nothing left over."""
+"""A host dies at each failpoint and restarts: one record a job, artifacts whole, nothing left over."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.fault.plan import Wave
 from tests.fault.verdict import check_whole, wait_quiet
 
 SIZES = (9 << 20, 100_000, 1)
-"""Of the artifacts; the first goes in two pieces."""
+"""The sizes of the artifacts. The first one needs two pieces."""
 
 
 @pytest.fixture(scope="module")
 def trio(make_mesh: MakeMesh) -> Iterator[Mesh]:
-    """Home, the collector's host, and the one that works; all have the code of the jobs already."""
+    """Start home, the collector's host and the worker. All have the code of the jobs already."""
     with make_mesh("trio") as mesh:
         home = mesh.start("laptop", "--cpu-cores", 1)
         for name in ("keeper", "worker"):
@@ -35,7 +35,7 @@ def trio(make_mesh: MakeMesh) -> Iterator[Mesh]:
         mesh.wait_joined()
         submit(mesh, wave("first"))
         wait_home(mesh["laptop"], "first")
-        # A host that is armed must not die of what is left of that.
+        # An armed host must not die of a leftover of this.
         assert wait_quiet(mesh) == []
         yield mesh
 
@@ -49,7 +49,7 @@ def wave(group_id: str) -> Wave:
 
 
 def submit(mesh: Mesh, group: Wave) -> None:
-    """As a script does that knows nothing of the host's death: it asks again until the host answers."""
+    """Submit like a script that does not notice the host's death: repeat until the host answers."""
     environ = {"PAGLETS_HOME": str(mesh.home)}
     with HostClient(mesh["laptop"].url, environ=environ, timeout=PATIENCE_SECONDS) as client:
         submit_compute_job_group(
@@ -63,7 +63,7 @@ def submit(mesh: Mesh, group: Wave) -> None:
 
 
 def arm(mesh: Mesh, name: str, spec: str) -> HostProcess:
-    """Start that host anew, with this failpoint."""
+    """Restart the host with this failpoint."""
     host = mesh[name]
     host.kill()
     host.restart(PAGLETS_FAIL=spec)

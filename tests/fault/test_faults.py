@@ -1,4 +1,4 @@
-"""Faults beside a killed host: machines that fall asleep, processes killed one by one, everything at once."""
+"""Faults other than a killed host: sleeping machines, processes killed one by one, everything at once."""
 
 from __future__ import annotations
 

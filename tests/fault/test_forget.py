@@ -1,4 +1,4 @@
-"""A host that is gone for good is forgotten: what was on its way there is back, and is there once if it returns."""
+"""A host that is lost for good is removed: its incoming hand-offs return, and exist once if it comes back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCRIPTS = Path(__file__).parents[1] / "acceptance" / "scripts"
 def test_a_paglet_that_a_dead_host_has_is_back_when_that_is_forgotten(mesh: Mesh) -> None:
     a = mesh.start("a")
     b = mesh.host("b", "--peer", a.url)
-    # It dies with the envelope stored and its source in doubt.
+    # The target dies after it stored the envelope, which leaves the source in doubt.
     b.spawn(PAGLETS_FAIL="after-commit-before-reply:kill")
     b.wait_ready()
     mesh.wait_joined()

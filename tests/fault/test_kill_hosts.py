@@ -1,4 +1,4 @@
-"""Hosts killed with SIGKILL: what was acknowledged is still there, and work goes on."""
+"""Hosts killed with SIGKILL: acknowledged data persists, and work goes on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def keys(count: int) -> list[str]:
 
 
 def results(host: HostProcess, group_id: str) -> dict[str, Any]:
-    """Job key -> result, as that host tells; each is there once."""
+    """Return the results by job key as this host lists them. Each must exist once."""
     summary = host.client.summary(group_id)
     assert summary["failures"] == {}
     return {key: record["result"] for key, record in summary["results"].items()}
@@ -55,7 +55,7 @@ def test_jobs_end_and_the_collector_comes_home_though_the_submitter_was_killed(t
 
 
 def submit_fifty(mesh: Mesh, path: Path, *, held: int = 0) -> Submission:
-    """Fifty jobs on three hosts, of which some wait for the file `path`.go: fewer than there are cores."""
+    """Submit fifty jobs on three hosts. Fewer than there are cores wait for the file `path`.go."""
     states = [TaskState(how="waits", path=str(path)) for _ in range(held)]
     states += [TaskState(how="works", seconds=0.2) for _ in range(JOBS - held)]
     for state in states:
@@ -102,13 +102,13 @@ def test_fifty_jobs_have_one_record_each_though_there_were_two_kills(
 
 
 def is_at_work(host: HostProcess, least: int) -> bool:
-    """Whether at least so many jobs run there; or none waits there any more."""
+    """Return True if at least this many jobs run there, or no more wait there."""
     told = host.client.slots(limit=JOBS)
     return told.running_jobs >= least or not told.jobs
 
 
 def submit_to(host: HostProcess, state: TaskState) -> Submission:
-    """A group of this job, which runs on gpu-a, where its collector is."""
+    """Submit a group of this job, which runs on gpu-a. Its collector is there, too."""
     state.required_host_tags, state.allow_home_compute = ("gpu",), True
     return submit_compute_job_group(host.client, Task, [state], collector_host="gpu-a")
 
@@ -140,12 +140,13 @@ def test_a_job_goes_on_from_its_checkpoint_after_its_host_was_killed(three: Mesh
 
     result = submission.drain(timeout=PATIENCE_SECONDS)["results"]["counts"]["result"]
     assert (result["done"], result["attempt"]) == (5, 2)
-    # Begun from the third checkpoint, it did not come past the third step again.
+    # Restarted from the third checkpoint, it did not run the third step again.
     assert len(starts_of(tmp_path / "job")) == 1
 
 
 def test_hosts_that_are_all_told_to_end_at_once_end(mesh: Mesh) -> None:
-    """A signal may reach any thread, at any moment: the main thread has to see it. All meshes of tests end so."""
+    """Send the signal at any moment and to any thread. The main thread must notice it. All meshes of tests end this
+    way."""
     first = mesh.start("h0")
     hosts = [first, *(mesh.host(f"h{nth}", "--peer", first.url) for nth in (1, 2))]
     for host in hosts[1:]:

@@ -1,4 +1,4 @@
-"""Hosts that never come back, and one that does: their jobs are begun anew on the others, and counted once."""
+"""Hosts that never come back, and one that does: their jobs are resubmitted on others, and counted once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JOBS, SLOTS, FIRST = 30, 6, 4
 
 
 def start_five(mesh: Mesh, folder: Path) -> Submission:
-    """A laptop, the collector's host `keeper`, three workers, and jobs that run on these: each until it is let go."""
+    """Start a laptop, the collector's host `keeper` and three workers. Jobs run on these until they are released."""
     lost_after = ("--host-lost-after", LOST_AFTER)
     laptop = mesh.start("laptop", *lost_after, "--cpu-cores", 1)
     mesh.host("keeper", "--peer", laptop.url, *lost_after, "--cpu-cores", 1).spawn()
@@ -39,12 +39,12 @@ def let_go(path: Path) -> None:
 
 
 def held(folder: Path) -> list[Path]:
-    """The jobs that run and were not let go."""
+    """Return the jobs that run and were not released."""
     return [path for path in paths(folder) if starts_of(path) and not path.with_suffix(".go").exists()]
 
 
 def wait_all_held(folder: Path) -> list[Path]:
-    """Wait until such jobs have all the slots; gives them."""
+    """Wait until such jobs fill all slots, and return them."""
     wait_until(lambda: len(held(folder)) == SLOTS, what="all slots to be taken")
     return held(folder)
 

@@ -1,4 +1,4 @@
-"""Harm to connections: a mesh whose hosts speak to each other through proxies that lose, hold, cut and reset."""
+"""Faults of connections: the hosts of a mesh communicate through proxies that lose, delay, cut and reset."""
 
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ from tests.fault.verdict import check_whole
 NAMES = ("laptop", "keeper", "worker")
 PIECE_BYTES = 8 << 20
 ARTIFACT_BYTES = 9 << 20
-"""Two pieces."""
+"""The size of two pieces."""
 
 USUAL_SECONDS_OF_A_CALL = 2.0
-"""To a host that is well; milliseconds, but on a busy machine."""
+"""The time limit of a request to a healthy host. It takes milliseconds, but the machine may be busy."""
 
 MOST_SECONDS_OF_A_CALL = ANSWER_SECONDS / 3
-"""One that waited for what is under way to a host that does not answer would take as long as that is waited for. No
-more is said of a single one: any process may be held up once."""
+"""The time limit of most requests.
+
+A request that waited for pending requests to an unresponsive host would take as long as their timeout. A single one may
+exceed the limit, since any process may be delayed once.
+"""
 
 
 class Harmed:
-    """The mesh, and the proxy of each host. The tests themselves speak to each host directly."""
+    """A mesh with a proxy for each host. The tests themselves bypass the proxies."""
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
@@ -50,7 +53,7 @@ class Harmed:
             self.mesh.start(name, "--public-url", proxy.url, "--cpu-cores", 2, "--tag", name, *peer)
             proxy.port = self.mesh[name].port
         self.mesh.wait_joined()
-        # The code of the jobs is everywhere from now on.
+        # From now on every host has the code of the jobs.
         self.submit("first", [BytesState(job_key="first")]).drain(timeout=PATIENCE_SECONDS)
 
     def heal(self) -> None:
@@ -62,7 +65,7 @@ class Harmed:
             proxy.close()
 
     def submit(self, group_id: str, states: list[Any], cls: type[Any] = Bytes) -> Submission:
-        """Collected on `keeper`; done by `worker`."""
+        """Submit a group that `keeper` collects and `worker` runs."""
         for state in states:
             state.required_host_tags = ("worker",)
         client = self.mesh["laptop"].client
@@ -87,7 +90,7 @@ def started(trio: Mesh) -> Iterator[Harmed]:
 
 @pytest.fixture
 def harmed(started: Harmed) -> Iterator[Harmed]:
-    """Without harm, until the test does some."""
+    """Return a mesh without faults. Tests add them."""
     started.heal()
     started.mesh.wait_joined()
     yield started
@@ -95,7 +98,7 @@ def harmed(started: Harmed) -> Iterator[Harmed]:
 
 
 def drain_whole(harmed: Harmed, submission: Submission, states: list[BytesState], folder: Path) -> dict[str, Any]:
-    """Wait for the end of the group, and check that nothing is lost; gives the records."""
+    """Wait for the end of the group, check that nothing is lost, and return the records."""
     results: dict[str, Any] = submission.drain(timeout=PATIENCE_SECONDS)["results"]
     group = Wave(group_id=submission.group_id, at=0.0, states=tuple(states), collector_host=None)
     check_whole(harmed.mesh, group, folder)
@@ -126,7 +129,7 @@ def test_a_partition_while_a_job_runs_makes_no_second_attempt(harmed: Harmed, tm
     submission = harmed.submit("short", [state], Task)
     wait_running(tmp_path / "job")
 
-    # All: a host that hears of another from a third one takes it for online.
+    # All of them: a host takes another for online if a third one reports it.
     for proxy in harmed.proxies.values():
         proxy.set(swallows=True)
     (tmp_path / "job.go").touch()
@@ -181,7 +184,7 @@ def test_a_command_that_asks_all_hosts_waits_once_and_names_those_that_did_not_a
         assert "\npaglets: no answer from keeper, worker" in done.err
         assert "there are no" not in done.err
 
-    # Each command asked both at once: it had given up neither when it began to ask the other.
+    # Each command queried both at once: it began with the second before it gave up the first.
     keeper, worker = (harmed.proxies[name].visits for name in ("keeper", "worker"))
     assert len(keeper) == len(worker) >= len(commands)
     for one, other in zip(keeper, worker, strict=True):
@@ -224,7 +227,7 @@ def test_an_artifact_whose_connection_was_cut_goes_on_and_is_whole(harmed: Harme
 
     drain_whole(harmed, submission, states, tmp_path)
     assert proxy.cuts > cuts
-    # What was acknowledged is not sent again. (The last piece is where its host is asked before it has looked at it.)
+    # Acknowledged bytes are not sent again. The host may be asked about the last piece before it has handled it.
     again = proxy.passed - ARTIFACT_BYTES
     assert again in ((0, ARTIFACT_BYTES - PIECE_BYTES) if cut == ARTIFACT_BYTES else (cut % PIECE_BYTES,))
 

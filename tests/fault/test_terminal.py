@@ -1,4 +1,4 @@
-"""The terminal of a host is closed: it ends orderly; one with nohup or in the background goes on."""
+"""The terminal of a host is closed: the host stops in order. With nohup or in the background it goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.acceptance.rig import HostProcess, Mesh, wait_until
 
 
 def in_a_terminal(mesh: Mesh, *before: str) -> tuple[HostProcess, int]:
-    """A host in a session of its own on a new terminal, and the end that stands for its window."""
+    """Start a host in its own session on a new terminal. Return it with the end that stands for the window."""
     window, terminal = os.openpty()
     host = mesh.host("alone")
     command = [*before, mesh.python, str(mesh.archive), "host", "--name", "alone", "--port", "0"]
@@ -59,7 +59,7 @@ def test_a_host_with_nohup_and_one_in_the_background_outlive_their_terminals(mes
 
     stopped = mesh.paglets("stop", "other", "--json")
     assert stopped.json == {"stopped": [{"name": "other", "pid": running.pid, "running_jobs": 0}]}
-    assert stopped.err.splitlines()[-1] == "host other has stopped"  # a busy machine says what it waits for
+    assert stopped.err.splitlines()[-1] == "host other has stopped"  # a busy machine prints what it waits for
     log = (mesh.home / "hosts" / "other" / "host.log").read_text().splitlines()
     assert f"listening at {running.url} (mesh default)" in log[0]
     assert log[-1].endswith(" host other is stopping")
@@ -69,7 +69,7 @@ def test_a_host_with_nohup_and_one_in_the_background_outlive_their_terminals(mes
 
 
 def in_the_background(mesh: Mesh, *flags: str) -> str:
-    """Start the host `other` on a new terminal, which is closed then; return what was printed there."""
+    """Start the host `other` on a new terminal, close that, and return the output."""
     window, terminal = os.openpty()
     done = subprocess.run(
         [mesh.python, str(mesh.archive), "host", "--background", "--name", "other", *flags],

@@ -1,4 +1,4 @@
-"""A host that nobody can connect to, as one behind a router: it pulls what is for it, and takes full part."""
+"""A host that nobody can connect to, as behind a router: it fetches its requests, and takes full part in the mesh."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.acceptance.rig import PATIENCE_SECONDS, HostProcess, MakeMesh, Mesh, 
 from tests.fault.hosts import asleep, is_online
 
 NOBODY = "http://127.0.0.1:1"
-"""Where nothing listens: what the others know as the address of the host that they cannot reach."""
+"""An address where nobody listens. Others know it as the address of the unreachable host."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def started(make_mesh: MakeMesh) -> Iterator[Mesh]:
 
 
 def start_hidden(mesh: Mesh, name: str, *arguments: object) -> HostProcess:
-    """A host of which no other host or command knows an address that answers."""
+    """Start a host for which other hosts and commands know no working address."""
     home = mesh.folder / name
     home.mkdir(mode=0o700)
     shutil.copy2(mesh.home / "mesh.key", home)
@@ -42,7 +42,7 @@ def start_hidden(mesh: Mesh, name: str, *arguments: object) -> HostProcess:
 
 @pytest.fixture
 def nat(started: Mesh) -> Mesh:
-    """w1 and w2; and `laptop`, which is hidden. All tests share them."""
+    """Start w1, w2 and the hidden `laptop`. All tests share them."""
     started.wait_joined()
     return started
 
@@ -81,7 +81,7 @@ def test_what_is_submitted_there_runs_elsewhere_and_comes_home_though_it_slept(n
         fetched = laptop.client.download_artifact(ref, tmp_path / ref.artifact_id)
         assert fetched.read_bytes() == data.read_bytes() * 2
     assert len(artifacts) == 4
-    # Any host shows the files that lie there now.
+    # Any host lists the files that are on the laptop now.
     nat.wait_joined()
     got = nat.paglets("artifacts", "get", artifacts[0].artifact_id, tmp_path / "got", PAGLETS_AT="w2")
     assert got.code == 0, got.err
@@ -143,7 +143,7 @@ def test_a_paglet_moves_there_and_back(nat: Mesh) -> None:
 
 
 def test_two_hosts_that_nobody_reaches_work_through_a_third(nat: Mesh, tmp_path: Path) -> None:
-    """Jobs of the laptop run on the tablet and report to the laptop, where their collector has gone home."""
+    """Jobs of the laptop run on the tablet and report to the laptop, where their collector has returned."""
     laptop, go = nat["laptop"], tmp_path / "go"
     tablet = start_hidden(nat, "tablet", "--cpu-cores", 4, "--tag", "tab")
     nat.wait_joined()

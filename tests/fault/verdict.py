@@ -1,4 +1,4 @@
-"""What must be so when all faults are over: each record, each artifact, and nothing left."""
+"""Checks after the last fault: each record, each artifact, and nothing left over."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from byte_jobs import content  # isort: skip  (its folder is on the path since t
 
 @dataclass(kw_only=True)
 class Verdict:
-    """The line that is printed. `waves`: groups that were to be submitted. `attempts`, `generations`: sums over the
-    records; `left`: what should be gone."""
+    """The printed line. `waves`: groups in the plan. `attempts`, `generations`: sums over the records.
+
+    `left`: everything that should be gone.
+    """
 
     seed: int
     jobs: int
@@ -51,7 +53,7 @@ class Verdict:
 
 
 def look(mesh: Mesh, wave: Wave, verdict: Verdict, folder: Path) -> None:
-    """Count what the group's collector has, and compare every artifact with what it must be."""
+    """Count the jobs of the group's collector, and compare every artifact with its expected content."""
     client = mesh[HOME].client
     try:
         summary = client.summary(wave.group_id)
@@ -78,7 +80,7 @@ def look(mesh: Mesh, wave: Wave, verdict: Verdict, folder: Path) -> None:
 
 
 def check_whole(mesh: Mesh, wave: Wave, folder: Path) -> None:
-    """Each job of the group has one record, and its artifact."""
+    """Check that each job of the group has one record, and its artifact."""
     verdict = Verdict(seed=0, jobs=len(wave.states))
     look(mesh, wave, verdict, folder)
     assert verdict.is_good, verdict
@@ -86,7 +88,7 @@ def check_whole(mesh: Mesh, wave: Wave, folder: Path) -> None:
 
 
 def is_whole(client: HostClient, result: dict[str, Any], data: bytes, target: Path) -> bool:
-    """Whether the record and the artifact that it names are those of these bytes."""
+    """Return True if the record and the artifact it names are those of these bytes."""
     sha256 = hashlib.sha256(data).hexdigest()
     if not data:
         return bool(result["sha256"] == sha256 and "artifact" not in result)
@@ -107,7 +109,7 @@ LEFT_ROWS = {
     "handoffs": "SELECT agent_id, problem FROM handoffs",
     "requests": "SELECT agent_id, status, reason_text FROM requests",
 }
-"""Rows that there must be none of when all groups are home."""
+"""Rows that must not exist when all groups are home."""
 
 
 def left(mesh: Mesh) -> list[str]:
@@ -119,7 +121,7 @@ def left(mesh: Mesh) -> list[str]:
 
 
 def wait_quiet(mesh: Mesh) -> list[str]:
-    """What is left after the time that it may take."""
+    """Return everything that is left after the time limit."""
     found: list[str] = []
 
     def quiet() -> bool:
