@@ -1,6 +1,6 @@
 """Kill, stop and cut off five real hosts at random, then check every record and every artifact.
 
-python -m tests.fault.chaos [--seconds 60] [--jobs 200] [--seed N] [--lost-after S] [--pyz FILE] [--keep DIR] [-v]
+    python -m tests.fault.chaos [--seconds 60] [--jobs 200] [--seed N] [--lost-after S] [--pyz FILE] [--keep DIR] [-v]
 
 Print one line of JSON (`Verdict`). The exit code is 1 if a record is lost or wrong, or something is left over. The seed
 decides the faults, their targets and times, but not the exact moment in each process.

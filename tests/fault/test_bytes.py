@@ -55,7 +55,7 @@ class Memory:
 
 
 class Partials:
-    """A sampler of a host's partial blobs, including code. It checks that none shrinks, and each stays the same file."""
+    """A sampler of a host's partial blobs, including code. None may shrink, and each stays the same file."""
 
     def __init__(self, host: HostProcess) -> None:
         self._folder = host.data / "blobs" / "incoming"
