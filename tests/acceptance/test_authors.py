@@ -71,9 +71,7 @@ def test_a_second_file_stays_and_is_a_warning(three: Mesh, tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["second.txt"]
 
 
-def test_a_hook_is_told_where_the_paglet_came_from_and_its_open_database_has_all_rows(
-    three: Mesh, tmp_path: Path
-) -> None:
+def test_a_hook_gets_the_previous_host_and_its_open_database_has_all_rows(three: Mesh, tmp_path: Path) -> None:
     place = tmp_path / "arrived"
     submission = submit(three, "travels", place)
     host_name = record(submission, "travels")["host_name"]

@@ -128,7 +128,7 @@ def test_whatever_the_route_such_requests_are_refused_and_change_nothing(guarded
     assert "Traceback" not in host.log_text()
 
 
-def test_a_browser_that_opens_the_address_of_a_host_gets_a_page_without_a_word_about_it(guarded: Mesh) -> None:
+def test_a_browser_gets_a_page_that_reveals_nothing_about_the_host(guarded: Mesh) -> None:
     host = guarded["closed"]
     got = answer_to(host, f"GET / HTTP/1.1\r\nHost: localhost:{host.port}\r\n{BROWSER}\r\n\r\n".encode())
     head, _, page = got.partition(b"\r\n\r\n")

@@ -50,9 +50,7 @@ def test_a_group_that_does_not_end_in_time_is_exit_code_6(three: Mesh) -> None:
 WAITING = Path(__file__).parent / "scripts" / "waiting.py"
 
 
-def test_a_script_that_waits_on_a_terminal_draws_how_far_it_is_and_tells_the_first_failure_at_once(
-    three: Mesh, tmp_path: Path
-) -> None:
+def test_a_waiting_script_on_a_terminal_shows_progress_and_the_first_failure(three: Mesh, tmp_path: Path) -> None:
     screen, terminal = os.openpty()
     environment = three.environment(PYTHONPATH=f"{three.archive}{os.pathsep}{JOBS}", TERM="xterm", COLUMNS=100)
     command = [three.python, str(WAITING), three["laptop"].url, "drawn", "", str(tmp_path / "go"), "raises", "waits"]

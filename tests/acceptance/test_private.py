@@ -53,7 +53,7 @@ def test_nothing_of_a_host_is_open_to_others_and_jobs_have_the_umask_of_its_star
     assert said.count(f"other users could enter {data} (mode 0755); changed to 0700") == 1
 
 
-def test_a_home_that_others_can_write_to_is_refused_before_anything_in_it_is_believed(mesh: Mesh) -> None:
+def test_a_home_that_others_can_write_to_is_refused_before_it_is_read(mesh: Mesh) -> None:
     mesh.home.mkdir()
     (mesh.home / "cache").mkdir()
     mesh.home.chmod(0o777)

@@ -59,9 +59,7 @@ def test_a_host_whose_terminal_is_gone_starts_jobs_after_its_zygote_was_killed(m
 
 
 @pytest.mark.parametrize("how", ["link", "link_to_nowhere", "file"])
-def test_what_a_job_put_in_the_place_of_its_scratch_directory_is_removed_and_nothing_else(
-    lone: Mesh, tmp_path: Path, how: str
-) -> None:
+def test_only_what_replaced_the_scratch_directory_is_removed(lone: Mesh, tmp_path: Path, how: str) -> None:
     host = lone["alone"]
     precious = tmp_path / "precious"
     precious.mkdir()
@@ -79,7 +77,7 @@ def test_what_a_job_put_in_the_place_of_its_scratch_directory_is_removed_and_not
     assert (precious / "data").stat().st_mode & 0o777 == 0o644
 
 
-def test_a_job_that_reported_and_does_not_return_loses_its_slot_and_keeps_its_result(lone: Mesh) -> None:
+def test_a_reported_job_that_does_not_return_loses_its_slot_only(lone: Mesh) -> None:
     host = lone["alone"]
     states = [TaskState(job_key="stays", how="reports_and_stays"), TaskState(job_key="works")]
     for state in states:
@@ -93,9 +91,7 @@ def test_a_job_that_reported_and_does_not_return_loses_its_slot_and_keeps_its_re
 
 
 @pytest.mark.parametrize("how", ["link_to_nowhere", "file"])
-def test_a_job_that_fails_with_its_scratch_directory_replaced_is_tried_again_and_stops_nobody(
-    lone: Mesh, how: str
-) -> None:
+def test_a_failed_job_with_a_replaced_scratch_directory_is_retried(lone: Mesh, how: str) -> None:
     host = lone["alone"]
     states = [
         TaskState(job_key="breaks", how=f"puts_a_{how}_in_the_place_of_its_scratch_and_fails_twice", max_attempts=3),

@@ -110,9 +110,7 @@ def test_a_script_that_waits_ends_when_the_host_of_its_collector_is_forgotten(th
     three["gpu-a"].restart()
 
 
-def test_a_job_that_has_ended_while_its_collector_is_away_says_that_its_report_waits(
-    three: Mesh, tmp_path: Path
-) -> None:
+def test_an_ended_job_whose_collector_is_away_shows_that_its_report_waits(three: Mesh, tmp_path: Path) -> None:
     submission = begun(three, tmp_path, "late")
     three["gpu-a"].kill()
     (tmp_path / "a.go").touch()
@@ -127,9 +125,7 @@ def test_a_job_that_has_ended_while_its_collector_is_away_says_that_its_report_w
     assert sorted(submission.drain(timeout=PATIENCE_SECONDS)["results"]) == ["a", "b"]
 
 
-def test_what_is_left_of_a_lost_group_is_listed_fetched_and_cleared_and_its_id_used_again(
-    three: Mesh, tmp_path: Path
-) -> None:
+def test_the_rest_of_a_lost_group_is_listed_fetched_and_removed(three: Mesh, tmp_path: Path) -> None:
     """Of two jobs one has a result with a file when the collector's host is lost. The other job runs on."""
     client = three["laptop"].client
     common = {"excluded_host_tags": ("gpu",)}

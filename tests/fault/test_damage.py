@@ -178,9 +178,7 @@ def test_damage_that_shows_while_the_host_runs_ends_it_and_is_moved_aside(host: 
     assert not (host.data / "paglets.db").exists()
 
 
-def test_a_cut_off_host_whose_wal_is_removed_says_that_changes_are_lost_and_the_next_start_goes_on(
-    host: HostProcess, sound: Path
-) -> None:
+def test_a_crashed_host_reports_a_removed_wal_once(host: HostProcess, sound: Path) -> None:
     host.spawn()
     host.wait_ready()
     host.kill()
@@ -225,7 +223,7 @@ def test_a_database_that_another_program_holds_is_waited_for_then_told(host: Hos
     host.stop()
 
 
-def test_a_second_host_in_the_same_directory_is_refused_and_a_foreign_pid_in_a_stale_file_stops_nobody(
+def test_a_second_host_is_refused_and_a_foreign_pid_in_a_stale_file_is_not(
     running: HostProcess,
 ) -> None:
     again = running.mesh.host("y", "--data-dir", running.data, home=running.home)
@@ -379,13 +377,13 @@ def test_without_room_for_scratch_or_logs_a_job_waits_and_starts_when_there_is_s
         host.stop()
 
 
-def test_while_scratch_or_logs_may_not_be_written_a_job_waits_and_starts_when_they_may(running: HostProcess) -> None:
+def test_a_job_waits_until_scratch_and_logs_are_writable(running: HostProcess) -> None:
     for name in ("work", "logs"):
         check_waits_and_heals(running, running.data / name, closed, "disk_closed")
 
 
 @as_root
-def test_what_cannot_be_moved_aside_as_it_is_a_mount_is_named_and_each_start_goes_on_with_the_rest(
+def test_a_damaged_mount_is_named_and_each_start_handles_the_rest(
     host: HostProcess,
 ) -> None:
     with mounted(host.data / "blobs", "size=4m") as blobs:
@@ -405,9 +403,7 @@ def test_what_cannot_be_moved_aside_as_it_is_a_mount_is_named_and_each_start_goe
 
 
 @as_root
-def test_a_full_disk_for_files_refuses_them_with_the_numbers_and_takes_them_when_there_is_room(
-    host: HostProcess, tmp_path: Path
-) -> None:
+def test_a_full_disk_refuses_files_with_numbers_until_there_is_room(host: HostProcess, tmp_path: Path) -> None:
     file = tmp_path / "file.bin"
     file.write_bytes(os.urandom(1_000_000))
     with mounted(host.data / "blobs", "size=4m") as folder:
@@ -566,9 +562,7 @@ def test_a_host_whose_data_directory_is_gone_ends_with_its_jobs_and_says_so(
     host.stop()
 
 
-def test_folders_and_the_program_that_are_removed_under_a_host_are_made_anew_and_no_job_fails(
-    host: HostProcess, tmp_path: Path
-) -> None:
+def test_folders_removed_under_a_host_are_restored_and_no_job_fails(host: HostProcess, tmp_path: Path) -> None:
     host.spawn()
     host.wait_ready()
     for place in (host.data / "work", host.data / "logs", host.data / "code", host.home / "cache"):

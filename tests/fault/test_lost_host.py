@@ -49,9 +49,7 @@ def wait_all_held(folder: Path) -> list[Path]:
     return held(folder)
 
 
-def test_jobs_of_a_host_that_is_killed_and_of_one_that_sleeps_for_long_end_on_another_and_are_counted_once(
-    mesh: Mesh, tmp_path: Path
-) -> None:
+def test_jobs_of_killed_and_sleeping_hosts_end_elsewhere_and_count_once(mesh: Mesh, tmp_path: Path) -> None:
     submission = start_five(mesh, tmp_path)
     keeper, sleeper = mesh["keeper"], mesh["w2"]
     for path in wait_all_held(tmp_path)[:FIRST]:

@@ -173,7 +173,7 @@ def test_a_host_that_does_not_answer_holds_up_nobody_else(harmed: Harmed, harm: 
     wait_until(lambda: not laptop.rows("SELECT 1 FROM outbox"), what="the posts to have gone")
 
 
-def test_a_command_that_asks_all_hosts_waits_once_and_names_those_that_did_not_answer(harmed: Harmed) -> None:
+def test_a_command_to_all_hosts_waits_once_and_names_unresponsive_ones(harmed: Harmed) -> None:
     for name in ("keeper", "worker"):
         harmed.proxies[name].set(swallows=True)
 

@@ -281,13 +281,13 @@ def couriers_whose_first_replies_are_cut(*hops: str) -> Story:
     return story
 
 
-def test_a_paglet_that_comes_back_before_its_source_knows_that_it_left_finds_its_new_files() -> None:
+def test_a_paglet_back_before_its_departure_is_acknowledged_finds_new_files() -> None:
     # Its old scratch directory remained, with an older file of the same name.
     story = couriers_whose_first_replies_are_cut("h1", "h0", "h1", "h0")
     story.end()
 
 
-def test_the_source_of_a_file_goes_though_its_paglet_is_back_before_the_source_knows_that_it_left() -> None:
+def test_the_source_of_a_file_goes_though_its_paglet_is_back_early() -> None:
     # The rows of the earlier stay were dropped, and with them the pending removal of the source.
     story = couriers_whose_first_replies_are_cut("h0", "h1", "h0")
     moved = [path for path, source in story.simulation.witness.sources.items() if source.arrived]
@@ -318,7 +318,7 @@ def test_a_file_is_published_though_the_disk_is_full_when_its_row_is_written() -
     story.end()
 
 
-def test_a_job_on_its_way_to_a_host_that_is_gone_ends_though_its_collector_went_home_meanwhile() -> None:
+def test_a_job_sent_to_a_lost_host_ends_though_its_collector_went_home() -> None:
     # Its envelope named the collector's old host, which kept replying that the collector had moved.
     story = Story(hosts=3)
     story.simulation.network.open_hole(story.machine("h2").store_id)

@@ -106,7 +106,7 @@ def test_a_wheel_with_another_hash_is_never_taken(run, another_checkout, content
     assert not (place / "dist").exists()
 
 
-def test_an_unpacked_archive_gives_type_checkers_all_that_the_scripts_of_the_documents_need(run, pyz, tmp_path):
+def test_an_unpacked_archive_type_checks_the_scripts_of_the_documents(run, pyz, tmp_path):
     """As the guide says, for users who have nothing but the file."""
     unpacked = run(sys.executable, "-m", "zipfile", "-e", pyz, tmp_path / "paglets-files")
     assert unpacked.returncode == 0, unpacked.stderr
