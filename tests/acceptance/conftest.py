@@ -1,4 +1,4 @@
-"""Acceptance: the built archive and real processes, as a user has them."""
+"""Acceptance tests of the built archive with real processes, as a user runs it."""
 
 from tests.acceptance.rig import (  # noqa: F401  pytest finds fixtures and hooks here
     archive,

@@ -1,4 +1,4 @@
-"""A mesh of real hosts: the built archive, processes of their own, an empty folder, an empty PAGLETS_HOME.
+"""A mesh of real hosts: the built archive, separate processes, an empty folder, an empty PAGLETS_HOME.
 
 `PAGLETS_PYZ` names the archive (else it is built once for all tests), `PAGLETS_PYTHON` the interpreter that runs it.
 """
@@ -32,32 +32,34 @@ from paglets.remote.client import HostClient
 from tests.fakes import waiting
 
 JOBS = Path(__file__).parent / "jobs"
-"""The folder of the modules whose classes the hosts of the tests run."""
+"""The folder of the modules whose classes the tests' hosts run."""
 
 if str(JOBS) not in sys.path:
     sys.path.append(str(JOBS))
 
 MARK = "PAGLETS_TEST_MESH"
-"""In the environment of every process of a mesh, with a value of that mesh's own."""
+"""A variable in the environment of every process of a mesh. Its value is unique to the mesh."""
 
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 60.0
-"""For all that must happen. It only tells what hangs from what is slow: no test that passes waits so long, and one that
-promises how soon something happens says so itself."""
+"""The time limit of all waits. It only distinguishes hanging from slow.
+
+No passing test waits this long. A test of a time limit has its own constant.
+"""
 
 END_SECONDS = 20.0
-"""For a host to end when it is told to: twice what it gives the processes of its jobs."""
+"""The time limit for a host to stop: twice the limit that it gives the processes of its jobs."""
 
 COMMAND_SECONDS = 180.0
 LOG_TAIL_CHARACTERS = 6000
 
 OF_THE_USER = ("PYTHON", "PAGLETS", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
-"""How variables begin that say how whoever runs the tests likes Python, paglets and the terminal."""
+"""The prefixes of variables that configure Python, paglets or the terminal for the person who runs the tests."""
 
 
 def wait_until(condition: Callable[[], T], *, timeout_seconds: float = PATIENCE_SECONDS, what: str = "") -> T:
-    """The first true value of `condition()`; see `tests.fakes.waiting`."""
+    """Return the first true value of `condition()`; see `tests.fakes.waiting`."""
     return waiting.wait_until(condition, timeout_seconds=timeout_seconds, what=what)
 
 
@@ -71,13 +73,13 @@ class Finished:
 
     @property
     def json(self) -> Any:
-        """What it printed, as JSON."""
+        """Return the parsed JSON of stdout."""
         assert self.code == 0, f"exit code {self.code}: {self.err}"
         return json.loads(self.out)
 
     @property
     def complaint(self) -> str:
-        """The one line that it said on stderr; beside it, it said only what to do next."""
+        """Return the one error line of stderr. All other lines must be hints."""
         lines = [line for line in self.err.splitlines() if not line.startswith(("next: ", "hint: "))]
         assert len(lines) == 1, f"expected one line on stderr, got {self.err!r}"
         assert self.out == "", f"expected nothing on stdout, got {self.out!r}"
@@ -141,16 +143,16 @@ class HostProcess:
         return False
 
     def restart(self, **environment: object) -> None:
-        """Start it again as it was, at the same port, after it ended."""
+        """Restart the ended host with the same arguments and port."""
         self.spawn(**environment)
         self.wait_ready()
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kill the host with SIGKILL."""
         self.end_by(signal.SIGKILL)
 
     def stop(self) -> str:
-        """SIGTERM, as a person ends it; gives what it said. It must end well and soon."""
+        """Stop the host with SIGTERM, as a person does. Return its output. It must end successfully and in time."""
         assert self.end_by(signal.SIGTERM) == 0, self.log.read_text()
         return self.log.read_text()
 
@@ -160,7 +162,7 @@ class HostProcess:
         return self.wait_ended(END_SECONDS)
 
     def wait_ended(self, timeout_seconds: float = PATIENCE_SECONDS) -> int:
-        """Wait until it has ended by itself; gives its exit code."""
+        """Wait until the host has ended by itself. Return its exit code."""
         assert self.process is not None
         code = self.process.wait(timeout_seconds)
         self.process = None
@@ -168,12 +170,12 @@ class HostProcess:
         return code
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        """What is in the host's store."""
+        """Return rows of the host's store."""
         with _reading(self.data / "paglets.db") as base:
             return base.execute(sql, values).fetchall()
 
     def row_counts(self) -> dict[str, int]:
-        """Rows of every table."""
+        """Return the number of rows of every table."""
         names = [row["name"] for row in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {
             name: self.rows(f"SELECT count(*) AS n FROM {name}")[0]["n"]
@@ -182,7 +184,7 @@ class HostProcess:
         }
 
     def log_text(self) -> str:
-        """Everything that the host said in its log file."""
+        """Return the text of the host's log file."""
         return (self.data / "host.log").read_text(errors="replace")
 
 
@@ -197,7 +199,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 class Mesh:
-    """Hosts, commands and scripts of one user on one machine, in `folder`."""
+    """A mesh of hosts, commands and scripts of one user on one machine, in `folder`."""
 
     def __init__(self, folder: Path, archive: Path, python: str) -> None:
         self.archive = archive
@@ -218,7 +220,8 @@ class Mesh:
     # Processes.
 
     def environment(self, home: Path | None = None, **more: object) -> dict[str, str]:
-        """Nothing of this Python's, of another paglets' or for a terminal; the mark, and `more`."""
+        """Return an environment without settings of this Python, other paglets or a terminal, but with the mark and
+        `more`."""
         share_unpacked(self.archive, self.python, home or self.home)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(OF_THE_USER)}
         given = {"PAGLETS_HOME": home or self.home, "PYTHONPATH": JOBS, "HOME": self.work, MARK: self.mark, **more}
@@ -231,7 +234,7 @@ class Mesh:
         output: Path,
         **environment: object,
     ) -> Any:
-        """`python paglets.pyz COMMAND` in the background; what it says goes to the file `output`."""
+        """Start `python paglets.pyz COMMAND` in the background. Its output goes to the file `output`."""
         with output.open("wb") as file:
             process = subprocess.Popen(
                 [self.python, str(self.archive), *map(str, command)],
@@ -245,11 +248,11 @@ class Mesh:
         return process
 
     def paglets(self, *command: object, home: Path | None = None, **environment: object) -> Finished:
-        """`python paglets.pyz COMMAND`, to its end."""
+        """Run `python paglets.pyz COMMAND` to its end."""
         return self._run(self.archive, *command, home=home, **environment)
 
     def script(self, path: Path, *arguments: object, **environment: object) -> Finished:
-        """A script of a user who has nothing but the archive: PYTHONPATH names it, and the folder of the jobs."""
+        """Run a script of a user who has only the archive: PYTHONPATH names it, and the folder of the jobs."""
         given = {"PYTHONPATH": f"{self.archive}{os.pathsep}{JOBS}"} | environment
         return self._run(path, *arguments, home=None, **given)
 
@@ -269,7 +272,7 @@ class Mesh:
     # Hosts.
 
     def host(self, name: str, *arguments: object, home: Path | None = None) -> HostProcess:
-        """A host of these arguments, not yet started."""
+        """Create a host with these arguments without starting it."""
         words = [str(word) for word in arguments]
         made = HostProcess(mesh=self, name=name, arguments=words, home=home or self.home, port=free_port())
         self.hosts[name] = made
@@ -283,7 +286,7 @@ class Mesh:
         return made
 
     def start_three(self, *, cores: int = 4, gpus: int = 0) -> None:
-        """The hosts of the specification, and each knows the others."""
+        """Start the hosts of the specification, and wait until each knows the others."""
         common = ("--mesh-version", "analysis", "--cpu-cores", cores)
         laptop = self.start("laptop", *common, "--tag", "laptop")
         peer = ("--peer", laptop.url)
@@ -308,10 +311,10 @@ class Mesh:
 
         wait_until(seen, what=f"{sorted(names)} to know each other")
 
-    # What must not be left.
+    # Leftovers.
 
     def processes(self) -> list[psutil.Process]:
-        """Every process of this mesh that is alive."""
+        """Return every live process of this mesh."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -320,7 +323,7 @@ class Mesh:
         return found
 
     def strangers(self) -> list[str]:
-        """Processes of the mesh that are neither a running host nor the one zygote of one."""
+        """Return the processes of the mesh that are neither a running host nor its zygote."""
         hosts = {host.pid for host in self.running()}
         strange = []
         for process in self.processes():
@@ -331,7 +334,7 @@ class Mesh:
         return strange
 
     def scratch_of_nobody(self) -> list[str]:
-        """Scratch directories of paglets that are not on their host."""
+        """Return scratch directories of paglets that are not on their host."""
         left = []
         for host in self.running():
             kept = "SELECT agent_id FROM kept_scratch WHERE removed_at IS NULL"
@@ -342,7 +345,7 @@ class Mesh:
         return left
 
     def check_quiet(self) -> None:
-        """No code of paglets is at work any more, and nothing of ended jobs is left."""
+        """Check that no user code runs any more, and nothing of ended jobs is left."""
         self._none(self.strangers, "no process of a job to be left")
         self._none(self.scratch_of_nobody, "no scratch directory of an ended job to be left")
 
@@ -382,7 +385,7 @@ class Mesh:
             raise AssertionError(f"waited for {what}: {left}") from error
 
     def sections(self) -> list[tuple[str, str]]:
-        """For the report of a test that failed: the end of all that was said."""
+        """Return sections for the report of a failed test: the end of all output."""
         files = sorted(self.logs.iterdir())
         for host in self.hosts.values():
             files += [host.data / "host.log", *sorted((host.data / "logs").glob("*/*.err"))[-5:]]
@@ -391,12 +394,12 @@ class Mesh:
 
 
 def group_lines(host: HostProcess) -> dict[str, Any]:
-    """The groups that this host lists, by id."""
+    """Return the groups that this host lists, by id."""
     return {line.group_id: line for line in host.client.groups()}
 
 
 def is_home(host: HostProcess, group_id: str) -> bool:
-    """Whether the group is complete, and its collector is on this host."""
+    """Return True if the group is complete and its collector is on this host."""
     line = group_lines(host).get(group_id)
     return line is not None and line.here and line.status == "COMPLETE"
 
@@ -406,9 +409,9 @@ def wait_home(host: HostProcess, group_id: str) -> None:
 
 
 def starts_of(path: Path) -> list[list[str]]:
-    """Of each start of jobs that said so (`mesh_jobs.Task`, whose `path` this is): generation.attempt, pid, host.
+    """Return the starts that jobs reported (`mesh_jobs.Task` with this `path`): generation.attempt, pid, host.
 
-    The file is there before its first line is: wait for the line.
+    The file exists before its first line does, so wait for the line.
     """
     said = Path(f"{path}.running")
     lines = said.read_text().splitlines(keepends=True) if said.exists() else []
@@ -416,7 +419,7 @@ def starts_of(path: Path) -> list[list[str]]:
 
 
 def wait_running(path: Path, count: int = 1) -> list[list[str]]:
-    """Wait until jobs have said so many times that they run; gives what they said."""
+    """Wait until jobs have reported this many starts, and return them."""
     return wait_until(lambda: (found := starts_of(path))[count - 1 :] and found, what=f"{count} starts of {path.name}")
 
 
@@ -424,10 +427,10 @@ _held: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A port that nobody listens at, and that is given to nobody else as long as this process lives.
+    """Return a free port that no one else gets as long as this process lives.
 
-    It stays bound here, without listening: so the system gives it to no connection and to no other test, while a host
-    that names it may listen there, and again after it was dead for a while. (Both allow the address to be used again.)
+    It stays bound here without listening. The system thus gives it to no connection and no other test, while a host
+    that names it may listen there, also after a restart. (Both sockets allow the address to be reused.)
     """
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -436,20 +439,20 @@ def free_port() -> int:
     return int(holder.getsockname()[1])
 
 
-# Fixtures, for the conftest of each folder that uses them.
+# Fixtures for the conftest of each folder that uses them.
 
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The archive under test."""
+    """Return the archive under test."""
     given = os.environ.get("PAGLETS_PYZ")
     return Path(given).absolute() if given else built_archive(tmp_path_factory)
 
 
 def share_unpacked(archive: Path, python: str, home: Path) -> None:
-    """Let a home that has no cache yet find the unpacked copy of the archive that all tests share.
+    """Let a home without a cache use the unpacked copy of the archive that all tests share.
 
-    To unpack and compile it takes a second of processor time, and there are hundreds of homes.
+    Unpacking and compiling take a second of processor time, and there are hundreds of homes.
     """
     if (home / "cache").exists() or os.path.lexists(home / "cache"):
         return
@@ -479,7 +482,7 @@ def _unpacked(archive: Path, python: str) -> Path:
 def built_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the archive of this checkout, built once for all processes of the tests."""
     base = tmp_path_factory.getbasetemp()
-    # Workers of pytest-xdist have a folder each, in one that they share.
+    # Each worker of pytest-xdist has a folder of its own in a shared one.
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     path = shared / "archive" / "paglets.pyz"
     path.parent.mkdir(exist_ok=True)
@@ -493,7 +496,7 @@ def built_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def python() -> str:
-    """The interpreter that runs the archive."""
+    """Return the interpreter that runs the archive."""
     return os.environ.get("PAGLETS_PYTHON") or sys.executable
 
 
@@ -510,33 +513,33 @@ MakeMesh = Callable[[str], AbstractContextManager["Mesh"]]
 
 @pytest.fixture(scope="session")
 def make_mesh(tmp_path_factory: pytest.TempPathFactory, archive: Path, python: str) -> MakeMesh:
-    """Makes a mesh without a host, in a folder of that name, and ends it."""
+    """Return a function that creates a mesh without hosts in a folder of this name. Close each mesh at the end."""
     return lambda name: _closing(Mesh(tmp_path_factory.mktemp(name) / "mesh", archive, python))
 
 
 @pytest.fixture
 def mesh(tmp_path: Path, archive: Path, python: str) -> Iterator[Mesh]:
-    """A mesh without a host."""
+    """Return a mesh without hosts."""
     with _closing(Mesh(tmp_path / "mesh", archive, python)) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def three(make_mesh: MakeMesh) -> Iterator[Mesh]:
-    """laptop, linux-a and gpu-a, shared by the tests of a module; a test that ends one starts it again."""
+    """Start laptop, linux-a and gpu-a, shared by the tests of a module. A test that ends one starts it again."""
     with make_mesh("three") as made:
         made.start_three()
         yield made
 
 
 def meshes_of(item: pytest.Item) -> list[Mesh]:
-    """The meshes that a test uses."""
+    """Return the meshes that a test uses."""
     return [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Mesh)]
 
 
 @pytest.fixture(autouse=True)
 def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each test: no process of a job, no scratch directory of one that ended."""
+    """Check after each test that no process of a job and no scratch directory of an ended job is left."""
     yield
     for mesh in meshes_of(request.node):
         mesh.check_quiet()
@@ -544,7 +547,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Show what the processes of the meshes said where a test failed."""
+    """Add the output of the meshes' processes to the report of a failed test."""
     report = yield
     if report.failed:
         for mesh in meshes_of(item):

@@ -1,4 +1,4 @@
-"""What authors write, as it is seen from outside: hooks, returned values, second reports, files."""
+"""Code of authors, seen from outside: hooks, returned values, second reports, files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def record(submission: Submission, how: str) -> dict[str, Any]:
 
 
 def warning_of(submission: Submission, how: str) -> str:
-    """The one warning in the record, which may come after the result."""
+    """Return the one warning in the record, which may arrive after the result."""
     (warning,) = wait_until(lambda: submission.results()[how].get("warnings"), what="the warning")
     return str(warning)
 

@@ -1,4 +1,4 @@
-"""What is wrong is said in one line, with the right exit code, and nothing else happens."""
+"""Wrong input is reported in one line with the right exit code, and nothing else happens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.acceptance.rig import HostProcess, Mesh, free_port, wait_until
 
 
 def other_key(mesh: Mesh) -> Path:
-    """The home of a user with another key."""
+    """Return the home of a user with another key."""
     home = mesh.folder / "stranger"
     home.mkdir(mode=0o700)
     path = home / "mesh.key"
@@ -22,7 +22,7 @@ def other_key(mesh: Mesh) -> Path:
 
 
 def problem_with(host: HostProcess, name: str) -> str:
-    """What that host says is wrong with the one of that name."""
+    """Return the problem that this host reports about the host of that name."""
     return next((view.problem for view in host.client.hosts() if view.host.name == name), "")
 
 
@@ -123,7 +123,7 @@ def test_a_key_file_that_others_can_read_is_refused(mesh: Mesh) -> None:
 
 
 def test_a_host_with_another_key_does_not_join_and_both_sides_say_why(mesh: Mesh) -> None:
-    laptop = mesh.start("laptop")  # nobody else has knocked at its door
+    laptop = mesh.start("laptop")  # no other request was refused there
     stranger = mesh.start("stranger", "--peer", laptop.url, home=other_key(mesh))
     wait_until(lambda: "has a different mesh key" in stranger.log_text(), what="the stranger's word")
     wait_until(lambda: "not signed with the key of this mesh" in laptop.log_text(), what="the laptop's word")

@@ -1,4 +1,4 @@
-"""Cancelling: a command that returns when the processes are gone."""
+"""Cancelling: the command returns once the processes are gone."""
 
 from __future__ import annotations
 

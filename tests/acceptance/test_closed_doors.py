@@ -1,4 +1,4 @@
-"""What is refused at the door of a host: whatever the route, nothing changes, and the host lives on."""
+"""Requests that a host refuses: whatever the route, nothing changes, and the host lives on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/groups"): SubmitGroup(group_id="forged", class_name="mesh_jobs:Task", jobs=()),
     ("POST", "/v1/paglets/ID/dispatch"): {"target": "closed"},
 }
-"""Bodies that would have an effect if they got in."""
+"""Request bodies that would have an effect if they were accepted."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def deep(route: Route) -> bytes:
 def request(
     host: HostProcess, route: Route, body: bytes, *fields: str, name: str = "", length: str | None = ""
 ) -> bytes:
-    """The bytes of a request; `length` "" is the right one, None leaves it out."""
+    """Return the bytes of a request. A `length` of "" is the right one; None omits the header."""
     lines = [f"{route.method} {route.path.replace('ID', VICTIM).replace('SHA256', '0' * 64)} HTTP/1.1"]
     lines += [f"Host: {name or f'127.0.0.1:{host.port}'}", "Content-Type: application/json", *fields]
     if length is not None:
@@ -63,7 +63,7 @@ def request(
 
 
 def speak(host: HostProcess, data: bytes) -> tuple[int, dict[str, Any]]:
-    """Send the bytes; the status and the JSON of the reply."""
+    """Send the bytes. Return the status and the JSON of the reply."""
     got = answer_to(host, data)
     head, _, rest = got.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 "), got[:200]
@@ -71,7 +71,7 @@ def speak(host: HostProcess, data: bytes) -> tuple[int, dict[str, Any]]:
 
 
 def answer_to(host: HostProcess, data: bytes) -> bytes:
-    """All that it says. Who refuses need not read to the end: then the rest cannot be sent, and the answer is there."""
+    """Return the whole answer. A host that refuses need not read to the end, so the send may fail after the answer."""
     with socket.create_connection(("127.0.0.1", host.port), timeout=PATIENCE_SECONDS) as line:
         got = b""
         with suppress(ConnectionError, BrokenPipeError):

@@ -1,4 +1,4 @@
-"""Code and files that travel: a user's script, and hosts that have nothing but the archive."""
+"""Code and files that travel: a user's script, and hosts that have only the archive."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ if __name__ == "__main__":
 
 
 def project(folder: Path, name: str, script: str) -> Path:
-    """The script and what lies beside it."""
+    """Write the script and its neighbours."""
     files = {
         name: script,
         "helper.py": HELPER,
@@ -104,7 +104,7 @@ def project(folder: Path, name: str, script: str) -> Path:
 
 
 def run(mesh: Mesh, script: Path) -> Finished:
-    """As a user runs it who has the archive and the script, and nothing else."""
+    """Run the script like a user who has only the archive and the script."""
     return mesh.paglets(script, PAGLETS_AT="laptop", PYTHONPATH="")
 
 
@@ -151,7 +151,7 @@ def test_a_job_that_waits_is_shown_with_its_code_and_files(three: Mesh, tmp_path
     group_id = done.out.strip()
 
     def never() -> Finished | None:
-        """What is shown when it is known that no host fits."""
+        """Return the message that is shown once it is known that no host fits."""
         told = three.paglets("jobs", "show", f"{group_id}/b", "--at", "linux-a")
         return told if told.code == 3 else None
 
@@ -188,7 +188,7 @@ def test_a_paglet_of_a_script_is_created_with_its_code(three: Mesh, tmp_path: Pa
 
 
 def failure_of(mesh: Mesh, done: Finished) -> dict[str, Any]:
-    """Of the one job that a script submitted, whose group's id it printed."""
+    """Return the failure of the one job of a script, which printed the group's id."""
     assert done.code == 0, done.err
     client = mesh["laptop"].client
     summary = client.call(client.group(done.out.strip()).collector, "drain")

@@ -1,4 +1,4 @@
-"""`paglets demo` of the built archive: what it says, that it is right, and that nothing is left of it."""
+"""`paglets demo` of the built archive: its output is right, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILES = 24
 
 
 class Demo:
-    """Runs the command with a temporary folder of its own, which must be empty afterwards."""
+    """A runner of the command with its own temporary folder, which must be empty afterwards."""
 
     def __init__(self, mesh: Mesh, folder: Path) -> None:
         self.mesh = mesh
@@ -28,7 +28,7 @@ class Demo:
         folder.mkdir()
 
     def environment(self) -> dict[str, str]:
-        # A host of the user runs in mesh.home for all the demo knows: it must keep away from there.
+        # The demo cannot know that no host of the user runs in mesh.home, and must stay away from there.
         return self.mesh.environment(TMPDIR=self.temporary, NO_COLOR=1)
 
     def run(self, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +43,7 @@ class Demo:
         )
 
     def start(self) -> subprocess.Popen[str]:
-        """In a session of its own, so that a signal is for it alone."""
+        """Start the demo in a session of its own, so that only it receives a signal."""
         return subprocess.Popen(
             self.command(),
             env=self.environment(),

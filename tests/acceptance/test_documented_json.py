@@ -1,4 +1,4 @@
-"""What commands print with `--json` has the keys that `docs/reference/commands.md` describes."""
+"""The keys that commands print with `--json` are those that `docs/reference/commands.md` describes."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ RUNS: dict[str, list[list[object]]] = {
     "notes": [[]],
     "version": [[]],
 }
-"""Arguments of commands. All keys that the runs of a command print together are those that are described."""
+"""Arguments of commands. The runs of a command together print exactly the described keys."""
 
 NOT_RUN = ("demo", "jobs rerun-hook", "stop")
-"""Commands with tests of their own: `demo` takes long, `rerun-hook` needs a hook that failed (`test_files.py`), `stop`
-ends a host (`test_terminal.py`)."""
+"""Commands with tests elsewhere. `demo` takes long, `rerun-hook` needs a failed hook (`test_files.py`), and `stop` ends
+a host (`test_terminal.py`)."""
 
 NOT_HERE = {
     "jobs why": {"job", "collector", "hooks"},
     "jobs groups": {"problem", "counted_at", "elsewhere_count", "finished", "hosts", "next"},
 }
-"""Keys of one job, beside which those of its record stand, and of a group whose collector is away."""
+"""Keys of one job, printed beside those of its record, and of a group whose collector is away."""
 
 
 @pytest.fixture(scope="module")
 def ended(make_mesh: MakeMesh) -> Any:
-    """Three hosts with a group of artifacts, and one of which a job failed."""
+    """Start three hosts with a group of artifacts and a group with a failed job."""
     with make_mesh("json") as made:
         made.start_three()
         told = json.loads(made.script(ARTIFACTS, 2, 100, PAGLETS_AT="laptop", PYTHONPATH=made.archive).out)

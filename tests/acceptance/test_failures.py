@@ -1,4 +1,4 @@
-"""Jobs that end badly, and jobs that leave processes behind."""
+"""Jobs that fail, and jobs that leave processes behind."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_commands_show_failures_with_their_causes(three: Mesh) -> None:
 
 
 def test_a_class_that_no_host_can_import_is_a_failure_that_names_it(three: Mesh, tmp_path: Path) -> None:
-    """Of a library that is installed where the script runs: such code does not travel."""
+    """A library that is installed where the script runs does not travel."""
     installed = tmp_path / "site-packages"
     installed.mkdir()
     (installed / "only_here.py").write_text(

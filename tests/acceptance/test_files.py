@@ -1,4 +1,4 @@
-"""Result files, inputs and moves: over three hosts that have nothing but the archive, by scripts of a user."""
+"""Result files, inputs and moves over three hosts that have only the archive, by scripts of a user."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS = 20_000
 
 
 def run(mesh: Mesh, name: str, *arguments: object) -> str:
-    """A script of a user who has the archive and nothing else."""
+    """Run a script like a user who has only the archive."""
     done = mesh.script(SCRIPTS / name, *arguments, PAGLETS_AT="laptop", PYTHONPATH=mesh.archive)
     assert done.code == 0, done.err
     return done.out
@@ -32,7 +32,7 @@ def tell(mesh: Mesh, name: str, *arguments: object) -> dict[str, Any]:
 
 
 def whole_bytes(folder: Path) -> list[Path]:
-    """Blobs of a host that are whole."""
+    """Return the whole blobs of a host."""
     return [path for path in folder.glob("blobs/??/*") if path.is_file()]
 
 
@@ -62,7 +62,7 @@ def test_the_artifact_job_of_the_specification(three: Mesh, tmp_path: Path) -> N
         assert rows_of(got) == ROWS
         assert hashlib.sha256(got.read_bytes()).hexdigest() == ref.sha256
         assert got.stat().st_size == ref.size_bytes
-        # What it prints comes after its report: to its end.
+        # Its last output comes after its report, so wait for its end.
         log = three.paglets("jobs", "logs", "--follow", f"{told['group_id']}/{key}", "--at", "laptop")
         assert log.out == "reports True False left False\n"
     assert list(tmp_path.glob(".*")) == []
@@ -78,7 +78,7 @@ def test_an_artifact_by_the_command_line(three: Mesh, tmp_path: Path) -> None:
     assert rows_of(tmp_path / "mine.db") == ROWS
     by_key = three.paglets("artifacts", "get", f"{told['group_id']}/bundle-0", tmp_path, "--at", "gpu-a")
     assert (by_key.code, by_key.out) == (0, f"{tmp_path / 'result.db'}\n")
-    folder = tmp_path / "all of it"  # which is not there yet
+    folder = tmp_path / "all of it"  # this file does not exist yet
     of_group = three.paglets("artifacts", "get", "--group", told["group_id"], folder, "--at", "laptop")
     assert (of_group.code, of_group.out) == (0, f"{folder / 'bundle-0-result.db'}\n")
     (tmp_path / "mine.db").write_text("something else")
@@ -96,7 +96,7 @@ def test_an_artifact_by_the_command_line(three: Mesh, tmp_path: Path) -> None:
 
 
 def scratch_file(mesh: Mesh, name: str) -> list[Path]:
-    """Files of that name in scratch directories of the hosts that work."""
+    """Return files of this name in scratch directories of the workers."""
     return [path for host in ("linux-a", "gpu-a") for path in (mesh[host].data / "work").glob(f"*/{name}")]
 
 
@@ -113,7 +113,7 @@ def test_a_job_goes_home_with_its_file(three: Mesh, tmp_path: Path) -> None:
 
 
 def waits_with_its_file(mesh: Mesh) -> str:
-    """Return why the job that has ended is still where it ran; its file is there then."""
+    """Return the reason why the ended job is still where it ran. Its file is there then."""
     for name in ("linux-a", "gpu-a"):
         for job in mesh[name].client.jobs():
             if job.status == "COMPLETED" or job.residence == "leaving":
@@ -171,7 +171,7 @@ HOOKS = {
 
 
 def fetched(mesh: Mesh, group_id: str, folder: Path) -> dict[str, str]:
-    """The files of a group by name, as `artifacts get` fetches them."""
+    """Return the files of a group by name, as `artifacts get` downloads them."""
     done = mesh.paglets("artifacts", "get", "--group", group_id, folder, "--at", "laptop")
     assert done.code == 0, done.err
     return {Path(line).name: Path(line).read_text() for line in done.out.splitlines()}
@@ -232,7 +232,7 @@ def test_hooks_that_fail_keep_their_files_say_so_everywhere_and_run_again(three:
     notes = three.paglets("notes", "--json", "--at", "laptop").json["notes"]
     assert any(HOOKS["raises"] in note["text"] for note in notes)
 
-    # Before the cause is fixed, and after.
+    # Before and after the cause is fixed.
     again = three.paglets("jobs", "rerun-hook", "hooks/absent", "--at", "linux-a")
     assert (again.code, "FileNotFoundError" in again.err) == (1, True)
     (tmp_path / "column").touch()

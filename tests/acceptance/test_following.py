@@ -1,4 +1,4 @@
-"""Following a group from the command line."""
+"""Commands that follow a group."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_waiting_script_on_a_terminal_shows_progress_and_the_first_failure(thr
 
 
 def test_results_of_many_mebibytes_in_all_are_whole_in_drain_and_commands(three: Mesh) -> None:
-    """What is reported by a message is kept like the report of a job, and costs no process."""
+    """A result that is reported by a message is kept like the report of a job, and needs no process."""
     states = [TaskState(job_key=f"k{nth:03d}", required_host_tags=("windows",)) for nth in range(400)]
     submission = submit_compute_job_group(three["laptop"].client, Task, states, group_id="many")
     for state in states:
@@ -106,5 +106,5 @@ def test_the_load_of_all_hosts_is_shown(three: Mesh) -> None:
         top = three.paglets("jobs", "top", "--json", "--at", "laptop").json
         return [slots["host"]["name"] for slots in top["hosts"]], top["jobs"]
 
-    # Jobs of other tests may just be ending.
+    # Jobs of other tests may be about to end.
     wait_until(lambda: told() == (["gpu-a", "laptop", "linux-a"], []), what="three hosts, and none at work")

@@ -1,4 +1,4 @@
-"""What jobs print, shown by a command at another host of the mesh than the one that ran them."""
+"""The output of jobs, shown by a command at another host of the mesh than theirs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def on_gpu(**wanted: object) -> PrintState:
 
 
 def wait_all_printed(host: HostProcess, job: str) -> None:
-    """Its report is there before all that it printed is in its log: its end comes last."""
+    """Wait until the output is complete. The report arrives before the last output is in the log."""
 
     def ended() -> bool:
         attempts = host.client.job_attempts(job).attempts
@@ -112,7 +112,7 @@ def test_a_job_that_waits_is_waited_for_and_ctrl_c_ends_that(three: Mesh) -> Non
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE_SECONDS) == 130
     *reasons, last = said.read_text().splitlines()
-    # It may have been said first that it is being placed, and then why it cannot be.
+    # The first message may say that the job is being placed, and the next one why it cannot be.
     assert reasons
     assert [line for line in reasons if "has not started" not in line] == []
     assert last == f"{submission.group_id}/never: stopped following; the job continues"

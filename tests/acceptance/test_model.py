@@ -19,7 +19,7 @@ from tests.acceptance.rig import PATIENCE_SECONDS, Mesh, wait_until
 
 
 def create(mesh: Mesh, host: str, name: str | None = None, *, log: tuple[str, ...] = ()) -> PagletProxy:
-    """A diary whose first `run` is over."""
+    """Create a diary and wait until its first `run` is over."""
     diary = mesh[host].client.create(Diary, DiaryState(log=list(log)), name=name)
     wait_until(lambda: diary.info().hook is None, what="its run to be over")
     return diary

@@ -1,4 +1,4 @@
-"""Paglets: their life, their moves, what they say to one another."""
+"""Paglets: their life, moves and messages."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_paglet_that_moves_runs_its_hooks_and_is_found_from_everywhere(three: 
     notes = create(three)
     notes.send("go", host="linux-a")
     wait_until(lambda: where(notes) == "linux-a")
-    # From within and from without; its old address is followed.
+    # From inside and outside; its old address is followed.
     notes.dispatch_to("gpu-a")
     wait_until(lambda: where(notes) == "gpu-a")
     told = notes.send("log")
@@ -211,6 +211,6 @@ def test_a_job_that_goes_home_arrives_completed_and_never_runs_again(three: Mesh
     wait_until(lambda: path.read_text().count("\n") == 2, what="its arrival")
     three.check_quiet()
     assert path.read_text() == "ran at gpu-a\narrived at laptop COMPLETED\n"
-    # Its work is done: no row of it is kept anywhere.
+    # Its work is done, and no row of it is left anywhere.
     for host in three.running():
         wait_until(lambda host=host: not host.rows("SELECT 1 FROM requests"), what=f"no job on {host.name}")

@@ -1,4 +1,4 @@
-"""What a host keeps is for its user only, whatever the umask and the folder; jobs have the umask of their user."""
+"""Data of a host is private to its user, whatever the umask and the folder. Jobs have the umask of their user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def umask(value: int) -> Iterator[None]:
 
 
 def open_to_others(folder: Path) -> list[str]:
-    """All files and folders in which others have any right, but what Python itself makes in a job's process."""
+    """Return all paths on which others have any right, except those that Python makes in a job's process."""
     return [
         f"{path} {path.lstat().st_mode:o}"
         for path in (folder, *folder.rglob("*"))

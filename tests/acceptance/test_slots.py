@@ -1,4 +1,4 @@
-"""Queues and leases of a host: what runs when, and why something does not."""
+"""Queues and leases of a host: the order of runs, and the reasons of waits."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def alone(three_cores: Mesh) -> HostProcess:
 
 @pytest.fixture(scope="module")
 def three_cores(make_mesh: MakeMesh) -> Iterator[Mesh]:
-    """One host with three cores and 64 MiB for jobs."""
+    """Start one host with three cores and 64 MiB for jobs."""
     with make_mesh("alone") as mesh:
         mesh.start("alone", "--cpu-cores", 3, "--memory", "64M", "--tag", "linux")
         yield mesh
 
 
 def submit(host: HostProcess, *states: TaskState) -> Submission:
-    """The only host runs jobs whatever `allow_home_compute` is."""
+    """Submit to the only host, which runs jobs whatever `allow_home_compute` is."""
     return submit_compute_job_group(host.client, Task, states)
 
 
@@ -180,7 +180,7 @@ def test_a_host_that_joins_late_takes_jobs_that_wait_elsewhere(mesh: Mesh, tmp_p
     wait_until(lambda: len(first.client.jobs()) == 16, what="the jobs to be placed")
 
     mesh.start("second", "--peer", laptop.url, "--cpu-cores", 2, "--tag", "linux")
-    wait_running(path, 3)  # one, and two on the host that came late
+    wait_running(path, 3)  # one, and two on the host that started late
     path.with_suffix(".go").touch()
 
     results = submission.drain(timeout=PATIENCE_SECONDS)["results"]

@@ -30,7 +30,7 @@ HOSTS = ("laptop", "linux-a", "gpu-a")
 
 @pytest.fixture(scope="module")
 def group_id(three: Mesh, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The group that a script submitted to the laptop."""
+    """Return the group that a script submitted to the laptop."""
     script = tmp_path_factory.mktemp("user") / "submit.py"
     script.write_text(SUBMIT)
     done = three.script(script, PAGLETS_AT="laptop")
@@ -42,7 +42,7 @@ def group_id(three: Mesh, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def check(summary: dict[str, Any]) -> None:
-    """Both results, each from where it had to be, and home again or on the way there."""
+    """Check both results. Each comes from its required host, and is home again or on its way."""
     assert summary["failures"] == {}
     assert (summary["expected_count"], summary["completed_count"], summary["pending_count"]) == (2, 2, 0)
     results = summary["results"]

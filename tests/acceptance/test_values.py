@@ -37,7 +37,7 @@ except PagletsError as error:
 
 @pytest.fixture(scope="module")
 def two(make_mesh: MakeMesh, archive: Path) -> Iterator[Mesh]:
-    """Hosts that run with the interpreter of these tests, which has numpy."""
+    """Start hosts with the interpreter of these tests, which has numpy."""
     with make_mesh("values") as mesh:
         mesh.python = sys.executable
         home = mesh.start("laptop")
@@ -48,7 +48,7 @@ def two(make_mesh: MakeMesh, archive: Path) -> Iterator[Mesh]:
 
 @pytest.fixture(scope="module")
 def kinds(two: Mesh) -> dict[str, Any]:
-    """The results of a group whose states and results hold one value of each kind."""
+    """Return the results of a group whose states and results hold one value of each kind."""
     states = [value_jobs.ValueState(job_key=key, value=value) for key, value in value_jobs.values().items()]
     submission = submit_compute_job_group(
         two["laptop"].client, value_jobs.GiveBack, states, group_id="kinds", collector_host="linux-a"

@@ -1,4 +1,4 @@
-"""Figures of the built archive."""
+"""Benchmarks of the built archive."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def print_figures(figures: Callable[[Path, Path], dict[str, object]]) -> None:
-    """As one JSON line; `figures` is given an empty folder and the archive."""
+    """Print figures as one JSON line. `figures` is called with an empty folder and the archive."""
     archive = os.environ.get("PAGLETS_PYZ", "dist/paglets.pyz")
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(figures(Path(folder), Path(archive).absolute())))

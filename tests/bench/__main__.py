@@ -37,7 +37,7 @@ TURN_JOBS = 100
 
 
 def ready_seconds(folder: Path, archive: Path) -> float:
-    """The median of five starts."""
+    """Return the median of five starts."""
     mesh = Mesh(folder / "ready", archive, sys.executable)
     taken = []
     try:
@@ -59,13 +59,13 @@ def processes_of(host: HostProcess) -> list[psutil.Process]:
 
 
 def idle_figures(host: HostProcess) -> tuple[float, float]:
-    """PSS in MB and percent of a core of an idle host."""
+    """Return the PSS in MB and the percentage of a core of an idle host."""
 
     def cpu() -> float:
         return sum(sum(each.cpu_times()[:2]) for each in processes_of(host))
 
     before = cpu()
-    time.sleep(IDLE_SECONDS)  # the figure is a mean over this time, not a wait for something
+    time.sleep(IDLE_SECONDS)  # The figure is a mean over this time; the sleep does not wait for a condition.
     used = cpu() - before
     pss = sum(each.memory_full_info().pss for each in processes_of(host))
     return round(pss / 1e6, 1), round(100 * used / IDLE_SECONDS, 2)
@@ -81,7 +81,7 @@ def many_jobs(client: HostClient) -> float:
 
 
 def turns(client: HostClient) -> list[float]:
-    """Milliseconds between jobs that run one after the other."""
+    """Return the milliseconds between jobs that run one after the other."""
     submission = submit_compute_job_group(client, Stamped, [StampedState() for _ in range(TURN_JOBS)])
     submission.drain(120)
     records = sorted((record["result"] for record in submission.results().values()), key=lambda r: r["began"])
@@ -89,7 +89,7 @@ def turns(client: HostClient) -> list[float]:
 
 
 def grants(host: HostProcess) -> list[float]:
-    """Milliseconds from the end of a lease to the grant of the next, from the host's history."""
+    """Return the milliseconds from the end of a lease to the next grant, from the host's history."""
     rows = host.rows("SELECT record, ended_at FROM history ORDER BY id")
     granted = [json.loads(row["record"])["granted_at"] for row in rows]
     return [1000 * (then - row["ended_at"]) for row, then in zip(rows, granted[1:], strict=False)]

@@ -1,4 +1,4 @@
-"""Jobs of the bench; the hosts import them from this folder."""
+"""Jobs of the benchmarks. The hosts import them from this folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StampedState(CollectingComputeJobState):
 
 
 class Stamped(CollectingComputeJobPaglet[StampedState]):
-    """Does nothing, and says when: seconds of the machine's clock, as all hosts of the bench are on it."""
+    """A job that only reports the time of the machine's clock, which all hosts of the benchmark share."""
 
     State = StampedState
 
@@ -35,7 +35,7 @@ class LargeState(CollectingComputeJobState):
 
 
 class Large(CollectingComputeJobPaglet[LargeState]):
-    """Makes a file that no other job makes, says when that was done, and reports it as an artifact."""
+    """A job that writes a unique file, reports the time, and reports the file as an artifact."""
 
     State = LargeState
 

@@ -42,7 +42,7 @@ FETCHED_BYTES = 2 << 30
 
 
 def fetch_memory(folder: Path) -> None:
-    """Let the system have free memory that need not be fetched from a hypervisor, by files that come and go."""
+    """Let the system acquire free memory by creating and removing files, so that no measurement waits for it."""
     block = bytes(PIECE_BYTES)
     for name in ("1", "2"):
         with (folder / name).open("wb") as file:
@@ -53,7 +53,7 @@ def fetch_memory(folder: Path) -> None:
 
 
 def plain(url: str, target: Path) -> float:
-    """Download and hash; gives the seconds."""
+    """Download and hash. Return the seconds."""
     began = time.monotonic()
     with urllib.request.urlopen(url) as reply, target.open("wb") as file:
         while piece := reply.read(PIECE_BYTES):
@@ -64,7 +64,7 @@ def plain(url: str, target: Path) -> float:
 
 
 def result(submitter: HostProcess, collector: str | None, target: Path) -> tuple[float, float]:
-    """Seconds from the job's call to the submitter's disk, and of the download alone."""
+    """Return the seconds from the job's call to the submitter's disk, and those of the download alone."""
     state = LargeState(size_bytes=SIZE_BYTES, required_host_tags=("worker",))
     submission = submit_compute_job_group(submitter.client, Large, [state], collector_host=collector)
     (record,) = submission.drain(120)["results"].values()

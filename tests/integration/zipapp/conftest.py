@@ -1,4 +1,4 @@
-"""The archive, built once for all tests of it, and the interpreters of this machine."""
+"""The archive, built once for all its tests, and the interpreters of this machine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def copy_of_checkout(source: Path, target: Path) -> Path:
-    """What a build reads, in another folder: with the wheels, so that they are fetched once."""
+    """Copy the input of a build to another folder, with the wheels, so that they are fetched once."""
     for name in ("paglets", "archive_root"):
         shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     (target / "build" / "wheels").mkdir(parents=True)
-    # By their names: beside them lies what another process of these tests is just fetching.
+    # List the files by name, because another process of these tests may be fetching others into this folder.
     for name in ("build_zipapp.py", *(f"build/wheels/{wheel.name}" for wheel in (*PSUTIL_WHEELS, TOMLI_W_WHEEL))):
         shutil.copy(source / name, target / name)
     return target
@@ -30,9 +30,9 @@ def copy_of_checkout(source: Path, target: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this checkout, as it is when the tests begin, with the archive of this one."""
+    """Copy this checkout, with its archive, as it is when the tests start."""
     base = tmp_path_factory.getbasetemp()
-    # Workers of pytest-xdist have a folder each, in one that they share: one of them copies and builds.
+    # Each worker of pytest-xdist has a folder of its own in a shared one. One of them copies and builds.
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     place = shared / "checkout" / "paglets"
     place.parent.mkdir(exist_ok=True)
@@ -50,19 +50,20 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pyz(checkout: Path) -> Path:
-    """The archive built from the checkout."""
+    """Build the archive from the checkout."""
     return checkout / "dist" / "paglets.pyz"
 
 
 @pytest.fixture
 def another_checkout(checkout: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """Makes a copy of the checkout in a folder of that name."""
+    """Return a function that copies the checkout to a folder of this name."""
     return lambda name: copy_of_checkout(checkout, tmp_path / name)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Runs a command to its end in an empty folder; the environment has nothing of this Python's but what is given."""
+    """Return a function that runs a command to its end in an empty folder, with only the given environment of this
+    Python."""
     folder = tmp_path / "empty"
     folder.mkdir()
 

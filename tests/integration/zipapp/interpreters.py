@@ -1,4 +1,4 @@
-"""The interpreters of this machine that the archive is tried with."""
+"""The interpreters of this machine that the archive is tested with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What build_zipapp.py makes, and that it makes the same everywhere."""
+"""The output of build_zipapp.py, which is the same everywhere."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ paglets.submit_compute_job_group(client, Count, [paglets.JobState()])
 paglets.Jobs
 """
 MISTAKES = [("6", "attr-defined"), ("17", "arg-type"), ("18", "misc"), ("19", "attr-defined")]
-"""Line in WRONG and mypy's code of the error in that line."""
+"""A line in WRONG and mypy's code of the error in that line."""
 
 
 def test_builds_in_other_folders_time_zones_and_by_other_interpreters_are_equal(pyz, run, another_checkout):
     own = sys.version_info[:2]
     others = {version: python for version, python in INTERPRETERS.items() if version != own}
-    # `pyz` was built by this version of Python. If there is no other one, it builds again.
+    # This version of Python built `pyz`. Without another version it builds again.
     for number, python in enumerate((others or {own: sys.executable}).values()):
         place = another_checkout(f"deep{number}/er")
         built = run(
@@ -107,7 +107,7 @@ def test_a_wheel_with_another_hash_is_never_taken(run, another_checkout, content
 
 
 def test_an_unpacked_archive_type_checks_the_scripts_of_the_documents(run, pyz, tmp_path):
-    """As the guide says, for users who have nothing but the file."""
+    """Type checkers use the unpacked archive as the guide says, for users who have only the file."""
     unpacked = run(sys.executable, "-m", "zipfile", "-e", pyz, tmp_path / "paglets-files")
     assert unpacked.returncode == 0, unpacked.stderr
     folder = tmp_path / "scripts"

@@ -1,4 +1,4 @@
-"""Processes of the archive run from its unpacked copy, and do not mind what becomes of the file."""
+"""Processes of the archive run from its unpacked copy, and go on if the file changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A host from the archive does not mind what becomes of the file."""
+"""A host from the archive goes on if the file changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fakes.waiting import wait_until
 
 @pytest.fixture
 def host(pyz: Path, tmp_path: Path) -> Iterator[psutil.Popen]:
-    """A host in a process of its own, ready, started from tmp_path/paglets.pyz."""
+    """Start a host in its own process from tmp_path/paglets.pyz."""
     (tmp_path / "paglets.pyz").write_bytes(pyz.read_bytes())
     with (tmp_path / "host.err").open("wb") as errors:
         process = psutil.Popen(
@@ -51,7 +51,7 @@ def zygote_of(host: psutil.Popen) -> Callable[[], psutil.Process | None]:
 def is_zygote(process: psutil.Process) -> bool:
     try:
         return process.status() != psutil.STATUS_ZOMBIE and process.cmdline()[-1:] == ["_zygote"]
-    except psutil.NoSuchProcess:  # it ended between two looks
+    except psutil.NoSuchProcess:  # the process ended between two checks
         return False
 
 
@@ -67,10 +67,10 @@ def test_a_host_and_what_it_starts_later_run_from_the_copy(host, run, pyz, tmp_p
 
     second = wait_until(next_one, timeout_seconds=60, what="the next zygote")
     assert str(copy) in second.cmdline()
-    # Jobs, whose output others read, name no path of this machine.
+    # Others read the output of jobs, so it must not name a path of this machine.
     assert second.environ()[COMMAND_VARIABLE] == f"paglets\t{copy}"
     seen = run(sys.executable, pyz, "mesh", "hosts", "--json")
     assert seen.returncode == 0, seen.stderr
-    # A command that a busy machine holds up says what it waits for.
+    # A command that a busy machine delays prints what it waits for.
     assert [line for line in seen.stderr.splitlines() if not line.startswith("paglets: waiting for ")] == []
     assert "alone" in seen.stdout

@@ -1,4 +1,4 @@
-"""psutil from the archive: unpacked once, by many at a time, and done without where it cannot be had."""
+"""psutil from the archive: unpacked once by concurrent starts, and omitted if it is not available."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOAD = (
     "psutil = load_psutil()\n"
     "print(psutil and (psutil.__file__, psutil.Process().pid > 0), psutil_problem(), sep='|')\n"
 )
-NO_SITE = ("-S", "-c", LOAD)  # -S: nothing that is installed is seen
+NO_SITE = ("-S", "-c", LOAD)  # -S: installed packages are not visible
 
 
 def cached(home: Path) -> list[Path]:

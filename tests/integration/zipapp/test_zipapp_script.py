@@ -1,4 +1,4 @@
-"""`paglets SCRIPT.py` is `python SCRIPT.py` with this program to import."""
+"""`paglets SCRIPT.py` runs `python SCRIPT.py` with this program to import."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ sys.stdin.readline()
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """A folder of the user, where commands are run."""
+    """Return the user's folder in which commands run."""
     folder = tmp_path / "my work"
     folder.mkdir()
     return folder
@@ -46,12 +46,12 @@ def work(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mine(pyz: Path, work: Path) -> Path:
-    """The user's own archive, there."""
+    """Return the user's own archive in that folder."""
     return Path(shutil.copy(pyz, work / "paglets.pyz"))
 
 
 def in_home(tmp_path: Path) -> Path:
-    """The one unpacked copy."""
+    """Return the one unpacked copy."""
     (manifest,) = (tmp_path / "home" / "cache" / "app").glob(f"*/{MANIFEST}")
     return manifest.parent
 
@@ -72,7 +72,7 @@ def test_the_file_on_path_runs_scripts_and_names_itself(run, pyz, tmp_path, work
     (folder / "python3").symlink_to(sys.executable)
     (work / "where.py").write_text(WHERE)
     path = f"{folder}{os.pathsep}{os.defpath}"
-    for _ in range(2):  # the first makes the copy
+    for _ in range(2):  # the first start makes the copy
         done = run("paglets", "where.py", cwd=work, PATH=path)
         file, command = done.stdout.splitlines()
         assert file.startswith(str(in_home(tmp_path)))
@@ -83,7 +83,7 @@ def test_the_file_on_path_runs_scripts_and_names_itself(run, pyz, tmp_path, work
     assert done.stderr == "paglets: no file 'wheer.py' here: did you mean 'where.py'?\n"
     (work / "early.py").write_text(f"import sys; sys.path[:0] = [{str(pyz)!r}]\n{WHERE}")
     done = run(sys.executable, "early.py", cwd=work, PATH=path)
-    assert done.stdout.splitlines()[1] == "paglets"  # an equal file, wherever the script has it from
+    assert done.stdout.splitlines()[1] == "paglets"  # an equal file, whatever its path
 
 
 def test_a_script_has_the_packages_of_the_virtual_environment_that_runs_it(run, mine, work):
@@ -113,7 +113,7 @@ def test_a_script_that_runs_for_long_does_not_mind_what_becomes_of_the_file(run,
     ) as script:
         assert script.stdin is not None
         assert script.stdout is not None
-        assert script.stdout.readline() == f"{script.pid}\n"  # no process stands between
+        assert script.stdout.readline() == f"{script.pid}\n"  # no process is in between
         if way == "replaced":
             (work / "new").write_bytes(b"another file")
             os.replace(work / "new", mine)
@@ -129,7 +129,7 @@ def test_a_script_that_runs_for_long_does_not_mind_what_becomes_of_the_file(run,
         script.stdin.flush()
         assert script.stdout.readline().startswith(str(copy))
         script.send_signal(signal.SIGINT)
-        assert script.wait(60) == -signal.SIGINT  # as Python ends by Ctrl-C
+        assert script.wait(60) == -signal.SIGINT  # as Python exits after Ctrl-C
     os.utime(copy, (long_ago, long_ago))
     assert wait_until(lambda: remove_unused(copy.parent, own.name), what="the copy to be free")
 

@@ -1,4 +1,4 @@
-"""The archive starts: everywhere, under every Python, from every place, and fast."""
+"""The archive starts fast from every place under every Python."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OLD_PYTHONS = sorted(
 )
 SLOWEST_START_SECONDS = 0.15
 SLOWEST_START_SHARE = 4.0
-"""The same on a slow machine: so many times what Python needs there to load a few modules of its own."""
+"""The same limit on a slow machine, as a multiple of the time that Python needs there to load a few modules."""
 EVERY_PYTHON = pytest.mark.parametrize("python", INTERPRETERS.values(), ids=map(str, INTERPRETERS))
 
 
@@ -53,7 +53,9 @@ def test_a_script_imports_compiled_modules_under_one_name(run, pyz, tmp_path, py
         "names = [name for name, file in files.items() if 'core/errors' in file]\n"
         "assert names == ['paglets.core.errors'], names\n"
     )
-    assert run(python, "-S", pyz, "version").returncode == 0  # the first start imports what unpacks and compiles
+    assert (
+        run(python, "-S", pyz, "version").returncode == 0
+    )  # the first start imports the modules that unpack and compile
     done = run(python, "-S", "-c", code, PYTHONPATH=pyz)
     assert done.stderr == ""
     errors, tomli_w = done.stdout.splitlines()
@@ -122,7 +124,7 @@ def test_a_command_starts_in_less_than_150_ms(pyz, tmp_path, python):
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     seconds(pyz, "version")  # the first start unpacks and compiles
-    # Processor time, of which a start is made, and the least of several: other programs of the machine only ever add.
+    # Measure processor time and take the minimum, because other programs can only add to it.
     pairs = [(seconds(pyz, "version"), seconds("-c", "import argparse, dataclasses, hashlib, json")) for _ in range(8)]
     ours, pythons = map(min, zip(*pairs, strict=True))
     assert ours < max(SLOWEST_START_SECONDS, SLOWEST_START_SHARE * pythons)
