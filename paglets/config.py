@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from paglets.core.errors import Invalid, StartFailed
-from paglets.core.plain import read_plain
 from paglets.core.refs import DEFAULT_PORT, check_host_name
+from paglets.core.regular_files import read_regular
 from paglets.core.text import counted
 from paglets.core.urls import normalise_url
 from paglets.settings import MOST_SHOWN, SETTINGS, shown
@@ -188,7 +188,7 @@ def addresses_read(file: Mapping[str, Any]) -> dict[str, str]:
 def read_config(path: Path) -> dict[str, Any]:
     """Return the tree of a TOML file. Raises StartFailed, which names the file and, if known, the line."""
     try:
-        data = read_plain(path, MAX_FILE_BYTES)
+        data = read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
         raise StartFailed(f"{path} cannot be read: {error.strerror or error}") from error
     if len(data) > MAX_FILE_BYTES:

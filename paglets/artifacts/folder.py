@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paglets.core.content import closed, no_place, sync_folder, write_all
+from paglets.core.content import closed, disk_error, sync_folder, write_all
 from paglets.core.errors import Conflict, FileChanged, Invalid, NoRoom, Unknown
 from paglets.core.failpoints import reach
 from paglets.core.refs import SHA256, BlobRef, check_blob, check_file_name, check_sha256
@@ -339,7 +339,7 @@ def _refusal(error: OSError, folder: Path | None = None) -> NoRoom:
     places = [Path(name).parent for name in (error.filename2, error.filename) if isinstance(name, str)]
     with suppress(OSError):
         places = [each for each in places if closed(each)] or places
-    return no_place(error, next(iter(places), folder or Path()))
+    return disk_error(error, next(iter(places), folder or Path()))
 
 
 def _hash_of(path: Path) -> Any:

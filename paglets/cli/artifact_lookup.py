@@ -33,7 +33,7 @@ from paglets.core.errors import (
 )
 from paglets.core.messages import Message
 from paglets.core.refs import ARTIFACT_ID, MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name, visible_name
-from paglets.core.text import counted, meant
+from paglets.core.text import counted, did_you_mean
 
 PAGE_RESULTS = 100
 MOST_GROUPS = 20
@@ -201,7 +201,7 @@ def _reported_by(client: HostClient, group_id: str, job_key: str) -> ArtifactRef
         if any(key > job_key for key in page["results"]):
             break
     keys = group_of(client, group_id).job_keys
-    near = "" if job_key in keys else meant(job_key, keys)
+    near = "" if job_key in keys else did_you_mean(job_key, keys)
     raise Unknown(
         f"{named} has no result{f': {near}' if near else ''}", hint=[f"paglets jobs why {named} explains why"]
     )

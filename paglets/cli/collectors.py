@@ -17,7 +17,7 @@ from paglets.client.host_client import HostClient
 from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
-from paglets.core.text import meant
+from paglets.core.text import did_you_mean
 
 
 def group_of(client: HostClient, group_id: str) -> GroupView:
@@ -25,7 +25,7 @@ def group_of(client: HostClient, group_id: str) -> GroupView:
     try:
         return client.group(group_id)
     except Unknown as error:
-        near = meant(group_id, (line.group_id for line in _lines(client)))
+        near = did_you_mean(group_id, (line.group_id for line in _lines(client)))
         asked = missing_hosts(client.hosts()).note()
         raise _unknown(f"{error.message}{asked}", near, "paglets jobs groups lists the groups") from None
 
@@ -36,7 +36,7 @@ def unknown_job(client: HostClient, group_id: str, job_key: str) -> Unknown:
     with suppress(PagletsError):
         keys = client.group(group_id).job_keys
     message = f"group {group_id} has no job {job_key!r}"
-    return _unknown(message, meant(job_key, keys), f"paglets jobs list {group_id} lists its jobs")
+    return _unknown(message, did_you_mean(job_key, keys), f"paglets jobs list {group_id} lists its jobs")
 
 
 def _unknown(message: str, near: str, hint: str) -> Unknown:

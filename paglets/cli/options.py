@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from paglets.cli.hints import flag_before_command, unexpected_word_hints, unknown_command
 from paglets.cli.output import say
 from paglets.core.errors import Invalid
-from paglets.core.text import meant
+from paglets.core.text import did_you_mean
 from paglets.settings import parse_bytes, parse_property
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
 
 def nearest(word: str, known: list[str]) -> str:
     """Return `did you mean X?`, or a list of all known words."""
-    return meant(word, known) or f"choose from {', '.join(known)}"
+    return did_you_mean(word, known) or f"choose from {', '.join(known)}"
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from itertools import zip_longest
 from typing import Any, TextIO
 
-from paglets.core.clock import QUIET_SECONDS, told_if_slow
+from paglets.core.clock import QUIET_SECONDS, call_if_slow
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.terminal import GAP, put_line
@@ -33,7 +33,7 @@ def say(message: object) -> None:
 
 def notice_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> AbstractContextManager[None]:
     """Return a context that prints `text` on stderr if its body takes longer than `after_seconds`."""
-    return told_if_slow(say, text, after_seconds)
+    return call_if_slow(say, text, after_seconds)
 
 
 def waiting_for_all(seconds: float) -> str:

@@ -87,7 +87,9 @@ def _problem_of_script(word: str) -> str:
         names = [other for other in os.listdir(folder or os.curdir) if other.endswith(".py")]
     except OSError:
         return f"no folder {folder!r} with a script {name!r}"
-    near = importlib.import_module("paglets.core.text").meant(word, [os.path.join(folder, other) for other in names])
+    near = importlib.import_module("paglets.core.text").did_you_mean(
+        word, [os.path.join(folder, other) for other in names]
+    )
     return f"no file {word!r}" + ("" if folder else " here") + (f": {near}" if near else "")
 
 

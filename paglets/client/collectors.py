@@ -11,7 +11,7 @@ from paglets.api.hosts import NO_ROUTE, MeshHostView
 from paglets.api.paglets import PagletView
 from paglets.client.cancellation import AWAY
 from paglets.client.hosts import last_contact_text, removed_text, view_of
-from paglets.core.clock import QUIET_SECONDS, told_if_slow
+from paglets.core.clock import QUIET_SECONDS, call_if_slow
 from paglets.core.errors import Moving, PagletsError, Unreachable
 from paglets.core.refs import ProxyRef
 
@@ -60,7 +60,7 @@ def find_collector(
     collector = online_collector(client, collector, group_id)
     end = now() + client.timeout
     text = f"waiting for {collector.host.name}, which has the collector of {group_id}"
-    with told_if_slow(tell, text, QUIET_SECONDS):
+    with call_if_slow(tell, text, QUIET_SECONDS):
         for _ in range(ATTEMPTS):
             left = end - now()
             if left <= 0:

@@ -23,7 +23,7 @@ from paglets.core.errors import (
 )
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.core.text import meant
+from paglets.core.text import did_you_mean
 from paglets.core.urls import normalise_url
 from paglets.wire.relay import relayed
 from paglets.wire.request import Request, Response, dump_json
@@ -118,7 +118,7 @@ class MeshClient:
             if wanted in (view.host.name, view.host.url, *view.host.addresses):
                 return view.host.ref
         names = dict.fromkeys(view.host.name for view in views)
-        near = meant(wanted, names)
+        near = did_you_mean(wanted, names)
         known = f"{near} it knows {', '.join(names)}".lstrip()
         raise Unknown(f"{self.base.name or self.base.url} knows no host {name!r}: {known}")
 

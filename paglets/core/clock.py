@@ -103,7 +103,7 @@ QUIET_SECONDS = 2.0
 
 
 @contextmanager
-def told_if_slow(tell: Callable[[str], None], text: str, after_seconds: float) -> Iterator[None]:
+def call_if_slow(tell: Callable[[str], None], text: str, after_seconds: float) -> Iterator[None]:
     """Call `tell(text)` from another thread if the block takes longer than `after_seconds`."""
     timer = Timer(after_seconds, tell, [text])
     timer.daemon = True

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.core.errors import Conflict, FileChanged, Invalid, NoRoom
-from paglets.core.plain import NOT_WAITING, kind_of
 from paglets.core.record import INT_BOUND
 from paglets.core.refs import BlobRef
+from paglets.core.regular_files import NOT_WAITING, kind_of
 from paglets.core.text import placed, printable
 
 PIECE_BYTES = 1 << 20
@@ -121,7 +121,7 @@ def no_room(error: OSError, place: Path) -> NoRoom | None:
     return NoRoom(text.format(printable(place)) + free, **never)
 
 
-def no_place(error: OSError, place: Path) -> NoRoom:
+def disk_error(error: OSError, place: Path) -> NoRoom:
     """Return NoRoom for any error in a folder of the host, which works again once a person has fixed the disk."""
     return no_room(error, place) or NoRoom(closed(place) or f"{printable(place)} cannot be used: {placed(error)}")
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from paglets.core.clock import Clock, SystemClock, system_pause
 from paglets.core.content import SourceStat, copy_hashed, no_room, stat_of
 from paglets.core.errors import FileChanged, Invalid
-from paglets.core.plain import read_plain
+from paglets.core.regular_files import read_regular
 from paglets.core.text import printable
 
 HEADER = b"SQLite format 3\0"
@@ -80,7 +80,7 @@ def database_at(path: Path) -> Database | None:
     if not beside:
         return None
     with suppress(OSError, Invalid):
-        if read_plain(real, len(HEADER))[: len(HEADER)] == HEADER:
+        if read_regular(real, len(HEADER))[: len(HEADER)] == HEADER:
             return Database(path=real, main=stat_of(real), beside=beside)
     return None
 

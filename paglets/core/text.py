@@ -14,12 +14,12 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
-def harmless(text: str, kept: str = "\n\t") -> str:
+def escaped(text: str, kept: str = "\n\t") -> str:
     """Return `text` with control and other invisible characters escaped, except those in `kept`."""
     return "".join(letter if letter in kept else printable(letter) for letter in text)
 
 
-def meant(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `did you mean 'count'?` if one of `known` is near, else ""."""
     near = difflib.get_close_matches(word, list(known), 1)
     return f"did you mean {near[0]!r}?" if near else ""

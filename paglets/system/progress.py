@@ -91,13 +91,13 @@ def next_line(progress: Progress) -> None:
         put_next(f"paglets jobs why {progress.group_id}")
 
 
-class Silent:
+class NoProgress:
     """A progress display that shows nothing, and the base class of the others."""
 
     def __init__(self, group_id: str) -> None:
         self.progress = Progress(group_id=group_id)
 
-    def __enter__(self) -> Silent:
+    def __enter__(self) -> NoProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -132,7 +132,7 @@ class Silent:
         """Print the final counts of the group."""
 
 
-class Lines(Silent):
+class ProgressLines(NoProgress):
     """A progress display of lines: the first failure at once, and changes at growing intervals."""
 
     def __init__(self, group_id: str, now: Callable[[], float]) -> None:
@@ -173,7 +173,7 @@ class Lines(Silent):
         next_line(self.progress)
 
 
-class Bar(Lines):
+class ProgressBar(ProgressLines):
     """A progress display with a bar in the last line of a terminal, and the first failure or all above it."""
 
     def __init__(
@@ -224,8 +224,8 @@ class Bar(Lines):
         self._out.flush()
 
 
-def shown(group_id: str, progress: bool | None, now: Callable[[], float], *, is_read: bool = True) -> Silent:
+def shown(group_id: str, progress: bool | None, now: Callable[[], float], *, is_read: bool = True) -> NoProgress:
     """Return the progress display. `progress` None shows progress only if somebody reads stderr (`is_read`)."""
     if not (is_read if progress is None else progress):
-        return Silent(group_id)
-    return Bar(group_id, now) if draws_on(sys.stderr) else Lines(group_id, now)
+        return NoProgress(group_id)
+    return ProgressBar(group_id, now) if draws_on(sys.stderr) else ProgressLines(group_id, now)

@@ -25,12 +25,12 @@ from paglets.core.refs import BlobRef, ProxyRef, check_group_id
 from paglets.core.signatures import check_methods
 from paglets.core.text import type_of
 from paglets.system.collector import ResultCollectorPaglet
-from paglets.system.following import LOOK_SECONDS, REPLY_SECONDS, Follower, tree
+from paglets.system.follower import LOOK_SECONDS, REPLY_SECONDS, Follower, tree
+from paglets.system.job_specs import job_specs
 from paglets.system.jobs import ComputeJobPaglet, J
-from paglets.system.jobspecs import job_specs
-from paglets.system.mainguard import check_guarded
-from paglets.system.progress import Silent, shown
-from paglets.system.telling import (
+from paglets.system.main_guard import check_guarded
+from paglets.system.progress import NoProgress, shown
+from paglets.system.submission_messages import (
     STATUS_SECONDS,
     GroupReader,
     Remark,
@@ -42,9 +42,9 @@ from paglets.system.telling import (
     interrupted_lines,
     obstacle_text,
     remarks_on,
-    said_if_interrupted,
-    said_if_slow,
-    said_if_storing,
+    report_if_slow,
+    report_interruption,
+    report_slow_storing,
     say,
     submission_lines,
     without_collector,
@@ -235,7 +235,7 @@ class Submission:
     def _loaded(self, record: dict[str, Any], collector: PagletProxy) -> dict[str, Any]:
         return load(self._source, record)
 
-    def _shown(self, progress: bool | None) -> Silent:
+    def _shown(self, progress: bool | None) -> NoProgress:
         return shown(self.group_id, progress, self._clock.monotonic, is_read=self._from_script)
 
     @contextmanager
@@ -322,10 +322,10 @@ def submit_compute_job_group(
     classes = (job_class, job_class.State, *((collector_class, collector_class.State) if collector_class else ()))
     check_guarded(classes)
     sending = UploadSession(context_or_client)
-    with said_if_interrupted(context_or_client, request.group_id) as interruption:
+    with report_interruption(context_or_client, request.group_id) as interruption:
         bundle = publish_code(sending, *classes, states=(job.state for job in request.jobs if job.state))
         stored = replace(files.put_into(request, sending), bundle=bundle)
-        with said_if_storing(context_or_client, request.group_id):
+        with report_slow_storing(context_or_client, request.group_id):
             interruption.sent = True
             view = sending.submit(lambda: _submit(context_or_client, stored))
     return _told(view, context_or_client, _refresher(context_or_client, view, stored))
@@ -339,7 +339,7 @@ def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView
     trouble: Remark | None = None
     if view.was_there and isinstance(submitter, GroupReader) and not view.status:
         try:
-            with said_if_slow(view.group_id, f"waiting for {view.collector.host.name}, which has its collector"):
+            with report_if_slow(view.group_id, f"waiting for {view.collector.host.name}, which has its collector"):
                 # A host that hangs holds up a call for longer than it may wait.
                 submitter.paglet(view.collector, timeout=STATUS_SECONDS)
                 view = counted_view(view, Submission(view, submitter, refresh)._counts())

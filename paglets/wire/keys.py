@@ -19,7 +19,7 @@ from pathlib import Path
 
 from paglets.core.clock import Entropy
 from paglets.core.errors import NotAllowed, StartFailed
-from paglets.core.plain import NotPlain, open_plain
+from paglets.core.regular_files import NotRegularFile, open_regular
 from paglets.core.text import home_path
 from paglets.core.unpacked import DEFAULT_HOME, HOME_VARIABLE
 from paglets.wire.local_hosts import RunningHost, running_hosts
@@ -81,11 +81,11 @@ def parse_key(text: str, source: str) -> MeshKey:
 def read_key(path: Path) -> MeshKey:
     """Return the key in the file `path`. Raises StartFailed if it is missing, unreadable, or readable by others."""
     try:
-        descriptor = open_plain(path, os.O_RDONLY)
+        descriptor = open_regular(path, os.O_RDONLY)
     except FileNotFoundError as error:
         what = f"is {broken_link_text(path)}" if path.is_symlink() else "does not exist"
         raise StartFailed(f"the key file {path} {what}") from error
-    except NotPlain as error:
+    except NotRegularFile as error:
         raise StartFailed(f"the key file {path} cannot be used: {error}. Move it away, {_ANOTHER}") from error
     except OSError as error:
         raise StartFailed(f"the key file {path} cannot be read: {error.strerror}") from error

@@ -26,7 +26,7 @@ from paglets.client.host_client import HostClient
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.slots.model import Resources
-from paglets.system.progress import Bar, Lines, Progress, Silent
+from paglets.system.progress import NoProgress, Progress, ProgressBar, ProgressLines
 from tests.fakes.clock import FakeClock
 from tests.fakes.exchange import TableExchange, TableHost
 from tests.fakes.mesh import member
@@ -76,7 +76,7 @@ def test_in_a_pipe_each_job_that_ended_is_a_line(capsys: pytest.CaptureFixture[s
 def test_on_a_terminal_a_bar_says_how_far_how_fast_and_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     clock, out = FakeClock(), io.StringIO()
-    bar = Bar("words", clock.monotonic, all_failures=True, out=out)
+    bar = ProgressBar("words", clock.monotonic, all_failures=True, out=out)
     bar(page(9, a=DONE, of=10))
     clock.advance(2.0)
     bar(page(5, b=DONE, c=DONE, d=DONE, e=FAILED, of=10))
@@ -94,7 +94,7 @@ def test_a_pipe_gets_a_line_for_changes_less_and_less_often(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     clock, said = FakeClock(), []
-    lines = Lines("words", clock.monotonic)
+    lines = ProgressLines("words", clock.monotonic)
     for nth in range(100):
         clock.advance(1.0)
         lines(page(100 - nth, of=100, **({f"k{nth}": DONE} if nth < 50 else {})))
@@ -254,4 +254,4 @@ def test_a_collector_whose_host_was_forgotten_or_began_anew_is_not_waited_for(
         host.routes["POST /v1/paglets/c1/call"] = unknown
     client = HostClient(exchange=exchange, environ=running(tmp_path, "home"))
     with pytest.raises(Unreachable, match=text):
-        next(_follower(client, "words", Silent("words")).pages(0.0, brief=True))
+        next(_follower(client, "words", NoProgress("words")).pages(0.0, brief=True))

@@ -36,7 +36,7 @@ from paglets.system.compute_slots import (
     submit_compute_job_group,
 )
 from paglets.system.submission import Submission
-from paglets.system.telling import remarks_on
+from paglets.system.submission_messages import remarks_on
 from paglets.testing.authors import FakeContext
 from tests.fakes.clock import FakeClock
 from tests.fakes.mesh import member

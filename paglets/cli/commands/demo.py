@@ -27,7 +27,7 @@ from paglets.core.text import command_name, printable
 from paglets.examples import identifiers
 from paglets.examples.identifiers import SourceFile, Word
 from paglets.slots.amounts import bytes_text
-from paglets.system.progress import Bar, Progress, how_ended
+from paglets.system.progress import Progress, ProgressBar, how_ended
 from paglets.system.submission import Submission
 
 LAPTOP, WORKERS = "laptop", ("linux-a", "gpu-a")
@@ -179,7 +179,7 @@ class DemoRun:
 
     def _follow_work(self, group_id: str, other: HostClient) -> None:
         jobs, by_host = self._outcome.jobs, Counter[str]()
-        bar = Bar(f"without the {LAPTOP}", time.monotonic, all_failures=True)
+        bar = ProgressBar(f"without the {LAPTOP}", time.monotonic, all_failures=True)
         progress = bar.progress
         progress.expected = progress.pending = jobs
         show = bar.show if draws_on(sys.stderr) else partial(self._quarters, progress)

@@ -6,7 +6,7 @@ import codecs
 import sys
 from typing import TextIO
 
-from paglets.core.text import harmless
+from paglets.core.text import escaped
 
 KEPT = "\n\r\t"
 """The control characters that are written unchanged. Progress bars need the carriage return; it is harmless."""
@@ -27,7 +27,7 @@ class LogOutput:
     def write(self, stream: str, data: bytes) -> None:
         file = self._files[stream]
         if file.isatty() and not self._raw:
-            file.write(harmless(self._decoders[stream].decode(data), KEPT))
+            file.write(escaped(self._decoders[stream].decode(data), KEPT))
         else:
             file.flush()
             file.buffer.write(data)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from paglets.core.clock import Mutex
 from paglets.core.errors import StartFailed
-from paglets.core.text import harmless
+from paglets.core.text import escaped
 
 ROOT = "paglets"
 
@@ -92,7 +92,7 @@ class LogFile:
 
     def line(self, text: str) -> None:
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        data = f"{time} {harmless(text)}\n".encode(errors="replace")
+        data = f"{time} {escaped(text)}\n".encode(errors="replace")
         with suppress(OSError):
             if not self._file.closed:
                 self._file.write(data)

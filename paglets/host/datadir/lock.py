@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from paglets.core.errors import StartFailed, StoreUndecided
-from paglets.core.plain import NotPlain, kind_of, open_plain
+from paglets.core.regular_files import NotRegularFile, kind_of, open_regular
 
 LOCK = "lock"
 
@@ -82,8 +82,8 @@ def _take(path: Path) -> IO[str] | None:
 def _open(path: Path) -> IO[str]:
     """Open the file, and create it if it is missing. Raises OSError, which names the type of any other entry."""
     try:
-        return os.fdopen(open_plain(path, os.O_RDWR | os.O_CREAT, 0o600, through_links=False), "a")
-    except NotPlain as error:
+        return os.fdopen(open_regular(path, os.O_RDWR | os.O_CREAT, 0o600, through_links=False), "a")
+    except NotRegularFile as error:
         raise OSError(f"{path} cannot be locked: {error}; remove it") from error
 
 

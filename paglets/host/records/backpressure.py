@@ -10,7 +10,7 @@ import errno
 from pathlib import Path
 from typing import Any
 
-from paglets.core.content import no_place
+from paglets.core.content import disk_error
 from paglets.core.errors import NoRoom, StoreTransient
 from paglets.host.records.run_repository import Run
 from paglets.store import queue
@@ -28,7 +28,7 @@ def as_host_error(result: Any) -> Any:
     if not isinstance(result, OSError):
         return result
     place = Path(result.filename) if isinstance(result.filename, str) else Path()
-    return no_place(result, place.parent)
+    return disk_error(result, place.parent)
 
 
 def must_retry(run: Run, name: str, result: Any) -> bool:

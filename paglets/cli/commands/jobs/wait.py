@@ -17,8 +17,8 @@ from paglets.core.errors import PagletsError
 from paglets.core.messages import Message
 from paglets.core.terminal import draws_on, put_line, put_next
 from paglets.core.text import counted, printable
-from paglets.system.following import Follower
-from paglets.system.progress import Bar, Silent, next_line, shown
+from paglets.system.follower import Follower
+from paglets.system.progress import NoProgress, ProgressBar, next_line, shown
 
 
 def wait(options: argparse.Namespace) -> int:
@@ -29,12 +29,14 @@ def wait(options: argparse.Namespace) -> int:
 def watch(options: argparse.Namespace) -> int:
     """Watch a group: a bar and the failures on a terminal, a line for each ended job elsewhere."""
     if options.json:
-        return _follow(options, Silent(options.group))
+        return _follow(options, NoProgress(options.group))
     draws = draws_on(sys.stderr)
-    return _follow(options, Bar(options.group, time.monotonic, all_failures=True) if draws else JobLines(options.group))
+    return _follow(
+        options, ProgressBar(options.group, time.monotonic, all_failures=True) if draws else JobLines(options.group)
+    )
 
 
-def _follow(options: argparse.Namespace, shows: Silent) -> int:
+def _follow(options: argparse.Namespace, shows: NoProgress) -> int:
     progress = shows.progress
     try:
         with client_of(options) as client, shows:
@@ -56,7 +58,7 @@ def _follow(options: argparse.Namespace, shows: Silent) -> int:
     return progress.code()
 
 
-def _follower(client: HostClient, group_id: str, shows: Silent) -> Follower:
+def _follower(client: HostClient, group_id: str, shows: NoProgress) -> Follower:
     collector = client.proxy(group_of(client, group_id).collector)
     follower = Follower(group_id, collector, client, client.proxy, clock=SystemClock(), pause=system_pause)
     return follower.tells(lambda text: shows.tell(adapt_commands(text)))
@@ -72,7 +74,7 @@ def _warn_of_unplaceable_jobs(client: HostClient, group_id: str) -> None:
             put_next(f"paglets jobs why {group_id}")
 
 
-class JobLines(Silent):
+class JobLines(NoProgress):
     """A progress display with a line on stdout for each ended job, and messages on stderr."""
 
     def draw(self) -> None:

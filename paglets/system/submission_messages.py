@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from paglets.api.groups import CreationError, GroupView, Obstacle
 from paglets.client.collectors import FORGOTTEN, LOST, CollectorFinder, moved_group, next_steps
 from paglets.client.hosts import view_of
-from paglets.core.clock import QUIET_SECONDS, told_if_slow
+from paglets.core.clock import QUIET_SECONDS, call_if_slow
 from paglets.core.errors import GroupLost, PagletsError
 from paglets.core.record import to_json
 from paglets.core.terminal import put_line
@@ -88,16 +88,16 @@ def _known_group(view: GroupView, now: float) -> Remark:
     return Remark(text=text, next_command=f"jobs groups {group}")
 
 
-def said_if_slow(group_id: str, text: str) -> AbstractContextManager[None]:
+def report_if_slow(group_id: str, text: str) -> AbstractContextManager[None]:
     """Print the reason for a wait of a script if the block takes long."""
-    return told_if_slow(say, f"{group_id or 'paglets'}: {text}", QUIET_SECONDS)
+    return call_if_slow(say, f"{group_id or 'paglets'}: {text}", QUIET_SECONDS)
 
 
-def said_if_storing(submitter: object, group_id: str | None) -> AbstractContextManager[None]:
+def report_slow_storing(submitter: object, group_id: str | None) -> AbstractContextManager[None]:
     """Print in a script that it waits for its host, if storing the group takes long."""
     if not isinstance(submitter, GroupReader):
         return nullcontext()
-    return said_if_slow(group_id or "", "waiting for the host that stores the group")
+    return report_if_slow(group_id or "", "waiting for the host that stores the group")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +108,7 @@ class Interruption:
 
 
 @contextmanager
-def said_if_interrupted(submitter: object, group_id: str | None) -> Iterator[Interruption]:
+def report_interruption(submitter: object, group_id: str | None) -> Iterator[Interruption]:
     """Print in a script the state that Ctrl-C leaves behind during a submission."""
     reached = Interruption()
     try:

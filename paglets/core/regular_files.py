@@ -23,7 +23,7 @@ _KINDS = (
 )
 
 
-class NotPlain(OSError):
+class NotRegularFile(OSError):
     """A path names something other than a regular file. The message says what it is."""
 
 
@@ -34,8 +34,8 @@ def kind_of(mode: int) -> str:
     return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "no regular file")
 
 
-def open_plain(path: Path, flags: int, mode: int = 0o666, *, through_links: bool = True) -> int:
-    """Open a regular file without blocking, and return its descriptor. Raises NotPlain, OSError."""
+def open_regular(path: Path, flags: int, mode: int = 0o666, *, through_links: bool = True) -> int:
+    """Open a regular file without blocking, and return its descriptor. Raises NotRegularFile, OSError."""
     with suppress(FileNotFoundError):  # first, since opening a device can have an effect
         _check(os.stat(path, follow_symlinks=through_links))
     descriptor = os.open(path, flags | _ALWAYS | (0 if through_links else _NOT_THROUGH_LINKS), mode)
@@ -47,15 +47,15 @@ def open_plain(path: Path, flags: int, mode: int = 0o666, *, through_links: bool
     return descriptor
 
 
-def read_plain(path: Path, most_bytes: int) -> bytes:
+def read_regular(path: Path, most_bytes: int) -> bytes:
     """Return the first `most_bytes` + 1 bytes of a regular file: more than `most_bytes` mean that it is too large.
 
-    Raises NotPlain, OSError.
+    Raises NotRegularFile, OSError.
     """
-    with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         return file.read(most_bytes + 1)
 
 
 def _check(found: os.stat_result) -> None:
     if kind := kind_of(found.st_mode):
-        raise NotPlain(f"it is {kind}, not a regular file")
+        raise NotRegularFile(f"it is {kind}, not a regular file")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paglets.core.errors import Invalid
-from paglets.system.mainguard import check_guarded
+from paglets.system.main_guard import check_guarded
 
 OF_SCRIPT = type("Fit", (), {"__module__": "__main__"})
 OF_MODULE = type("Fit", (), {"__module__": "fits"})
