@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from paglets.api.hosts import MeshHost
+from paglets.codec.strict_json import dumps, loads
 from paglets.core.errors import StoreDamaged
+from paglets.core.record import from_json, to_json
 from paglets.store.db import open_store
 from paglets.store.migrations.steps import MIGRATIONS, apply, migrate, schema
+from tests.fakes.mesh import member
 
 
 def connect(path: Path | str = ":memory:") -> sqlite3.Connection:
@@ -58,6 +62,22 @@ def test_a_database_with_the_first_fifteen_migrations_recorded_gets_the_rest() -
     assert connection.execute("SELECT * FROM hosts").fetchall() == [("s1", "{}", 7.0)]
     rows = connection.execute("SELECT id, name FROM migrations ORDER BY id").fetchall()
     assert rows == list(enumerate(MIGRATIONS, start=1))
+
+
+def test_a_row_of_a_host_is_readable_after_the_renaming_of_its_keys() -> None:
+    host = member("w1")
+    old = to_json(host)
+    old["unreached"] = [{"store_id": "s2", "since": 1.5}]
+    del old["unreachable_hosts"]
+    connection = connect()
+    first = MIGRATIONS.index("hosts") + 1
+    run(connection, 1, first - 1)
+    rows = [("s1", dumps(old), 7.0), ("s2", "damaged", None)]
+    connection.executemany("INSERT INTO members VALUES (?, ?, ?)", rows)
+    apply(connection, first)
+    good, damaged = connection.execute("SELECT * FROM hosts ORDER BY store_id").fetchall()
+    assert (from_json(MeshHost, loads(good[1])), good[2]) == (host, 7.0)
+    assert damaged == ("s2", "damaged", None)
 
 
 def test_stored_hosts_survive_the_migration_that_drops_a_column() -> None:
