@@ -27,7 +27,7 @@ from paglets.program import Program, this_program
 from paglets.wire.keys import paglets_home
 
 DEFLATED = ".deflate"
-"""The end of the name of a compressed file in the archive."""
+"""The suffix of compressed files in the archive."""
 
 OLDEST_PSUTIL = (5, 9)
 """The oldest psutil with wheels of the stable ABI, which pyproject.toml requires."""
@@ -112,7 +112,8 @@ def _bundled(program: Program, environment: Mapping[str, str]) -> tuple[ModuleTy
 
 def cache_folders(environment: Mapping[str, str]) -> Iterator[Path]:
     """Yield the folders where psutil may be unpacked, the best one first."""
-    with contextlib.suppress(StartFailed):  # no home folder: the run-time folder may still be there
+    # Without a home folder, there may still be XDG_RUNTIME_DIR.
+    with contextlib.suppress(StartFailed):
         yield paglets_home(environment) / "cache" / "native"
     runtime = environment.get("XDG_RUNTIME_DIR")
     if runtime:
@@ -120,7 +121,7 @@ def cache_folders(environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def unpacked(program: Program, files: Mapping[str, str], target: Path) -> Path:
-    """Return the folder `target` with these files, which it has already or gets in one step. Raises OSError.
+    """Unpack these files into the folder `target`, unless it exists, and return it. Raises OSError.
 
     `files` maps names in the folder to names of compressed files of the program. Many processes may do this at once:
     each writes a folder of its own, one rename wins, and the others use its result.
@@ -141,9 +142,10 @@ def unpacked(program: Program, files: Mapping[str, str], target: Path) -> Path:
 
 
 def _inflated(data: bytes) -> bytes:
-    """Return the content of a compressed file, which `build_zipapp.py` takes from a wheel as it is there."""
-    zlib = importlib.import_module("zlib")  # only here, as a Python without it can do everything else
-    content: bytes = zlib.decompress(data, -15)  # no header: so it stands in a zip file
+    """Decompress a file that `build_zipapp.py` copied from a wheel in its compressed form."""
+    # Imported only here: without zlib, a Python can do everything else.
+    zlib = importlib.import_module("zlib")
+    content: bytes = zlib.decompress(data, -15)  # raw deflate without a header, as in a zip file
     return content
 
 

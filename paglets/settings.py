@@ -65,17 +65,17 @@ def shown(value: Any) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
-# Each function checks the value of a setting and returns that of the option. It raises Invalid without the place,
-# which the caller adds.
+# Each function checks the value of one setting and converts it to the value of the option. Its Invalid does not say
+# where the setting stands; the caller adds that.
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise Invalid(f"expected a text, got {shown(value)}")
+        raise Invalid(f"expected text, got {shown(value)}")
     if not value:
-        raise Invalid("expected a text that is not empty")
+        raise Invalid("expected text that is not empty")
     if not value.isprintable():
-        raise Invalid(f"expected a text of one line, without control characters, got {shown(value)}")
+        raise Invalid(f"expected one line of text, without control characters, got {shown(value)}")
     return value
 
 

@@ -9,7 +9,7 @@ from paglets.core.refs import ArtifactRef, HostRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskBlobs:
-    """A request for the states of blobs: `POST /v1/blobs/state`. The host keeps the blobs that it has for an hour.
+    """A request for the states of blobs: `POST /v1/blobs/state`. The host pins those that it has for an hour.
 
     `check`: the sender received wrong bytes, so the host compares its blobs with their hashes.
     """

@@ -186,7 +186,7 @@ class FlushJobStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnfinishedCount:
-    """The number of copies that wait, run or leave. It is 0 only when their process trees have ended."""
+    """The number of copies that wait, run or are leaving the host. It is 0 only when their process trees have ended."""
 
     count: int
 

@@ -15,7 +15,7 @@ from paglets.wire.pooled_client import PooledClient
 
 
 def find_host(at: str | None, home: Path, client_of: Callable[[HostRef], MeshClient]) -> tuple[MeshClient, str]:
-    """Return a client of the host that `at` names, and a note on the choice.
+    """Return a client of the host that `at` names, and a note if there was a choice of hosts.
 
     `at`: a URL, the name of a host on this machine, or of one in its mesh. Raises Unreachable, Unknown.
     """
@@ -50,6 +50,6 @@ def open_mesh_client(
 
 
 def connect(key: str | None, environ: Mapping[str, str]) -> BlockingTransport:
-    """Return a transport with `key`. By default, the key is found as hosts find it. Raises NotAllowed, StartFailed."""
+    """Return a transport that signs with `key`, by default this user's mesh key. Raises NotAllowed, StartFailed."""
     mesh_key = client_key(environ) if key is None else parse_key(key, "the key given to HostClient")
     return PooledClient(mesh_key, clock=SystemClock(), entropy=SystemEntropy())

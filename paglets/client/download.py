@@ -16,7 +16,7 @@ from paglets.core.errors import Conflict, FileChanged, PagletsError, TooLarge, U
 from paglets.core.refs import BlobRef, HostRef, check_blob
 
 MAX_READ_BYTES = 80 << 20
-"""Bound of a blob that is read into memory, such as a bundle."""
+"""The maximum size of a blob that is read into memory, such as a bundle."""
 
 
 class Download:

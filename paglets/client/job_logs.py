@@ -64,7 +64,10 @@ def merged_attempts(answers: Sequence[tuple[HostRef, Attempts | PagletsError]]) 
 
 
 def _age(view: AttemptView) -> tuple[int, int, bool, bool]:
-    """Return the sort key of a view. The host that ran the attempt is last; others may have a log of a later hook."""
+    """Return the sort key of an attempt: the newest is last.
+
+    For one attempt, the host that ran it is last. Other hosts may have a log of a later hook.
+    """
     return view.generation, view.attempt, not view.ended, bool(view.status)
 
 

@@ -16,7 +16,10 @@ SENDING = "sending"
 RECEIVING = "receiving"
 
 FIRST_PIECE_BYTES = 256 << 10
-"""At 10 KB/s this takes less than a timeout of 30 s. A fast connection reaches the largest size after five pieces."""
+"""The size of the first piece. At 10 KB/s, it takes less than a timeout of 30 s.
+
+A fast connection reaches the largest size after five pieces.
+"""
 
 SHORTEST_PIECE_BYTES = 32 << 10
 QUICK_SECONDS = 0.5
@@ -30,7 +33,7 @@ SHORTEST_TIMEOUT_SECONDS = 0.1
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """Ignore the progress."""
+    """Do nothing: a `Progress` for callers that show none."""
 
 
 class ChunkSizer:
@@ -42,11 +45,11 @@ class ChunkSizer:
         self.piece_bytes = FIRST_PIECE_BYTES
 
     def begin(self) -> None:
-        """Start the clock of a piece."""
+        """Start to time a piece."""
         self._began = self._clock.monotonic()
 
     def done(self) -> None:
-        """Adjust the size after a piece that was transferred."""
+        """Adjust the size of the next piece to the time that this piece took."""
         took = self._clock.monotonic() - self._began
         if took < QUICK_SECONDS:
             self.piece_bytes = min(MAX_PIECE_BYTES, self.piece_bytes * 2)
@@ -54,7 +57,7 @@ class ChunkSizer:
             self.failed()
 
     def failed(self) -> None:
-        """Halve the size."""
+        """Halve the size of the next piece, down to SHORTEST_PIECE_BYTES."""
         self.piece_bytes = max(SHORTEST_PIECE_BYTES, self.piece_bytes // 2)
 
 
@@ -73,7 +76,7 @@ class RetryBudget:
         self._pause = FIRST_PAUSE_SECONDS
 
     def left(self) -> float:
-        """Return the seconds for the next attempt. They are never 0, so that the attempt ends with a real error."""
+        """Return the timeout for the next attempt. It is never 0, so that the attempt itself raises an error."""
         return max(SHORTEST_TIMEOUT_SECONDS, self._end - self._clock.monotonic())
 
     def wait(self, error: PagletsError) -> None:

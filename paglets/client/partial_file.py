@@ -57,7 +57,7 @@ class PartialFile:
             os.fsync(self._descriptor)
 
     def restart(self) -> None:
-        """Discard all bytes."""
+        """Discard all received bytes, so that the download starts again."""
         with self._removing_if_full():
             os.ftruncate(self._descriptor, 0)
         self._hash = hashlib.sha256()
@@ -145,7 +145,7 @@ def _open(path: Path) -> int:
 
 
 def _lock(descriptor: int, path: Path, target: Path) -> None:
-    # Windows has no fcntl. Two downloads to one target may then disturb each other, and the hash shows it.
+    # Windows has no fcntl. Two downloads to one target may then overwrite each other, which the hash check detects.
     with suppress(ImportError):
         import fcntl
 
@@ -174,7 +174,7 @@ def _paglets_error(error: OSError | ValueError, target: Path) -> PagletsError:
         return Invalid(f"{printable(target)} cannot be written: {error}")
     full = no_room(error, target.parent)
     if full is not None:
-        return NoRoom(f"{printable(target)} cannot be written: {full.message}; nothing of it was kept")
+        return NoRoom(f"{printable(target)} cannot be written: {full.message}; the received part was removed")
     if error.errno == errno.ENOTDIR:
         return Invalid(f"{_folder(target)} is not a folder")
     if error.errno == errno.ENOENT and not os.path.isdir(target.parent):

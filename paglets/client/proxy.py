@@ -108,7 +108,7 @@ class PagletProxy:
     def clone(self, name: str | None = None, host: str | None = None) -> PagletProxy:
         """Ask the paglet to clone itself (`Paglet.clone`). With `host`, the clone moves there.
 
-        Raise the errors of a call: HandlerFailed with Invalid for a job, NameTaken, Unknown.
+        Raises the errors of `call`: HandlerFailed (caused by Invalid) for a job, NameTaken, and Unknown.
         """
         return PagletProxy(self.call(CLONE, name=name, host=host), self._sender)
 

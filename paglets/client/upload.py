@@ -30,7 +30,7 @@ class UploadSource(Protocol):
         ...
 
     def changed(self) -> str:
-        """Return words if the bytes have changed since they were hashed, else ""."""
+        """Return a problem text if the bytes have changed since they were hashed, else ""."""
         ...
 
 

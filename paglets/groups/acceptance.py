@@ -21,7 +21,7 @@ def effective_generation(job: ExpectedJob, generation: int) -> int:
 
 
 def judge_report(job: ExpectedJob, report: Report) -> ReportVerdict:
-    """Return whether the report becomes the record of its key, or why it is kept only as a duplicate."""
+    """Return "accepted" if the report becomes the record of its key, else the reason why it does not."""
     generation = effective_generation(job, report.generation)
     if job.ended:
         return "already_recorded"
@@ -33,12 +33,12 @@ def judge_report(job: ExpectedJob, report: Report) -> ReportVerdict:
 
 
 def ended(job: ExpectedJob, generation: int) -> ExpectedJob:
-    """Return the key as ended by a report of that generation."""
+    """Return the job as ended by a report of that generation."""
     return replace(job, ended=True, generation=max(job.generation, generation), sighting=None, older=())
 
 
 def cancelled(job: ExpectedJob) -> ExpectedJob:
-    """Return the key as ended by a cancel: reports of existing generations no longer count.
+    """Return the job as ended by a cancel: reports of existing generations no longer count.
 
     The sighting stays until all copies are known to be gone.
     """
@@ -46,17 +46,17 @@ def cancelled(job: ExpectedJob) -> ExpectedJob:
 
 
 def gone(job: ExpectedJob) -> ExpectedJob:
-    """Return the key without copies, because no host has one any more."""
+    """Return the job without sightings, because no host has a copy any more."""
     return replace(job, sighting=None, older=())
 
 
 def next_generation(job: ExpectedJob, now: float) -> ExpectedJob:
-    """Return the key with one more generation, because every host that may have the newest copy is lost."""
+    """Return the job with its generation increased by one. Called when every host that may have its copy is lost."""
     return replace(job, generation=job.generation + 1, since=now, sighting=None)
 
 
 def registered_again(job: ExpectedJob, generation: int) -> ExpectedJob:
-    """Return the key with the higher of its own generation and the registered one."""
+    """Return the job after it was registered again: its generation is at least the registered one."""
     return replace(job, generation=max(job.generation, generation))
 
 
@@ -74,7 +74,7 @@ def cancel_cause(job: ExpectedJob, generation: int) -> CancelCause | None:
 
 
 def with_sighting(job: ExpectedJob, sighting: Sighting) -> ExpectedJob:
-    """Return the key with a newer sighting of a copy; the same object if nothing changed.
+    """Return the job with a newer sighting of a copy; the same object if nothing changed.
 
     The time `since` stays while host, status, reason code, attempt and generation stay the same.
     """

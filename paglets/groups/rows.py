@@ -84,7 +84,7 @@ class CollectorRows:
         return None if row is None else from_json(ExpectedJob, row)
 
     def generation(self, key: str) -> int:
-        """Return the newest generation of that key; 1 if no row has one. Cheaper than `job`."""
+        """Return the newest generation of that key; 1 if no row has one. This is cheaper than `job`."""
         row = self._storage.get(f"job/{key}")
         generation = row.get("generation") if isinstance(row, dict) else None
         return generation if isinstance(generation, int) else 1
@@ -122,12 +122,12 @@ class CollectorRows:
         return self._scan("meta/", after, PAGE_RECORDS)
 
     def metadata_of(self, key: str) -> list[tuple[str, dict[str, Any]]]:
-        """Return the same as `metadata`, for this key only."""
+        """Return the items of `metadata` for this key only."""
         row = self._storage.get(f"meta/{key}")
         return [] if row is None else [(key, row)]
 
     def records_of(self, key: str, kind: ReportKind) -> list[tuple[str, dict[str, Any]]]:
-        """Return the same as `records`, for this key only."""
+        """Return the items of `records` for this key only."""
         row = self._storage.get(f"{kind}/{key}")
         return [] if row is None else [(key, row)]
 
@@ -148,7 +148,7 @@ class CollectorRows:
         self._storage[f"{kind}/{key}"] = record
 
     def put_warning(self, warning: JobWarning) -> None:
-        """Store a warning until its attempt has a record. Drop warnings of older attempts."""
+        """Store a warning of an attempt until the record of the attempt arrives. Drop warnings of older attempts."""
         known = self._storage.get(f"warning/{warning.job_key}")
         if known is not None and (known["generation"], known["attempt"]) > (warning.generation, warning.attempt):
             return
@@ -220,7 +220,7 @@ class CollectorRows:
         return self._scan("unexpected/", after, PAGE_RECORDS)
 
     def _scan(self, prefix: str, after: str = "", rows: int = PAGE_ROWS) -> Iterator[tuple[str, Any]]:
-        """Yield the rows with that prefix after `prefix + after`, in order, with keys without the prefix."""
+        """Yield (key without `prefix`, row) for the keys with `prefix` that come after `prefix + after`, in order."""
         last = prefix + after
         while page := self._storage.scan(prefix, last, rows):
             yield from ((key[len(prefix) :], row) for key, row in page)

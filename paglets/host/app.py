@@ -88,7 +88,8 @@ def run_host(options: HostOptions) -> int:
         os.environ[HOME_VARIABLE] = str(home)  # Jobs inherit the variable, and run in other folders.
     console = Console(background=BACKGROUND in os.environ)
     with _start_failures():
-        secured = permissions.secure(home)  # Before anything in it is trusted, above all the copy of the program.
+        # Check the permissions before anything in the folder is trusted, above all the copy of the program.
+        secured = permissions.secure(home)
     console.warn(secured.changed)
     if problem := unpack_problem(os.environ):
         console.print(f"this host runs from {program_path()}, which must not be replaced meanwhile: {problem}")
@@ -347,7 +348,7 @@ def _report_ready(
     console.print(ready_line(settings, folder.path))
     address = address_line(settings, folder.path)
     if console.background and not asked and is_for_this_machine(settings.url):
-        folder.log.info(address)  # No other machine needs it.
+        folder.log.info(address)  # No other machine can use the address, so the log is enough.
     else:
         console.print(address)
     for note in (*folder.notes, *filter(None, [last_store.warning_of(home, settings.name, folder)])):

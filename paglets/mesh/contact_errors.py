@@ -12,11 +12,13 @@ from paglets.mesh.table import MAX_UNREACHABLE_HOSTS, ONLINE_SECONDS, Row, Table
 from paglets.mesh.view import MAX_NAMES_SHOWN
 
 ONE_WAY_FAILURES = 3
-"""The number of failed connections in a row to a host from which requests still arrive."""
+"""The number of failed connections in a row, to a host from which requests still arrive, before that is reported."""
 
 ONE_WAY_SECONDS = 15.0
-"""The time during which connections failed. A host that starts or comes back is reachable within a few seconds."""
+"""The time for which connections must fail before that is reported.
 
+A host that starts or comes back is reachable within a few seconds.
+"""
 
 MAX_BROKEN_LINKS = 50
 """The maximum number of pairs of hosts in one reply."""
@@ -35,7 +37,7 @@ class _Failed:
     times: int
 
     def lasts(self, now: float) -> bool:
-        """Return True if the failures last too long for a host that is just starting or coming back."""
+        """Return True if connections failed often and long enough. A host that just starts or returns fails briefly."""
         return self.times >= ONE_WAY_FAILURES and now - self.since >= ONE_WAY_SECONDS
 
 

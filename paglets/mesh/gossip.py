@@ -90,7 +90,7 @@ class Gossiper:
         if urls:
             hosts = [row.host for row in self._mesh.table.rows.values()]
             joined = {address for each in hosts for address in (each.url, *each.addresses)}
-            # An earlier URL where no host ever replied was a mistake, which these URLs correct.
+            # An earlier URL of `--peer` where no host ever replied was a mistake: the new URLs replace it.
             store.write(lambda tx: stored.save_peers(tx, urls, joined))
         self._peers = Peers(entropy, store.read(stored.load_peers), urls)
         self._spread: deque[str] = deque()
@@ -132,7 +132,7 @@ class Gossiper:
         return row.host if row is not None and same_mesh(row.host, own) else None
 
     def address(self, host: HostRef) -> HostRef:
-        """Return that host with the URL that the mesh knows; without a URL if the mesh does not know it.
+        """Return `host` with the URL that the mesh knows for its store, or without a URL if the mesh does not know it.
 
         The URL in `host` came with a message and is never contacted.
         """
@@ -148,7 +148,7 @@ class Gossiper:
         return self._mesh.seconds_since_contact(store_id)
 
     def last_seen_at(self, store_id: str) -> float:
-        """Return the monotonic second of the last sign of life of another host. Only a sign of life changes it."""
+        """Return the time of the last sign of life of another host, in monotonic seconds."""
         return self._mesh.last_seen_at(store_id)
 
     def last_gap(self) -> Gap:

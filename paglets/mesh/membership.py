@@ -124,7 +124,10 @@ class MembershipService:
         return self._clock.boottime() - self._clock.monotonic()
 
     def record_contact(self, store_id: str) -> None:
-        """Record an authenticated request of that host. Cheap, as every request calls it. Not for use in a change."""
+        """Record an authenticated request of that host. It is cheap, because each request calls it.
+
+        Do not call it inside a store change.
+        """
         row = self.table.rows.get(store_id)
         if row is None:
             return

@@ -278,7 +278,7 @@ def _bounded(before: Table, after: Table) -> Change:
 
 
 def _marked(table: Table, rows: Mapping[str, Row]) -> Table:
-    """Return the table with only these rows. Removed hosts get a mark, so that old rows do not bring them back."""
+    """Return the table with `rows` instead of its own. Hosts without a row get a mark, so that old rows stay out."""
     dropped = {key: Mark(*order(row.host)) for key, row in table.rows.items() if key not in rows}
     marks = list({**table.forgotten, **dropped}.items())[-MAX_HOSTS:]
     return Table(rows=rows, forgotten=dict(marks))

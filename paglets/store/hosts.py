@@ -1,4 +1,4 @@
-"""The stored membership: known hosts and the URLs of `--peer`. Heartbeats and load are not stored."""
+"""The stored membership: known hosts, and the URLs given by `--peer`. Heartbeats and load are not stored."""
 
 from __future__ import annotations
 
@@ -78,7 +78,10 @@ def save_peers(tx: Tx, urls: Iterable[str], joined: Iterable[str]) -> None:
 
 
 def load_forgotten(tx: Tx) -> dict[str, tuple[int, int, bool]]:
-    """Return the forgotten hosts by store id: boot_count and heartbeat of the last row, and whether for good."""
+    """Return (boot_count, heartbeat, for_good) of each forgotten host, by store id.
+
+    The first two come from its last row. `for_good`: a user removed the host.
+    """
     marks = loads(tx.value("SELECT value FROM meta WHERE key = ?", FORGOTTEN) or "{}")
     return {store_id: (boot, heartbeat, for_good) for store_id, (boot, heartbeat, for_good) in marks.items()}
 

@@ -15,7 +15,7 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """A job without a host. `request`, `state` and `template`: JSON text; the template as in `groups.rows`."""
+    """A job without a host. `request`, `state` and `template` are JSON text (`template`: see `groups.rows`)."""
 
     agent_id: str
     job_key: str
@@ -28,7 +28,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewGroup:
-    """The data common to all jobs of a group. `generation`: of these first copies."""
+    """The data common to all jobs of a group. `generation`: the generation of these first copies."""
 
     group_id: str
     class_name: str

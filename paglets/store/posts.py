@@ -65,7 +65,7 @@ def send(
 
 
 def skip_numbers(tx: Tx, count: int) -> None:
-    """Leave out `count` numbers of posts before the next one."""
+    """Skip `count` post numbers, so that the next post gets a higher one."""
     if not tx.run("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'outbox'", count):
         tx.run("INSERT INTO sqlite_sequence VALUES ('outbox', ?)", count)
 
@@ -80,7 +80,7 @@ def is_first(tx: Tx, token: str, keep: int = 10_000) -> bool:
 
 
 def destinations(tx: Tx) -> list[HostRef]:
-    """Return the hosts with posts in the outbox. It skips through the index: the cost is proportional to the hosts."""
+    """Return the hosts with posts in the outbox. The cost grows with the number of hosts, not of posts."""
     rows = tx.all(
         "WITH RECURSIVE hosts (store) AS (SELECT min(host_store) FROM outbox UNION ALL"
         " SELECT (SELECT min(host_store) FROM outbox WHERE host_store > store) FROM hosts WHERE store NOT NULL)"
@@ -187,7 +187,7 @@ def redirect(tx: Tx, agent_id: str, host: HostRef) -> None:
 
 
 def receive(tx: Tx, posts: tuple[Post, ...], settled: tuple[SettledBelow, ...], now: float) -> tuple[PostAnswer, ...]:
-    """Store a batch of one sender's posts, each once. The addressee becomes the owner of their artifacts."""
+    """Store a batch of posts from one sender, each once. The addressee of a post becomes the owner of its artifacts."""
     marks = {mark.agent_id: mark.settled_below for mark in settled}
     answers = [_receive_one(tx, post, now) for post in posts]
     for (agent_id, sender), below in _marks_of(posts, marks).items():
@@ -287,7 +287,10 @@ def remove_handled(tx: Tx, seq: int) -> bool:
 
 
 def record_error(tx: Tx, seq: int, error: str) -> int:
-    """Record an error of the handler. Return the number of errors so far; 0: no such post. MAX_TRIES makes it dead."""
+    """Record an error of the handler, and mark the post as dead after MAX_TRIES errors.
+
+    Return the number of errors so far; 0: the post does not exist.
+    """
     tx.run(
         "UPDATE inbox SET tries = tries + 1, error = ?,"
         " status = CASE WHEN tries + 1 >= ? THEN 'dead' ELSE 'waiting' END WHERE seq = ?",

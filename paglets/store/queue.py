@@ -93,7 +93,7 @@ LAST: Place = (float("inf"), "")
 
 
 SKIPPED_A_TURN = 20_000
-"""The number of index rows that one turn may skip: about 2 ms."""
+"""The number of index rows that one call of `unplaced` may skip, which takes about 2 ms."""
 
 
 def unplaced(tx: Tx, most: int, after: Place = FIRST) -> tuple[list[QueuedJob], Place]:
@@ -133,7 +133,7 @@ def _last_of_turn(tx: Tx, after: Place) -> Place | None:
 
 
 def _groups_on_their_way(tx: Tx) -> list[str]:
-    """Return the groups of this home whose collector is leaving."""
+    """Return the groups submitted on this host whose collector is moving to another host."""
     rows = tx.all(
         "SELECT g.group_id FROM handoffs h CROSS JOIN groups g ON g.collector_id = h.agent_id"
         " WHERE h.kind = 'collector' ORDER BY g.group_id"
@@ -153,7 +153,7 @@ def waiting_for_slot(tx: Tx, most: int) -> Iterator[QueuedJob]:
 
 
 def has_status(tx: Tx, status: str) -> bool:
-    """Return True if a job here has that status. The cost does not depend on their number."""
+    """Return True if a job here has that status. The cost does not depend on the number of jobs."""
     return tx.value("SELECT 1 FROM requests WHERE status = ? LIMIT 1", status) is not None
 
 
@@ -259,7 +259,7 @@ def clear_reasons(tx: Tx, reasons: Iterable[str]) -> None:
 
 
 def set_default_reason(tx: Tx, reason: str, text: str, now: float) -> None:
-    """Store this reason for all waiting jobs without a reason: those that the scheduler did not check."""
+    """Store this reason for all waiting jobs without one, which are those that the scheduler did not check."""
     rows = tx.all(
         "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ?"
         " WHERE status = 'WAITING_FOR_SLOT' AND reason = '' RETURNING agent_id",
@@ -281,7 +281,7 @@ DEFAULT_REASONS = {
 
 
 def reason_of(row: sqlite3.Row) -> tuple[str, str]:
-    """Return the reason and text of a row of `requests`; never empty for a waiting job."""
+    """Return the reason and its text why the job of a row of `requests` waits; never empty for a waiting job."""
     if row["reason"]:
         return row["reason"], row["reason_text"]
     return DEFAULT_REASONS.get(row["status"], ("", ""))

@@ -130,7 +130,7 @@ def fence(tx: Tx, fenced: Fence) -> bool:
 
 
 def fenced(tx: Tx) -> dict[str, int]:
-    """Return the paglets of all fences, with the highest epoch of each."""
+    """Return the highest fenced epoch of each paglet that has a fence."""
     rows = tx.all("SELECT agent_id, max(epoch) AS epoch FROM fences GROUP BY agent_id ORDER BY agent_id")
     return {row["agent_id"]: row["epoch"] for row in rows}
 

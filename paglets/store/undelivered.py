@@ -15,7 +15,7 @@ from paglets.groups.records import failure_report, kind_of, record_of, result_re
 from paglets.store.db import Tx, fitting
 
 KEPT_CLEARED = 10_000
-"""The number of cleared ids that are kept, the newest. One row takes about 200 bytes."""
+"""The number of cleared group ids to keep; the oldest go first. One row takes about 200 bytes."""
 
 _OF_GROUP = "o.group_id = ? AND o.report_of IS NOT NULL"
 
@@ -23,7 +23,7 @@ _KEY = (
     "coalesce((SELECT job_key FROM requests r WHERE r.agent_id = o.report_of),"
     " json_extract(m.message, '$.args.job_key'))"
 )
-"""The job key of a report. Only a copy that has left and has no row any more needs its message."""
+"""The job key of a report, as SQL. It is read from the message only if the copy has left and its row is gone."""
 
 
 def counts(tx: Tx, group_id: str) -> ReportCounts:
@@ -135,7 +135,7 @@ def collector_hosts(tx: Tx, group_id: str) -> tuple[HostRef, ...]:
 
 
 def replace_message(tx: Tx, n: int, message: WireMessage) -> None:
-    """Replace the message of a report. It keeps no files, no job copy and no group."""
+    """Replace the message of a report, and detach the report from its files, its job copy and its group."""
     tx.run("DELETE FROM outbox_blobs WHERE n = ?", n)
     tx.run("DELETE FROM outbox_artifacts WHERE n = ?", n)
     tx.run("UPDATE outbox_messages SET message = ? WHERE n = ?", dumps(to_json(message)), n)
@@ -164,7 +164,7 @@ def cleared(tx: Tx, group_id: str) -> Cleared | None:
 
 
 def remember_cleared(tx: Tx, group_id: str, now_cleared: Cleared, now: float) -> None:
-    """Store that a group id was cleared. Higher stored numbers stay."""
+    """Store that a group id was cleared. If it was cleared before, keep the higher `submissions` and `epoch`."""
     tx.run(
         "INSERT INTO cleared_groups (group_id, submissions, epoch, host, cleared_at) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET submissions = max(submissions, excluded.submissions),"
@@ -192,7 +192,7 @@ def submissions(tx: Tx, group_id: str) -> int:
 
 
 def forget_late_reports(tx: Tx, before: float) -> None:
-    """Delete the messages of `replace_message` for groups cleared before `before`, epoch seconds."""
+    """Delete the replaced reports of groups that were cleared before `before`, epoch seconds."""
     rows = tx.all("SELECT group_id FROM cleared_groups WHERE cleared_at < ? ORDER BY group_id", before)
     tx.run_many(
         "DELETE FROM outbox WHERE agent_id = ? AND report_of IS NULL AND group_id IS NULL AND created_at < ?",

@@ -26,7 +26,7 @@ MOST_LONG_HOOKS = 10
 
 
 def named(tx: Tx, name: str | None, service: str | None, own: HostRef) -> tuple[FoundPaglet, ...]:
-    """Return the paglets here with that name or service, sorted by id."""
+    """Return the paglets on this host with that name or that service, sorted by id."""
     rows = tx.all(
         "SELECT agent_id, name, service FROM paglets WHERE name = ? UNION"
         " SELECT agent_id, name, service FROM paglets WHERE service = ? AND service != '' ORDER BY agent_id LIMIT ?",
@@ -41,13 +41,13 @@ def named(tx: Tx, name: str | None, service: str | None, own: HostRef) -> tuple[
 
 
 def page_of_ids(tx: Tx, after: str, limit: int) -> tuple[str, ...]:
-    """Return the ids of the paglets here after `after`, in order."""
+    """Return the ids of the paglets on this host that follow the id `after`, in order."""
     rows = tx.all("SELECT agent_id FROM paglets WHERE agent_id > ? ORDER BY agent_id LIMIT ?", after, limit)
     return tuple(row["agent_id"] for row in rows)
 
 
 def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float, *, brief: bool = False) -> PagletView:
-    """Return the view of a paglet that is here; `brief`: without its state."""
+    """Return the view of a paglet on this host, without its state if `brief`."""
     here = residence.get_here(tx, agent_id)
     row = tx.one("SELECT * FROM paglets WHERE agent_id = ?", agent_id)
     assert row is not None

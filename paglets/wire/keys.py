@@ -1,4 +1,4 @@
-"""The mesh key: find, check and create it. Its holders may do everything in the mesh, and nobody else anything.
+"""The mesh key: find, check and create it. A holder of the key may do everything in the mesh, others nothing.
 
 The key is one line of 43 base64url characters (32 random bytes). It is never sent, except as `Authorization: Bearer`
 between processes of one machine.

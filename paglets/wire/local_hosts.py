@@ -95,13 +95,14 @@ def read_run_file(path: Path) -> RunningHost | None:
 
 
 def start_of(pid: int) -> str:
-    """Return the start of a process, unique among processes with the same pid; "" if the system does not tell it."""
+    """Return the boot id and start time of a process, which no other process with its pid has; "" if unknown."""
     stat = _stat(pid)
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
-    return f"{boot} {stat[19]}" if stat else ""  # field 22 of all: ticks from the boot to its start
+    # Field 22 of /proc/PID/stat: the start of the process, in clock ticks since boot.
+    return f"{boot} {stat[19]}" if stat else ""
 
 
 def _stat(pid: int) -> list[str]:

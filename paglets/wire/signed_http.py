@@ -128,7 +128,7 @@ class SignedHttpClient:
         stream.deadline = deadline
         stream.received, stream.allowance = 0, MOST_HEAD_BYTES
         if not connection.transmit():
-            # A host that refuses a large body replies before it has read all of it. Its reply may be here.
+            # A host that refuses a large body replies before it has read all of it. That reply may have arrived.
             stream.deadline = min(deadline, self._clock.monotonic() + _EARLY_REPLY_SECONDS)
         response = self._receive(connection)
         if request.by_name and response.status < 400:

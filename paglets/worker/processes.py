@@ -53,7 +53,7 @@ class ProcessTable(Protocol):
     def all(self) -> dict[int, ProcessInfo]: ...
 
     def marked(self) -> dict[int, str]:
-        """Return the tokens of all processes that have one, by pid."""
+        """Return the run tokens by pid, of all processes that carry one in their environment."""
         ...
 
 

@@ -89,7 +89,7 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
         ),
         ("[mesh]\nkey_file = '~nosuchuser/x'", "mesh.key_file: the home directory '~nosuchuser' is not known"),
         ("[hosts.a]\nmemory = 1.5", 'a whole number, 0 or more, or as "24 GiB", got 1.5'),
-        ("[hosts.a]\ntags = ['']", "hosts.a.tags: expected a text that is not empty"),
+        ("[hosts.a]\ntags = ['']", "hosts.a.tags: expected text that is not empty"),
         ("[mesh]\ninput_wait = 0", "expected a number of seconds above 0, at most 315,360,000, got 0"),
         ("[mesh]\nhost_lost_after = 9", "expected a number of seconds from 10, at most 315,360,000, got 9"),
         ("[mesh]\nhost_lost_after = nan", "from 10, at most 315,360,000, got nan"),
@@ -105,7 +105,7 @@ def test_what_is_far_too_long_or_deep_is_named_and_not_shown(tmp_path: Path) -> 
     digits = f"0x{'f' * 5000}"
     for text, what in (
         (f"port = {digits}", "hosts.a.port: a number of thousands of digits is more than any machine has"),
-        (f"tags = [{digits}]", "hosts.a.tags: expected a text, got a number of thousands of digits"),
+        (f"tags = [{digits}]", "hosts.a.tags: expected text, got a number of thousands of digits"),
         (f"peers = {digits}", "hosts.a.peers: expected a list of texts, got a number of thousands of digits"),
         (f"memory = '{'9' * 100_000}'", "hosts.a.memory: '9999"),
         (f"memory = '{'9' * 400}.5'", "hosts.a.memory: '9999"),

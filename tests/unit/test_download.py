@@ -389,7 +389,7 @@ def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path) -> None:
         [sys.executable, "-c", FULL, str(tmp_path / "in")], cwd=root, capture_output=True, text=True, check=True
     )
     assert "cannot be written" in done.stdout
-    assert "nothing of it was kept" in done.stdout
+    assert "the received part was removed" in done.stdout
     assert len(done.stdout.splitlines()) == 1
     assert list((tmp_path / "in").iterdir()) == []
 

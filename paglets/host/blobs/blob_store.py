@@ -24,7 +24,10 @@ from paglets.store.db import Tx
 
 
 class BlobPins:
-    """Pins of blobs, on any thread. A pin by time lasts `seconds`; a pin by a run lasts until it is released."""
+    """The pins of blobs. A pin by time lasts `seconds`; a pin by a run lasts until it is released.
+
+    Any thread may call the methods.
+    """
 
     def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
         self._seconds = seconds
@@ -38,7 +41,7 @@ class BlobPins:
             self._until[sha256] = self._monotonic() + self._seconds
 
     def hold(self, token: str, sha256: str) -> None:
-        """Pin the blob for the run of that token, until the run has stored what refers to it."""
+        """Pin the blob for the run `token`, until the run has stored a row that refers to the blob."""
         with self._lock:
             self._held.setdefault(token, set()).add(sha256)
 
@@ -71,9 +74,10 @@ COLLECT_A_TURN = 200
 
 
 class BlobStore:
-    """The blobs of this host, on any thread. Calls that may wait for the disk leave the runner by `run_in_background`.
+    """The blobs of this host. Any thread may call the methods.
 
-    A pin lasts `Settings.blob_pin_seconds`.
+    The runner calls methods that may wait for the disk through `run_in_background`. A pin lasts
+    `Settings.blob_pin_seconds`.
     """
 
     def __init__(self, services: HostServices) -> None:
@@ -85,13 +89,13 @@ class BlobStore:
         self._quota = QuotaReservations(services)
         # Files of the right size whose bytes were found to be wrong.
         self._damaged: set[str] = set()
-        # Pins of the previous run are not known any more: nothing is collected before they have expired.
+        # Pins are lost when a host stops, so no blob is collected before all pins of the previous run have expired.
         self._collect_at = services.clock.monotonic() + services.settings.blob_pin_seconds
         self._collected = ""
         self._idle: set[str] = set()
 
     def run_in_background(self, act: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
-        """Run `act` on a thread that may wait for the disk. `done` gets its value or error, on the runner."""
+        """Run `act` on a thread that may wait for the disk. Then call `done` on the runner with its value or error."""
 
         def perform() -> None:
             try:
@@ -111,11 +115,11 @@ class BlobStore:
         self._pins.pin(sha256)
 
     def hold(self, token: str, sha256: str) -> None:
-        """Keep the blob until the run of that token has stored what refers to it."""
+        """Pin the blob until the run `token` has stored a row that refers to the blob."""
         self._pins.hold(token, sha256)
 
     def committed(self, token: str) -> None:
-        """Release the pins of a run on blobs that a committed row refers to by now."""
+        """Release the pins of a run on blobs that a committed row now refers to."""
         held = self._pins.held(token)
         if held:
             needed = self._services.store.read(lambda tx: [sha256 for sha256 in held if blobs.is_needed(tx, sha256)])
@@ -136,7 +140,7 @@ class BlobStore:
             return BlobState(sha256=sha256, offset=self._disk.partial(sha256), complete=False)
 
     def check(self, sha256: str) -> BlobState:
-        """Like `state`, after hashing all bytes: another host received wrong ones."""
+        """Like `state`, but hash all bytes first, because another host received wrong bytes from here."""
         with self._locks.of(check_sha256(sha256)):
             size = self._row(sha256)
             if size is not None and not self._disk.is_intact(BlobRef(sha256=sha256, size_bytes=size)):
@@ -175,7 +179,7 @@ class BlobStore:
         return self._disk.path(sha256)
 
     def require_blobs(self, tx: Tx, wanted: tuple[BlobRef, ...]) -> None:
-        """Raise Conflict if a blob is missing. It names the first one; `missing` lists all."""
+        """Raise Conflict if a blob is missing. The message names the first one; the detail `missing` lists all."""
         lacking = [blob.sha256 for blob in blobs.missing(tx, (check_blob(blob) for blob in wanted))]
         if lacking:
             text = f"{self._services.own.name} lacks the blob {lacking[0]}: send its bytes first"
@@ -205,7 +209,7 @@ class BlobStore:
             return self._add(blob, offset, piece)
 
     def _sound(self, blob: BlobRef) -> BlobRef | None:
-        """Return the blob if the disk has a file that may be right. Remove a file that is wrong."""
+        """Return the blob if its file has the right size and is not known to be damaged. Otherwise remove the file."""
         row, size = self._row(blob.sha256), self._disk.size(blob.sha256)
         expected = blob.size_bytes if row is None else row
         if size is not None and (size != expected or blob.sha256 in self._damaged):
@@ -279,7 +283,7 @@ class BlobStore:
     def collect(self) -> bool:
         """Remove some blobs that nothing refers to. Return True if there are more to check.
 
-        The row of a blob whose file is missing goes at once: it would tell others that they need not send the bytes.
+        Delete the row of a blob whose file is missing, even if pinned: otherwise other hosts would not send the bytes.
         """
         early = self._services.clock.monotonic() < self._collect_at
         self._pins.expire()
@@ -296,7 +300,7 @@ class BlobStore:
         return self._disk.size(sha256) is None
 
     def _forget(self, sha256: str) -> None:
-        """Remove the blob unless it was pinned, or something refers to it, by now."""
+        """Remove the blob, unless it has been pinned or referred to since it was found."""
 
         def forget(tx: Tx) -> bool:
             return (self._is_lost(sha256) or not self._pins.is_pinned(sha256)) and blobs.forget(tx, sha256)
@@ -308,7 +312,7 @@ class BlobStore:
                 self._damaged.discard(sha256)
 
     def sweep(self) -> None:
-        """Remove files without a row that nobody has touched between two calls."""
+        """Remove each file without a row that has not changed since the previous call."""
         left = {each for each in self._disk.all_hashes() if not self._pins.is_pinned(each) and self._row(each) is None}
         for sha256 in sorted(left & self._idle):
             with self._locks.of(sha256):

@@ -35,7 +35,7 @@ class GarbageCollector:
         self._collect_at = 0.0
         self._sweep_at = 0.0
         self._removing = False
-        # By the number of a removal: the count of failed tries, and when the next one is due.
+        # Removal number -> (count of failed tries, monotonic time of the next try).
         self._failed: dict[int, tuple[int, float]] = {}
 
     def tick(self, now: float) -> float | None:

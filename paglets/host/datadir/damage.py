@@ -194,7 +194,7 @@ def _move(folder: Path, place: Path) -> dict[str, OSError]:
 
 
 def _finish(folder: Path, place: Path) -> Path:
-    """Move the note and rename the folder, which marks the move as finished. Return its final path."""
+    """Finish the move: move `store.json` to `place`, then drop the suffix `.part` of `place`. Return its new path."""
     if os.path.lexists(folder / NOTE):
         os.rename(folder / NOTE, place / NOTE)
     sync_folder(place)

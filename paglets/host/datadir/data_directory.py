@@ -125,7 +125,7 @@ def _database(
         raise to_paglets_error(path / damage.DATABASE, error) from error
     finally:
         store.close()
-        # Only if the folder was not replaced, and no other host has locked it since.
+        # Write and check only if the database was not replaced, and no other host has locked the folder since.
         with suppress(OSError):
             ours = ours if damage.database_identity(path) == ours and not lock.is_lost() else None
         if ours and (note := damage.read_note(path)) is not None and note.running:
@@ -144,7 +144,7 @@ def _check_all(path: Path) -> None:
 
 
 def _note(path: Path, note: damage.StoreNote, log: logging.Logger) -> None:
-    """Write the note. Only log a failure: an older note is still correct, but less precise."""
+    """Write `store.json`. A failure is only logged, because the older file is still correct, but less precise."""
     try:
         damage.write_note(path, note)
     except OSError as error:

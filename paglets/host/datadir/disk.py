@@ -69,7 +69,7 @@ class HostDisk:
         self._log = log.getChild("disk")
         self._discarded = 0
         self._left: set[str] = set()
-        # A process needs all of them: it publishes to and unpacks into the last four.
+        # A process needs all these folders: it publishes files to the last four, or unpacks code there.
         self._folders = tuple(folder / name for name in FOLDERS)
         for path in self._folders:
             path.mkdir(mode=0o700, exist_ok=True)

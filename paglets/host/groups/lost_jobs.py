@@ -57,7 +57,10 @@ Key = tuple[str, str]
 
 @dataclass(slots=True, kw_only=True)
 class _WatchedCollector:
-    """The watched keys of a collector, the one seen longest ago first. `after`: the last key read, None if all are."""
+    """The watched keys of a collector, the one seen longest ago first.
+
+    `after`: the last key that was read; None if all keys have been read.
+    """
 
     keys: OrderedDict[str, WatchedKey] = field(default_factory=OrderedDict)
     after: str | None = ""
@@ -94,7 +97,7 @@ class LostJobDetector:
         self._asking_until: float | None = None
 
     def reported(self, copies_reported: Sequence[JobCopy]) -> None:
-        """Take copies from a status report whose collectors are here. Any thread."""
+        """Queue the copies of a status report, whose collectors are on this host. Any thread may call this."""
         if copies_reported and self._collectors:
             self._reports.append(copies_reported)
 
@@ -147,7 +150,8 @@ class LostJobDetector:
             reported = self._reports.popleft()
             ids = {group_id: collector_id(group_id) for group_id in dict.fromkeys(copy.group_id for copy in reported)}
             for copy in reported:
-                if copy.residence != "leaving":  # the host that it leaves for may be lost
+                # A copy that is leaving counts as not seen, because its target may be lost.
+                if copy.residence != "leaving":
                     self._seen(ids[copy.group_id], copy.job_key, copy.generation, now)
         return bool(self._reports)
 
@@ -176,7 +180,7 @@ class LostJobDetector:
     def _look(self, now: float) -> bool:
         """Locate the copies that were not seen for long.
 
-        Return True to look again at once, if no due key needed a question.
+        Return True to look again at once, because keys were due but none had to be located.
         """
         keys = self._due_keys(now)
         asked = self._newest_copies(keys)

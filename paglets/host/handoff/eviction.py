@@ -31,7 +31,7 @@ ROUND_SECONDS = 60.0
 
 
 class DuplicateEvictor:
-    """The part `eviction`: ends older copies of paglets that were rolled back from removed hosts."""
+    """The part `eviction`: finds duplicates of paglets that were rolled back from removed hosts, and ends the older."""
 
     name = "eviction"
 
@@ -39,7 +39,7 @@ class DuplicateEvictor:
         self._services = services
         self._gossip = gossip
         self._resolver = InDoubtResolver(services, gossip, self.name)
-        # By store: the paglets that this host was asked for in this round, and when to retry after a failure.
+        # Both by store id: the paglets that a host was asked for in this round, and the time to retry after a failure.
         self._asked: dict[str, set[str]] = {}
         self._round_ends_at = float("-inf")
         self._again: dict[str, float] = {}

@@ -20,29 +20,29 @@ AVOID_SECONDS = 600.0
 
 
 class PlacementDenyList:
-    """The hosts that did not take a job, and until when they are avoided. On the runner only."""
+    """The hosts that did not take a job, and the time until which the job avoids them. Used only on the runner."""
 
     def __init__(self) -> None:
         self._until: dict[str, dict[str, float]] = {}
         self._paused: dict[str, float] = {}
 
     def avoid(self, agent_id: str, store_id: str, now: float) -> None:
-        """Avoid this host for this job."""
+        """Avoid this host for this job for AVOID_SECONDS."""
         self._until.setdefault(agent_id, {})[store_id] = now + AVOID_SECONDS
 
     def by(self, agent_id: str, now: float) -> frozenset[str]:
-        """Return the store ids of hosts to avoid for this job if another one is eligible."""
+        """Return the store ids of the hosts that this job avoids while another host is eligible."""
         return frozenset(store_id for store_id, end in self._until.get(agent_id, {}).items() if end > now)
 
     def pause(self, agent_id: str, until: float) -> None:
-        """Do not place this job before then."""
+        """Place this job no earlier than `until`."""
         self._paused[agent_id] = until
 
     def is_paused(self, agent_id: str, now: float) -> bool:
         return self._paused.get(agent_id, now) > now
 
     def next_end(self, now: float) -> float:
-        """Return when the next pause ends, infinity if there is none."""
+        """Return the end of the pause that ends first, or infinity without pauses."""
         return min((end for end in self._paused.values() if end > now), default=float("inf"))
 
     def forget(self, now: float) -> None:
@@ -54,18 +54,18 @@ class PlacementDenyList:
 
 
 JOBS_A_TURN = 2_000
-"""Jobs looked at in one turn. A submission of 100,000 jobs is placed in turns, so that no transaction grows with it."""
+"""The maximum number of jobs read in one turn. 100,000 jobs are placed in many turns, so no transaction gets long."""
 
 PLACED_A_TURN = 200
-"""Jobs placed in one turn. To freeze one into an envelope takes about half a millisecond."""
+"""The maximum number of jobs placed in one turn. Freezing one into an envelope takes about half a millisecond."""
 
 NEXT_TURN_SECONDS = 0.2
-"""Seconds between turns. Thousands of jobs that fit no host must not hide those behind them, nor keep the host busy."""
+"""Seconds between turns. Jobs behind thousands that fit no host soon get a turn, and the host is not kept busy."""
 
 LOOK_AGAIN_SECONDS = 5.0
 
 FORGET_SECONDS = 60.0
-"""Seconds between two cleanups of the times of jobs that are no longer in PLACING."""
+"""Seconds between two cleanups of the waiting times, which drop jobs that are no longer in PLACING."""
 
 
 class Placer:
@@ -110,7 +110,7 @@ class Placer:
         return pause_end if pause_end < float("inf") else None
 
     def _forget_ended(self) -> None:
-        """Forget jobs that were cancelled or taken while they waited."""
+        """Drop the waiting times of jobs that no longer wait: they were cancelled or taken by another host."""
         if not self._since:
             return
         left = self._services.store.read(lambda tx: queue.with_status(tx, "PLACING", self._since))
@@ -169,10 +169,7 @@ class Placer:
         return left
 
     def _waited(self, jobs: list[QueuedJob], now: float) -> dict[str, float]:
-        """Return how long the jobs with a time-out have waited.
-
-        The time is that of the monotonic clock, since people may set the wall clock.
-        """
+        """Return how long the jobs with a timeout have waited, by the monotonic clock: users may set the wall clock."""
         clock = self._services.clock.monotonic()
         bounded = {job.agent_id: job for job in jobs if job.request.placement_timeout_seconds}
         for agent_id, job in bounded.items():

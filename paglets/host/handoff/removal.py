@@ -1,4 +1,4 @@
-"""Remove a host for good, on behalf of a person: nothing waits for it any more.
+"""Remove a host for good, at the request of a user: from then on, nothing waits for that host.
 
 A paglet on its way to that host may have arrived there, and may have been passed on. So each such paglet is first
 located in the mesh. One that lives elsewhere is gone from here. Any other is rolled back, once all online hosts have
@@ -32,10 +32,10 @@ from paglets.store.rollbacks import UnfinishedHandoff
 from paglets.wire.request import PendingResponse, reply, reply_error
 
 PAGE = 100
-"""Paglets in one transaction and in one question."""
+"""The number of paglets in one transaction and in one locate request."""
 
 MOST_GROUPS = 100
-"""Groups named in an answer: those with most files."""
+"""The maximum number of groups named in a reply: those with the most files."""
 
 AGAIN_SECONDS = 5.0
 ANSWER_SECONDS = 20.0
@@ -192,7 +192,7 @@ class HostRemoval:
         """Return True if this newer row means that the paglet has ended or lives on a host that was not removed."""
         if found.status not in ("gone", "refused"):
             return True
-        # The paglet is where that host sent it, or on the host that sent it there.
+        # `gone`: the host sent the paglet to its peer. `refused`: the peer sent the paglet, and still has it.
         peer = self._services.own.store_id if found.peer is None else found.peer.store_id
         return peer != self._services.own.store_id and not self._gossip.is_forgotten(peer)
 

@@ -82,7 +82,7 @@ class Service:
 
 
 class ServerConnection(BaseHTTPRequestHandler):
-    """A connection, which runs in its own thread, inside the constructor.
+    """A connection. The constructor handles all its requests, in a thread of its own.
 
     Raise OSError if the other side is gone or too slow.
     """
@@ -90,8 +90,7 @@ class ServerConnection(BaseHTTPRequestHandler):
     protocol_version = default_request_version = request_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
-    """Buffer size that sends head and body in one piece. Two sends would wait for each other (Nagle's algorithm against
-    delayed acknowledgement)."""
+    """The buffer size that sends head and body in one piece. A separate body would be delayed by Nagle's algorithm."""
 
     def __init__(self, service: Service, request: ServedSocket, client_address: Any, server: BaseServer) -> None:
         self._service = service
@@ -111,7 +110,7 @@ class ServerConnection(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         """Handle one request. Set `close_connection` if it was the last.
 
-        The library's method would answer in HTML, and a slow sender not at all.
+        The method of the library would send errors as HTML, and no reply to a slow sender.
         """
         self.close_connection = True
         self._head = self._proof = None
@@ -128,7 +127,7 @@ class ServerConnection(BaseHTTPRequestHandler):
             self._reply_and_end(request)
             return
         if request.sender and self._sock.is_closed():
-            return  # a host that stopped waiting repeats its request
+            return  # the sender no longer waits, and will repeat the request
         response = self._service.answer(request)
         self._reply(response, last=self.close_connection or self._service.is_closing())
 
@@ -179,7 +178,7 @@ class ServerConnection(BaseHTTPRequestHandler):
             self.parse_request()
         except TimeoutError as error:
             raise BadRequest(f"the header was not complete after {seconds:g} s") from error
-        # Not `path`, in which the library merges several slashes: the signature covers what was sent.
+        # The signature covers the target as it was sent. In `path`, the library merges several slashes.
         target = self.requestline.split(" ")[1]
         self._head = RequestHead(method=self.command, target=target, fields=single_fields(self.headers))
         self._proof = self._service.verifier.proof(self.command, target, self._head.fields)
@@ -244,13 +243,13 @@ class ServerConnection(BaseHTTPRequestHandler):
         self._reply_and_end(reply_error(error))
 
     def _reply_and_end(self, response: Response) -> None:
-        """Reply, then drain what is still arriving: nobody will read it."""
+        """Reply, then discard the bytes that still arrive, and end the connection."""
         self._reply(response, last=True)
         self._sock.deadline = self._now() + self._service.limits.linger_seconds
         self._sock.drain()
 
     def _complain(self, error: PagletsError) -> None:
-        """Log a refusal: a peer with another key, clock or name for this host is something to fix on this side, too."""
+        """Log a refusal, because a wrong key, clock or host name may have to be fixed on this side."""
         if not isinstance(error, StalePeer) and self._service.log_throttle.is_due(self._peer, self._now()):
             self._service.log.info(f"refused a request of {self._peer}: {error.code}: {error.message}")
 

@@ -30,7 +30,7 @@ _OWN_FETCHES = ("same-origin", "none")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The limits of one server. Sizes in bytes, times in seconds."""
+    """The limits of one server. Sizes are in bytes, times in seconds."""
 
     connections: int = 512
     """Connections in all. Each has a thread; 512 take about 20 MB."""
@@ -45,14 +45,15 @@ class Limits:
     head_fields: int = MOST_FIELDS
     head_seconds: float = 10.0
     idle_seconds: float = 60.0
-    """Seconds for which an unused connection stays open: longer than at a client, so that mostly the client closes it
-    and no request is lost."""
+    """Seconds for which an unused connection stays open.
+
+    A client closes its unused connections earlier. If the server closed first, it could lose a request.
+    """
 
     body_bytes: int = MAX_BODY_BYTES
     body_grace_seconds: float = 10.0
     body_bytes_per_second: int = 32 << 10
-    """Lowest accepted speed: slower than any link on which a mesh is of use, and too fast to hold a thread on
-    purpose."""
+    """The lowest accepted speed of a body. Any usable link is faster, and no client can hold a thread for long."""
 
     body_most_seconds: float = 600.0
     pending_seconds: float = MAX_CALL_SECONDS + 5.0
@@ -108,7 +109,7 @@ def _literal(name: str) -> str:
 
 
 def check_head(head: RequestHead, *, names: HostNames, end: tuple[str, int]) -> None:
-    """Raise the error of a request that is refused whoever signed it."""
+    """Raise the error of a request that is refused even if its signature is valid."""
     if head.method not in METHODS:
         raise MethodNotAllowed(f"only {', '.join(METHODS)} are allowed", allow=list(METHODS))
     _check_target(head.target)

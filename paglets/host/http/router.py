@@ -40,7 +40,7 @@ class ParsedRequest:
         return min(int(text), most)
 
     def require_sender(self, stores: Iterable[str]) -> None:
-        """Raise Invalid if a host names another store than its own: a host acts for itself only."""
+        """Raise Invalid if a host signed the request and `stores` names another host. A host acts only for itself."""
         others = sorted(set(stores) - {self.sender})
         if self.sender and others:
             raise Invalid(f"the request names the store {others[0][:80]} and is signed by {self.sender}")
@@ -123,7 +123,7 @@ class Router:
 
 
 class RequestLimits:
-    """The requests of other hosts that are being handled. Any thread.
+    """A limit on the requests of each host that are in progress on each route. Any thread may call the methods.
 
     A host whose request times out sends the next one, while the first still waits for a busy writer. So each host has a
     limited number of requests of each route here.
@@ -135,11 +135,11 @@ class RequestLimits:
 
     @contextmanager
     def one(self, sender: str, route: Route) -> Iterator[None]:
-        """Count one request of that host while the block runs. Raise Overloaded."""
+        """Count one request of `sender` while the block runs. Raise Overloaded if too many are in progress."""
         key = (sender, route.method, route.path)
         with self._lock:
             if self._counts[key] >= route.most_at_once:
-                raise Overloaded(f"{route.most_at_once} requests {route.method} {route.path} of yours are at work here")
+                raise Overloaded(f"{route.most_at_once} of your requests {route.method} {route.path} are in progress")
             self._counts[key] += 1
         try:
             yield

@@ -36,7 +36,7 @@ _SHORT_OF_FILES_SECONDS = 0.1
 
 
 class OpenConnections:
-    """The open connections. Any thread."""
+    """The open connections, with their limits. Any thread may call the methods."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -63,20 +63,20 @@ class OpenConnections:
             self._changed.notify_all()
 
     def end_idle(self) -> None:
-        """Wake connections that wait for their next request."""
+        """End connections that wait for their next request."""
         with self._changed:
             for sock in self._peers:
                 if sock.waits:
                     sock.break_off(socket.SHUT_RD)
 
     def break_off(self) -> None:
-        """Wake connections that read or write."""
+        """End all connections at once, even while they read or write."""
         with self._changed:
             for sock in self._peers:
                 sock.break_off()
 
     def wait_for_change(self, seconds: float) -> None:
-        """Wait until a connection leaves."""
+        """Wait until a connection is removed, or for `seconds`."""
         with self._changed:
             self._changed.wait(seconds)
 
@@ -129,7 +129,7 @@ class Listener(ThreadingMixIn, HTTPServer):
         return entered
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection. Called once for each, whatever became of it."""
+        """Close a connection. The server calls this once for each connection, also after an error."""
         super().shutdown_request(request)
         self._connections.leave(request)
 
@@ -202,12 +202,12 @@ class HttpServer:
         )
 
     def _own_names(self) -> tuple[str, ...]:
-        """Return the names listened at, without "all addresses", which is not a name."""
+        """Return the configured host names and addresses to listen at, without wildcards such as `0.0.0.0`."""
         return tuple(host for host, _ in self._addresses if host.strip("[]") not in ("", "0.0.0.0", "::"))
 
     @property
     def bound(self) -> tuple[Address, ...]:
-        """Every (IP address, port) that is listened to."""
+        """The IP address and port of each listener."""
         return tuple(listener.socket.getsockname()[:2] for listener in self._listeners)
 
     def statistics(self) -> ServerStatistics:
@@ -261,7 +261,7 @@ class HttpServer:
     def _wait_for(self, pending: PendingResponse) -> Response:
         """Return the answer, or `timed_out` after the time limit.
 
-        The latter also tells the completer that nobody waits.
+        `timed_out` completes `pending`, so a later reply is dropped.
         """
         completed = threading.Event()
         pending.on_complete(lambda response: completed.set())
@@ -295,7 +295,7 @@ def _shutting_down() -> Response:
 
 
 def _send_overloaded(sock: ServedSocket) -> None:
-    """Send 503 if that is possible without waiting: this is the thread that accepts."""
+    """Send 503 if that is possible without waiting, because this thread also accepts connections."""
     body = reply_error(Overloaded("too many connections; try again")).body
     head = f"content-type: {JSON_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     with contextlib.suppress(OSError):

@@ -63,7 +63,7 @@ class AskingRun(Protocol):
 
 
 class Operations:
-    """The operations. `done` gets the value or error of each, on the runner."""
+    """The handlers of the operations. On the runner, each calls `done` with its value or error."""
 
     def __init__(
         self,
@@ -339,7 +339,7 @@ def _done(tx: Tx, step: OperationContext, args: protocol.EntryDone) -> HandlerEn
     else:
         hook_failed(tx, step.agent_id, entry, fault.message, step.now, own=step.own, traceback=fault.traceback)
     if fault is None:
-        # Last, after the end of the hook has dealt with an earlier action.
+        # Store the new action last, because the end of the hook above handles an earlier action.
         request_action(tx, step.agent_id, entry, args.intent)
         keep_files_on_arrival(tx, step.agent_id, entry, args.is_default, step.now)
     return HandlerEnd()

@@ -112,7 +112,7 @@ class Runs:
     def start_blocked(self, text: str) -> None:
         self._services.runner.call_soon(partial(self._troubled, text))
 
-    # The same, on the runner.
+    # Events of the launcher: on the runner.
 
     def _troubled(self, text: str) -> None:
         self._workspace.launcher_troubled(text)
@@ -176,7 +176,7 @@ class Runs:
         result = backpressure.as_host_error(result)
         self._set_blocked(run, backpressure.blocked_by(run, name, args, result))
         if backpressure.must_retry(run, name, result):
-            # The process waits for its answer: a full disk of the host must not fail the job.
+            # Let the process wait for its answer until a retry succeeds: a full disk of the host must not fail the job.
             self._delayed.append(partial(self._perform, run, number, name, args))
             return
         self._answer(run, number, result)
@@ -208,7 +208,7 @@ class Runs:
         self._store_held_up(run)
 
     def _store_held_up(self, run: Run) -> None:
-        """Store the reason, and retry while the disk is full: then it matters most."""
+        """Store the reason why the run is blocked. Retry while the disk is full, because users need the reason then."""
         self._services.runner.change(
             partial(backpressure.store, run=run, now=self._services.clock.wall()), partial(self._held_up_stored, run)
         )
@@ -315,7 +315,7 @@ class Runs:
             )
         elif delivery.seq is not None and (how.is_culprit or not how.launcher_lost):
             seq = delivery.seq
-            # Paused at once, so that no other process takes the post before the try is counted.
+            # Pause the post at once, so that no other process takes it before the try is counted.
             self._mailbox.post_raised(seq, 1)
             self._services.runner.change(
                 lambda tx: posts.record_error(tx, seq, text),
@@ -323,13 +323,13 @@ class Runs:
             )
 
     def _counted(self, seq: int, tries: int | BaseException) -> None:
-        """Pause the post by its stored count. Until that is stored, the pause is that of a first try."""
+        """Pause the post for a time that grows with its count of tries. Until the count is stored, it counts as 1."""
         if isinstance(tries, int):
             self._mailbox.post_raised(seq, tries)
         elif not isinstance(tries, StoreTransient):
             raise tries
 
-    # The part: time-outs and unwanted copies.
+    # The part: timeouts, and copies to cancel.
 
     def tick(self, now: float) -> float | None:
         delayed, self._delayed = self._delayed, []

@@ -30,8 +30,11 @@ LOCATE_AFTER_SECONDS = 5.0
 LOCATE_PAUSE_SECONDS = 2.0
 LOOK_AGAIN_SECONDS = 5.0
 MAX_WITH_BYTES = 100
-"""Posts with artifacts looked at together, for one host: a page. Pages take turns while the blobs of none of a page are
-there, so that posts whose blobs cannot be pushed do not hold up the others."""
+"""The number of posts with artifacts in one page, for one host.
+
+If the host has the blobs of no post in a page, the next page is tried. So posts whose blobs cannot be pushed do not
+hold up the others.
+"""
 
 NEXT_PAGE_SECONDS = 0.5
 
@@ -202,7 +205,7 @@ class Outbox:
         self._services.runner.wake(self.name)
 
     def _pause(self, agent_id: str, now: float) -> float:
-        """Return how long posts for a missing paglet wait while others go on: the longer it is missing, the longer."""
+        """Return the seconds before posts for a missing paglet are sent again; more, the longer it is missing."""
         return min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, (now - self._astray[agent_id].since) / 2))
 
     def _failed(self, host: HostRef, batch: list[Outgoing], error: PagletsError) -> None:
@@ -251,5 +254,5 @@ def _drop(tx: Tx, agent_id: str, now: float) -> None:
         job = posts.remove_delivered(tx, n)
         if job is not None:
             outcomes.retire(tx, job, now)
-    if numbers:  # the search may have taken long enough for all to be delivered
+    if numbers:  # all posts may have been delivered during the search
         record_event(tx, now, "posts_dropped", agent_id, f"{counted(len(numbers), 'post')} to a paglet that has ended")

@@ -24,7 +24,7 @@ from paglets.worker.host.supervisor import ZYGOTE_LABEL
 
 
 class PendingActions:
-    """The pending actions (`paglets.intent`, see the schema). On the runner only."""
+    """The pending actions (column `paglets.intent` of the schema). Used only on the runner."""
 
     def __init__(self, services: HostServices, gossip: Gossiper, host_view: HostView, blob_pusher: BlobPusher) -> None:
         self._services = services
@@ -61,7 +61,7 @@ class PendingActions:
         return True
 
     def _effect(self, due: Runnable, change: Callable[[Tx], object]) -> None:
-        """Apply a change unless another action was requested meanwhile, which is then due."""
+        """Apply a change, unless another action was requested meanwhile: that action is due next."""
         write_or_log(self._services, lambda tx: change(tx) if is_still_pending(tx, due) else None)
 
     def bytes_go_first(self, due: Runnable) -> bool:
@@ -70,13 +70,14 @@ class PendingActions:
         return move is not None and self._gossip.is_online(from_json(HostRef, move).store_id)
 
     def _problem(self, agent_id: str, target: HostRef) -> str:
-        """Return why a move cannot start yet, or "". Files are pushed first."""
+        """Return why a move cannot start yet, or "". A move starts after the target has the files of the paglet."""
         if not self._gossip.is_online(target.store_id):
             other = replacement_text(self._gossip, target)
             return other or f"it moves to {target.name} once that host is online"
         mesh_host = self._gossip.by_store(target.store_id)
         full = "" if mesh_host is None else mesh_host.properties.get(BLOCKED, "")
-        if full and not full.startswith(ZYGOTE_LABEL):  # on arrival it needs no process at once
+        # A zygote that cannot start does not block the move: the paglet needs no process at once on arrival.
+        if full and not full.startswith(ZYGOTE_LABEL):
             return f"it moves to {target.name} once that host has room: {full}"
         needs = self._services.store.read(lambda tx: paglets.blobs_here(tx, agent_id))
         return "" if self._blob_pusher.ready(target, needs) else self._blob_pusher.reason(target, needs)
@@ -99,11 +100,11 @@ class PendingActions:
         if due.runs_in_host:
             in_host.run_hook(tx, self._host_view, due.agent_id, "on_dispatching")
         elif due.intent is not None and not due.intent.get("ready"):
-            # A `run` that was due is due again if `on_dispatching` raises and the move is dropped.
+            # If `on_dispatching` raises, the move is dropped, and a `run` that was due is due again.
             then = due.hook or due.intent.get("then")
             start_hook(tx, due.agent_id, "dispatching", {**due.intent, "then": then})
             return
-        # Whoever moves a job has chosen its host: it waits for a slot there and is not placed again.
+        # The caller has chosen the host of a moved job, so the job waits for a slot there and is not placed again.
         queue.move(tx, due.agent_id, "PLACING", states.move("PLACING", "queued"))
         paglets.set_arrival(tx, due.agent_id)
         residence.leave(tx, due.agent_id, target, self._services.clock.wall())

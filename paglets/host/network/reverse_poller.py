@@ -27,20 +27,20 @@ WAIT_SECONDS = 20.0
 routers, which drop connections that are idle for a minute."""
 
 MARGIN_SECONDS = 5.0
-"""Seconds after which a late answer is not expected any more: the machine slept, or its address changed."""
+"""Seconds by which the reply to a poll may be late. Later, the machine has slept or its address has changed."""
 
 LOOK_AGAIN_SECONDS = 5.0
-"""Seconds between two looks at the hosts. Some come online by mere passage of time, which wakes no part."""
+"""Seconds between two reads of the table of hosts. Some changes in it, caused by time alone, wake no part."""
 
 SHORT_SECONDS = 1.0
-"""Seconds. An empty answer sooner than this counts as a failure, so that both sides do not loop."""
+"""An empty reply to a poll within this many seconds counts as a failure, so that a pause follows and no busy loop."""
 
 WORK_SECONDS = MAX_CALL_SECONDS + 5.0
 """Seconds after which a request that was fetched is answered with `TimedOut`, as a server does."""
 
 ANSWER_SECONDS = 30.0
 KEEP_ANSWER_SECONDS = 60.0
-"""Seconds for which an answer is sent again and again. The asking side has given up by then."""
+"""Seconds for which the sending of an answer is retried. After that, the host that sent the request has given up."""
 
 Handle = Callable[[Request], "Response | PendingResponse"]
 

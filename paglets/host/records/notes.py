@@ -16,7 +16,7 @@ from paglets.worker.requests import NewNote
 
 
 def send(tx: Tx, agent_id: str, host_name: str, new_notes: Iterable[NewNote], now: float) -> None:
-    """Put the notes into the outbox, even if this host is the home."""
+    """Put the notes of a paglet into the outbox, addressed to its home, even if this host is the home."""
     row = tx.one(
         "SELECT class_name, name, home, group_id, coalesce(job_key, '') AS job_key"
         " FROM paglets LEFT JOIN requests USING (agent_id) WHERE agent_id = ?",

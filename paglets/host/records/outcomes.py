@@ -30,8 +30,11 @@ DISK_LIMIT = "disk_limit"
 LAUNCHER_LOST = "launcher_lost"
 KILLED_LAUNCHER = "killed_launcher"
 MOST_LAUNCHER_DEATHS = 10
-"""The number of zygote deaths after which a job fails. From the second attempt on, the job has a zygote of its own, and
-is the culprit if that one dies. So many other deaths have a cause on the host that retries do not remove."""
+"""The number of zygote deaths after which a job fails.
+
+From the second attempt on, the job has a zygote of its own, and is the cause if that one dies. So many deaths of other
+zygotes have a cause on the host that more attempts do not remove.
+"""
 
 CANCELLED = "cancelled"
 BY_HAND = "by hand: "
@@ -133,7 +136,7 @@ def ended(tx: Tx, attempt: Attempt, how: ProcessExit, now: float) -> str | None:
         _set_displaced_reason(tx, job, attempt, now)
     history.record(tx, job, _record(job, attempt, how, new, granted_at, cause), now)
     if new == "COMPLETED" and attempt.cut_off and not _has_plans(tx, job.agent_id):
-        # The job may have been about to request a move with its files.
+        # The process ended before its final report, which might have requested a move with the files: keep them.
         keep_files(tx, job.agent_id, now)
     retire(tx, job.agent_id, now)
     return new
@@ -218,7 +221,7 @@ def _handle_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: 
     tx.run("UPDATE requests SET disk_fulls = disk_fulls + 1 WHERE agent_id = ?", job.agent_id)
     if decided == "again":
         tx.run("UPDATE job_states SET outcome = NULL WHERE agent_id = ?", job.agent_id)
-        # The next attempt starts without the files of this one, and the disk needs the space now.
+        # Delete the files of this attempt now: the next attempt starts without them, and the disk needs the space.
         files.begin_attempt(tx, job.agent_id)
         return "displaced"
     if decided == "limit":

@@ -11,7 +11,7 @@ from paglets.core.clock import Clock
 from paglets.slots.model import Resources
 
 MEASURE_SECONDS = 1.0
-"""The age up to which a measurement is reused. Each costs one or two system calls, and grants need it often."""
+"""The age up to which a measurement is reused: each costs one or two system calls, and each slot grant needs one."""
 
 
 class MachineMeter:
@@ -31,7 +31,7 @@ class MachineMeter:
                 memory_bytes=self._memory("available", "MemAvailable"),
                 temp_storage_bytes=shutil.disk_usage(self._folder).free,
             )
-            # Set after the measurement: server threads call this too, and must not take the previous value as new.
+            # Set the time last: server threads call this method, too, and must not take the previous value as new.
             self._measured_at = now
         return self._last
 

@@ -129,7 +129,7 @@ def exit_code_of(leaving: SystemExit) -> int:
 
 
 class PagletProcess:
-    """One paglet, and the run of one entry."""
+    """The paglet of this process, and the one entry that the process runs."""
 
     def __init__(self, channel: Channel, go: Go) -> None:
         self._channel = channel
@@ -203,7 +203,7 @@ class PagletProcess:
             if fault.cause == DISK_FULL and self._go.entry == "attempt":
                 empty_scratch(self._go.work_dir)
             done = EntryDone(fault=fault, keep_scratch=self._context.has_unsent_file)
-        # A running handler holds this lock until its commit. None starts afterwards.
+        # A running handler holds this lock until its commit. No handler starts after this block.
         with self._context.changed:
             self._is_over = True
             return self._send_done(done)
@@ -312,7 +312,7 @@ class PagletProcess:
             value = self._paglet.take_message(message)
             self._call_deactivating(unit)
         except HandlerParked as parked:
-            # The handler runs again from its start, so its request (move, rest ...) is dropped now.
+            # The handler will run again from its start, so drop what it requested (move, rest ...).
             return Handled(
                 message_id=deliver.message_id,
                 parked=True,

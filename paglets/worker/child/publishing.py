@@ -238,7 +238,7 @@ class BlobPublisher:
             return None, problem
 
     def _temporary_problem(self, error: PagletsError, folder: Path) -> str:
-        """Return the problem of the host's disk if an attempt is to wait for its end; else ""."""
+        """Return the problem of the host's disk if a job attempt should wait until it passes, else ""."""
         if self._scratch is None:
             return ""
         if isinstance(error, NoRoom):

@@ -28,7 +28,10 @@ MAX_INLINE_BYTES = 1 << 20
 """Largest result in a record. A page of a group's records holds eight of this size."""
 
 MAX_PARTS = 16
-"""Most artifacts of one result. A result that is too large without its 16 largest values is stored as a whole."""
+"""The maximum number of values of one result that become artifacts of their own.
+
+If a result is still too large without its 16 largest values, it becomes one artifact.
+"""
 
 MAX_ENTRIES = 10_000
 """Most entries of a dict whose values are stored one by one."""

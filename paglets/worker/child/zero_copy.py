@@ -76,7 +76,7 @@ class LeasedFile:
         try:
             move_back(self.staged, self._source)
             os.chmod(self._source, mode)
-        except FileNotFoundError:  # the file is a blob by now
+        except FileNotFoundError:  # the file has already become a blob
             opened = f"/proc/self/fd/{self._descriptor}"
             try:
                 copy_hashed(Path(opened), self._source)
@@ -114,7 +114,7 @@ def move_with_lease(source: Path, reserve: Reserve) -> LeasedFile | None:
     moved = None
     try:
         found = os.fstat(descriptor)
-        # Through another link, or by another user, it could be changed later.
+        # Another link to the file, or another user who owns it, could change its bytes later.
         if found.st_nlink == 1 and found.st_uid == os.geteuid() and _lease(source, descriptor):
             staged = reserve(found.st_size)
             with suppress(OSError):  # another file system

@@ -35,7 +35,7 @@ class ForkedRun:
 
     def signal(self, number: int) -> None:
         """Send a signal to the process and its group."""
-        # To the process itself as well: it may not lead a group yet.
+        # Signal the process itself, too, because it may not lead a process group yet.
         send_signal(self.pid, number)
         signal_group(self.pid, number)
 
@@ -75,7 +75,7 @@ class Reaper:
 
     @property
     def is_done(self) -> bool:
-        """Return True if no process is left."""
+        """Return True if no run and no orphan has a process left."""
         return not (self.runs or self._ended or self._adopted())
 
     def reap(self) -> list[EndedRun]:
@@ -102,7 +102,7 @@ class Reaper:
             if orphan is not None and orphan.token in self._ended:
                 self._ended[orphan.token].cpu_seconds += cpu_seconds
             return
-        # The group has no leader now, but its number is not reused while it has members.
+        # The leader of the process group is gone, but the kernel does not reuse its id while the group has members.
         signal_group(pid, signal.SIGKILL)
         unit = 1 if sys.platform == "darwin" else 1024
         self._ended[run.token] = EndedRun(

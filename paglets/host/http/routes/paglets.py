@@ -44,7 +44,10 @@ EFFECT_SECONDS = 30.0
 """Seconds that a disposal may take before the caller learns that it continues."""
 
 ROLLBACK_SECONDS = 5.0
-"""The same in seconds for a paglet that is leaving. A caller that asks again learns why it does not come back."""
+"""Seconds that the disposal of a leaving paglet may take before the caller is answered.
+
+A caller that repeats the request learns why the paglet does not come back.
+"""
 
 
 def create(host: Host, asked: ParsedRequest) -> PagletView:
@@ -60,7 +63,7 @@ def page(host: Host, asked: ParsedRequest) -> Paglets:
     limit = max(1, asked.number("limit", 100, MAX_PAGE))
     after = asked.query.get("after", "")
     brief = asked.number("brief", 0, 1) == 1
-    # In one transaction: a paglet that leaves between two would be listed and not found.
+    # Read ids and views in one transaction. Between two, a listed paglet could leave and would not be found.
     found = host.services.store.read(
         lambda tx: tuple(_view(host, tx, agent_id, brief) for agent_id in views.page_of_ids(tx, after, limit))
     )
@@ -73,13 +76,13 @@ def inspect(host: Host, asked: ParsedRequest) -> Any:
         return host.services.store.read(lambda tx: _view(host, tx, agent_id))
     except Unknown as error:
         if _ended_here(host, agent_id):
-            # Other hosts only have older rows, which point here.
+            # No other host knows more: their rows are older and point here.
             raise
         return _search(host, agent_id, error)
     except Moved as moved:
         if host.gossip.by_store(moved.details["host"]["store_id"]) is not None:
             raise
-        # A removed host may have passed the paglet on before.
+        # The host that it moved to was removed, but may have passed the paglet on before that.
         return _search(host, agent_id, moved)
 
 
@@ -256,7 +259,7 @@ def _taken_large(host: Host, source: HostRef, large: LargeEnvelope) -> list[Tran
     try:
         envelope = from_json(Envelope, loads(host.blob_store.read_whole(check_blob(large.blob))), "envelope")
         if (envelope.agent_id, envelope.epoch) != (large.agent_id, large.epoch):
-            raise Invalid(f"the envelope is one of {envelope.agent_id} with epoch {envelope.epoch}")
+            raise Invalid(f"the blob holds the envelope of {envelope.agent_id} with epoch {envelope.epoch}")
     except Unknown as error:
         missing = TransferAnswer(agent_id=large.agent_id, epoch=large.epoch, verdict="missing", reason=error.message)
         return [missing]

@@ -46,11 +46,11 @@ def via(host: Host, asked: ParsedRequest) -> PendingResponse:
             f"no host of this mesh, as far as {host.services.own.name} knows, is {asked.path['STORE'][:80]!r}"
         )
     if asked.sender and mesh_host.reachable:
-        raise Unreachable(f"{mesh_host.name} accepts connections: nothing is forwarded to it for a host")
+        raise Unreachable(f"{mesh_host.name} accepts connections: send the request to it directly")
     if body.timeout_seconds <= 0:
         raise Invalid(f"timeout_seconds is {body.timeout_seconds:g}: it must be more than 0")
     check_request_line(body.method, body.target)
-    path = unquote(body.target)  # as the router of that host will read it
+    path = unquote(body.target)  # check the form that the router of the target host reads
     if not path.startswith("/v1/") or path.startswith(NEVER if asked.sender else (*NEVER, *OF_HOSTS)):
         raise Invalid(f"{body.method[:20]} {body.target[:200]!r} is not forwarded")
     content = from_base64(body.body, "the body to pass on")
