@@ -18,7 +18,7 @@ MOST_RETRY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """An address to try. `store_id`: the store that answered last ("": none yet). `problem`: why none answered."""
+    """An address to try. `store_id`: the host that answered last ("": none yet). `problem`: why no host answered."""
 
     url: str
     store_id: str = ""

@@ -216,8 +216,8 @@ MAX_CHARACTERS = 70
 def placement_problem(judgements: Sequence[Judgement]) -> Reason | None:
     """Return why no host may get the job, or None if one may.
 
-    `never` is true only if no host ever can. The text starts with the hosts that are nearest to running the job.
-    There is at least one judgement, that of the own host.
+    `never` is true only if no host can ever run the job. The text starts with the hosts that are nearest to running
+    it. `judgements` is never empty, because it has that of the own host.
     """
     if any(judgement.eligible for judgement in judgements):
         return None

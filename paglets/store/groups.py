@@ -96,12 +96,12 @@ def set_last_counts(tx: Tx, group_id: str, seen: Any) -> None:
 
 
 def has_specs(tx: Tx) -> bool:
-    """Return True if jobs of any group are kept to be submitted again."""
+    """Return True if jobs of any group are kept for a resubmission."""
     return tx.value("SELECT 1 FROM group_specs LIMIT 1") is not None
 
 
 def with_specs(tx: Tx, after: str, most: int) -> list[sqlite3.Row]:
-    """Return a page of the groups whose jobs are kept to be submitted again."""
+    """Return a page of the groups whose jobs are kept for a resubmission."""
     return tx.all(
         "SELECT group_id, collector_id, collector FROM group_specs JOIN groups USING (group_id) WHERE group_id > ?"
         " ORDER BY group_id LIMIT ?",
@@ -120,7 +120,7 @@ def complete_here(tx: Tx) -> list[str]:
 
 
 def delete_specs(tx: Tx, group_id: str) -> None:
-    """Delete the jobs that were kept to be submitted again, and let go of their blobs."""
+    """Delete the jobs that were kept for a resubmission, and their references to blobs."""
     tx.run("DELETE FROM group_specs WHERE group_id = ?", group_id)
     tx.run("DELETE FROM group_blobs WHERE group_id = ?", group_id)
 

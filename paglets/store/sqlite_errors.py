@@ -42,7 +42,10 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorRule:
-    """The handling of one class. `cls`: the error to raise. `ends`: the whole transaction fails, and the host stops."""
+    """The handling of one kind of SQLite error.
+
+    `cls`: the error to raise. `ends`: the whole transaction fails, and the host stops.
+    """
 
     cls: type[PagletsError]
     advice: str

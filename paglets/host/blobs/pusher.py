@@ -34,7 +34,7 @@ BAD_TRIES = 3
 """Refusals for wrong bytes before this host checks its own file."""
 
 PROGRESS_STEPS = 20
-"""Steps of the whole in which progress is reported to the parts that wait."""
+"""The number of times that the progress of one blob is reported to the parts that wait for it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class _PushRequest:
     problem: str = ""
 
     def refused(self, now: float) -> None:
-        """Schedule the next try, each time later: the refusal lasts, and other blobs should have their turn."""
+        """Schedule the next try, after a longer pause each time. Refusals last, and other blobs get their turn."""
         self.due = now + min(MOST_SECONDS, FIRST_SECONDS * 2 ** min(self.refusals, 10))
         self.refusals += 1
 
@@ -94,7 +94,7 @@ class BlobPusher:
         return True
 
     def reason(self, host: HostRef, needed: Iterable[BlobRef]) -> str:
-        """Return a sentence that says why these blobs are not there yet."""
+        """Return a sentence that says why `host` does not have these blobs yet."""
         left, requests = self._left(host, needed)
         problem = self._problem(host, requests)
         if problem:
@@ -104,7 +104,7 @@ class BlobPusher:
         return f"its files are being sent to {host.name}: {bytes_text(sent)} of {bytes_text(total)}"
 
     def is_stuck(self, host: HostRef, needed: Iterable[BlobRef]) -> bool:
-        """Return True if the last tries to push these blobs failed."""
+        """Return True if `host` lacks some of these blobs, and the last try to push one of them failed."""
         return bool(self._problem(host, self._left(host, needed)[1]))
 
     def _left(self, host: HostRef, needed: Iterable[BlobRef]) -> tuple[list[BlobRef], list[_PushRequest]]:
@@ -212,7 +212,7 @@ class BlobPusher:
             try:
                 state = parsed(result, BlobState)
                 if not state.complete and state.offset <= offset:
-                    raise PagletsError(f"{queue.host.name} took none of the {length} bytes of a piece")
+                    raise PagletsError(f"{queue.host.name} stored none of the {length} bytes of a piece")
             except PagletsError as error:
                 self._refused(queue, push, error)
             else:

@@ -54,7 +54,7 @@ class InDoubtResolver:
         self._services.transport.send(address, request, answered, timeout_seconds=ANSWER_SECONDS)
 
     def change(self, agent_id: str, change: Callable[..., object]) -> None:
-        """Commit the result of an answer. If it cannot be stored now, ask again after a pause."""
+        """Commit the change that follows from an answer. If that fails, ask again after a pause."""
 
         def done(result: object) -> None:
             if isinstance(result, BaseException):

@@ -164,7 +164,7 @@ class HandoffSender:
         return batch
 
     def _note_stuck(self, target: HostRef, leaving: Leaving, is_stuck: bool) -> None:
-        """Note if an online target does not take this envelope. An offline host may be waited for, but not this."""
+        """Record if an online target does not take this envelope: unlike an offline host, it is not waited for long."""
         if not is_stuck or not self._gossip.is_online(target.store_id):
             self._in_flight.not_stuck(leaving.key)
         elif self._in_flight.stuck(leaving.key, self._services.clock.monotonic()):
@@ -211,8 +211,8 @@ class HandoffSender:
             self._backoff.failed(target.store_id, self._services.clock.monotonic())
             self._services.runner.wake(self.name)
             return
-        # From now on these count as sent, whatever the answer is and even if it cannot be stored. Only a first try that
-        # certainly did not arrive is undone.
+        # From now on these envelopes count as sent, whatever the answer is. This is undone only for a first try that
+        # certainly did not arrive.
         first_sent = {leaving.key for leaving in batch} - self._in_flight.perhaps_sent
         self._in_flight.perhaps_sent |= first_sent
 

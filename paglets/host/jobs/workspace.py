@@ -31,7 +31,7 @@ class ProcessWorkspace:
         self._launcher_trouble: Reason | None = None
 
     def launcher_troubled(self, text: str) -> None:
-        """Store why the launcher starts no process, "" if it does again."""
+        """Store the reason why the launcher starts no process; "": it starts processes again."""
         self._launcher_trouble = Reason(code=LAUNCHER_SILENT, text=text) if text else None
 
     def blocked_reason(self) -> Reason | None:
@@ -49,7 +49,7 @@ class ProcessWorkspace:
         )
 
     def spec(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> LaunchSpec:
-        """Return the launch of a run, with its scratch directory made. Raise OSError, StoreTransient."""
+        """Create the scratch directory of a run, and return its launch record. Raise OSError, StoreTransient."""
         stamp, disk = run.stamp, self._services.disk
         fresh = run.entry == "attempt" or self._services.store.read(
             lambda tx: residence.has_stale_scratch(tx, stamp.agent_id)
@@ -69,7 +69,7 @@ class ProcessWorkspace:
         )
 
     def not_made(self, run: Run, error: OSError | StoreTransient) -> ProcessExit:
-        """Return how a run ends whose scratch directory could not be made."""
+        """Return the exit of a run whose scratch directory could not be created."""
         is_of_disk = not isinstance(error, OSError) or error.errno in backpressure.OF_THE_DISK
         if is_of_disk or self._services.disk.blocked_reason() is not None:
             return self.lacking(str(error))

@@ -21,7 +21,7 @@ from paglets.worker.zygote_protocol import from_frame, to_frame
 
 READ_BYTES = 1 << 18
 REAP_SECONDS = 2.0
-"""SIGKILL ends a process in milliseconds, or the kernel holds it for minutes."""
+"""Time limit for a killed zygote to end. SIGKILL takes milliseconds, or the kernel holds the process for minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ class ZygoteLink:
         return self._control.fileno()
 
     def send(self, record: Any, descriptor: int | None = None) -> None:
-        """Queue a record. `descriptor` is sent with it, and closed here when it is sent."""
+        """Queue a record. A `descriptor` is sent with the record, then closed in this process."""
         self._out.append(_Outgoing(memoryview(pack(to_frame(record))), descriptor))
         self.flush()
 
@@ -166,7 +166,7 @@ def _spawn(settings: ZygoteSettings, control: socket.socket, arguments: tuple[st
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     log = None if settings.log_path is None else os.open(settings.log_path, flags, 0o600)
     try:
-        # Its own session: Ctrl-C and the end of a terminal do not reach it before the host decides.
+        # In its own session, so that Ctrl-C and a closed terminal signal only the host, which then ends the zygote.
         return subprocess.Popen(
             [*settings.command, *arguments],
             stdin=control.fileno(),

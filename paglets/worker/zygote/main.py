@@ -294,7 +294,7 @@ def main(argv: Sequence[str], *, grace_seconds: float = GRACE_SECONDS) -> int:
         # Children inherit these streams: output reaches the log at once, and no character fails to encode.
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     gc.collect()
-    # Memory that the garbage collector does not touch stays shared with the children.
+    # Memory pages that the garbage collector does not write to stay shared with the children.
     gc.freeze()
     zygote = Zygote(control, serve, grace_seconds=grace_seconds)
     zygote.send(ZygoteReady(preload_errors=errors))
