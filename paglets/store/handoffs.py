@@ -163,7 +163,7 @@ def keys(tx: Tx) -> set[Key]:
 
 
 def targets(tx: Tx) -> list[HostRef]:
-    """Return the targets of hand-offs. It skips through the index: the cost is proportional to the hosts."""
+    """Return the targets of hand-offs. The cost grows with the number of targets, not of hand-offs."""
     rows = tx.all(
         "WITH RECURSIVE hosts (store) AS (SELECT min(target_store) FROM handoffs UNION ALL"
         " SELECT (SELECT min(target_store) FROM handoffs WHERE target_store > store) FROM hosts WHERE store NOT NULL)"
@@ -174,7 +174,7 @@ def targets(tx: Tx) -> list[HostRef]:
 
 
 def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLACE) -> list[Leaving]:
-    """Return the oldest envelopes for one target after `after`, without reading the envelopes themselves."""
+    """Return the oldest hand-offs to one target after the position `after`. The envelopes are not read."""
     rows = tx.all(
         "SELECT agent_id, epoch, size_bytes, bundle, began_at, asked_for FROM handoffs"
         " WHERE target_store = ? AND (began_at, agent_id) > (?, ?) ORDER BY began_at, agent_id LIMIT ?",

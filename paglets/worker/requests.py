@@ -52,7 +52,7 @@ def new_note(text: str, level: str, at: float) -> NewNote:
     if level not in LEVELS:
         raise Invalid(f"level is {level!r:.40}: it must be one of {', '.join(LEVELS)}")
     if not isinstance(text, str):
-        raise Invalid(f"a note is a text, got {type_of(text)}")
+        raise Invalid(f"a note must be text, got {type_of(text)}")
     # JSON cannot hold a lone surrogate. Replace it: a note is not worth a failure.
     whole = text.encode("utf-8", "replace").decode()
     short = whole if len(whole) <= MAX_NOTE_CHARACTERS else whole[: MAX_NOTE_CHARACTERS - 1] + "…"

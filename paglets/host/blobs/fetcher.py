@@ -26,11 +26,11 @@ LOOK_SECONDS = 5.0
 PIECE_SECONDS = 60.0
 MOST_FAILURES = 20
 BAD_TRIES = 3
-"""Tries with wrong bytes before the fetch fails. After the first one the source is asked to check its bytes."""
+"""The number of times that wrong bytes may arrive before a fetch fails. The first time, the source checks its bytes."""
 
 PAUSE_SECONDS = 1.0
 MOST_ERRORS = 1_000
-"""Blobs whose last error is remembered for people."""
+"""The number of blobs whose last error is remembered, to show it to users."""
 
 Fetched = Callable[[ArtifactRef | PagletsError], None]
 Found = Callable[[ArtifactView | PagletsError], None]
@@ -147,7 +147,7 @@ class BlobFetcher:
         return "is on no online host" if isinstance(error, Unknown) else f"cannot be fetched: {error.message}"
 
     def _note(self, blob: BlobRef, error: PagletsError | None) -> None:
-        """Remember the last error of the blob; None forgets it."""
+        """Remember `error` as the last error of the blob, or forget the last error if it is None."""
         self._errors.pop(blob.sha256, None)
         if error is not None:
             self._errors[blob.sha256] = error
@@ -233,7 +233,7 @@ class BlobFetcher:
         fetch.look(lambda found: self._found_again(fetch, found))
 
     def _doubt(self, fetch: _Fetch) -> None:
-        """Have the source check its bytes, so that it reports them as damaged itself."""
+        """Ask the source to check the hash of its bytes. If they are damaged, it then reports so itself."""
         body = dump_json(AskBlobs(sha256s=(fetch.blob.sha256,), check=True))
         request = Request(method="POST", target="/v1/blobs/state", body=body, repeatable=True)
         host = self._gossip.address(fetch.host)
@@ -276,7 +276,7 @@ class BlobFetcher:
 
 @dataclass(slots=True, kw_only=True)
 class _Question(Generic[T]):
-    """A question to several hosts. The first good answer counts. It belongs to the runner."""
+    """A request to several hosts. The first valid reply counts. Used only on the runner."""
 
     left: int
     error: PagletsError

@@ -1,4 +1,4 @@
-"""In-doubt resolution: ask a target if it took an epoch of a paglet. If it did not, it never will."""
+"""In-doubt resolution: ask a target if it accepted a hand-off. If the target answers no, it never accepts it later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Resolved = Callable[[TransferAnswer | PagletsError], None]
 
 
 class InDoubtResolver:
-    """The in-doubt resolution for one part: at most one question for each paglet, and a pause after a failure."""
+    """The in-doubt resolution for one part: one request at a time for each paglet, and a pause after a failure."""
 
     def __init__(self, services: HostServices, gossip: Gossiper, part: str) -> None:
         self._services = services
@@ -33,14 +33,14 @@ class InDoubtResolver:
         return {*self._asking, *self._again}
 
     def due(self) -> list[float]:
-        """Return when some of these may be asked for again."""
+        """Return the times at which the paglets with failed requests may be asked for again."""
         return list(self._again.values())
 
     def later(self, agent_id: str) -> None:
         self._again[agent_id] = self._services.clock.monotonic() + AGAIN_SECONDS
 
     def ask(self, asked: Fence, resolved: Resolved) -> None:
-        """Ask the target about one epoch. `resolved` gets its answer, or the error. Wake the part afterwards."""
+        """Ask the target about one epoch. Call `resolved` with its answer or the error, then wake the part."""
         body = Settle(source=self._services.own, agent_id=asked.agent_id, epoch=asked.epoch)
         request = Request(method="POST", target="/v1/transfers/settle", body=dump_json(body), repeatable=True)
 

@@ -17,7 +17,7 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response, dump_json, parsed
 
 PROMISE_SECONDS = 10.0
-"""Seconds for which the free slots named to a victim are promised to nobody else."""
+"""Seconds for which this host reserves the free slots that it offered to a busy host."""
 
 PAUSE_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
@@ -68,16 +68,16 @@ class WorkStealing:
         return max(due, key=lambda mesh_host: (mesh_host.queued_jobs, mesh_host.store_id), default=None)
 
     def _next_look(self, now: float) -> float | None:
-        """Return when to look next: heartbeats tell of other queues and do not wake this part."""
+        """Return when this part looks at other queues next. Heartbeats carry their lengths but do not wake it."""
         return now + PAUSE_SECONDS if self._gossip.online() else None
 
     def _free(self, tx: Tx) -> Resources | None:
-        """Return what could start here at once, or None if local jobs wait for it."""
+        """Return the resources that are free here; None without a free core, or if local jobs wait for a slot."""
         free = self._scheduler.free_units(tx, self._runs.running()).amounts()
         return None if free.cpu_cores == 0 or queue.has_status(tx, "WAITING_FOR_SLOT") else free
 
     def _answered(self, result: Response | PagletsError) -> None:
-        """Note the jobs that will come. If there are none, end the promise and ask another host."""
+        """Record which jobs will arrive. If there are none, end the reservation and ask another host."""
         try:
             self._coming = parsed(result, Stolen).agent_ids
         except PagletsError:
@@ -90,7 +90,7 @@ class WorkStealing:
         self._services.runner.wake(self.name)
 
     def _has_arrived(self) -> bool:
-        """Return True if all promised jobs have arrived: the scheduler counts them from then on."""
+        """Return True if all expected jobs have arrived. From then on, the scheduler counts their resources."""
         ids = self._coming
         return bool(ids) and self._services.store.read(lambda tx: all(residence.find(tx, each) for each in ids))
 

@@ -24,7 +24,7 @@ from paglets.store.db import Tx
 
 MAX_DUE = 200
 MAX_ACTIVATIONS = 32
-"""Processes for hooks and messages at once. Slots limit the processes of jobs."""
+"""The maximum number of processes for hooks and messages at once. Processes of jobs are limited by slots instead."""
 
 LOOK_AGAIN_SECONDS = 5.0
 """Seconds between looks at paglets that wait for another host: on a full disk, for one, nothing may have woken this
@@ -43,7 +43,7 @@ KEEP_REPLY_SECONDS = 120.0
 
 
 StartEntry = Callable[[str, str], None]
-"""Start a process for (agent_id, entry)."""
+"""A function (agent_id, entry) that starts a process for an entry of a paglet."""
 
 
 class Mailbox:
@@ -82,14 +82,14 @@ class Mailbox:
                 self._services.runner.wake(self.name)
 
     def _enqueue(self, call: PendingCall, *, first: bool = False) -> None:
-        """Queue a call behind those of its priority, or before them if it is the `first` again."""
+        """Queue a call behind the others of its priority, or before them if `first`."""
         queue = self._queued.setdefault(call.agent_id, deque())
         own = call.message.priority
         before = [other for other in queue if other.message.priority >= own + first]
         queue.insert(len(before), call)
 
     def knows(self, call_id: str) -> bool:
-        """Return True if a call of that id runs, waits, or has its reply kept. Any thread."""
+        """Return True if the call with that id runs or waits, or its reply is still kept. Any thread may call this."""
         return call_id in self._by_id
 
     def park(self, call: PendingCall, version: int, wait_seconds: float | None) -> None:
@@ -159,7 +159,7 @@ class Mailbox:
         return self._services.store.read(lambda tx: posts.unhandled(tx, agent_id, 1, paused))
 
     def requeue(self, delivery: Delivery) -> None:
-        """Queue a call again that its process did not start to handle. A post is still in the inbox."""
+        """Queue a call again if its process did not start to handle it. A post needs nothing: it is in the inbox."""
         if delivery.call is not None:
             self._enqueue(delivery.call, first=True)
 
@@ -249,7 +249,7 @@ class Mailbox:
                 self._forget(call)
 
     def _forget(self, call: PendingCall) -> None:
-        """Drop a call that nobody asked about again. A handler that runs is not interrupted."""
+        """Drop a call whose caller has not asked for the reply again. A handler that runs is not interrupted."""
         for calls in (self._parked, self._queued):
             waiting = calls.get(call.agent_id)
             if waiting is not None and call in waiting:

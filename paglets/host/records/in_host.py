@@ -264,8 +264,8 @@ class InHostPaglet:
         self._intent: tuple[dict[str, Any] | None, bool] = (None, False)
         self._context = InHostContext(tx, host, agent_id)
         self._load()
-        # Not the text of the row: another version may have encoded the same state differently, and a read-only
-        # handler runs on a connection that cannot write.
+        # Encode the state again for later comparison. Another version may have written the row, and encode the state
+        # differently. It would then look changed, and a read-only handler cannot write.
         self._stored = dumps(encode_state(self._paglet.state))
 
     def _load(self) -> None:

@@ -42,14 +42,14 @@ from paglets.worker.zygote_protocol import (
 )
 
 PRELOAD = ("paglets.system.compute_slots",)
-"""Modules that most jobs import. The zygote loads those that exist, so that children need not."""
+"""The modules that most jobs import. The zygote imports them before it forks, so that children need not."""
 
 GRACE_SECONDS = 1.0
 """Time between SIGTERM and SIGKILL when a run is ended: enough to write a last line, and short of the 2 s in which a
 slot must be free."""
 
 CLOSING_SECONDS = 10.0
-"""Time limit for ending all processes when the host is gone. The next start of the host ends any that are left."""
+"""Time limit for ending all processes when the host is gone. The next start of the host kills those that are left."""
 
 REAP_PAUSE_SECONDS = 0.05
 """Time between two passes while orphans end. SIGCHLD reports their ends; the pause is for processes that fork."""
@@ -102,7 +102,7 @@ class Zygote:
                     key.data()
             self._kill_overdue()
             self._copy_output(readable)
-            # One start a pass, so that ends are noticed while many starts wait.
+            # Start one run in each pass, so that the ends of runs are noticed while many starts wait.
             if self._starts:
                 self._start(*self._starts.popleft())
         return 0
@@ -155,7 +155,7 @@ class Zygote:
             sent = self._control.send(self._out) if self._out else 0
         except BlockingIOError:
             sent = 0
-        except OSError:  # the host is gone; the loop also reads the end of its socket
+        except OSError:  # the host is gone, which the loop notices when it reads from the socket
             sent = len(self._out)
         del self._out[:sent]
         if self._closing_until is None:
@@ -222,7 +222,7 @@ class Zygote:
             run.kill_at = now
 
     def _reap(self) -> None:
-        """Reap children. Report the runs that have no process left."""
+        """Reap children, and report to the host the runs that have no process left."""
         for ended in self._reaper.reap():
             self._copy_rest(ended.outputs)
             self.send(
