@@ -182,8 +182,8 @@ def child_environment(
 ) -> dict[str, str]:
     """Return `environment` with a PYTHONPATH by which a child, and what it starts, imports paglets from `program`.
 
-    An installed program is found by its own interpreter without it. Its folder on PYTHONPATH would put every installed
-    package before the standard library.
+    The interpreter of an installed program finds it without PYTHONPATH. The folder of the program there would put all
+    installed packages before the standard library.
     """
     if python == sys.executable and is_installed(program):
         return dict(environment)

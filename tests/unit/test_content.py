@@ -1,4 +1,4 @@
-"""Files as bytes: what is hashed and copied is what was there, and what goes wrong is one clear line."""
+"""Files as bytes: hashes and copies match the file, and each error is one clear line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ACTS = (hashing, copy_hashed)
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Root may do everything: be someone else for a while."""
+    """Run as another user for a while, since root has all permissions."""
     is_root = os.geteuid() == 0
     if is_root:
         os.seteuid(NOBODY)

@@ -1,4 +1,4 @@
-"""The command that messages name works where the user is."""
+"""The commands in messages work in the folder of the user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEPT = "a" * 64
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with an archive, a `bin` and an interpreter in it, and a virtual environment of that."""
+    """A folder with an archive, a `bin` with an interpreter, and a virtual environment of that interpreter."""
     for name in ("bin", "tools", "venv/bin", f"home/{KEPT}"):
         (tmp_path / name).mkdir(parents=True)
     program(tmp_path / "bin" / PYTHON_NAME)

@@ -1,4 +1,4 @@
-"""The tree of errors and its way over the wire."""
+"""The tree of errors and its wire form."""
 
 from __future__ import annotations
 

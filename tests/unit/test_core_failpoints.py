@@ -1,4 +1,4 @@
-"""Failpoints: what the variable may say, and what happens at a point."""
+"""Failpoints: the syntax of the variable and the actions at a point."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def disarmed() -> Iterator[None]:
 
 
 def raised(times: int) -> list[bool]:
-    """Of so many passings, which raised."""
+    """Return for each of `times` passes whether it raised."""
     return [raises() for _ in range(times)]
 
 

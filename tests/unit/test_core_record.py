@@ -1,4 +1,4 @@
-"""Records to and from JSON: strict at the edge, and every refusal names the field."""
+"""Records to and from JSON: decoding is strict, and each refusal names the field."""
 
 from __future__ import annotations
 

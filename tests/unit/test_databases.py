@@ -1,4 +1,4 @@
-"""Databases whose rows are in a file beside them."""
+"""Databases with rows that only a companion file has."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def copied(path: Path, target: Path) -> Path:
 
 
 def killed_in_a_transaction(path: Path) -> None:
-    """Rows are committed; then a process dies in the middle of a transaction that is in the file already."""
+    """A database with committed rows whose process died during a transaction that had reached the file."""
     code = (
         "import os, sqlite3, sys\n"
         "c = sqlite3.connect(sys.argv[1])\n"
@@ -177,7 +177,7 @@ def test_a_file_that_only_looks_like_a_database_is_refused_with_advice(tmp_path:
 
 
 class Busy(FakeClock):
-    """Somebody writes whenever the time of day is looked at, which is just before a copy."""
+    """A clock that writes to the database at each look at the wall time, which is just before a copy."""
 
     def __init__(self, path: Path, write: Callable[[], object] = lambda: None) -> None:
         super().__init__()

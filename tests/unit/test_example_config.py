@@ -1,4 +1,4 @@
-"""The example configuration is one that the program takes."""
+"""The program accepts the example configuration."""
 
 from __future__ import annotations
 

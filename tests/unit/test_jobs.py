@@ -40,7 +40,7 @@ class MyJob(CollectingComputeJobPaglet[MyJobState]):
 
 
 class Told(MyJob):
-    """Writes down which of its methods ran."""
+    """A job that records which of its methods ran."""
 
     def __init__(self, state: MyJobState, context: FakeContext) -> None:
         super().__init__(state, context)

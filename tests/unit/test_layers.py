@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can check: who imports whom, how long files get, what is forbidden where."""
+"""The rules of imports, file lengths and forbidden modules."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli", "worker"},
 }
 AUTHORS_AND_TOOLS = {"cli", "testing"}
-"""These may import every package but those that they are for: only they import one another."""
+"""The packages that may import all others. No other package imports them."""
 
 WORKER_PARTS: dict[str, set[str]] = {"": {""}, "host": {"", "host"}, "child": {"", "child"}}
 WORKER_PARTS["zygote"] = {"", "child", "zygote"}
-"""What each part of `worker` may import of it. A zygote forks children; the host only exchanges frames with both."""
+"""The parts that each part of `worker` may import. A zygote forks children; the host sends frames to both."""
 
 HOST_PACKAGES = ("runtime", "datadir", "records", "network", "blobs", "handoff", "messaging", "jobs", "groups")
 """The packages of `host` in order: each may import itself and earlier ones. The root and `http` may import all."""
@@ -85,7 +85,7 @@ WORLD_ALLOWED = (
     "testing/",
     "examples/",
 )
-"""Elsewhere time, chance and threads come in by the constructor, so that a simulation can replace them."""
+"""The modules that may use time, randomness and threads. Others get them by the constructor, for the simulator."""
 
 MOST_LINES = 400
 
@@ -95,12 +95,12 @@ def name_of(path: Path) -> str:
 
 
 def package_of(path: Path) -> str:
-    """The first part of the module's name below `paglets`."""
+    """Return the first part of the module's name below `paglets`."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and full module name of each import, those inside functions and of type checkers too."""
+    """Yield line and full module name of each import, including those in functions and for type checkers."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)

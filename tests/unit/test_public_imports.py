@@ -1,4 +1,4 @@
-"""The paths that authors import from, which also name classes on the wire and in stores: for ever."""
+"""The public import paths, which never change, as they also name classes on the wire and in stores."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_facade_opens_no_door_to_the_net() -> None:
-    """It is loaded before every job: no sockets, no threads, no store, no host."""
+    """Each process of a job loads it, so it imports no sockets, threads, store or host."""
     heavy = "{'sqlite3', 'http.client', 'ssl', 'asyncio', 'socket', 'subprocess', 'argparse', 'typing_extensions'}"
     code = f"import sys, paglets; paglets.Job; print(sorted({heavy} & set(sys.modules)))"
     assert python(code).stdout.strip() == "[]"
@@ -138,7 +138,7 @@ def test_help_shows_each_field_with_its_default(cls: Any) -> None:
 
 
 def methods(cls: type) -> Iterator[tuple[str, Any]]:
-    """The public methods and properties that a class of paglets gives, each as its function."""
+    """Yield the functions of the public methods and properties that a class of paglets defines."""
     for name in dir(cls):
         found = inspect.getattr_static(cls, name)
         function = getattr(found, "fget", getattr(found, "__func__", found))

@@ -1,4 +1,4 @@
-"""Which hooks and methods of authors can be called, and how."""
+"""Hooks and methods of authors: the signatures that hosts can call."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def test_a_state_class_without_dataclass_is_refused() -> None:
         submit_compute_job_group(FakeContext(), ForgetfulJob, [])
 
 
-def test_a_state_with_an_attribute_that_is_no_field_is_refused_before_anything_is_sent() -> None:
+def test_a_state_with_an_attribute_that_is_no_field_is_refused_at_once() -> None:
     context, state = FakeContext(), MyJobState()
     state.cache = {}  # type: ignore[attr-defined]
 
@@ -269,7 +269,7 @@ def test_a_script_is_told_the_next_commands_and_a_paglet_is_not(capsys: pytest.C
 
 
 class KnownHost(FakeClient):
-    """It has the group since two minutes; `differs` and the collector's status are as given."""
+    """A host that stored the group two minutes ago; `differs` and the status of the collector are given."""
 
     def __init__(self, differs: tuple[str, ...] = (), answers: Mapping[str, Callable[[Message], Any]] | None = None):
         super().__init__(answers)
@@ -428,7 +428,7 @@ def test_a_collector_that_answers_an_error_is_not_said_to_be_silent(error: Pagle
     assert told == f"its collector, on w1, did not report its state: {error.message}"
 
 
-def test_a_collector_whose_host_hangs_is_not_called_which_takes_longer_than_the_look() -> None:
+def test_a_collector_whose_host_hangs_is_not_called() -> None:
     client = KnownHost()
     client.mute = CallOutcomeUnknown("no answer within 5 s")
     client.members = (MeshHostView(host=member("w1"), online=True, seconds_since_seen=4.0),)
@@ -651,7 +651,7 @@ def test_a_drain_that_is_late_is_one_error_with_the_next_command() -> None:
 
 
 def each(*answers: Any) -> Callable[[Message], Any]:
-    """Answers one after the other, the last one for ever."""
+    """A sender that returns answers one after the other, and repeats the last one."""
     left = list(answers)
 
     def answer(message: Message) -> Any:
@@ -683,7 +683,7 @@ def drained(client: FakeClient, **options: Any) -> Any:
     return following(client, FakeClock()).drain(**options)
 
 
-def test_a_script_that_waits_is_told_the_first_failure_at_once_and_how_the_group_ended(
+def test_a_waiting_script_prints_the_first_failure_at_once_and_the_end_of_the_group(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ends = [page(2, ("a", FAILED), expected=3), page(1, ("b", FAILED), after=1, expected=3)]
@@ -718,7 +718,7 @@ def lost(store_id: str = "other") -> Callable[[Message], Any]:
 @pytest.mark.parametrize(
     "wait", [Submission.drain, Submission.wait_detached, lambda submission: list(submission.as_completed())]
 )
-def test_waiting_for_a_collector_whose_host_was_forgotten_ends_at_once_with_the_way_out(
+def test_waiting_for_a_collector_on_a_forgotten_host_ends_at_once_with_a_hint(
     wait: Callable[[Submission], Any],
 ) -> None:
     client = FakeClient({"ended": lost()})
@@ -873,7 +873,7 @@ def test_files_that_cannot_be_sent_stop_the_submission_before_anything_is_sent(
 
 def test_code_and_files_that_the_host_has_no_more_are_sent_again(tmp_path: Path) -> None:
     class LosingContext(FakeContext):
-        """Its host loses all that it has when it is told for the first time."""
+        """A fake whose host loses all blobs at its first request."""
 
         def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
             if not self.lost:

@@ -1,4 +1,4 @@
-"""A machine that slept: its monotonic clock stood still, and only `boottime` tells."""
+"""A machine that slept: only `boottime` shows it, since the monotonic clock stopped."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_it_goes_as_fast_as_the_monotonic_one() -> None:
     system = SystemClock()
 
     def look() -> tuple[float, float, float]:
-        """The one between two looks at the other, as this process may stand still between any two."""
+        """Read one clock between two reads of the other, since this process may pause between any two reads."""
         return system.monotonic(), system.boottime(), system.monotonic()
 
     first = look()
@@ -57,7 +57,7 @@ def rig() -> Rig:
     return rig
 
 
-def test_a_sleep_is_a_gap_as_soon_as_the_machine_is_awake_and_again_at_the_next_look(rig: Rig) -> None:
+def test_a_sleep_is_a_gap_at_the_wake_and_again_at_the_next_look(rig: Rig) -> None:
     before = rig.host.gossip.last_gap()
     rig.clock.suspend(NIGHT)
     assert rig.host.gossip.last_gap().seconds == pytest.approx(NIGHT)
