@@ -194,12 +194,12 @@ def read_config(path: Path) -> dict[str, Any]:
     if len(data) > MAX_FILE_BYTES:
         raise StartFailed(f"{path} has more than {MAX_FILE_BYTES:,} bytes: that is no configuration")
     try:
-        return tomllib.loads(data.decode("utf-8-sig"))  # editors of Windows begin a file with a mark
+        return tomllib.loads(data.decode("utf-8-sig"))  # Windows editors start a file with a byte-order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StartFailed(f"{path} is not TOML: {error}") from error
     except RecursionError as error:
         raise StartFailed(f"{path} cannot be read: lists or tables in it are nested too deep") from error
-    except ValueError as error:  # Python reads no number of thousands of digits
+    except ValueError as error:  # Python refuses to parse thousands of digits
         raise StartFailed(f"{path} cannot be read: a number in it has too many digits") from error
 
 

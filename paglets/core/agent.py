@@ -30,7 +30,7 @@ class PagletState:
     home_host_url: str = ""
 
 
-if TYPE_CHECKING:  # Only Python 3.13 has type variables with defaults, by which `class Hello(Paglet)` is complete.
+if TYPE_CHECKING:  # Type variables with defaults, which make `class Hello(Paglet)` complete, need Python 3.13.
     import typing_extensions
 
     S = typing_extensions.TypeVar("S", bound=PagletState, default=PagletState)

@@ -92,7 +92,7 @@ def command_for(
     python = _python(typed, executable, in_venv, folder, path)
     if not is_archive:
         return _package_command(program, called, python, executable, folder, path)
-    if _is_copy(program):  # nobody types the path of that
+    if _is_copy(program):  # nobody types the path of a copy
         return NAME
     for name in (NAME, os.path.basename(program)):
         found = on_path(name, path)

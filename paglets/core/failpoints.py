@@ -68,7 +68,7 @@ def _pass(point: str) -> None:
     armed = _armed.get(point)
     if armed is None:
         return
-    passing = next(armed.passings)  # one step for all threads
+    passing = next(armed.passings)  # atomic for all threads
     if armed.nth in (None, passing):
         armed.act(point)
 

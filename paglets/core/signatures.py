@@ -66,7 +66,7 @@ class _Unfit(Exception):
 def check_methods(*classes: type) -> None:
     """Raise Invalid if a host could not call a hook, `run`, a handler or a method of a job of these classes."""
     for cls in classes:
-        with suppress(TypeError):  # an abstract class, which no host can make either
+        with suppress(TypeError):  # an abstract class, which a host cannot create either
             instance: object = object.__new__(cls)
             for name in (*HOOKS, *_TAKE_NOTHING, *_TAKE_ONE):
                 _check(cls, instance, name)

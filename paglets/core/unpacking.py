@@ -154,7 +154,7 @@ def _sync_one(path: Path) -> None:
 def _put_in_place(temporary: Path, copy: Path, files: dict[str, bytes]) -> None:
     """Rename the new copy. A whole one of another process wins; one that lacks files is moved away."""
     for _ in range(3):
-        with contextlib.suppress(OSError):  # it is there
+        with contextlib.suppress(OSError):  # it exists
             temporary.rename(copy)
             return
         if is_whole(copy, {name: len(data) for name, data in files.items()}):

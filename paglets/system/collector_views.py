@@ -44,7 +44,7 @@ class View:
         """Yield entries of a list in `collector_messages.LISTS`, each with the `after` of the next entry."""
         if name == "pending_jobs":
             home = self._state.home_host_name
-            # The scan for pending keys ends with the last of them, not with the last key.
+            # The scan ends with the last pending key, not with the last key of all.
             pending = islice(self._rows.pending(after), self._state.pending_count)
             return ((key, pending_entry(key, job, home)) for key, job in pending)
         if name == "jobs":

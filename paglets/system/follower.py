@@ -92,7 +92,7 @@ class Follower:
                     raise self._late(timeout, pending)
                 if page["ended"]:
                     self._pause(max(0.0, min(LONGEST_PAUSE_SECONDS, (now() - began) / SHARE, end - now())))
-                elif now() - asked_at < wait / 2:  # a collector of the user's own need not wait
+                elif now() - asked_at < wait / 2:  # a user's own collector may return without waiting
                     self._pause(min(PAUSE_SECONDS, end - now()))
 
     def ask(self, act: Callable[[PagletProxy], T], timeout: float | None, end: float) -> T:

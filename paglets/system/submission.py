@@ -340,7 +340,7 @@ def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView
     if view.was_there and isinstance(submitter, GroupReader) and not view.status:
         try:
             with report_if_slow(view.group_id, f"waiting for {view.collector.host.name}, which has its collector"):
-                # A host that hangs holds up a call for longer than it may wait.
+                # A call to a hanging host waits for longer than its time-out.
                 submitter.paglet(view.collector, timeout=STATUS_SECONDS)
                 view = counted_view(view, Submission(view, submitter, refresh)._counts())
         except PagletsError as error:
