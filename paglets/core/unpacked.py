@@ -61,8 +61,8 @@ def is_compiled(copy: str) -> bool:
 def refuse_foreign(path: str) -> None:
     """Raise PermissionError unless only this user and root can change what `path` names. Raises OSError.
 
-    Code is loaded from there. A folder above with the sticky bit, such as /tmp, is no risk: in it, others cannot
-    rename or remove what is not theirs.
+    Code is loaded from there. Folders that do not exist yet are skipped. A folder above with the sticky bit, such as
+    /tmp, is no risk: in it, others cannot rename or remove what is not theirs.
     """
     if os.name != "posix":
         return
@@ -70,10 +70,11 @@ def refuse_foreign(path: str) -> None:
     for start in {os.path.abspath(path), os.path.realpath(path)}:
         place = start
         while True:
-            seen = os.stat(place)
-            is_sticky = seen.st_mode & stat.S_ISVTX and place != start
-            if seen.st_uid not in (0, user) or (seen.st_mode & 0o022 and not is_sticky):
-                raise PermissionError(f"{place} belongs to another user or can be written by others")
+            if os.path.lexists(place):
+                seen = os.stat(place)
+                is_sticky = seen.st_mode & stat.S_ISVTX and place != start
+                if seen.st_uid not in (0, user) or (seen.st_mode & 0o022 and not is_sticky):
+                    raise PermissionError(f"{place} belongs to another user or can be written by others")
             if place == os.path.dirname(place):
                 break
             place = os.path.dirname(place)

@@ -54,8 +54,9 @@ def unpack(archive: str, content: str, copies: str) -> str:
     change it, and zipfile.BadZipFile if the archive is damaged or is being replaced.
     """
     data = Path(archive).read_bytes()
-    refuse_foreign(str(next(path for path in (Path(copies), *Path(copies).parents) if path.exists())))
+    refuse_foreign(copies)
     copy = unpack_bytes(data, content, Path(copies))
+    refuse_foreign(str(copy))  # again: in a folder such as /tmp, another user could create what was missing
     if not lock(str(copy)):
         raise FileNotFoundError(f"{copy} was removed")
     compile_all(copy)

@@ -112,6 +112,24 @@ def test_nothing_is_made_in_a_folder_that_others_can_write_to(archive: Path, cop
     assert list((tmp_path / "home").iterdir()) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_a_home_that_is_not_there_yet_is_made_in_a_folder_such_as_tmp(archive: Path, copies: Path) -> None:
+    parent = copies.parents[2]
+    parent.chmod(0o1777)
+    assert not (parent / "home").exists()
+    assert unpack(str(archive), CONTENT, str(copies)) == str(copies / CONTENT)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_nothing_is_made_below_a_folder_that_others_can_write_to_without_the_sticky_bit(
+    archive: Path, copies: Path
+) -> None:
+    copies.parents[2].chmod(0o777)
+    with pytest.raises(PermissionError, match="can be written by others"):
+        unpack(str(archive), CONTENT, str(copies))
+    assert not copies.parents[1].exists()
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give folders away")
 def test_root_imports_nothing_from_the_home_of_another_user(archive: Path, copies: Path, tmp_path: Path) -> None:
     unpack(str(archive), CONTENT, str(copies))
