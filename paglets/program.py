@@ -21,7 +21,7 @@ from pathlib import Path
 
 from paglets.core.command import called_archive, interpreter_flags, program_path, python_path
 from paglets.core.errors import StartFailed
-from paglets.core.unpacked import ARCHIVE_NAME, MANIFEST, copies_folder, find
+from paglets.core.unpacked import ARCHIVE_NAME, MANIFEST, copies_folder, find, is_compiled
 from paglets.core.unpacking import INSIDE, is_whole, remove_unused, sizes_of, unpack, unpack_bytes
 
 PROGRAM_VERSION = "0.1.0"
@@ -87,7 +87,8 @@ def unpack_problem(environment: Mapping[str, str]) -> str:
         return ""
     try:
         copies = copies_folder(environment)
-        if find(content, copies) or unpack(archive, content, copies):
+        copy = find(content, copies)
+        if (copy and is_compiled(copy)) or unpack(archive, content, copies):
             return f"{copies} could not be used when this process began"
     except (OSError, zipfile.BadZipFile) as error:
         return str(error)

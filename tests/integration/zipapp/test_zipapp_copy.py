@@ -93,6 +93,18 @@ def test_without_a_copy_it_runs_from_the_file_and_says_why(run, mine: Path, tmp_
     assert "not unpacked: " in doctor.stdout, doctor.stderr
 
 
+def test_it_says_why_a_whole_copy_has_no_bytecode(run, mine: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    run(sys.executable, "-c", FILE, PYTHONPATH=mine, PAGLETS_HOME=home)
+    (copy,) = copies(home)
+    shutil.rmtree(copy / "paglets" / "__pycache__")
+    (copy / "paglets" / "__pycache__").touch()  # no bytecode can be written, as on a full disk
+    done = run(sys.executable, "-c", f"{FILE}\n{PROBLEM}", PYTHONPATH=mine, PAGLETS_HOME=home)
+    file, problem = done.stdout.splitlines()
+    assert file.startswith(str(mine / "src")), done.stderr
+    assert "__pycache__" in problem
+
+
 def test_a_command_whose_copy_lacks_files_says_what_to_remove(run, mine: Path, tmp_path: Path) -> None:
     assert run(sys.executable, mine, "version").returncode == 0
     (copy,) = copies(tmp_path / "home")
