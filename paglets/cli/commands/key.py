@@ -59,7 +59,8 @@ def _new(options: argparse.Namespace) -> int:
     if path.is_symlink() and not path.exists():
         raise Conflict(f"{printable(path)} is {broken_link_text(path)}")
     if os.path.lexists(path):
-        raise Conflict(f"{printable(path)} exists", hint=["move that file away first, then create a new key"])
+        hint = ["keep that key if hosts use it; to replace the key of all hosts, move that file away first"]
+        raise Conflict(f"{printable(path)} exists", hint=hint)
     create_key(path, SystemEntropy())
     if options.json:
         print_json({"path": str(path)})
