@@ -151,7 +151,10 @@ class MeshClient:
         except (BadRequest, Invalid) as error:
             if response.status >= 400:
                 raise
-            raise BadRequest(f"{host.name or host.url} sent a malformed reply: {error.message}") from error
+            raise BadRequest(
+                f"{host.name or host.url} sent a malformed reply: {error.message}",
+                hint=["the host may run another version of paglets: use the same paglets.pyz here and there"],
+            ) from error
 
     def fetch(self, host: HostRef, route: str, timeout: float) -> bytes:
         """Request a piece of a blob once, and return its bytes. Raises the error of the host.

@@ -204,8 +204,9 @@ def test_a_member_is_named_by_name_or_url(given: Given) -> None:
 
 def test_a_reply_that_is_not_as_agreed_names_the_host_it_came_from(given: Given) -> None:
     given.w1.routes[ROUTE] = lambda body: {"done": "perhaps"}
-    with pytest.raises(BadRequest, match="w1 sent a malformed reply: "):
+    with pytest.raises(BadRequest, match="w1 sent a malformed reply: ") as caught:
         given.link.ask("GET", "/v1/paglets/p1", None, Done, host=given.w1.ref)
+    assert "use the same paglets.pyz" in caught.value.advice()[0]
 
 
 # Hosts that nobody can connect to.
