@@ -64,6 +64,13 @@ def send(
     return n
 
 
+def deliver_here(tx: Tx, target: ProxyRef, message: WireMessage, now: float) -> None:
+    """Put a post into the inbox of a paglet that was created in this transaction, before all other posts."""
+    n = send(tx, target, message, now)
+    _receive_one(tx, Post(sender_store=target.host.store_id, n=n, agent_id=target.agent_id, message=message), now)
+    remove_delivered(tx, n)
+
+
 def skip_numbers(tx: Tx, count: int) -> None:
     """Skip `count` post numbers, so that the next post gets a higher one."""
     if not tx.run("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'outbox'", count):

@@ -62,6 +62,10 @@ KINDS = (
 """The kinds of messages of a collector. The method of the same name handles each."""
 
 
+HANDLED_BEFORE_BEGIN = frozenset({"begin", "register_jobs", "job_result", "job_failure", "job_warning", "copies_gone"})
+"""The kinds that a collector handles before it knows its group. All others wait for `begin`."""
+
+
 class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     """A paglet that collects the outcomes of a group, and may move home when all jobs have ended.
 
@@ -76,6 +80,9 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     def handle_message(self, message: Message) -> Any:
         if message.kind not in KINDS:
             return self.not_handled(message)
+        if message.kind not in HANDLED_BEFORE_BEGIN:
+            # A collector in a process of its own gets `begin` as a post, so calls may come first.
+            self.wait_state(_has_begun)
         handler: Callable[[Message], Any] = getattr(self, message.kind)
         return handler(message)
 
@@ -103,7 +110,10 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     # Jobs and reports.
 
     def begin(self, message: Message) -> dict[str, Any]:
-        """Store the keys, creation failures and home of the group. A repeat changes nothing."""
+        """Store the keys, creation failures and home of the group, and accept the reports that came before.
+
+        A repeat changes nothing.
+        """
         begin = parse(Begin, message.kind, message.args)
         if self.state.home_store_id:
             if self.state.group_id != begin.group_id:
@@ -117,7 +127,8 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         self.state.job_class = begin.job_class
         self.state.first_generation = begin.first_generation
         ledger = self._ledger()
-        ledger.register(new_keys(begin.jobs, message.kind))
+        new = ledger.register(new_keys(begin.jobs, message.kind))
+        self._delete(ledger.take_unexpected(new))
         for failure in begin.failures:
             ledger.register([NewKey(job_key=failure.job_key, generation=1, metadata={})])
             failure = replace(failure, host_name=failure.host_name or begin.home.name)
@@ -275,7 +286,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
 
     def _settle(self) -> None:
         """Complete the group, or send the collector home, if no key is pending."""
-        if self.state.pending_count or self.state.status != "ACTIVE":
+        if self.state.pending_count or self.state.status != "ACTIVE" or not _has_begun(self.state):
             return
         self.state.completed_at = self.context.wall_time()
         if self.state.return_home_when_complete and not self._is_home():
@@ -324,6 +335,11 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
             "pending_count": state.pending_count,
             "waiting_for_home": state.status == "WAITING_FOR_HOME",
         }
+
+
+def _has_begun(state: ResultCollectorState) -> bool:
+    """Return True if `begin` was handled, or the collector was created without it."""
+    return bool(state.home_store_id)
 
 
 def _none_pending(state: ResultCollectorState) -> bool:

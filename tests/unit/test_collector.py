@@ -410,6 +410,26 @@ def test_a_report_after_a_cancel_deletes_its_artifact() -> None:
 # Waiting.
 
 
+@pytest.mark.parametrize("kind", ["drain", "ended", "summary", "counts", "cancel", "return_home"])
+def test_a_call_that_comes_before_the_keys_waits_for_them(kind: str) -> None:
+    context = collector()
+    with pytest.raises(Parked):
+        context.send(kind)
+    context.send("begin", begin_args("a"))
+    assert context.send("counts")["pending_count"] == 1
+
+
+def test_a_report_that_comes_before_the_keys_is_accepted_with_them() -> None:
+    context = collector()
+    assert result(context, "a", 7)["verdict"] == "unexpected"
+    assert state(context).status == "ACTIVE"
+    context.send("begin", begin_args("a", "b"))
+    counts = context.send("counts")
+    assert (counts["completed_count"], counts["pending_count"], counts["status"]) == (1, 1, "ACTIVE")
+    result(context, "b", 8)
+    assert context.send("drain")["completed_count"] == 2
+
+
 def test_drain_waits_for_the_last_key_only() -> None:
     context = begun("a", "b", return_home_when_complete=True)
     result(context, "a")

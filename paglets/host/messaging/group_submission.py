@@ -160,7 +160,7 @@ class GroupSubmission:
             collector.handle(message, is_call=True)
             collector.save()
         else:
-            posts.send(tx, ProxyRef(agent_id=agent_id, host=own), message, now, group_id=group_id)
+            posts.deliver_here(tx, ProxyRef(agent_id=agent_id, host=own), message, now)
 
     def _first_generation(self, tx: Tx, group_id: str, group: SubmitGroup) -> int:
         """Return the generation of the first copies: over 1 if a group of this id was cleared."""
