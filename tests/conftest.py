@@ -45,3 +45,14 @@ def pytest_collection(session: pytest.Session) -> None:
         with suppress(Exception, pytest.skip.Exception):  # pytest imports it again, and reports the error
             importlib.import_module(path.stem)
         sys.path.remove(str(path.parent))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measure coverage, where `--cov` asks for it, in unit tests only.
+
+    There the tracer of Python 3.11 doubles the processor's time of 250 s. The other tests mostly wait for hosts and
+    processes of jobs, which are not measured.
+    """
+    for item in items:
+        if not item.path.is_relative_to(Path(__file__).parent / "unit"):
+            item.add_marker(pytest.mark.no_cover)
