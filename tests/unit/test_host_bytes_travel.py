@@ -562,7 +562,7 @@ def test_a_host_that_takes_nothing_of_a_piece_is_not_sent_it_again_at_once(home:
     home.run(60)
     assert 1 < sent(home, "PUT") < 100
     view: PagletView = home.get(PagletView, "GET", "/v1/paglets/p1")
-    assert "w1 took none" in view.reason
+    assert "w1 stored none" in view.reason
 
 
 @pytest.mark.parametrize("damage", [lose_the_end, spoil])

@@ -8,7 +8,7 @@ import pytest
 
 from paglets.api.hosts import UnreachableHost
 from paglets.core.errors import Invalid
-from paglets.host.http.guard import Refusals
+from paglets.host.http.guard import RefusedPeers
 from paglets.mesh.contact_errors import ONE_WAY_SECONDS
 from paglets.mesh.table import MAX_UNREACHABLE_HOSTS, check_host
 from tests.fakes.mesh import VirtualHost, VirtualMesh, member
@@ -63,7 +63,7 @@ def test_the_list_of_a_host_is_bounded() -> None:
 
 
 def test_whoever_knocks_with_a_wrong_key_the_list_is_short_and_forgets() -> None:
-    refusals = Refusals(most=3, keep_seconds=60)
+    refusals = RefusedPeers(most=3, keep_seconds=60)
     for nth in range(1000):
         refusals.note(f"10.0.{nth // 256}.{nth % 256}", float(nth))
     refusals.note("127.0.0.1", 1000.0)
