@@ -126,6 +126,7 @@ def unpacked(program: Program, files: Mapping[str, str], target: Path) -> Path:
     `files` maps names in the folder to names of compressed files of the program. Many processes may do this at once:
     each writes a folder of its own, one rename wins, and the others use its result.
     """
+    refuse_foreign(str(target))  # before anything is created: root leaves no folders in the home of another user
     private_folder(target.parent)
     if not target.is_dir():
         temporary = tempfile.mkdtemp(dir=target.parent)

@@ -65,6 +65,16 @@ def test_where_the_cache_cannot_be_used_the_run_time_folder_is(run, pyz, tmp_pat
     assert str(runtime) in done.stdout, done.stderr
 
 
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give folders away")
+def test_root_creates_nothing_in_the_home_of_another_user(run, pyz, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir(exist_ok=True)
+    os.chown(home, 12345, -1)
+    done = run(sys.executable, *NO_SITE, PYTHONPATH=pyz, PAGLETS_HOME=home)
+    assert "belongs to another user" in done.stdout, done.stderr
+    assert list(home.iterdir()) == []
+
+
 def test_where_no_folder_can_be_used_there_is_a_reason_instead(run, pyz):
     unwritable = {"HOME": "/dev/null/home", "PAGLETS_HOME": "/dev/null/paglets", "XDG_RUNTIME_DIR": "/dev/null/run"}
     done = run(sys.executable, *NO_SITE, PYTHONPATH=pyz, **unwritable)
