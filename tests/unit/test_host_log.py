@@ -114,6 +114,13 @@ def test_a_line_has_level_host_part_and_what_the_call_gave_of_the_job(tmp_path: 
     assert last.endswith(" warning linux-a: of the host itself: 100 %s")
 
 
+def test_a_text_with_line_breaks_cannot_look_like_another_event(tmp_path: Path) -> None:
+    with host_logger(tmp_path / "host.log", "linux-a", "info") as (log, _):
+        log.info("w2: %s", "no\n2020-01-01T00:00:00 error linux-a: forged")
+    _, second = (tmp_path / "host.log").read_text().splitlines()
+    assert second == "    2020-01-01T00:00:00 error linux-a: forged"
+
+
 def test_each_level_leaves_out_those_below(tmp_path: Path) -> None:
     levels = ("debug", "info", "warning", "error")
     for number, level in enumerate(levels):

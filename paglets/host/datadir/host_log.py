@@ -41,6 +41,8 @@ class HostLogFormatter(logging.Formatter):
         job, attempt = getattr(record, "job", ""), getattr(record, "attempt", "")
         if job:
             text = f"{text} (job {job}, attempt {attempt})"
+        # Indented, so that a text with line breaks, such as an error of a peer, does not look like another event.
+        text = text.replace("\n", "\n    ")
         if record.exc_info:
             text = f"{text}\n{self.formatException(record.exc_info)}"
         return f"{record.levelname.lower()} {self._host}{part and ' '}{part}: {text}"
