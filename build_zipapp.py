@@ -1,19 +1,4 @@
-"""Builds dist/paglets.pyz, the one file: `python3 build_zipapp.py`.
-
-It needs a Python >= 3.11 with pip, and nothing installed. What goes in:
-
-    __main__.py            says so under an old Python, else starts the command (a copy of paglets/__main__.py)
-    paglets/__init__.py    unpacks the program at its first start and imports it (archive_root/paglets/__init__.py)
-    src/paglets/           the program as source
-    src/vendor/            tomli_w, for machines that have none
-    src/native/            psutil for eight platforms: the compressed bytes of the published wheels
-    src/archive.json       the version, and what there is of psutil
-    src/__main__.py        starts the command from an unpacked copy of `src`
-
-The same sources give the same bytes, whoever builds it, wherever and with whatever Python. Names are sorted, times and
-modes fixed, and nothing is compiled. Entries are stored, not deflated, as the output of deflate depends on the zlib of
-the builder. So anyone can build the same archive again.
-"""
+"""Build dist/paglets.pyz, the one file: `python3 build_zipapp.py`."""
 
 from __future__ import annotations
 
@@ -43,7 +28,7 @@ from paglets.core.unpacking import content_of  # noqa: E402
 WHEELS = ROOT / "build" / "wheels"
 SHEBANG = b"#!/usr/bin/env python3\n"
 MOST_BYTES = 3_000_000
-"""People copy this file to each machine, some of them over slow lines."""
+"""The most bytes of the archive. People copy this file to each machine, some of them over slow lines."""
 
 EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 PSUTIL, TOMLI_W = "psutil==7.2.2", "tomli_w==1.2.0"
@@ -51,7 +36,10 @@ PSUTIL, TOMLI_W = "psutil==7.2.2", "tomli_w==1.2.0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
-    """A file of the package index, pinned by its hash. `platform` is paglets' word for it, `pip_platform` is pip's."""
+    """A file of the package index, pinned by its hash.
+
+    `platform` is the platform's name in paglets, `pip_platform` in pip.
+    """
 
     requirement: str
     name: str
@@ -143,7 +131,7 @@ def main() -> int:
 
 
 def build(output: Path) -> None:
-    """Write the archive to `output`, and say on stdout what it is and what to do next."""
+    """Write the archive to `output`, and print a report with the next steps."""
     data = archive_bytes()
     write_executable(output, data)
     print("\n".join(report(output, data)))
@@ -213,7 +201,7 @@ def psutil_files(wheels: dict[Wheel, bytes]) -> dict[str, bytes]:
         (extension,) = (name for name in members if name.endswith((".so", ".pyd")))
         platforms[wheel.platform] = {"sha256": wheel.sha256, "extension": extension}
         files[f"native/{wheel.platform}/{extension}.deflate"] = members[extension]
-        if not modules:  # those for Windows differ from the others in the ends of their lines only
+        if not modules:  # those for Windows differ from the others only in their line ends
             modules = sorted(name for name in members if name.endswith((".py", "/LICENSE")))
             files |= {f"native/all/{name}.deflate": members[name] for name in modules}
     content = {"version": program_version(), "psutil": {"all": modules, "platforms": platforms}}
@@ -221,12 +209,12 @@ def psutil_files(wheels: dict[Wheel, bytes]) -> dict[str, bytes]:
 
 
 def compressed_members(wheel: bytes) -> dict[str, bytes]:
-    """Return the deflated bytes of each file of a zip file, as they are in it."""
+    """Return the deflated bytes of each file of a zip file without recompression."""
     members: dict[str, bytes] = {}
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         for member in archive.infolist():
             if member.compress_type == zipfile.ZIP_DEFLATED:
-                # Before the bytes: 30 bytes, then the name and a field of the lengths that the last four of them say.
+                # The data follows a header of 30 bytes, a name and an extra field. Both lengths end the header.
                 lengths = struct.unpack_from("<HH", wheel, member.header_offset + 26)
                 start = member.header_offset + 30 + sum(lengths)
                 members[member.filename] = wheel[start : start + member.compress_size]
@@ -234,7 +222,7 @@ def compressed_members(wheel: bytes) -> dict[str, bytes]:
 
 
 def program_version() -> str:
-    """PROGRAM_VERSION as paglets/program.py writes it down."""
+    """Return PROGRAM_VERSION as paglets/program.py assigns it."""
     for node in ast.parse((ROOT / "paglets" / "program.py").read_text("utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PROGRAM_VERSION":
             return str(ast.literal_eval(node.value))
@@ -283,14 +271,14 @@ def zipped(entries: dict[str, bytes]) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(entries):
             entry = zipfile.ZipInfo(name, EARLIEST_ZIP_TIME)
-            entry.create_system = 3  # Unix, whatever builds it
+            entry.create_system = 3  # Unix, whatever system builds it
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, entries[name])
     return buffer.getvalue()
 
 
 def write_executable(output: Path, data: bytes) -> None:
-    """Replace `output` in one step: a program that runs from the old file keeps it whole on POSIX."""
+    """Replace `output` in one step. On POSIX a program that runs from the old file still has it whole."""
     output.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}-")
     with os.fdopen(handle, "wb") as file:

@@ -25,7 +25,7 @@ _archive = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def _become(folder):
-    """Put the package of that folder, or of that place in the archive, under the name `paglets`."""
+    """Import the package in this folder, or at this path in the archive, under the name `paglets`."""
     package = os.path.join(folder, "paglets")
     if folder.startswith(_archive + os.sep):
         spec = zipimport.zipimporter(folder).find_spec("paglets")
@@ -40,7 +40,7 @@ def _become(folder):
 
 
 def _alone(name):
-    """Return a module of the archive's package that needs no other module of it."""
+    """Return a module of the archive's package that imports no other module of it."""
     spec = zipimport.zipimporter(os.path.join(_archive, "src", "paglets", "core")).find_spec(name)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -48,7 +48,7 @@ def _alone(name):
 
 
 def _made(copies):
-    """Return a copy that is whole and compiled, made by the modules of the archive, which are forgotten then."""
+    """Make and return a whole, compiled copy by modules of the archive. Remove these from `sys.modules` afterwards."""
     _become(os.path.join(_archive, "src"))
     copy = importlib.import_module("paglets.core.unpacking").unpack(_archive, CONTENT, copies)
     for name in [name for name in sys.modules if name.partition(".")[0] == "paglets"]:
@@ -62,7 +62,7 @@ def _start():
         copies = unpacked.copies_folder(os.environ)
         copy = unpacked.find(CONTENT, copies)
         _become(copy if copy and unpacked.is_compiled(copy) else _made(copies))
-    except Exception:  # no home, no room, not trusted, a damaged copy: `paglets.program` finds the reason again
+    except Exception:  # no home, no space, not trusted or a damaged copy: `paglets.program` finds the reason again
         _become(os.path.join(_archive, "src"))
 
 
