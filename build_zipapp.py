@@ -1,4 +1,19 @@
-"""Build dist/paglets.pyz, the one file: `python3 build_zipapp.py`."""
+"""Build dist/paglets.pyz, the one file: `python3 build_zipapp.py`.
+
+Building needs Python >= 3.11 with pip, and no installed packages. Contents:
+
+    __main__.py            reports an old Python, else starts the command (a copy of paglets/__main__.py)
+    paglets/__init__.py    unpacks the program at its first start and imports it (archive_root/paglets/__init__.py)
+    src/paglets/           the program as source
+    src/vendor/            tomli_w, for machines without it
+    src/native/            psutil for eight platforms, compressed as in the published wheels
+    src/archive.json       the version, and the list of psutil's files
+    src/__main__.py        starts the command from an unpacked copy of `src`
+
+The same sources give the same bytes on every machine with every Python, so anyone can reproduce the archive. Names are
+sorted, times and modes fixed, and nothing is compiled. Entries are stored, not deflated, because the output of deflate
+depends on the builder's zlib.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +68,7 @@ def _psutil(platform: str, pip_platform: str, tags: str, sha256: str) -> Wheel:
     return Wheel(requirement=PSUTIL, name=name, sha256=sha256, platform=platform, pip_platform=pip_platform)
 
 
-# Where the platform's name fits no file of the pinned release, pip takes an older one without a word; the hash forbids
+# If the platform's name matches no file of the pinned release, pip silently takes an older release. The hash prevents
 # that.
 PSUTIL_WHEELS = (
     _psutil(
@@ -151,7 +166,7 @@ def archive_bytes() -> bytes:
         | {"__main__.py": starter, "paglets/__init__.py": noted.encode()}
     )
     if len(data) > MOST_BYTES:
-        raise BuildFailed(f"the archive has {len(data):,} bytes, more than the {MOST_BYTES:,} that it may have")
+        raise BuildFailed(f"the archive has {len(data):,} bytes, more than the limit of {MOST_BYTES:,}")
     return data
 
 
@@ -191,7 +206,7 @@ def tomli_w_files(wheel: bytes) -> dict[str, bytes]:
 def psutil_files(wheels: dict[Wheel, bytes]) -> dict[str, bytes]:
     """Return psutil: its modules and licence once, its extension module for each platform, and the list of both.
 
-    The compressed bytes are those of the wheels: compressed here, they would depend on the builder's zlib.
+    The compressed bytes are copied from the wheels, because new ones would depend on the builder's zlib.
     """
     files: dict[str, bytes] = {}
     modules: list[str] = []
@@ -214,7 +229,7 @@ def compressed_members(wheel: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         for member in archive.infolist():
             if member.compress_type == zipfile.ZIP_DEFLATED:
-                # The data follows a header of 30 bytes, a name and an extra field. Both lengths end the header.
+                # The data follows a header of 30 bytes, a name and an extra field. The header ends with both lengths.
                 lengths = struct.unpack_from("<HH", wheel, member.header_offset + 26)
                 start = member.header_offset + 30 + sum(lengths)
                 members[member.filename] = wheel[start : start + member.compress_size]
@@ -226,7 +241,7 @@ def program_version() -> str:
     for node in ast.parse((ROOT / "paglets" / "program.py").read_text("utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PROGRAM_VERSION":
             return str(ast.literal_eval(node.value))
-    raise BuildFailed("paglets/program.py does not say PROGRAM_VERSION = ...")
+    raise BuildFailed("paglets/program.py does not assign PROGRAM_VERSION")
 
 
 # Wheels
@@ -258,7 +273,7 @@ def download(wheel: Wheel, folder: Path) -> None:
     if done.returncode or not (folder / wheel.name).is_file():
         raise BuildFailed(
             f"cannot fetch {wheel.name}:\n{done.stderr or done.stdout}"
-            f"Mend what pip says, or put that file into {WHEELS} by hand (sha256 {wheel.sha256})"
+            f"hint: fix the error of pip, or put this file into {WHEELS} by hand (sha256 {wheel.sha256})"
         )
 
 

@@ -1,11 +1,11 @@
-"""Stands for the package `paglets` at the root of paglets.pyz, and puts the real package in its place.
+"""The package `paglets` at the root of paglets.pyz, which imports the real package in its place.
 
 The real package is imported from an unpacked copy of this archive in `PAGLETS_HOME/cache/app/CONTENT/`, which the first
-start makes (`paglets/core/unpacking.py`). Where no copy can be made or trusted, it is imported from the archive:
-everything works from there, but each start takes some 0.4 seconds longer.
+start makes (`paglets/core/unpacking.py`). If no copy can be made or trusted, it is imported from the archive.
+Everything works from there, but each start takes some 0.4 seconds longer.
 
-`python paglets.pyz` and `PYTHONPATH=paglets.pyz python script.py` both come here. Every Python from 2.7 on can read
-this file, only to say that a newer one is needed.
+`python paglets.pyz` and `PYTHONPATH=paglets.pyz python script.py` both import this file. Every Python since 2.7 can
+read it, only to report that a newer version is needed.
 """
 
 import sys
@@ -48,7 +48,7 @@ def _alone(name):
 
 
 def _made(copies):
-    """Make and return a whole, compiled copy by modules of the archive. Remove these from `sys.modules` afterwards."""
+    """Make a whole, compiled copy with modules of the archive, and return it. Remove these modules afterwards."""
     _become(os.path.join(_archive, "src"))
     copy = importlib.import_module("paglets.core.unpacking").unpack(_archive, CONTENT, copies)
     for name in [name for name in sys.modules if name.partition(".")[0] == "paglets"]:

@@ -126,7 +126,7 @@ def test_an_ended_job_whose_collector_is_away_shows_that_its_report_waits(three:
 
 
 def test_the_rest_of_a_lost_group_is_listed_fetched_and_removed(three: Mesh, tmp_path: Path) -> None:
-    """Of two jobs one has a result with a file when the collector's host is lost. The other job runs on."""
+    """One of two jobs has a result with a file when the collector's host is lost. The other job runs on."""
     client = three["laptop"].client
     common = {"excluded_host_tags": ("gpu",)}
     states = [

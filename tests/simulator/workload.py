@@ -47,7 +47,7 @@ NOWHERE = "nowhere"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How much users do, and which plans their jobs follow. `files` is the share of groups with code and inputs.
+    """The amount of users' work, and the plans of their jobs. `files` is the share of groups with code and inputs.
 
     Users only act on the first `stays` machines (0: on all), since others may be lost for good. With `lost_home`, jobs
     that leave with a file still go to the last machine, which is lost and forgotten. Unless `alone_seconds` is 0, one
