@@ -121,9 +121,7 @@ def test_a_home_that_is_not_there_yet_is_made_in_a_folder_such_as_tmp(archive: P
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
-def test_nothing_is_made_below_a_folder_that_others_can_write_to_without_the_sticky_bit(
-    archive: Path, copies: Path
-) -> None:
+def test_nothing_is_made_below_a_folder_writable_by_others_and_not_sticky(archive: Path, copies: Path) -> None:
     copies.parents[2].chmod(0o777)
     with pytest.raises(PermissionError, match="can be written by others"):
         unpack(str(archive), CONTENT, str(copies))

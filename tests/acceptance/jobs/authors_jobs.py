@@ -1,4 +1,4 @@
-"""Jobs as people write them: hooks with an event, returned values, two reports, databases that nobody closed."""
+"""Jobs as authors write them: hooks with an event, returned values, two reports, unclosed databases."""
 
 import os
 import sqlite3
@@ -15,7 +15,7 @@ ROWS = 1000
 
 
 def add_rows(path: Path) -> sqlite3.Connection:
-    """Add ROWS rows as many programs do: committed, and in the file beside it, as the connection stays open."""
+    """Add ROWS rows and commit. The connection stays open, so that the rows are in the WAL file."""
     with sqlite3.connect(path) as base:
         base.execute("PRAGMA journal_mode=WAL")
         base.execute("PRAGMA wal_autocheckpoint=0")
@@ -36,7 +36,7 @@ class WrittenState(CollectingComputeJobState):
 
 
 class Written(CollectingComputeJobPaglet[WrittenState]):
-    """`how` names the method that does the work."""
+    """A job whose state names in `how` the method that does the work."""
 
     State = WrittenState
 
@@ -96,7 +96,7 @@ class Written(CollectingComputeJobPaglet[WrittenState]):
 
 
 class Asks(CollectingComputeJobPaglet[WrittenState]):
-    """Speaks as code for the original does."""
+    """A paglet that speaks like code for the original library."""
 
     State = WrittenState
 
@@ -112,7 +112,7 @@ class Asks(CollectingComputeJobPaglet[WrittenState]):
 
 
 class Changed(CollectingComputeJobPaglet[WrittenState]):
-    """A class that hosts have in another version than the submitting script."""
+    """A class whose version on the hosts differs from that of the submitting script."""
 
     State = WrittenState
 

@@ -1,4 +1,4 @@
-"""Jobs with an artifact each, whose bytes follow from the job's key: who knows the key knows what they must be."""
+"""Jobs with one artifact each. Its bytes follow from the job's key, so that any reader can verify them."""
 
 import hashlib
 import time
@@ -18,7 +18,8 @@ class BytesState(CollectingComputeJobState):
 
 
 class Bytes(CollectingComputeJobPaglet[BytesState]):
-    """Works for `seconds`, then reports its bytes as the artifact `data.bin`; of none, no more than the result."""
+    """A job that works for `seconds`, then reports its bytes as the artifact `data.bin`. Without bytes it only reports
+    the result."""
 
     State = BytesState
 

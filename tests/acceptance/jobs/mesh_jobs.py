@@ -1,4 +1,4 @@
-"""Jobs that the tests submit: each does what its state says."""
+"""Jobs that the tests submit. Each does the work that its state names."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ class TaskState(CollectingComputeJobState):
 
 
 class Task(CollectingComputeJobPaglet[TaskState]):
-    """Works for `seconds`, then does `how`; its result says when it ran, and as which attempt."""
+    """A job that works for `seconds`, then does `how`. Its result has its start, end and attempt."""
 
     State = TaskState
 
@@ -51,13 +51,13 @@ class Task(CollectingComputeJobPaglet[TaskState]):
             "usable_cores": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [],
         }
 
-    # What `how` names.
+    # The methods that `how` names.
 
     def works(self) -> None:
         time.sleep(self.state.seconds)
 
     def opens_a_file(self) -> None:
-        """With the rights that the umask leaves."""
+        """Create a file with the permissions that the umask leaves."""
         with open(self.state.path, "x") as file:
             file.write(str(self.work_dir()))
 
@@ -74,7 +74,7 @@ class Task(CollectingComputeJobPaglet[TaskState]):
         os.kill(os.getpid(), signal.SIGSEGV)
 
     def writes(self) -> None:
-        """Scratch that must go with the job."""
+        """Write to the scratch directory, which must be removed with the job."""
         for nth in range(20):
             (self.work_dir() / f"part-{nth}").write_bytes(b"x" * 1000)
         time.sleep(self.state.seconds)
@@ -103,9 +103,9 @@ class Task(CollectingComputeJobPaglet[TaskState]):
         scratch.touch()
 
     def leaves_a_daemon(self) -> None:
-        """A grandchild in a session of its own, as a daemon makes itself; it outlives everyone who does not look.
+        """Start a grandchild in a session of its own, as daemons do. It outlives any process that does not look for it.
 
-        It is there when the job ends: its number is in the file `path`.daemon.
+        It runs when the job ends, and its pid is in the file `path`.daemon.
         """
         subprocess.run([sys.executable, "-c", DAEMON, f"{self.state.path}.daemon"], check=True)
         self._wait_for("daemon")
@@ -116,7 +116,7 @@ class Task(CollectingComputeJobPaglet[TaskState]):
         time.sleep(600)
 
     def counts(self) -> None:
-        """Counts to 5 with a checkpoint at each step, and waits at 3 for the file `path`."""
+        """Count to 5 with a checkpoint at each step. Wait at 3 for the file `path`."""
         while self.state.done < 5:
             self.state.done += 1
             self.checkpoint()
@@ -125,7 +125,7 @@ class Task(CollectingComputeJobPaglet[TaskState]):
                 self._wait_for("go")
 
     def waits(self) -> None:
-        """Until the file `path`.go is there; then it works."""
+        """Wait until the file `path`.go exists, then work."""
         self._say_running()
         self._wait_for("go")
         self.works()
@@ -138,14 +138,14 @@ class Task(CollectingComputeJobPaglet[TaskState]):
         time.sleep(600)
 
     def kills_its_parent(self) -> None:
-        """When the file `path`.kill is there."""
+        """Kill the parent process once the file `path`.kill exists."""
         self._say_running()
         self._wait_for("kill")
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(600)
 
     def makes_a_file(self) -> None:
-        """When the file `path`.go is there; it moves to the collector."""
+        """Report a file once the file `path`.go exists. The file moves to the collector."""
         self.waits()
         file = self.work_dir() / "made.bin"
         file.write_bytes(b"made" * 1000)

@@ -1,4 +1,4 @@
-"""Paglets that the tests create, move, call and end."""
+"""Paglets that the tests create, move, call and dispose of."""
 
 import os
 import time
@@ -21,7 +21,7 @@ class NotesState(PagletState):
 
 
 class Notes(Paglet[NotesState]):
-    """Notes its hooks, and does what the messages say; the handler of kind `add` is `do_add`."""
+    """A paglet that records its hooks and acts on messages. The handler of kind `add` is `do_add`."""
 
     State = NotesState
 
@@ -116,7 +116,7 @@ class TickerState(PagletState):
 
 
 class Ticker(Paglet[TickerState]):
-    """Counts in `run` until a message stops it; the handlers run beside it."""
+    """A paglet that counts in `run` until a message stops it. Handlers run at the same time."""
 
     State = TickerState
 
@@ -168,7 +168,7 @@ class TravellerState(CollectingComputeJobState):
 
 
 class Traveller(CollectingComputeJobPaglet[TravellerState]):
-    """A job that goes home when it has run."""
+    """A job that goes home after its run."""
 
     State = TravellerState
 
@@ -191,7 +191,7 @@ class TellerState(CollectingComputeJobState):
 
 
 class Teller(CollectingComputeJobPaglet[TellerState]):
-    """A job that posts in its first attempt, and then waits to be killed; its second attempt does nothing."""
+    """A job that posts in its first attempt and then waits to be killed. Its second attempt does nothing."""
 
     State = TellerState
 

@@ -1,4 +1,4 @@
-"""Paglets that clone themselves, rest, offer a service and tell their user, for the tests."""
+"""Paglets that clone themselves, rest, offer a service and notify their user, for the tests."""
 
 import time
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class DiaryState(PagletState):
 
 
 class Diary(Paglet[DiaryState]):
-    """Writes down its hooks and messages; each kind of message has a method `do_KIND`."""
+    """A paglet that records its hooks and messages. Each kind of message has a method `do_KIND`."""
 
     State = DiaryState
     service_name = "diary"

@@ -18,7 +18,7 @@ class PrintState(CollectingComputeJobState):
 
 
 class Prints(CollectingComputeJobPaglet[PrintState]):
-    """Prints as `how` says; its first `failures` attempts fail."""
+    """A job that prints as `how` says. Its first `failures` attempts fail."""
 
     State = PrintState
 
@@ -34,14 +34,14 @@ class Prints(CollectingComputeJobPaglet[PrintState]):
         print(f"attempt {self.state.attempt} is through", file=sys.stderr)
 
     def waits(self) -> None:
-        """For the file `path`."""
+        """Wait for the file `path`."""
         print(f"attempt {self.state.attempt} waits", flush=True)
         while not os.path.exists(self.state.path):
             time.sleep(0.02)
         self.lines()
 
     def much(self) -> None:
-        """30 MiB, of which not all is kept."""
+        """Print 30 MiB, of which only a part is kept."""
         for nth in range(30):
             sys.stdout.write(f"{nth:07d}\n" * (1 << 17))
 

@@ -1,4 +1,4 @@
-"""The example of the specification, as it stands there, and a paglet that submits it."""
+"""The example of the specification, unchanged, and a paglet that submits it."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class SubmitterState(PagletState):
 
 
 class Submitter(Paglet[SubmitterState]):
-    """Submits the example when it is told to, as a paglet does."""
+    """A paglet that submits the example on request."""
 
     State = SubmitterState
 

@@ -1,4 +1,4 @@
-"""Jobs that read an input, print, tell a paglet somewhere of it, and report a file."""
+"""Jobs that read an input, print, notify a paglet on another host, and report a file."""
 
 import os
 import time
@@ -16,7 +16,7 @@ class TellingState(CollectingComputeJobState):
 
 
 class Telling(CollectingComputeJobPaglet[TellingState]):
-    """Waits for the file `path` where one is named; the file that it reports is its input, twice."""
+    """A job that waits for the file `path`, if given. The file that it reports is its input, twice."""
 
     State = TellingState
 

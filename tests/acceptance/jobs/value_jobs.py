@@ -1,4 +1,4 @@
-"""Jobs that give back one value of each kind, and one that cannot be sent."""
+"""Jobs that return one value of each kind, and one that cannot be sent."""
 
 from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ class Fit(NamedTuple):
 
 @dataclass
 class Window:
-    """Halves its width when it is made: it must arrive as it was."""
+    """A value that halves its width when it is created. It must arrive unchanged."""
 
     width: int
     times: Any = field(default_factory=lambda: np.arange("2026-01-01", "2026-01-04", dtype="datetime64[D]"))
@@ -57,7 +57,7 @@ class ValueState(CollectingComputeJobState):
 
 
 class GiveBack(CollectingComputeJobPaglet[ValueState]):
-    """Gives back the value of its state."""
+    """A job that returns the value of its state."""
 
     State = ValueState
 
@@ -66,7 +66,7 @@ class GiveBack(CollectingComputeJobPaglet[ValueState]):
 
 
 class Bad(CollectingComputeJobPaglet[ValueState]):
-    """Works, and then gives a result that cannot be sent."""
+    """A job that works, and then returns a result that cannot be sent."""
 
     State = ValueState
 

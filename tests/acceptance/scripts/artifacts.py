@@ -1,4 +1,4 @@
-"""Jobs that build an SQLite file each and report it as an artifact, moved or copied; prints what came of it as JSON.
+"""Jobs that build an SQLite file each and report it as an artifact, moved or copied. Print the outcome as JSON.
 
 usage: artifacts.py COUNT ROWS [copy]
 """

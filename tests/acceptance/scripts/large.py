@@ -1,4 +1,4 @@
-"""One job that reports a large file as its artifact to a collector on a host of its own; prints the group's id.
+"""One job that reports a large file as its artifact to a collector on another host. Print the group's id.
 
 usage: large.py BYTES COLLECTOR-HOST
 """

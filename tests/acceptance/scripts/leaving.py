@@ -1,7 +1,7 @@
-"""Jobs that take a file home: `leaving.py GROUP CLASS FOLDER KEY...`; a key says how the hook of its job fails.
+"""Jobs that take a file home: `leaving.py GROUP CLASS FOLDER KEY...`. A key selects how the hook of its job fails.
 
-A hook that works copies its file to FOLDER/KEY. Files in FOLDER mend the others: `column` for `absent`, `road` for
-`dispatching`; `release`, where jobs wait for that.
+A successful hook copies its file to FOLDER/KEY. Files in FOLDER let the others succeed: `column` for `absent`, `road`
+for `dispatching`. Jobs of class `Held` wait for `release`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class LeavingState(CollectingComputeJobState):
 
 
 class Plain(CollectingComputeJobPaglet[LeavingState]):
-    """The file sample of the specification: no hook of its own."""
+    """A job like the file sample of the specification, without a hook of its own."""
 
     State = LeavingState
 

@@ -1,7 +1,7 @@
-"""A job that registers its result to move, and goes home with it; prints the group's id.
+"""A job that registers its result to move, and goes home with it. Print the group's id.
 
 usage: moving.py BYTES KEPT-PATH [RELEASE-PATH]
-It begins when RELEASE-PATH is there. At home `on_arrival` copies the file to KEPT-PATH.
+The job starts to work once RELEASE-PATH exists. At home `on_arrival` copies the file to KEPT-PATH.
 """
 
 import os

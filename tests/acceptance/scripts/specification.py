@@ -1,4 +1,4 @@
-"""The specification's example as one script, its classes in `__main__`; prints the submission as JSON."""
+"""The specification's example as one script, its classes in `__main__`. Print the submission as JSON."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Submits jobs at the host WHERE, of which the last one waits for a file, and waits for all: how, the user says."""
+"""Submit jobs at the host WHERE, one for each argument HOW, and wait for all. The last one waits for a file."""
 
 import sys
 
