@@ -70,13 +70,16 @@ def compile_all(copy: Path) -> None:
     Python alone would add that of each module when it is first imported, but none where PYTHONDONTWRITEBYTECODE is set.
     """
     first = copy / FIRST
-    _sync(filter(None, [_compiled(path) for path in copy.rglob("*.py") if path != first]))
+    paths = sorted(path for path in copy.rglob("*.py") if path != first)
+    # Many first starts at once share the work: each begins at another module and skips what others have compiled.
+    begin = os.getpid() % max(1, len(paths))
+    _sync(filter(None, [_compiled(path) for path in (*paths[begin:], *paths[:begin])]))
     _compiled(first)
 
 
 def _compiled(path: Path) -> Path | None:
     bytecode = bytecode_of(str(path))
-    if bytecode:
+    if bytecode and not os.path.isfile(bytecode):
         # Unchecked: the name of the copy says what is in it.
         unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
         py_compile.compile(str(path), bytecode, doraise=True, invalidation_mode=unchecked)

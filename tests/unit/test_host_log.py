@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from paglets.host.console import Console
-from paglets.host.datadir.host_log import MAX_LOG_BYTES, LogFile, about, host_logger
+from paglets.host.datadir.host_log import MAX_LOG_BYTES, LogFile, LogFileHandler, about, host_logger
 
 FULL = Path("/dev/full")
 full = pytest.mark.skipif(not FULL.exists(), reason="there is no disk here that is always full")
@@ -129,3 +130,12 @@ def test_each_level_leaves_out_those_below(tmp_path: Path) -> None:
             for each in levels:
                 getattr(log, each)(each)
         assert [line.split(": ")[1] for line in path.read_text().splitlines()] == list(levels[number:])
+
+
+def test_a_wrong_log_call_does_not_fail_its_caller(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = LogFile(tmp_path / "host.log")
+    wrong = logging.LogRecord("paglets", logging.INFO, "", 0, "%d jobs", ("no number",), None)
+    LogFileHandler(file, "x").handle(wrong)
+    file.close()
+    assert (tmp_path / "host.log").read_text() == ""
+    assert "Logging error" in capsys.readouterr().err

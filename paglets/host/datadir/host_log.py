@@ -57,7 +57,10 @@ class LogFileHandler(logging.Handler):
         self.setFormatter(HostLogFormatter(host))
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._file.line(self.format(record))
+        try:
+            self._file.line(self.format(record))
+        except Exception:  # such as a wrong format argument: a log call must not fail its caller
+            self.handleError(record)
 
 
 @contextmanager
