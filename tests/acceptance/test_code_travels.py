@@ -187,6 +187,61 @@ def test_a_paglet_of_a_script_is_created_with_its_code(three: Mesh, tmp_path: Pa
     assert (done.code, done.out) == (0, "2\n"), done.err
 
 
+OWN_COLLECTOR = """\
+import json
+import time
+from dataclasses import dataclass
+
+import paglets
+from paglets.system.compute_slots import ResultCollectorPaglet
+
+
+class SlowTotals(ResultCollectorPaglet):
+    def on_arrival(self):
+        super().on_arrival()
+        time.sleep(2)  # until calls and reports wait for this collector
+
+    def job_result(self, message):
+        reply = super().job_result(message)
+        if reply["accepted"]:
+            self.storage["total"] = self.storage.get("total", 0) + message["result"]
+        return reply
+
+    def handle_message(self, message):
+        if message.kind == "total":
+            return self.storage.get("total", 0)
+        return super().handle_message(message)
+
+
+@dataclass
+class PartState(paglets.JobState):
+    number: int = 0
+
+
+class Part(paglets.Job[PartState]):
+    State = PartState
+
+    def run_compute_job(self):
+        return self.state.number
+
+
+if __name__ == "__main__":
+    states = [PartState(job_key=str(number), number=number) for number in (1, 2, 3)]
+    group = paglets.submit_compute_job_group(paglets.HostClient(), Part, states, collector_class=SlowTotals)
+    status = group.status()
+    summary = group.drain(60)
+    found = {name: summary[name] for name in ("expected_count", "completed_count", "unexpected_reports")}
+    print(json.dumps({**found, "status": status, "total": group.collector.call("total")}))
+"""
+
+
+def test_a_collector_of_a_script_knows_all_jobs_before_it_answers_the_first_call(three: Mesh, tmp_path: Path) -> None:
+    told = told_by(three, project(tmp_path, "totals.py", OWN_COLLECTOR))
+
+    assert (told["expected_count"], told["completed_count"], told["unexpected_reports"]) == (3, 3, [])
+    assert (told["status"], told["total"]) == ("ACTIVE", 6)
+
+
 def failure_of(mesh: Mesh, done: Finished) -> dict[str, Any]:
     """Return the failure of the one job of a script, which printed the group's id."""
     assert done.code == 0, done.err

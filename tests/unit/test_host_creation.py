@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from host_rig import Rig, group, host_ref, slot_request
+from host_rig import Rig, group, host_ref, slot_request, state_change
 
 from paglets.api.groups import GroupView, JobSpec, SubmitGroup
 from paglets.api.paglets import CreatePaglet, Locate, Located, Paglets, PagletView
@@ -188,6 +188,23 @@ def test_the_collector_goes_to_the_host_that_runs_longest_and_the_jobs_know_it(r
     assert view.collector.host.name == "w2"
     assert rig.value("SELECT status FROM residence WHERE agent_id = ?", collector_id("g1")) == "leaving"
     assert '"store-w2"' in rig.value("SELECT collector FROM requests")
+
+
+def test_a_collector_of_a_users_class_arrives_with_its_keys_and_a_call_waits_for_them(rig: Rig) -> None:
+    away, agent_id = Rig(name="away", beside=rig), collector_id("g1")
+    submit(rig, group("a", collector_class="m:Own", collector_host="away"))
+    rig.until(lambda: away.value("SELECT 1 FROM residence WHERE agent_id = ? AND status = 'here'", agent_id))
+    drain = away.call(agent_id, "drain")
+    assert away.all("SELECT json_extract(message, '$.kind') FROM inbox") == [("begin",)]
+
+    process = away.process(agent_id)
+    away.handle(process, parked=True)
+    away.handle(process, changes=state_change(expected_count=1))
+    away.finish(process)
+    again = away.process(agent_id)
+    away.handle(again, value="whole")
+    handled = [delivery.message.kind for each in (process, again) for delivery in each.deliveries]
+    assert (handled, drain.value) == (["drain", "begin", "drain"], "whole")
 
 
 def test_the_collector_goes_where_it_was_asked_to(rig: Rig) -> None:
