@@ -153,7 +153,7 @@ def test_a_collector_whose_state_cannot_be_read_neither_spins_nor_stops_the_othe
 def test_a_call_that_only_reads_writes_nothing_whatever_the_row_looks_like(tmp_path: Any) -> None:
     store = open_store(tmp_path / "paglets.db", lambda error: None)
     kind = in_host.IN_HOST_CLASSES[0]
-    collector = replace(envelope("c1"), class_name=kind, kind="collector", state={})
+    collector = replace(envelope("c1"), class_name=kind, kind="collector", state={"home_store_id": "store-home"})
     host = in_host.HostView(own=W1, wall=lambda: 5.0, resolve=lambda name: W1, hosts=lambda: ())
     store.write(lambda tx: residence.create(tx, collector, 1.0))
     message = WireMessage(kind="summary", args={})
