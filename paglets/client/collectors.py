@@ -96,7 +96,7 @@ def online_collector(
 def moved_group(
     client: CollectorFinder, collector: ProxyRef, group_id: str, most_seconds: float = math.inf
 ) -> GroupView | None:
-    """Return the group as the new host of its collector shows it; None if the collector has not moved.
+    """Return the group, as reported by the new host of its collector. Return None if the collector has not moved.
 
     Raises like `online_collector`.
     """

@@ -100,7 +100,7 @@ def _leaving(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
 
 
 _SOURCES = (_here, _unreported, _leaving)
-"""Functions that read copies in the order of their ids, those with or after the given id."""
+"""Functions that read copies in order of agent id: `which` is `= ?` for one id, `> ?` for all after it."""
 
 
 def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:

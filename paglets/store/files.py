@@ -93,7 +93,7 @@ def begin_attempt(tx: Tx, agent_id: str) -> None:
 
 
 def checkpoint(tx: Tx, agent_id: str) -> None:
-    """Keep the files registered so far for further attempts."""
+    """Keep the files registered so far, so that a further attempt does not delete them."""
     tx.run("UPDATE files SET attempt = 0 WHERE agent_id = ?", agent_id)
 
 

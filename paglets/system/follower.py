@@ -145,7 +145,10 @@ class Follower:
             self.collector = self._proxy(ref)
 
     def look(self) -> None:
-        """Look up the collector's host. Raises Unreachable if it is lost; reports a wait if it is only unreachable."""
+        """Look up the collector's current host.
+
+        Raises Unreachable if that host was removed or replaced. If it is offline, reports the wait and goes on.
+        """
         if self._find is None:
             return
         try:

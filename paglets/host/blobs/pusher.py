@@ -79,7 +79,7 @@ class BlobPusher:
         self._queues: dict[str, _PushQueue] = {}
         self._requested: deque[tuple[HostRef, BlobRef]] = deque()
 
-    # For the parts that wait; any thread.
+    # For parts that wait until another host has certain blobs. Any thread may call `ready`, `reason` and `is_stuck`.
 
     def ready(self, host: HostRef, needed: Iterable[BlobRef]) -> bool:
         """Return True if the host has reported all of these blobs. Request a push of those that it lacks."""

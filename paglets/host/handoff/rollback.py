@@ -48,7 +48,7 @@ class TransferRollback:
         stuck = [key for key in self._in_flight.stuck_for_long(now) if key[0] not in waiting][:MOST_AT_ONCE]
         slow = self._services.store.read(lambda tx: rollbacks.by_keys(tx, stuck))
         for key in stuck:
-            # Looked at now, or ended already. If it must go on, its next failure counts from zero.
+            # This pass handles the hand-off, or it has ended. If it continues, its next failure restarts the timer.
             self._in_flight.not_stuck(key)
         self._end({each.agent_id: each for each in (*slow, *wished)})
         due = [*self._resolver.due(), self._in_flight.next_stuck(now)]

@@ -103,7 +103,7 @@ class ServerConnection(BaseHTTPRequestHandler):
         super().__init__(request, client_address, server)
 
     def finish(self) -> None:
-        with contextlib.suppress(OSError):  # the rest of a reply that could not be sent
+        with contextlib.suppress(OSError):  # flushes the reply, which fails if the client closed the connection
             super().finish()
         self.rfile.close()
 

@@ -154,7 +154,7 @@ class ReverseTransport:
         queue.waiting[sent.request_id] = sent
         queue.fair_queue.put(key, sent)
         if not self._is_online(mesh_host.store_id):
-            self._give_up_pull(queue)  # the host ended or sleeps: requests in this reply would be lost
+            self._give_up_pull(queue)  # requests in the reply to an offline host's open poll would be lost
         self._hand_out(queue)
         self._runner.wake(self.name)
         return None
@@ -297,7 +297,7 @@ class ReverseTransport:
         return min(due, default=None)
 
     def _ends_at(self, queue: _HostQueue, sent: _Sent) -> float:
-        if sent.handed or queue.parked is not None:  # the host polls: only the concurrency limit holds it back
+        if sent.handed or queue.parked is not None:  # handed out, or waits only for the concurrency limit
             return sent.deadline
         return min(sent.deadline, max(sent.since, queue.pulled_at) + FETCH_SECONDS)
 

@@ -207,7 +207,7 @@ class ZygoteLauncher:
         return [child for child in self._children.values() if child.link is link and child.token not in self._abandoned]
 
     def _abandon(self, child: ChildLink, how: ProcessExit) -> None:
-        """Stop serving a child, and kill its processes without its zygote."""
+        """Stop serving a child, and schedule its processes to be killed by the host directly, not by its zygote."""
         self._take_frames(child)
         self._disconnect(child)
         self._abandoned[child.token] = _AbandonedRun(child=child, how=how)
