@@ -74,7 +74,7 @@ class Paglet(Generic[S]):
     """The name under which `Context.lookup` finds paglets of this class, from their creation to their end."""
 
     _handling: Message | None = None
-    """The last message passed to `handle_message`."""
+    """The last message that was passed to `handle_message`."""
 
     @classmethod
     def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
@@ -302,7 +302,10 @@ class Paglet(Generic[S]):
         return self.context.clone(name, None)
 
     def clone_to(self, host_name: str, name: str | None = None) -> Any:
-        """Create a copy that moves to the host of that name or URL after its `on_clone`. Raise Unknown."""
+        """Create a copy that moves to the host with that name or URL after its `on_clone`.
+
+        Raises Unknown if the mesh has no such host.
+        """
         return self.context.clone(name, self.context.resolve_host(host_name))
 
     def deactivate(self, seconds: float | None = None) -> None:
@@ -318,11 +321,11 @@ class Paglet(Generic[S]):
     # `run` returns. The last request wins; an exception cancels it.
 
     def dispatch(self, target: str) -> None:
-        """Move to the host of that name or URL. Raises Unknown if the mesh has none."""
+        """Move to the host with that name or URL. Raises Unknown if the mesh has none."""
         self.context.intend_move(self.context.resolve_host(target))
 
     def dispatch_to(self, host_name: str) -> None:
-        """Move to the host of that name or URL, like `dispatch`. Raises Unknown if the mesh has none."""
+        """Move to the host with that name or URL, like `dispatch`. Raises Unknown if the mesh has none."""
         self.context.intend_move(self.context.resolve_host(host_name))
 
     def dispose(self) -> None:

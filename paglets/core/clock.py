@@ -99,7 +99,7 @@ def system_pause(seconds: float) -> None:
 
 
 QUIET_SECONDS = 2.0
-"""A command that waits for longer says what it waits for."""
+"""The time after which a command prints what it is waiting for."""
 
 
 @contextmanager

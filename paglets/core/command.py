@@ -1,6 +1,6 @@
-"""The command that runs this program where the user is, as text to paste into a shell.
+"""The command by which the user can run this program in the current folder, as text to paste into a shell.
 
-Each script pays for the imports of this module, so it has few.
+Each script loads this module at its start, so it imports little.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OPTIONS_WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
 
 
 def this_command() -> str:
-    """Return the command that runs this program where the user is."""
+    """Return the command that runs this program in the current folder."""
     archive, _ = called_archive()
     return command_for(
         archive or program_path(),
@@ -59,7 +59,7 @@ def called_archive() -> tuple[str, str]:
 
 
 def program_path() -> str:
-    """Return the absolute path of what this program is imported from: a folder with the package, or an archive."""
+    """Return the absolute path that this program is imported from: a folder with the package, or an archive."""
     archive = getattr(__spec__.loader, "archive", "") if __spec__ else ""
     return os.path.abspath(archive or os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))
 
@@ -172,7 +172,7 @@ def _near(path: str, folder: str) -> str:
 def _folder() -> str:
     try:
         return os.getcwd()
-    except OSError:  # it was removed
+    except OSError:  # the working folder was removed
         return ""
 
 
@@ -189,7 +189,7 @@ def quoted(word: str) -> str:
     """Return `word` quoted for a shell."""
     if word and word.isascii() and all(letter.isalnum() or letter in "/._-" for letter in word):
         return word
-    import shlex  # only here: it loads `re`, and few words need it
+    import shlex  # imported only here: shlex loads `re`, and few words need quotes
 
     return shlex.quote(word)
 
@@ -205,7 +205,7 @@ def interpreter_flags(original: list[str]) -> list[str]:
             flags.append(word)
             if word in OPTIONS_WITH_VALUE:
                 flags.append(next(words, ""))
-        elif word[-1] in "cm":  # joined, as in -Im
+        elif word[-1] in "cm":  # several flags in one word, as in -Im
             return [*flags, word[:-1]]
         else:
             flags.append(word)

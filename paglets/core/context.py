@@ -89,14 +89,14 @@ class Context(Protocol):
         ...
 
     def find(self, name: str) -> Any:
-        """Return a PagletProxy for each paglet of that name on the online hosts, this host's first.
+        """Return a PagletProxy for each paglet with that name on the online hosts, this host's first.
 
         A name is unique on one host only. Hosts that do not answer in time and paglets that are moving are left out.
         """
         ...
 
     def lookup(self, service_name: str) -> Any:
-        """Return, like `find`, the paglets whose `Paglet.service_name` is this."""
+        """Return a PagletProxy for each paglet whose `Paglet.service_name` is this name, in the order of `find`."""
         ...
 
     def call(
@@ -160,7 +160,7 @@ class Context(Protocol):
         ...
 
     def resolve_host(self, target: str) -> HostRef:
-        """Return the host of that name or URL. Raises Unknown if the mesh has none."""
+        """Return the host with that name or URL. Raises Unknown if the mesh has none."""
         ...
 
     def intend_move(self, target: HostRef) -> None:

@@ -67,7 +67,7 @@ class Database:
         return max(self.main.mtime_ns, *(stat.mtime_ns for _, stat in self.beside))
 
     def advice(self, what: str) -> str:
-        """Return a message that this database `what`, with what to do."""
+        """Return an error message: the path, `what` happened (a predicate such as "was written to"), and what to do."""
         beside = " and ".join(f"{self.path.name}{suffix}" for suffix, _ in self.beside)
         rows = f"some of its rows are only in {printable(beside)}"
         return f"{printable(self.path)} {what}; {rows}: close its connection first"
@@ -75,7 +75,7 @@ class Database:
 
 def database_at(path: Path) -> Database | None:
     """Return the database at `path` if a companion file has rows of it. Return None for any other file."""
-    real = Path(os.path.realpath(path))  # where SQLite looks for the other files, too
+    real = Path(os.path.realpath(path))  # SQLite looks for the companion files beside the real file, too
     beside = tuple((suffix, stat) for suffix in WITH_ROWS if (stat := _stat_of(beside_of(real, suffix))) is not None)
     if not beside:
         return None
@@ -123,13 +123,13 @@ def copy_database(
                 text = found.advice(f"was written to for {WAIT_SECONDS:g} s")
                 raise FileChanged(text, field="database") from None
         pause(LOOK_AGAIN_SECONDS)
-    raise AssertionError("a last try returns or raises")
+    raise AssertionError("the loop ends only by return or raise")
 
 
 @contextmanager
 def _whole_or_nothing(found: Database, target: Path) -> Iterator[None]:
     """Sync `target` after the block, or remove it after an error. Remove its companion files in both cases."""
-    import sqlite3  # here, as few processes need it and it adds 5 ms to their start
+    import sqlite3  # imported only here: few processes need it, and it adds 5 ms to their start
 
     try:
         yield

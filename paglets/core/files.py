@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def private_folder(path: Path) -> Path:
-    """Make `path` and what is missing above it, for this user only. Raises OSError."""
+    """Create the folder `path` and missing parent folders, for this user only. Raises OSError."""
     if not path.is_dir():
         private_folder(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
@@ -17,14 +17,14 @@ def private_folder(path: Path) -> Path:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a whole file for this user only, in the place of what was there. Raises OSError."""
+    """Write a file that only this user can read, and replace an existing file atomically. Raises OSError."""
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk names no place
+        error.filename = error.filename or str(path)  # the error for a full disk has no path
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise

@@ -25,7 +25,7 @@ T = TypeVar("T")
 Decode = Callable[[Any, str], Any]
 
 INT_BOUND = 1 << 63
-"""The bound of integers in columns of the store, which are signed and have 64 bits."""
+"""The bound of integers, which the store keeps in signed 64-bit columns: -INT_BOUND to INT_BOUND - 1."""
 
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 """The types that are JSON already, checked first because most fields have them."""

@@ -60,7 +60,7 @@ class BlobRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredValue:
-    """A large value that is stored as an artifact: its tagged JSON as UTF-8."""
+    """A large value that is stored as an artifact. The artifact contains its tagged JSON in UTF-8."""
 
     artifact_id: str
     sha256: str
@@ -149,7 +149,7 @@ def check_host_name(name: str) -> str:
 
 
 def check_agent_id(agent_id: str) -> str:
-    """Return `agent_id` if it is valid: it names rows and directories. Raises Invalid otherwise."""
+    """Return `agent_id` if it is valid as the name of rows and directories. Raises Invalid otherwise."""
     if not AGENT_ID.fullmatch(agent_id) or agent_id.endswith(".") or agent_id.partition(".")[0] in _DEVICES:
         raise Invalid(f"{agent_id[:80]!r} is not the id of a paglet")
     return agent_id
@@ -178,7 +178,7 @@ def check_job_key(job_key: str) -> str:
 
 
 def check_sha256(sha256: str) -> str:
-    """Return `sha256` if it is valid: it names a file. Raises Invalid otherwise."""
+    """Return `sha256` if it is a valid hash, and so safe as a file name. Raises Invalid otherwise."""
     if not SHA256.fullmatch(sha256):
         raise Invalid(f"{sha256[:80]!r} is not a SHA-256: 64 lower-case hexadecimal digits")
     return sha256

@@ -1,4 +1,4 @@
-"""Regular files, opened without ever blocking on something else at that path: a pipe, a device, a broken link."""
+"""Functions that open regular files only, and never block if the path names a pipe, a device or a broken link."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 NOT_WAITING = getattr(os, "O_NONBLOCK", 0)
-"""The flag with which opening a pipe does not wait for a writer. It has no effect on regular files."""
+"""The flag that keeps `os.open` from waiting for the writer of a pipe. It has no effect on regular files."""
 
 _ALWAYS = NOT_WAITING | getattr(os, "O_BINARY", 0)
 _NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0)
@@ -36,7 +36,7 @@ def kind_of(mode: int) -> str:
 
 def open_regular(path: Path, flags: int, mode: int = 0o666, *, through_links: bool = True) -> int:
     """Open a regular file without blocking, and return its descriptor. Raises NotRegularFile, OSError."""
-    with suppress(FileNotFoundError):  # first, since opening a device can have an effect
+    with suppress(FileNotFoundError):  # checked before opening: opening a device can have an effect
         _check(os.stat(path, follow_symlinks=through_links))
     descriptor = os.open(path, flags | _ALWAYS | (0 if through_links else _NOT_THROUGH_LINKS), mode)
     try:

@@ -31,7 +31,7 @@ def counted(count: int, one: str, many: str = "") -> str:
 
 
 def with_article(noun: object) -> str:
-    """Return `an int`, `a str`: the noun with its article, by its sound as far as its first letters tell."""
+    """Return the noun with its article: `an int`, `a str`. The first letters decide, as a guess at the sound."""
     word = str(noun)
     vowel = word[:1].lower() in tuple("aeiou") and not word.lower().startswith(("uni", "use", "eu", "one"))
     return f"{'an' if vowel else 'a'} {word}"

@@ -89,15 +89,15 @@ def lock(copy: str, *, inherited: bool = False) -> bool:
         handle = os.open(copy, os.O_RDONLY)
         os.set_inheritable(handle, inherited)
         try:
-            import fcntl  # here, as Windows has none
+            import fcntl  # imported only here: Windows has no fcntl
 
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:  # it is being removed
+        except BlockingIOError:  # the copy is being removed
             return False
         except (ImportError, OSError):  # a file system without locks: nothing is removed there either
             pass
         return os.path.samestat(os.fstat(handle), os.stat(copy))
-    except PermissionError:  # Windows does not open folders
+    except PermissionError:  # Windows cannot open folders
         return sys.platform == "win32"
-    except OSError:  # it was removed
+    except OSError:  # the copy was removed
         return False

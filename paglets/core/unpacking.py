@@ -1,4 +1,4 @@
-"""Unpacks an archive into a copy that processes import from, and removes copies that no process uses.
+"""Unpack an archive into a copy that processes import from, and remove copies that no process uses.
 
 An archive alone is slow, as Python keeps no bytecode of modules in a zip file. It is also fragile: a process imports
 modules late, which fails when the file was replaced meanwhile. So the first start unpacks the archive into
@@ -30,12 +30,12 @@ GRACE_SECONDS = 3600
 """A copy used more recently is never removed: two archives in turn would otherwise be unpacked again and again."""
 
 GOING = ".going"
-"""The end of the name of a copy that is being removed."""
+"""The suffix of the name of a copy that is being removed."""
 
 SYNCED_AT_ONCE = 16
 
 NEW = "new-"
-"""The start of the name of a copy that is being written."""
+"""The prefix of the name of a copy that is being written."""
 
 
 def content_of(files: dict[str, bytes]) -> str:
@@ -56,7 +56,9 @@ def unpack(archive: str, content: str, copies: str) -> str:
     data = Path(archive).read_bytes()
     refuse_foreign(copies)
     copy = unpack_bytes(data, content, Path(copies))
-    refuse_foreign(str(copy))  # again: in a folder such as /tmp, another user could create what was missing
+    refuse_foreign(
+        str(copy)
+    )  # checked again: in a folder such as /tmp, another user could have created missing folders
     if not lock(str(copy)):
         raise FileNotFoundError(f"{copy} was removed")
     compile_all(copy)
@@ -67,7 +69,7 @@ def unpack(archive: str, content: str, copies: str) -> str:
 def compile_all(copy: Path) -> None:
     """Add the bytecode of all modules for this interpreter. Raises OSError.
 
-    Python alone would add that of each module when it is first imported, but none where PYTHONDONTWRITEBYTECODE is set.
+    Python itself compiles a module at its first import, but keeps no bytecode if PYTHONDONTWRITEBYTECODE is set.
     """
     first = copy / FIRST
     paths = sorted(path for path in copy.rglob("*.py") if path != first)
@@ -80,14 +82,14 @@ def compile_all(copy: Path) -> None:
 def _compiled(path: Path) -> Path | None:
     bytecode = bytecode_of(str(path))
     if bytecode and not os.path.isfile(bytecode):
-        # Unchecked: the name of the copy says what is in it.
+        # Python need not check the source: the name of the copy is the hash of its content.
         unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
         py_compile.compile(str(path), bytecode, doraise=True, invalidation_mode=unchecked)
     return Path(bytecode) if bytecode else None
 
 
 def unpack_bytes(data: bytes, content: str, copies: Path) -> Path:
-    """Write a whole copy in the place of what is there, if that is not whole. Raises as `unpack`."""
+    """Write a copy, unless it exists with all its files, and return its path. Raises the errors of `unpack`."""
     files = _files(data, content) | {ARCHIVE_NAME: data}
     copy = copies / content
     if is_whole(copy, {name: len(data) for name, data in files.items()}):
@@ -102,7 +104,7 @@ def unpack_bytes(data: bytes, content: str, copies: Path) -> Path:
 
 
 def is_whole(copy: Path, sizes: dict[str, int]) -> bool:
-    """Return True if all files of a copy are there with their sizes in bytes."""
+    """Return True if a copy has all files of `sizes` (name -> bytes), each with that size."""
     try:
         return all(os.stat(copy / name).st_size == size for name, size in sizes.items())
     except OSError:
@@ -129,7 +131,7 @@ def _files(data: bytes, content: str) -> dict[str, bytes]:
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:
-    """Write the files to the disk itself: the name of a copy promises that it is whole, after a power cut, too."""
+    """Write and sync the files, so that a copy under its final name is complete even after a power failure."""
     folders = {folder}
     for name, data in files.items():
         path = folder / name
@@ -140,14 +142,14 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def _sync(paths: Iterable[Path]) -> None:
-    """Write to the disk what the system has of these. One by one takes seconds; many at once take a tenth of one."""
+    """Sync files and folders in parallel: one by one takes seconds, in parallel a tenth of a second."""
     with ThreadPoolExecutor(SYNCED_AT_ONCE) as threads:
         list(threads.map(_sync_one, paths))
 
 
 def _sync_one(path: Path) -> None:
     if os.name != "posix" and path.is_dir():
-        return  # Windows does not open folders
+        return  # Windows cannot open folders
     handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(handle)
@@ -156,29 +158,29 @@ def _sync_one(path: Path) -> None:
 
 
 def _put_in_place(temporary: Path, copy: Path, files: dict[str, bytes]) -> None:
-    """Rename the new copy. A whole one of another process wins; one that lacks files is moved away."""
+    """Rename the new copy to `copy`. Keep a complete copy of another process; replace one that lacks files."""
     for _ in range(3):
-        with contextlib.suppress(OSError):  # it exists
+        with contextlib.suppress(OSError):  # `copy` exists already
             temporary.rename(copy)
             return
         if is_whole(copy, {name: len(data) for name, data in files.items()}):
             return
         harmed = Path(tempfile.mkdtemp(dir=copy.parent, suffix=GOING))
-        with contextlib.suppress(OSError):  # another process did the same
+        with contextlib.suppress(OSError):  # another process has moved it away
             copy.rename(harmed)
         shutil.rmtree(harmed, ignore_errors=True)
     raise FileExistsError(f"{copy} cannot be replaced")
 
 
 def remove_unused(copies: Path, own: str) -> list[str]:
-    """Remove the copies that no process has locked, but not the one named `own`; return the names of the removed."""
+    """Remove old copies that no process has locked, except the one named `own`. Return their names."""
     removed: list[str] = []
     with contextlib.suppress(OSError):
         os.utime(copies / own)
-        # The clock of the file system: it can be another machine's.
+        # Use the clock of the file system, which can be on another machine.
         now = (copies / own).stat().st_mtime
         for folder in sorted(copies.iterdir()):
-            with contextlib.suppress(FileNotFoundError):  # another process removes it
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
                 old = folder.stat().st_mtime < now - GRACE_SECONDS
                 if folder.name != own and old and folder.is_dir() and _remove(folder):
                     removed.append(folder.name)
@@ -195,7 +197,7 @@ def _remove(folder: Path) -> bool:
             handle = os.open(folder, os.O_RDONLY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Under the lock: a process that locks it next sees that the name is gone.
+                # Rename while locked: a process that gets the lock next sees that the name is gone.
                 going = folder.rename(folder.with_suffix(GOING))
             finally:
                 os.close(handle)
