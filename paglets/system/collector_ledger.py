@@ -24,9 +24,10 @@ from paglets.system.collector_messages import NewKey
 
 @dataclass(kw_only=True)
 class ResultCollectorState(PagletState):
-    """Counts, so that a report need not look at other rows. Times are epoch seconds.
+    """The counts of a collector, so that handling a report reads no other rows. Times are epoch seconds.
 
-    `first_generation`: what is older belongs to a group that had this id before (`groups.keys.first_generation`).
+    `first_generation`: reports of lower generations belong to an earlier group with this id
+    (`groups.keys.first_generation`).
     """
 
     group_id: str = ""
@@ -65,7 +66,7 @@ class Ledger:
         self._now = now
 
     def register(self, keys: Iterable[NewKey]) -> list[str]:
-        """Store the keys, and return the new ones."""
+        """Store the expected keys, and return those that were unknown before."""
         new: list[str] = []
         first = self._state.first_generation
         for key in keys:
@@ -81,7 +82,7 @@ class Ledger:
         return new
 
     def take_unexpected(self, keys: Iterable[str]) -> list[str]:
-        """Accept the reports that came before these keys were registered, as if they came now.
+        """Take the reports that came before these keys were registered, as if they came now.
 
         Return the ids of artifacts of reports that are not accepted.
         """

@@ -133,7 +133,7 @@ def parse(cls: type[T], kind: str, args: Mapping[str, Any]) -> T:
 
 
 def _untagged(value: Any) -> Any:
-    """Return a tuple as a list, also in the tagged form that a collector inside the host gets."""
+    """Return the items of a tagged tuple, which a collector inside the host gets; return other values unchanged."""
     if isinstance(value, dict) and len(value) == 1 and isinstance(value.get("$tuple"), list):
         return value["$tuple"]
     return value

@@ -92,7 +92,7 @@ class Follower:
                     raise self._late(timeout, pending)
                 if page["ended"]:
                     self._pause(max(0.0, min(LONGEST_PAUSE_SECONDS, (now() - began) / SHARE, end - now())))
-                elif now() - asked_at < wait / 2:  # a user's own collector may return without waiting
+                elif now() - asked_at < wait / 2:  # pause here, since a user's own collector may return without waiting
                     self._pause(min(PAUSE_SECONDS, end - now()))
 
     def ask(self, act: Callable[[PagletProxy], T], timeout: float | None, end: float) -> T:
@@ -168,7 +168,7 @@ class Follower:
         state = error.details.get("collector")
         if state in LOST or (self._find is None and isinstance(error, PeerReplaced)):
             raise error
-        # The time since the last contact differs each time and is no news.
+        # Compare states, not messages: the time since the last contact differs each time and is no news.
         news = str(state or error)
         if (self._failures or state) and news != self._said:
             self._said = news

@@ -93,7 +93,7 @@ class ComputeJobState(PagletState):
 
     job_key: str = ""
 
-    # Written by the host.
+    # The host sets these fields.
     group_id: str = ""
     generation: int = 0
     attempt: int = 0
@@ -101,7 +101,7 @@ class ComputeJobState(PagletState):
     compute_fresh: bool = True
 
     def slot_request(self) -> SlotRequest:
-        """Return the requirements in this state. Raise Invalid, which names the wrong field."""
+        """Return the resources and placement rules in this state. Raise Invalid, which names the wrong field."""
         return slot_request_of(self)
 
 
@@ -110,7 +110,7 @@ class CollectingComputeJobState(ComputeJobState):
     __doc__ = ComputeJobState.__doc__
 
 
-if TYPE_CHECKING:  # with a default, like `core.agent.S`
+if TYPE_CHECKING:  # a type variable with a default, like `core.agent.S`
     import typing_extensions
 
     J = typing_extensions.TypeVar("J", bound=ComputeJobState, default=ComputeJobState)
@@ -190,7 +190,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         return getattr(method, "__func__", None) is not ComputeJobPaglet.build_result_payload
 
     def after_compute_failure(self, error: BaseException) -> None:
-        """Act after an exception of `run_compute_job`. A report made here replaces the exception."""
+        """Handle an exception of `run_compute_job`. A report made here replaces the exception as the outcome."""
 
     # Reporting.
 

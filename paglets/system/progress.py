@@ -117,7 +117,7 @@ class NoProgress:
         pass
 
     def draw(self) -> None:
-        """Show the progress."""
+        """Show the current counts; by default nothing is shown."""
 
     def waits(self, text: str) -> None:
         """Show the reason for a wait in place of the progress."""

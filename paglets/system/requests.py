@@ -24,7 +24,7 @@ _RULES = {
 
 _SECONDS = ("estimated_runtime_seconds", "placement_timeout_seconds", "timeout_seconds")
 _COUNTS = {"cpu_cores": 1, "max_attempts": 1}
-"""The minimum values other than 0."""
+"""Field -> minimum value; the minimum of all other numbers is 0."""
 
 
 def slot_request_of(state: Any) -> SlotRequest:

@@ -88,7 +88,7 @@ class Submission:
         clock: Clock | None = None,
         pause: Callable[[float], None] = system_pause,
     ) -> None:
-        """Follow a stored group. `from_script` is True if somebody reads stderr."""
+        """Follow the stored group that `view` describes. With `from_script`, messages are printed on stderr."""
         self._view = view
         self._remarks = remarks
         self._from_script = from_script
@@ -122,7 +122,7 @@ class Submission:
 
     @property
     def creation_errors(self) -> tuple[CreationError, ...]:
-        """The jobs that could not be created. The collector has each as a failure with cause `invalid`."""
+        """The jobs that could not be created. The collector records each as a failure with cause `invalid`."""
         return self._view.creation_errors
 
     @property
@@ -132,7 +132,7 @@ class Submission:
 
     @property
     def detached(self) -> bool:
-        """True once this machine is no longer needed and may be switched off; asks the host until it is True."""
+        """True once this machine is no longer needed and may be switched off. Each read asks the host until then."""
         if not self._view.detached:
             self._view = self._refresh()
         return self._view.detached
@@ -144,11 +144,11 @@ class Submission:
 
     @trim_traceback
     def wait_detached(self, timeout: float | None = None, *, progress: bool | None = None) -> bool:
-        """Wait until `detached`, and return True.
+        """Wait until `detached` is True, and return True.
 
-        Return False after `timeout` seconds, or at once if the group is COMPLETE or its host knows no other host: add
-        one, and call this again. `detached_reason` says why, and in a script a line on stderr. `progress`: see `drain`.
-        Raise Unreachable if the collector is lost.
+        Return False after `timeout` seconds. Return False at once if the group is COMPLETE, or if its host knows no
+        other host; in that case add a host and call this again. `detached_reason` gives the reason, which a script also
+        prints on stderr. `progress`: see `drain`. Raise Unreachable if the collector is lost.
         """
         with self._interruptible(), self._shown(progress) as shows:
             follower, look_at = self._follower.tells(shows.tell), self._clock.monotonic() + LOOK_SECONDS
@@ -225,7 +225,7 @@ class Submission:
             for page in follower.pages(timeout, brief=False):
                 shows(page)
                 if page["ended"]:
-                    shows.clear()  # the caller may print
+                    shows.clear()  # clear the bar, since the loop of the caller may print
                     for entry in page["ended"]:
                         record = partial(self._loaded, entry.get("result") or entry["failure"])
                         yield entry["job_key"], follower.ask(record, timeout, end)
@@ -340,7 +340,7 @@ def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView
     if view.was_there and isinstance(submitter, GroupReader) and not view.status:
         try:
             with report_if_slow(view.group_id, f"waiting for {view.collector.host.name}, which has its collector"):
-                # A call to a hanging host waits for longer than its time-out.
+                # Probe first: a call to a host that hangs waits for longer than its time-out.
                 submitter.paglet(view.collector, timeout=STATUS_SECONDS)
                 view = counted_view(view, Submission(view, submitter, refresh)._counts())
         except PagletsError as error:

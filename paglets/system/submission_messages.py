@@ -159,7 +159,10 @@ def counted_view(view: GroupView, told: Mapping[str, Any]) -> GroupView:
 
 
 def _not_known(view: GroupView, why: Remark) -> tuple[GroupView, Remark]:
-    """Return the view as not detached: its collector cannot be asked, whatever its home stored before."""
+    """Return the view as not detached for the reason `why`, and `why`.
+
+    The home may have stored "detached" earlier, but the collector cannot be asked now.
+    """
     return replace(view, detached=False, detached_reason=why.text), why
 
 
@@ -172,9 +175,9 @@ def group_lost(group_id: str, why: str, steps: Sequence[str] = ()) -> GroupLost:
 
 
 def detached_if_seen(reader: GroupReader, refresh: Callable[[], GroupView]) -> GroupView:
-    """Return what `refresh` gives, but not `detached` while the collector's host is not online.
+    """Return the view that `refresh` returns, as not detached while the collector's host is offline.
 
-    Of a group that was there already, and whose collector could not be asked.
+    This is for a group that existed before the submission and whose collector could not be asked.
     """
     view = refresh()
     host = view.collector.host
@@ -188,7 +191,7 @@ def detached_if_seen(reader: GroupReader, refresh: Callable[[], GroupView]) -> G
 
 
 def _unknown(view: GroupView, error: PagletsError) -> Remark:
-    """Return why a collector whose host is online did not say how its group stands, and what to do."""
+    """Return a remark on a collector whose host is online but that did not report the state of its group."""
     host = view.collector.host
     if not error.no_reply:
         return Remark(text=f"its collector, on {host.name}, did not report its state: {error.message}")
@@ -197,7 +200,7 @@ def _unknown(view: GroupView, error: PagletsError) -> Remark:
 
 
 def submission_lines(view: GroupView, remarks: Iterable[Remark], *, from_script: bool) -> list[str]:
-    """Return what to print at a submission: lines that begin with the group, then at most a hint and a next command."""
+    """Return the lines to print at a submission: messages about the group, at most one hint, at most one command."""
     group, remarks = view.group_id, tuple(remarks)
     errors, obstacles = ((), ()) if view.was_there else (view.creation_errors, view.obstacles)
     told = [_submitted(view)] if from_script and not view.was_there and view.job_keys else []
@@ -228,7 +231,7 @@ def obstacle_text(obstacle: Obstacle) -> str:
 
 
 def _error_texts(errors: Sequence[CreationError]) -> list[str]:
-    """Return a line for each different error, with how many jobs have it."""
+    """Return a line for each different error, with the number of jobs that have it."""
     keys: dict[str, list[str]] = {}
     for error in errors:
         keys.setdefault(error.message, []).append(error.job_key)
@@ -242,7 +245,10 @@ def _not_created(keys: Sequence[str]) -> str:
 
 
 def _bounded(texts: list[str], rest: str) -> list[str]:
-    """Return the first texts, and how many more there are. `rest`: where a script finds all."""
+    """Return the first MOST_REASONS texts and a line with the number of the others.
+
+    `rest` is the attribute where a script finds all of them, such as `submission.warnings`.
+    """
     more = len(texts) - MOST_REASONS
     return texts[:MOST_REASONS] + ([f"and {counted(more, 'more reason')} ({rest})"] if more > 0 else [])
 
