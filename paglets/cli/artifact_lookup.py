@@ -156,7 +156,7 @@ def owner_texts(
 def _reported(client: HostClient, collector: ProxyRef, end: float) -> Iterator[tuple[str, ArtifactRef]]:
     """Yield job keys and artifacts from a collector's results, until `end` (monotonic seconds)."""
     with suppress(PagletsError):
-        client.paglet(collector, timeout=_left(end))  # probe first: a call waits longer than this on a host that hangs
+        client.paglet(collector, timeout=_left(end))  # probe: a call would wait for longer on a hung host
         for page in _pages(client, collector, "", end):
             for key, record in page["results"].items():
                 artifact = artifact_in(record.get("result"))
@@ -210,9 +210,9 @@ def _reported_by(client: HostClient, group_id: str, job_key: str) -> ArtifactRef
 def _pages(
     client: HostClient, collector: ProxyRef, after: str | None, end: float | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the pages of a collector's results after a key.
+    """Yield the pages of a collector's results, from the first key after `after`.
 
-    With `end` (monotonic seconds), TimedOut is raised at that time instead of after the client's timeout for a page.
+    Raises TimedOut at `end` (monotonic seconds). Without `end`, the client's timeout limits each page.
     """
     while after is not None:
         message = Message("results", {"after": after, "limit": PAGE_RESULTS})
@@ -225,7 +225,7 @@ def _left(end: float) -> float:
     """Return the seconds until `end`. Raises TimedOut if it has passed."""
     left = end - time.monotonic()
     if left <= 0:
-        raise TimedOut("timed out while collectors were asked")
+        raise TimedOut("timed out while asking collectors")
     return left
 
 

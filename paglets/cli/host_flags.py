@@ -107,7 +107,12 @@ def _add_offers(add: Callable[..., object]) -> None:
         metavar="SECONDS",
         help="end the process of a job that still runs this long after its report (default: 600)",
     )
-    add("--log-level", metavar="LEVEL", help=f"write these lines to host.log: {', '.join(LOG_LEVELS)} (default: info)")
+    levels = ", ".join(LOG_LEVELS)
+    add(
+        "--log-level",
+        metavar="LEVEL",
+        help=f"write lines of this level and above to host.log: {levels} (default: info)",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

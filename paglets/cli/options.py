@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
             hint = unexpected_word_hints(self.words, unknown[0])
             raise Invalid(message if hint else f"{message}; see `{self.prog} --help`", hint=hint)
         flags = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-        words = [name.removeprefix("--") for name in flags]  # common hyphens would make unlike flags similar
+        words = [name.removeprefix("--") for name in flags]  # two hyphens in common make flags look similar
         near = difflib.get_close_matches(flag.lstrip("-"), words, 1)
         self.error(f"unknown option {flag}" + (f": did you mean '--{near[0]}'?" if near else ""))
 
@@ -81,7 +81,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def add_commands(parser: Parser) -> Commands:
-    """Return an empty set of subcommands of `parser`."""
+    """Let `parser` have subcommands, and return the object to which `add_command` adds them."""
     return parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
 
 
@@ -153,7 +153,7 @@ def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
 def client_of(options: argparse.Namespace, *, of_one: bool = False) -> HostClient:
     """Return a client of the host that `--at` names.
 
-    `of_one`: the command is about one host only. If several were available, stderr names the chosen one.
+    `of_one`: the command is about one host only. If `--at` is missing and several hosts run here, print the chosen one.
     """
     _warn_of_broken_run_files()
     from paglets.client.host_client import HostClient  # imported late: commands without a client start in half the time

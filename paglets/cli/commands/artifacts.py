@@ -152,10 +152,10 @@ def _list(options: argparse.Namespace) -> int:
 def find_artifacts(
     client: HostClient, owner: str | None, seconds: float, *, whose: bool, group_id: str | None = None
 ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...], dict[str, str]]:
-    """Return the artifacts on all hosts, an error for each host without an answer, and the owners' texts by id.
+    """Return the artifacts on all hosts, an error for each host without an answer, and the texts of `owner_texts`.
 
-    Without `whose`, no texts are looked up. `group_id` selects the artifacts of its collector and finished jobs. The
-    call takes at most `seconds`.
+    Without `whose`, the texts are not looked up. With `group_id`, only artifacts of that group's collector and
+    finished jobs are returned. The call takes at most `seconds`.
     """
     if group_id:
         try:
@@ -175,7 +175,7 @@ def find_artifacts(
 
 
 def artifact_row(artifact: ArtifactRef, now: float, of: str) -> tuple[object, ...]:
-    """Return the row of an artifact in the list. `of` is the text for its owner."""
+    """Return the row of an artifact in the list. `of` is its owner as text, from `owner_texts`."""
     return (
         artifact.artifact_id,
         of,
@@ -212,7 +212,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def owner_text(client: HostClient, artifact: ArtifactRef, seconds: float) -> dict[str, str]:
-    """Return the owner's text by artifact id, and name the hosts that do not answer on stderr."""
+    """Return the owner of the artifact as text, by its id. Print the hosts that do not answer on stderr."""
     with notice_if_slow(waiting_for_all(seconds)):
         groups, errors = client.mesh_groups(seconds)
         owners = artifact_lookup.owner_texts(client, [artifact], groups, seconds)

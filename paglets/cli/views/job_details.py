@@ -117,7 +117,7 @@ def print_job_details(shown: JobDetails) -> None:
 
 
 def _kept_text(attempts: tuple[AttemptView, ...]) -> str:
-    """Return where the scratch files of an attempt are whose result could not be sent."""
+    """Return the place of scratch files that were kept because an attempt could not send its result, or ""."""
     for attempt in reversed(attempts):
         if attempt.scratch and attempt.scratch_removed_at is not None:
             return f"removed on {_date(attempt.scratch_removed_at)}"

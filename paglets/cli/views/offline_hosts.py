@@ -63,7 +63,7 @@ class MissingHosts:
         return EXIT_UNREACHABLE if self.errors else EXIT_DONE
 
     def lines(self) -> list[str]:
-        """Return `unreachable` of `--json`: a line for each host."""
+        """Return a line for each missing host: the value of `unreachable` in `--json` output."""
         return [*(error.message for error in self.errors), *(f"{view.host.name} is offline" for view in self.offline)]
 
     def none_of(self, things: str) -> str:
@@ -73,7 +73,7 @@ class MissingHosts:
     def say(self, *, is_empty: bool = False) -> None:
         """Name the hosts on stderr: those that did not answer, then those that are offline.
 
-        Hosts that have been offline for long are omitted, unless nothing was found (`is_empty`): they may have it.
+        Hosts that have been offline for long are named only if nothing was found (`is_empty`).
         """
         unheard = [error for error in self.errors if error.retryable]
         for error in self.errors if len(unheard) < 2 else (each for each in self.errors if each not in unheard):
@@ -104,7 +104,7 @@ def _not_asked(views: Sequence[MeshHostView]) -> str:
 
 
 def first_few(texts: Sequence[str]) -> str:
-    """Return the first few texts as a list, with the number of the others."""
+    """Return `w1, w2, w3 and 4 more`: the first texts and the number of the others."""
     more = f" and {len(texts) - MOST_NAMED:,} more" if len(texts) > MOST_NAMED else ""
     return ", ".join(texts[:MOST_NAMED]) + more
 

@@ -90,7 +90,7 @@ def _pairs(content: Any) -> str:
 
 
 def _second(content: Any) -> str:
-    """Return the text of the second item of a pair whose first item names a class."""
+    """Return the items of a tagged defaultdict, `[FACTORY, PAIRS]`, as text."""
     return _pairs(content[1]) if type(content) is list and len(content) == 2 else ""
 
 

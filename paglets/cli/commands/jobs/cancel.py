@@ -205,7 +205,7 @@ def by_group(selectors: list[str]) -> dict[str, list[str] | None]:
 def _user_and_machine() -> str:
     try:
         user = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container may lack an entry for the user
+    except (OSError, KeyError, ImportError):  # no name is known, as in a container without an entry for the user
         user = "somebody"
     return f"{user} on {socket.gethostname()}"
 
@@ -271,10 +271,10 @@ def _print(outcome: CancelOutcome, client: HostClient) -> None:
 
 
 def exit_code(outcome: CancelOutcome | EndOutcome, views: Iterable[MeshHostView] = ()) -> int:
-    """Return the exit code of one group.
+    """Return the exit code of one group: EXIT_UNREACHABLE if a host that may have its jobs did not answer.
 
-    An unreachable host makes it EXIT_UNREACHABLE. Without the collector any host may have jobs; then a host of
-    `views` that has been offline for long does not count.
+    Without the collector, any host may have jobs of the group. Hosts that `views` shows as offline for long are then
+    ignored.
     """
     if isinstance(outcome, CancelOutcome) and "unknown" in outcome.keys.values():
         return EXIT_FAILED
@@ -293,7 +293,7 @@ class HooksEnded:
 
 
 def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None) -> HooksEnded:
-    """End the jobs with the given keys (None: all) whose hook failed, with a line about the files of each."""
+    """End the jobs whose hook failed, if their key is given (None: any). Return a line for each, with its files."""
     lines: dict[tuple[str, str], str] = {}
     code = EXIT_DONE
     for job_key in [""] if job_keys is None else dict.fromkeys(job_keys):

@@ -63,7 +63,7 @@ def _with_collector(client: HostClient, group_id: str, options: argparse.Namespa
         print_json(summary_of(client, group_id))
         return EXIT_DONE
     ask = collector_caller(client, group_id)
-    # Count before the summary is read: jobs that end in between must not make more failures than cancelled ones.
+    # Count cancelled jobs before reading the summary: they are a part of its failures and must not outnumber them.
     cancelled = ask(Message("counts"))["failed"].get("cancelled", 0)
     summary = ask(Message("summary", {"limit": MOST_LINES}))
     hooks = hooks_of_group(client, summary, options.timeout or LOOK_SECONDS)

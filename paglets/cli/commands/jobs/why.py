@@ -49,7 +49,7 @@ HELD_SECONDS = 3.0
 """The timeout for the lease holders of a host, which are only part of the answer."""
 
 Holders = Mapping[tuple[str, str], str]
-"""(host, reason code) -> text about the jobs that hold the lacking resource, or that the host is offline."""
+"""(host, reason code) -> text: the jobs that hold the lacking resource, or a note that the host is offline."""
 
 
 def why(options: argparse.Namespace) -> int:
@@ -198,7 +198,7 @@ def lease_holders(client: HostClient, waits: Iterable[tuple[str, str]], collecto
 
 
 def _lost_after(client: HostClient, collector: MeshHostView | None) -> float | None:
-    """Return after how many seconds without contact the collector's host declares a host lost, or None."""
+    """Return the seconds without contact after which the collector's host declares a host lost; None: unknown."""
     if collector is None or not collector.online:
         return None
     with suppress(PagletsError):
