@@ -31,7 +31,7 @@ Hosts import the script to get its classes, so the lines that submit stand under
 Each name is loaded when it is first used: a job's process that only needs `Job` and `JobState` loads no network code.
 """
 
-TYPE_CHECKING = False  # what type checkers take for `typing.TYPE_CHECKING`, without loading `typing`
+TYPE_CHECKING = False  # type checkers treat this name like `typing.TYPE_CHECKING`; `typing` is not loaded
 if TYPE_CHECKING:
     from paglets.artifacts import ArtifactRef
     from paglets.core.agent import Paglet, PagletState
@@ -98,7 +98,7 @@ _PLACES = {
 }
 """Public name -> the module and name of the object. The long names are the ones on the wire and in stores."""
 
-if not TYPE_CHECKING:  # else a type checker accepts any name
+if not TYPE_CHECKING:  # hidden from type checkers, which would accept any name
 
     def __getattr__(name):
         """Load a public name. Python itself suggests a near one for an unknown name."""
@@ -116,6 +116,6 @@ if not TYPE_CHECKING:  # else a type checker accepts any name
 
 def __dir__():
     # type: () -> list[str]
-    # In words of Python 2, as all of this file: an old Python reads it before it is told that it is too old.
+    # This file has the syntax of Python 2: an old Python must parse it before it reports that it is too old.
     shown = set(name for name in globals() if not name.startswith("_"))  # noqa: C401
     return sorted(shown.union(__all__) - {"TYPE_CHECKING"})

@@ -99,9 +99,9 @@ class Setting:
 
 
 def host_options(name: str, *, flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> HostOptions:
-    """Return the options of the host `name`. `flags`, those given by setting, override its part of `file`.
+    """Return the options of the host `name` from `flags` (setting -> value) and `file` (see `read_config`).
 
-    `file` is the value of `read_config`. Raises Invalid, which names the flag or key.
+    Flags override the file. Raises Invalid, which names the flag or key.
     """
     given = settings_of(name, flags=flags, file=file)
     values = {SETTINGS[setting][0]: found.value for setting, found in given.items()}

@@ -70,7 +70,7 @@ def _forget() -> None:
         del sys.modules[name]
 
 
-# The bundled one
+# The psutil of the archive
 
 
 def platform_key() -> str:
@@ -126,7 +126,7 @@ def unpacked(program: Program, files: Mapping[str, str], target: Path) -> Path:
     `files` maps names in the folder to names of compressed files of the program. Many processes may do this at once:
     each writes a folder of its own, one rename wins, and the others use its result.
     """
-    refuse_foreign(str(target))  # before anything is created: root leaves no folders in the home of another user
+    refuse_foreign(str(target))  # check before creating folders: root must not leave any in the home of another user
     private_folder(target.parent)
     if not target.is_dir():
         temporary = tempfile.mkdtemp(dir=target.parent)
@@ -144,7 +144,7 @@ def unpacked(program: Program, files: Mapping[str, str], target: Path) -> Path:
 
 def _inflated(data: bytes) -> bytes:
     """Decompress a file that `build_zipapp.py` copied from a wheel in its compressed form."""
-    # Imported only here: without zlib, a Python can do everything else.
+    # Imported only here: a Python without zlib can run everything else.
     zlib = importlib.import_module("zlib")
     content: bytes = zlib.decompress(data, -15)  # raw deflate without a header, as in a zip file
     return content
@@ -159,7 +159,7 @@ def _rename_unless_there(temporary: str, target: Path) -> None:
 
 
 def _import_from(folder: Path) -> ModuleType:
-    """Import psutil from `folder` without changing sys.path, which imports of jobs use."""
+    """Import psutil from `folder`. Leave sys.path unchanged, since the imports of jobs use it."""
     package = folder / "psutil"
     spec = importlib.util.spec_from_file_location(
         "psutil", package / "__init__.py", submodule_search_locations=[str(package)]

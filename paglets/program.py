@@ -110,25 +110,25 @@ class KeptCopy:
             self._few = {name: self._sizes[name] for name in (ARCHIVE_NAME, MANIFEST)}
 
     def lacks(self) -> str:
-        """Return a sentence if the copy was removed; "" if it is there. Cheap: it looks at two files."""
+        """Return a message if the copy was removed or changed, else "". This is cheap: it checks two files."""
         if self._file is None or is_whole(self._path, self._few):
             return ""
         return f"its copy of the program, {self._path}, was removed or changed: restart it with its {ARCHIVE_NAME}"
 
     def restore(self) -> str:
-        """Make the copy again if it is not whole; return a sentence about that, or "". Raises OSError."""
+        """Recreate the copy if it lacks files, and return a message about that, else "". Raises OSError."""
         if self._file is None or is_whole(self._path, self._sizes):
             return ""
         data = b"".join(iter(_reader(self._file), b""))
         try:
             unpack_bytes(data, self._path.name, self._path.parent)
         except zipfile.BadZipFile:
-            return ""  # its archive was written to: only a restart helps
+            return ""  # the open archive was overwritten: only a restart helps
         return f"the copy of the program in {self._path} lacked files and has been recreated"
 
 
 def _reader(file: int) -> Callable[[], bytes]:
-    """Return a function that returns piece after piece of an open file, from its beginning."""
+    """Return a function that returns the next piece of an open file at each call, from its beginning."""
     places = itertools.count(0, READ_BYTES)
     return lambda: os.pread(file, READ_BYTES, next(places))
 
@@ -139,15 +139,16 @@ def remove_unused_copies(program: Program) -> list[str]:
 
 
 def become(command: list[str]) -> None:
-    """Replace this process by that command. Raises StartFailed."""
+    """Replace this process by one that runs `command`. Raises StartFailed."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "posix":
         try:
             os.execv(command[0], command)  # noqa: S606
-        except OSError as error:  # it names no file
+        except OSError as error:  # no such program, or it is not executable
             raise StartFailed(f"{command[0]} cannot be started: {error.strerror}") from error
-    # Windows has no exec: the console would come back while the program still runs. Nothing more is imported here.
+    # Windows has no real exec: the prompt would return while the program still runs. So this process waits for
+    # it, and imports nothing more.
     sys.exit(subprocess.run(command, check=False).returncode)
 
 
