@@ -8,28 +8,22 @@ start from the copy, too: they run the code of their host.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
-import subprocess
 import sys
 import sysconfig
-import zipfile
 import zipimport
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.core.command import called_archive, interpreter_flags, program_path, python_path
 from paglets.core.errors import StartFailed
-from paglets.core.unpacked import ARCHIVE_NAME, MANIFEST, copies_folder, find, is_compiled
-from paglets.core.unpacking import INSIDE, is_whole, remove_unused, sizes_of, unpack, unpack_bytes
+from paglets.core.unpacked import ARCHIVE_NAME, INSIDE, MANIFEST
 
 PROGRAM_VERSION = "0.1.0"
 
 PROTOCOL = 2
 """The version of the protocol between hosts. Hosts work together if it is equal."""
-
-READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,64 +74,6 @@ def program_at(path: Path) -> Program:
     return Program(path=path, archive=path / ARCHIVE_NAME if (path / MANIFEST).is_file() else None)
 
 
-def unpack_problem(environment: Mapping[str, str]) -> str:
-    """Return why this process imports its modules from the archive itself; "" if it does not."""
-    archive, content = called_archive()
-    if archive != program_path():
-        return ""
-    try:
-        copies = copies_folder(environment)
-        copy = find(content, copies)
-        if (copy and is_compiled(copy)) or unpack(archive, content, copies):
-            return f"{copies} could not be used when this process began"
-    except (OSError, zipfile.BadZipFile) as error:
-        return str(error)
-    return ""
-
-
-class KeptCopy:
-    """The unpacked copy that a host runs from. Its archive is held open, to make the copy again if it is removed.
-
-    A program that is no unpacked copy is left alone.
-    """
-
-    def __init__(self, program: Program) -> None:
-        self._path = program.path
-        self._file: int | None = None
-        if program.archive and program.is_copy:
-            self._file = os.open(program.archive, os.O_RDONLY)
-            self._sizes = sizes_of(program.archive.read_bytes())
-            self._few = {name: self._sizes[name] for name in (ARCHIVE_NAME, MANIFEST)}
-
-    def lacks(self) -> str:
-        """Return a message if the copy was removed or changed, else "". This is cheap: it checks two files."""
-        if self._file is None or is_whole(self._path, self._few):
-            return ""
-        return f"its copy of the program, {self._path}, was removed or changed: restart it with its {ARCHIVE_NAME}"
-
-    def restore(self) -> str:
-        """Recreate the copy if it lacks files, and return a message about that, else "". Raises OSError."""
-        if self._file is None or is_whole(self._path, self._sizes):
-            return ""
-        data = b"".join(iter(_reader(self._file), b""))
-        try:
-            unpack_bytes(data, self._path.name, self._path.parent)
-        except zipfile.BadZipFile:
-            return ""  # the open archive was overwritten: only a restart helps
-        return f"the copy of the program in {self._path} lacked files and has been recreated"
-
-
-def _reader(file: int) -> Callable[[], bytes]:
-    """Return a function that returns the next piece of an open file at each call, from its beginning."""
-    places = itertools.count(0, READ_BYTES)
-    return lambda: os.pread(file, READ_BYTES, next(places))
-
-
-def remove_unused_copies(program: Program) -> list[str]:
-    """Remove the copies beside that of `program` that no process uses; return their names."""
-    return remove_unused(program.path.parent, program.path.name) if program.is_copy else []
-
-
 def become(command: list[str]) -> None:
     """Replace this process by one that runs `command`. Raises StartFailed."""
     sys.stdout.flush()
@@ -147,8 +83,9 @@ def become(command: list[str]) -> None:
             os.execv(command[0], command)  # noqa: S606
         except OSError as error:  # no such program, or it is not executable
             raise StartFailed(f"{command[0]} cannot be started: {error.strerror}") from error
-    # Windows has no real exec: the prompt would return while the program still runs. So this process waits for
-    # it, and imports nothing more.
+    # Windows has no real exec: the prompt would return while the program still runs. So this process waits for it.
+    import subprocess
+
     sys.exit(subprocess.run(command, check=False).returncode)
 
 

@@ -7,7 +7,6 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 from paglets.api.hosts import HostIdentity, Hosts, MeshHostView
-from paglets.api.paglets import PagletView
 from paglets.client.redirects import Redirects
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import (
@@ -256,6 +255,8 @@ class MeshClient:
 
     def _locate(self, agent_id: str, last: HostRef) -> HostRef:
         """Return the host of the paglet, as `base` knows it; `last` if `base` cannot answer now."""
+        from paglets.api.paglets import PagletView  # late: commands that address no paglet start faster
+
         try:
             return self.ask("GET", paglet_route(agent_id), None, PagletView).host
         except Moved as moved:

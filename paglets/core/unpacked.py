@@ -14,6 +14,9 @@ from collections.abc import Mapping
 HOME_VARIABLE = "PAGLETS_HOME"
 DEFAULT_HOME = "~/.paglets"
 
+INSIDE = "src/"
+"""The folder of an archive whose files make up the copy."""
+
 ARCHIVE_NAME = "paglets.pyz"
 """The whole archive, kept in each unpacked copy: a host that lost files of its copy makes them from this one."""
 

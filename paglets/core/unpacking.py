@@ -21,10 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from paglets.core.files import private_folder
-from paglets.core.unpacked import ARCHIVE_NAME, FIRST, MANIFEST, bytecode_of, lock, refuse_foreign
-
-INSIDE = "src/"
-"""The folder of an archive whose files make up the copy."""
+from paglets.core.unpacked import ARCHIVE_NAME, FIRST, INSIDE, MANIFEST, bytecode_of, lock, refuse_foreign
 
 GRACE_SECONDS = 3600
 """A copy used more recently is never removed: two archives in turn would otherwise be unpacked again and again."""

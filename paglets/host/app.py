@@ -37,14 +37,12 @@ from paglets.host.runtime.services import Settings
 from paglets.host.runtime.threads import BackgroundWorker, MonitorThread, RunnerThread
 from paglets.native import load_psutil, psutil_problem
 from paglets.program import (
-    KeptCopy,
     Program,
     child_command,
     child_environment,
-    remove_unused_copies,
     this_program,
-    unpack_problem,
 )
+from paglets.program_copy import KeptCopy, remove_unused_copies, unpack_problem
 from paglets.store import hosts, meta
 from paglets.wire.auth import Verifier
 from paglets.wire.keys import (

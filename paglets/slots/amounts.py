@@ -6,6 +6,14 @@ from collections.abc import Iterable
 
 from paglets.slots.model import FIELDS, Resources
 
+SHORT_REASONS = {
+    "cpu_cores": "slots_busy",
+    "memory_bytes": "memory_short",
+    "temp_storage_bytes": "disk_short",
+    "gpus": "gpu_short",
+}
+"""A map from a resource to the reason code for too little of it."""
+
 _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _WORDS = {"cpu_cores": ("core", "cores"), "gpus": ("GPU", "GPUs")}
 _BYTES = {"memory_bytes": "memory", "temp_storage_bytes": "temporary disk"}

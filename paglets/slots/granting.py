@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from paglets.slots.amounts import resources_text, short_text
+from paglets.slots.amounts import SHORT_REASONS, resources_text, short_text
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources, SlotRequest
 
 LOOK_AHEAD_JOBS = 1000
 """The number of queued jobs that a pass reads beyond the free cores. Many jobs that lack one resource could otherwise
 hide smaller ones behind them. Reading and checking this many takes a few milliseconds."""
-
-SHORT_REASONS = {
-    "cpu_cores": "slots_busy",
-    "memory_bytes": "memory_short",
-    "temp_storage_bytes": "disk_short",
-    "gpus": "gpu_short",
-}
-"""A map from a resource to the reason code for too little of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

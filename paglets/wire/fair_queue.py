@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from paglets.wire.request import Request
+from paglets.wire.request import QueueKey
 
 T = TypeVar("T")
 
@@ -20,21 +20,6 @@ MOST_WAITING = 1000
 LIMITS: Mapping[str, int] = {"control": 4, "bytes": 2, "calls": 16, "pulls": 1}
 """Concurrent requests to one host, by kind. A call may wait a minute for its reply, and a large file takes long.
 Neither may delay gossip and posts, which show that a host is alive. A pull always waits."""
-
-QueueKey = tuple[str, str]
-"""URL and kind, a key of `LIMITS`."""
-
-
-def queue_of(url: str, request: Request) -> QueueKey:
-    """Return the queue for a request to `url`."""
-    path = request.target.partition("?")[0]
-    if request.queue:  # relayed requests have their own queue, so that they never delay those for the relay itself
-        return url + path, request.queue
-    if path.endswith("/call"):
-        return url, "calls"
-    if path == "/v1/outbox/pull":
-        return url, "pulls"
-    return url, "bytes" if path.startswith(("/v1/blobs", "/v1/artifacts")) else "control"
 
 
 @dataclass(slots=True)

@@ -7,8 +7,7 @@ from urllib.parse import quote
 from paglets.api.relay import Relay
 from paglets.core.refs import HostRef
 from paglets.wire.base64_text import to_base64
-from paglets.wire.fair_queue import queue_of
-from paglets.wire.request import Request, dump_json
+from paglets.wire.request import Request, dump_json, queue_of
 
 
 def relayed(host: HostRef, request: Request, timeout_seconds: float) -> Request:

@@ -54,6 +54,22 @@ class Request:
         return replace(response, body=b"")
 
 
+QueueKey = tuple[str, str]
+"""URL and kind, a key of `wire.fair_queue.LIMITS`."""
+
+
+def queue_of(url: str, request: Request) -> QueueKey:
+    """Return the queue for a request to `url`."""
+    path = request.target.partition("?")[0]
+    if request.queue:  # relayed requests have their own queue, so that they never delay those for the relay itself
+        return url + path, request.queue
+    if path.endswith("/call"):
+        return url, "calls"
+    if path == "/v1/outbox/pull":
+        return url, "pulls"
+    return url, "bytes" if path.startswith(("/v1/blobs", "/v1/artifacts")) else "control"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
     """A response: status 2xx with a JSON body, or the status of an error with `PagletsError.to_wire` as body.

@@ -10,9 +10,9 @@ from functools import partial
 from paglets.core.clock import Clock
 from paglets.core.errors import InternalError, PagletsError, ShuttingDown, Unreachable
 from paglets.core.refs import HostRef
-from paglets.wire.fair_queue import FairQueue, QueueKey, queue_of
+from paglets.wire.fair_queue import FairQueue
 from paglets.wire.pooled_client import PooledClient
-from paglets.wire.request import Completion, Request, Response
+from paglets.wire.request import Completion, QueueKey, Request, Response, queue_of
 
 MOST_THREADS = 128
 IDLE_THREAD_SECONDS = 30.0

@@ -14,7 +14,8 @@ import pytest
 
 from paglets.core.unpacked import ARCHIVE_NAME, MANIFEST, bytecode_of, copies_folder, find, is_compiled, lock
 from paglets.core.unpacking import GOING, GRACE_SECONDS, content_of, remove_unused, unpack, unpack_bytes
-from paglets.program import KeptCopy, Program, program_at
+from paglets.program import Program, program_at
+from paglets.program_copy import KeptCopy
 
 FILES = {"paglets/__init__.py": b"", "paglets/core/late.py": b"answer = 42\n", MANIFEST: b"{}\n"}
 CONTENT = content_of(FILES)

@@ -29,7 +29,8 @@ from paglets.core.errors import EXIT_DONE, EXIT_FAILED, NotAllowed, PagletsError
 from paglets.core.text import counted, duration_text, printable
 from paglets.host.runtime.status import BLOCKED
 from paglets.native import psutil_problem
-from paglets.program import PROGRAM_VERSION, called_program, unpack_problem
+from paglets.program import PROGRAM_VERSION, called_program
+from paglets.program_copy import unpack_problem
 from paglets.settings import user_path
 from paglets.slots.amounts import bytes_text
 from paglets.wire.keys import SAME_FOR_COMMANDS, client_key, lost_key_hint, paglets_home

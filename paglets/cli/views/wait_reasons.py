@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 from paglets.api.slots import JobView, Lease, Slots
 from paglets.core.text import duration_text
-from paglets.slots.amounts import amount_text, bytes_text
-from paglets.slots.granting import SHORT_REASONS
+from paglets.slots.amounts import SHORT_REASONS, amount_text, bytes_text
 from paglets.slots.model import Resources
 
 LACKING = {code: name for name, code in SHORT_REASONS.items()}

@@ -21,8 +21,8 @@ from paglets.core.errors import CallOutcomeUnknown, InternalError, NotAllowed, P
 from paglets.core.refs import HostRef
 from paglets.host.runtime.runner import Runner
 from paglets.wire.base64_text import to_base64
-from paglets.wire.fair_queue import FairQueue, QueueKey, queue_of
-from paglets.wire.request import Completion, PendingResponse, Request, Response, Transport, reply
+from paglets.wire.fair_queue import FairQueue
+from paglets.wire.request import Completion, PendingResponse, QueueKey, Request, Response, Transport, queue_of, reply
 
 FETCH_SECONDS = 8.0
 """Seconds that a request waits for a host that does not poll at all. Longer than the longest back-off of a poller, and

@@ -21,7 +21,7 @@ import pkgutil, paglets.core.record, paglets.store.db
 print(paglets.core.record.__file__, bool(pkgutil.get_data("paglets.store", "schema.sql")))
 """
 FILE = "import paglets.core.errors as e; print(e.__file__, e.__spec__.cached)"
-PROBLEM = "import os; from paglets.program import unpack_problem; print(unpack_problem(os.environ))"
+PROBLEM = "import os; from paglets.program_copy import unpack_problem; print(unpack_problem(os.environ))"
 
 
 def copies(home: Path) -> list[Path]:

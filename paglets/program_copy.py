@@ -1,0 +1,73 @@
+"""The unpacked copy of the program that a host runs from: why there is none, its repair, and the removal of others."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+
+from paglets.core.command import called_archive, program_path
+from paglets.core.unpacked import ARCHIVE_NAME, MANIFEST, copies_folder, find, is_compiled
+from paglets.core.unpacking import is_whole, remove_unused, sizes_of, unpack, unpack_bytes
+from paglets.program import Program
+
+READ_BYTES = 1 << 20
+
+
+def unpack_problem(environment: Mapping[str, str]) -> str:
+    """Return why this process imports its modules from the archive itself; "" if it does not."""
+    archive, content = called_archive()
+    if archive != program_path():
+        return ""
+    try:
+        copies = copies_folder(environment)
+        copy = find(content, copies)
+        if (copy and is_compiled(copy)) or unpack(archive, content, copies):
+            return f"{copies} could not be used when this process began"
+    except (OSError, zipfile.BadZipFile) as error:
+        return str(error)
+    return ""
+
+
+class KeptCopy:
+    """The unpacked copy that a host runs from. Its archive is held open, to make the copy again if it is removed.
+
+    A program that is no unpacked copy is left alone.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._path = program.path
+        self._file: int | None = None
+        if program.archive and program.is_copy:
+            self._file = os.open(program.archive, os.O_RDONLY)
+            self._sizes = sizes_of(program.archive.read_bytes())
+            self._few = {name: self._sizes[name] for name in (ARCHIVE_NAME, MANIFEST)}
+
+    def lacks(self) -> str:
+        """Return a message if the copy was removed or changed, else "". This is cheap: it checks two files."""
+        if self._file is None or is_whole(self._path, self._few):
+            return ""
+        return f"its copy of the program, {self._path}, was removed or changed: restart it with its {ARCHIVE_NAME}"
+
+    def restore(self) -> str:
+        """Recreate the copy if it lacks files, and return a message about that, else "". Raises OSError."""
+        if self._file is None or is_whole(self._path, self._sizes):
+            return ""
+        data = b"".join(iter(_reader(self._file), b""))
+        try:
+            unpack_bytes(data, self._path.name, self._path.parent)
+        except zipfile.BadZipFile:
+            return ""  # the open archive was overwritten: only a restart helps
+        return f"the copy of the program in {self._path} lacked files and has been recreated"
+
+
+def _reader(file: int) -> Callable[[], bytes]:
+    """Return a function that returns the next piece of an open file at each call, from its beginning."""
+    places = itertools.count(0, READ_BYTES)
+    return lambda: os.pread(file, READ_BYTES, next(places))
+
+
+def remove_unused_copies(program: Program) -> list[str]:
+    """Remove the copies beside that of `program` that no process uses; return their names."""
+    return remove_unused(program.path.parent, program.path.name) if program.is_copy else []
