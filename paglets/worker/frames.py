@@ -1,4 +1,4 @@
-"""Frames over a socket pair: a 4-byte big-endian length, then that many bytes of UTF-8 JSON with one object."""
+"""Frames for a socket pair. A frame is a 4-byte big-endian length, followed by a JSON object in UTF-8."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEADER = struct.Struct(">I")
 
 
 def pack(tree: Any) -> bytes:
-    """Return the frame of a JSON tree. Raises TooLarge over MAX_FRAME_BYTES, and Invalid if `tree` is not JSON."""
+    """Return `tree` encoded as a frame. Raises TooLarge above MAX_FRAME_BYTES, and Invalid if `tree` is not JSON."""
     body = dump_bytes(tree)
     if len(body) > MAX_FRAME_BYTES:
         raise TooLarge(f"a frame of {len(body):,} bytes is over the limit of {MAX_FRAME_BYTES:,}")
@@ -21,7 +21,7 @@ def pack(tree: Any) -> bytes:
 
 
 class Unpacker:
-    """A parser that takes bytes in pieces of any size and returns whole frames."""
+    """An incremental parser that accepts bytes in pieces of any size and returns complete frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -29,7 +29,8 @@ class Unpacker:
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """Return the frames that `data` completes.
 
-        Raises BadRequest or TooLarge for a bad frame. The stream cannot be parsed further: end the peer.
+        Raises BadRequest or TooLarge for a bad frame. The caller must then end the peer, because the rest of the
+        stream cannot be parsed.
         """
         self._buffer += data
         frames = []
@@ -47,5 +48,5 @@ class Unpacker:
 def _object(body: bytes) -> dict[str, Any]:
     frame = loads(body)
     if not isinstance(frame, dict):
-        raise BadRequest("a frame is not a JSON object")
+        raise BadRequest("the body of a frame must be a JSON object")
     return frame

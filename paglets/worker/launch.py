@@ -1,6 +1,6 @@
-"""The interface between a host and the processes of its runs: start a process, and get its events.
+"""The interface between a host and the processes of its runs: how to start a process and receive its events.
 
-A host uses `paglets.worker.host.launcher`, whose zygote forks. Tests use `tests.fakes.processes`.
+A host uses the launcher in `paglets.worker.host.launcher`, which forks processes. Tests use `tests.fakes.processes`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ from typing import Any, Protocol
 from paglets.api.slots import Usage
 
 HOST_FILES_MISSING = "host_files_missing"
-"""Cause of a run that could not read or write files of its host. The host discards the run and starts it again."""
+"""Cause of a failed run: its process could not read or write a file of the host. The host then repeats the run."""
 
 DISK_FULL = "disk_full"
-"""Cause of a run that failed because a disk of its host was full. The host decides if the attempt counts."""
+"""Cause of a failed run: a disk of the host was full. The host decides whether the failed attempt counts."""
 
 ALONE = "alone"
-"""Command-line argument of a zygote that serves one run. It is there for people who read a process list."""
+"""Command-line argument of a zygote that serves a single run. Its only purpose is to show this in process lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
-    """A process to start. It runs no user code before it gets a `go` frame. `alone`: fork it from its own zygote."""
+    """The process to start for a run. It runs no user code before it receives a `go` frame.
+
+    `alone`: True to fork the process from a zygote that serves no other run.
+    """
 
     token: str
     agent_id: str
@@ -37,11 +40,12 @@ class LaunchSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessExit:
-    """The end of a process, reported when its whole process tree is gone. `exit_code` or `signal` is set.
+    """The end of a process, reported when its whole process tree has ended. `exit_code` or `signal` is set.
 
-    `error`: the process could not be started; with `launcher_lost`: because the host could not make its workspace.
-    `launcher_died`: its zygote ended, or stopped answering, while the process ran. `is_culprit`: that zygote served no
-    other process. `stderr_tail`: its last lines, at most 8 KiB. `silent`: it printed nothing, so there is no log.
+    `error`: the reason why the process could not be started. `launcher_lost`: True if the process ended because of its
+    host or zygote. `launcher_died`: True if its zygote ended or stopped answering. `is_culprit`: True if that zygote
+    served only this process. `stderr_tail`: the last lines of stderr, at most 8 KiB. `silent`: True if the process
+    printed nothing, so that it has no log.
     """
 
     exit_code: int | None = None
@@ -57,7 +61,10 @@ class ProcessExit:
 
 
 class LaunchEvents(Protocol):
-    """Callbacks of a launcher, called on any thread. Order for one token: started?, frame*, ended exactly once."""
+    """Callbacks of a launcher, which may come from any thread.
+
+    For each token, `started` comes first and at most once, and `ended` comes last and exactly once.
+    """
 
     def started(self, token: str, pid: int, start_time: float) -> None: ...
 
@@ -68,23 +75,23 @@ class LaunchEvents(Protocol):
     def ended(self, token: str, ended: ProcessExit) -> None: ...
 
     def start_blocked(self, text: str) -> None:
-        """Handle the reason why no process can be started now; "" when processes start again."""
+        """Handle the reason why no process can be started; "" when processes can be started again."""
         ...
 
 
 class Launcher(Protocol):
-    """An interface to start and end processes. No method blocks."""
+    """An interface to start and end the processes of runs. No method blocks."""
 
     def start(self, spec: LaunchSpec) -> None: ...
 
     def send(self, token: str, frame: dict[str, Any]) -> None:
-        """Send a frame to the child. It is dropped if the child is gone; `ended` follows in that case."""
+        """Send a frame to the child. If the child has ended, the frame is dropped and the event `ended` follows."""
         ...
 
     def end(self, token: str) -> None:
-        """End the process and all its descendants; `ended` follows."""
+        """End the process of a run and all its descendants. The event `ended` follows."""
         ...
 
     def close(self) -> None:
-        """End all processes and the zygotes."""
+        """End all processes and zygotes."""
         ...

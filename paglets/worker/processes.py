@@ -1,7 +1,7 @@
-"""The processes of this machine: their resource use, their descendants, and the end of process trees.
+"""The processes of this machine: how to read their resource use, find their descendants, and kill process trees.
 
-A process is identified by pid *and* start time, so that a foreign program with a reused pid is never mistaken for
-ours. The marker of a process is the token of its run in its environment (`paglets.worker.linux`).
+A process is identified by pid *and* start time, so that an unrelated process with a reused pid is never killed. A
+process of a run also has a marker: the token of the run in its environment (`paglets.worker.linux`).
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from typing import Any, Protocol
 from paglets.worker.linux import RUN_VARIABLE
 
 START_TIME_TOLERANCE_SECONDS = 0.05
-"""Start times are counted in ticks of 10 ms and converted to floats. Two uses of a pid are further apart."""
+"""Maximum difference between two readings of one process's start time, which the kernel counts in ticks of 10 ms.
+Start times of different processes with the same pid differ by more."""
 
 SURVIVORS_SECONDS = 10.0
-"""Time limit of `kill_survivors`. SIGKILL ends a process in milliseconds, or the kernel holds it for minutes."""
+"""Time limit of `kill_survivors`. SIGKILL takes milliseconds, unless the process is blocked in the kernel."""
 
 ZOMBIES = "ZX"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessInfo:
-    """A process. `start_time`: seconds, comparable within one boot only.
+    """A process. `start_time`: in seconds; comparable only until the machine reboots.
 
-    `cpu_seconds` includes the ended children that the process waited for.
+    `cpu_seconds`: the CPU time of the process and of its ended children that it has waited for.
     """
 
     pid: int
@@ -46,26 +47,26 @@ class ProcessInfo:
 
 
 class ProcessTable(Protocol):
-    """The processes of this machine. Processes that are gone or hidden are left out."""
+    """A table of the processes of this machine. Processes that have ended or cannot be read are left out."""
 
     def get(self, pid: int) -> ProcessInfo | None: ...
 
     def all(self) -> dict[int, ProcessInfo]: ...
 
     def marked(self) -> dict[int, str]:
-        """Return the run tokens by pid, of all processes that carry one in their environment."""
+        """Return the run token of each process that has one in its environment, by pid."""
         ...
 
 
 def process_table(psutil: Any = None) -> ProcessTable:
-    """Return the table of this platform: /proc on Linux, the module psutil elsewhere, an empty one without both."""
+    """Return the table for this platform: from /proc on Linux, else from the module `psutil`, else an empty table."""
     if sys.platform == "linux":
         return ProcTable()
     return PsutilTable(psutil) if psutil is not None else NoTable()
 
 
 class NoTable:
-    """An empty table."""
+    """An empty table, for systems with neither /proc nor psutil."""
 
     def get(self, pid: int) -> ProcessInfo | None:
         return None
@@ -78,7 +79,7 @@ class NoTable:
 
 
 class ProcTable:
-    """The table of Linux. One process takes about 8 us, so some hundred processes take a few milliseconds."""
+    """The table for Linux, read from /proc. Reading takes about 8 us per process."""
 
     def __init__(self) -> None:
         self._tick = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -88,7 +89,7 @@ class ProcTable:
         data = _read(f"/proc/{pid}/stat", 4096)
         if not data:
             return None
-        # The name in parentheses may hold spaces and parentheses. Field 3 follows the last parenthesis.
+        # Field 2, the name in parentheses, may contain spaces and parentheses. Field 3 follows the last parenthesis.
         fields = data[data.rindex(b")") + 2 :].split()
         return ProcessInfo(
             pid=pid,
@@ -109,7 +110,7 @@ class ProcTable:
         return {pid: token for pid, token in tokens if token}
 
     def token(self, pid: int) -> str:
-        """Return the marker of a process; "" if it has none, is a zombie, or belongs to another user."""
+        """Return the run token of a process; "" if it has none, is a zombie, or belongs to another user."""
         name = f"{RUN_VARIABLE}=".encode()
         for entry in _read(f"/proc/{pid}/environ", 1 << 20).split(b"\0"):
             if entry.startswith(name):
@@ -117,11 +118,12 @@ class ProcTable:
         return ""
 
     def children(self, pid: int) -> set[int]:
-        """Return the direct children, with zombies, of a process that has one thread."""
+        """Return the pids of the direct children, including zombies. The process must have only one thread."""
         try:
             with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
                 return {int(child) for child in file.read().split()}
-        except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        except FileNotFoundError:
+            # The kernel has no such file if it was built without CONFIG_PROC_CHILDREN.
             return {info.pid for info in self.all().values() if info.parent == pid}
         except ProcessLookupError:
             return set()
@@ -131,7 +133,7 @@ class ProcTable:
 
 
 class PsutilTable:
-    """The table of all other systems on which psutil runs."""
+    """The table for systems other than Linux, read with psutil."""
 
     def __init__(self, psutil: Any) -> None:
         self._psutil = psutil
@@ -185,7 +187,7 @@ def _read(path: str, most: int) -> bytes:
 
 
 def descendants(table: Mapping[int, ProcessInfo], roots: Iterable[int]) -> dict[int, ProcessInfo]:
-    """Return the roots and all their descendants, as far as the table has them."""
+    """Return the processes `roots` and all their descendants that are in the table, by pid."""
     children: dict[int, list[int]] = {}
     for info in table.values():
         children.setdefault(info.parent, []).append(info.pid)
@@ -205,7 +207,7 @@ def same_process(info: ProcessInfo | None, start_time: float) -> bool:
 
 
 def send_signal(pid: int, number: int) -> None:
-    """Send a signal to a process. Ignore a process that is gone or belongs to another user."""
+    """Send a signal to a process. Does nothing if the process has ended or belongs to another user."""
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -213,7 +215,7 @@ def send_signal(pid: int, number: int) -> None:
 
 
 def signal_group(pid: int, number: int) -> None:
-    """Send a signal to the process group that `pid` leads or led, if the group exists."""
+    """Send a signal to the process group with the id `pid`, if it exists. Its leader may have ended."""
     try:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -221,10 +223,10 @@ def signal_group(pid: int, number: int) -> None:
 
 
 def freeze_and_kill(table: ProcessTable, roots: Collection[int]) -> None:
-    """Kill the roots and all their descendants, even if these fork faster than they can be killed.
+    """Kill the processes `roots` and all their descendants, even if these fork faster than they can be killed.
 
-    First stop them all: stopped processes cannot fork, but still count against the process limit, so no new ones
-    appear. When a scan finds only stopped processes, kill them.
+    Stops them all first: stopped processes cannot fork, but still count against the process limit. When a scan finds
+    only stopped processes, kills them.
     """
     stopped: set[int] = set()
     for _ in range(100):
@@ -241,9 +243,10 @@ def freeze_and_kill(table: ProcessTable, roots: Collection[int]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunTree:
-    """The processes of one run, as far as they are known.
+    """The known processes of one run.
 
-    `pid` and `start_time`: of its first process, None if unknown. `seen`: start times of further processes by pid.
+    `pid` and `start_time`: the identity of the first process; None if unknown. `seen`: the start times of further
+    processes, by pid.
     """
 
     token: str
@@ -253,7 +256,7 @@ class RunTree:
 
 
 def kill_runs(table: ProcessTable, runs: Collection[RunTree]) -> set[str]:
-    """Kill the live processes of these runs, in one pass. Return the tokens of runs that had any."""
+    """Kill all live processes of the runs. Return the tokens of runs that had live processes."""
     everything, marked = table.all(), table.marked()
     alive: set[str] = set()
     roots: set[int] = set()
@@ -272,7 +275,7 @@ def _live_processes(run: RunTree, everything: Mapping[int, ProcessInfo], marked:
     if run.pid is not None and run.start_time is not None:
         known[run.pid] = run.start_time
     own = {pid for pid, start in known.items() if same_process(everything.get(pid), start)}
-    # A process with the marker of another run is foreign, even if pid and start time match.
+    # A process with the token of another run does not belong to this run, even if pid and start time match.
     own = {pid for pid in own if marked.get(pid, run.token) == run.token}
     return own | {
         pid for pid, token in marked.items() if token == run.token and pid in everything and everything[pid].alive
@@ -280,10 +283,11 @@ def _live_processes(run: RunTree, everything: Mapping[int, ProcessInfo], marked:
 
 
 def kill_survivors(runs: Iterable[tuple[int | None, float | None, str]], psutil: Any = None) -> list[str]:
-    """Kill the processes that a killed host left running, and wait for their end. A host calls this when it starts.
+    """Kill processes that are left from the previous run of this host, and wait for their end.
 
-    Each run is (pid, start time, token); the first two are None if they were not stored. Return the tokens of runs
-    that the kernel still holds after SURVIVORS_SECONDS. A pid that another program uses now is left alone.
+    `runs`: pid, start time and token of each run; pid and start time are None if they were not stored. Returns the
+    tokens of runs with processes that are still alive after SURVIVORS_SECONDS. Unrelated processes with a reused pid
+    are not killed.
     """
     table = process_table(psutil)
     left = [RunTree(token=token, pid=pid, start_time=start, seen={}) for pid, start, token in runs]

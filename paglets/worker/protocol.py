@@ -1,22 +1,22 @@
-"""The frames between a host and the process of a paglet: one table that both sides use.
+"""The frames between a host and the process of a paglet (the child).
 
-Frames have the format of `worker.frames` and travel over a socket pair. Host to child, each an object with one key:
+Frames have the format of `worker.frames` and travel over a socket pair. A child runs one *entry*: a method of the
+paglet, or `message`, which only handles messages. Each frame from the host is an object with one key:
 
-- `{"go": Go}`: once, as the first frame.
-- `{"deliver": Deliver}`: a message to handle. The host may send several. The child handles one after the other, and
-  answers each with a request `handled`. In the entry `message` the child does nothing else. In LONG_ENTRIES it handles
-  messages while the entry runs. Other entries ignore messages.
-- `{"finish": true}`: ends the entry `message`. The child handles the messages sent before, sends `done` and exits.
-  Other entries ignore the frame.
-- `{"reply": id, "ok": value}` or `{"reply": id, "error": PagletsError.to_wire()}`: the answer to a request.
+- `{"go": Go}`: the first frame, sent once.
+- `{"deliver": Deliver}`: a message to handle. The host may send several. The child handles them one after the other,
+  and sends a request `handled` for each. Entries in LONG_ENTRIES handle messages while their method runs; other
+  entries, except `message`, ignore them.
+- `{"finish": true}`: the end of the entry `message`. The child handles the messages that came before, sends `done` and
+  exits. Other entries ignore the frame.
+- `{"reply": id, "ok": value}` or `{"reply": id, "error": PagletsError.to_wire()}`: the reply to a request.
 
-Child to host: requests `{"op", "id", "stamp", "args"}`, with `op` and `args` from OPERATIONS. `stamp` is the one from
-`go` (agent_id, epoch, generation, attempt, token). The host answers a stale stamp with the error `fenced`, and the
-child exits at once.
+The child sends requests `{"op", "id", "stamp", "args"}`. OPERATIONS lists `op` and the record of `args`. `stamp` is
+copied from `go`. If the stamp is out of date, the host replies the error `fenced`, and the child exits at once.
 
-An error in the reply to `handled` or `done` means that the host committed none of it. The child drops the changes and
-repeats the request once with that error as `fault`. `sys.exit(n)` in the paglet's code ends the process with that code,
-without `done` or `handled`.
+If the reply to `handled` or `done` is an error, the host committed nothing of the request. The child then drops the
+changes and repeats the request once with that error as `fault`. `sys.exit(n)` in user code ends the process with exit
+code `n`, without `done` or `handled`.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ ENTRY_METHODS: dict[str, str] = {
     "attempt": "compute_attempt",
     "message": "",
 }
-"""The method of the paglet that each entry calls. `message` only waits for `deliver`."""
+"""The method of the paglet that each entry calls. The entry `message` calls none and only handles messages."""
 
 HOOK_ENTRIES = ("creation", "clone", "arrival", "activation", "dispatching", "disposing")
-"""Entries that call a hook. `Paglet.hook_timeout_seconds` limits them."""
+"""Entries that call a hook. `Paglet.hook_timeout_seconds` limits the time that a hook may take."""
 
 LONG_ENTRIES = ("run", "attempt")
-"""Entries during which handlers run, and whose changes are committed at once."""
+"""Entries that handle messages while their method runs. They commit each change immediately, not at their end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """The identity of a run and its paglet."""
+    """The identity of a run and its paglet. The host rejects requests with an outdated stamp."""
 
     agent_id: str
     epoch: int
@@ -64,9 +64,9 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliver:
-    """A message for the paglet. `handled` returns its `message_id`.
+    """A message for the paglet. The request `handled` repeats its `message_id`.
 
-    `waited_seconds`: the time since this call was first parked; 0 if it was not. It counts for `wait_state`.
+    `waited_seconds`: the time since this call was first parked, or 0. The timeout of `wait_state` includes this time.
     """
 
     message_id: str
@@ -77,11 +77,11 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoFile:
-    """A file that travels with the paglet. `path`: the host's file with its bytes, which must not be changed.
+    """A file that travels with the paglet. `path`: the host's copy of the file, which must not be changed.
 
     The child copies the file into the scratch directory before any code of the paglet runs, unless an earlier process
-    did so. `source_*`: the source of a file that was registered on this host, as in RegisteredFile. While the source
-    exists, it is used itself, without a copy.
+    did so. `source_*`: the original of a file that was registered on this host, as in RegisteredFile. If the original
+    still exists, the paglet uses it instead of a copy.
     """
 
     file: FileRef
@@ -93,7 +93,7 @@ class GoFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoCode:
-    """The bundle with the paglet's class. `folder`: the cache of unpacked bundles, one subfolder per SHA-256."""
+    """The bundle with the paglet's class. `path`: the bundle's file. `folder`: the cache of unpacked bundles."""
 
     bundle: BlobRef
     path: str
@@ -102,9 +102,10 @@ class GoCode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Go:
-    """The first frame: all that a child needs to start. `system` replaces fields of the state with the same names.
+    """The first frame, with everything that a child needs to start.
 
-    `came_from`: the name of the host from which a paglet arrived; "" for other entries.
+    `system`: values that replace the fields of the same names in the state. `came_from`: for the entry `arrival`, the
+    name of the host that the paglet came from; otherwise "".
     """
 
     stamp: Stamp
@@ -125,9 +126,9 @@ class Go:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A failure of user code. `cause`: from a closed list; in `done` also HOST_FILES_MISSING and DISK_FULL.
+    """A failure of user code. `cause`: a failure cause; in `done` it may also be HOST_FILES_MISSING or DISK_FULL.
 
-    `scratch_bytes`: with DISK_FULL, the size of the scratch directory.
+    `scratch_bytes`: the size of the scratch directory, if the cause is DISK_FULL.
     """
 
     cause: str
@@ -138,15 +139,15 @@ class Fault:
 
 
 BAD_RESULT = "bad_result"
-"""Cause of an attempt whose result cannot be encoded. Its scratch directory is kept."""
+"""Cause of a failed attempt whose result cannot be encoded. Its scratch directory is kept for KEPT_DAYS."""
 
 KEPT_DAYS = 7
-"""Days for which such a scratch directory is kept, unless all of them use too much of the disk."""
+"""Days to keep the scratch directory of an attempt with a bad result. It is removed earlier if disk space is short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingPost:
-    """A post that the host is to send."""
+    """A message that the host is to send as a post, without waiting for a reply."""
 
     target: ProxyRef
     message: WireMessage
@@ -154,7 +155,7 @@ class OutgoingPost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredFile:
-    """A file registered with `register_file`, its bytes published. `source_*`: the file that was read."""
+    """A file that was registered with `register_file` and published as a blob. `source_*`: the original file."""
 
     file: FileRef
     source_path: str
@@ -164,7 +165,7 @@ class RegisteredFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewArtifact:
-    """A new artifact whose blob is published. Its id comes from the run's token and a count."""
+    """A new artifact whose blob is published. `artifact_id`: the token of the run, followed by a count."""
 
     artifact_id: str
     name: str
@@ -175,7 +176,7 @@ class NewArtifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """Changes of one hook, handler or step, committed together. `has_state`: `state` is to be stored."""
+    """The changes of one hook, handler or step, which are committed together. `has_state`: True to store `state`."""
 
     has_state: bool = False
     state: Any = None
@@ -189,7 +190,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A request of user code for a move, disposal or rest; `stay` cancels an earlier one. At most one is set."""
+    """A request of user code to move, dispose of or rest the paglet, or to cancel that (`stay`). At most one is set."""
 
     move: HostRef | None = None
     dispose: bool = False
@@ -199,16 +200,17 @@ class Intent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """`commit`, `checkpoint`: store changes of a long entry now."""
+    """`commit` and `checkpoint`: store changes while an entry in LONG_ENTRIES runs."""
 
     changes: Changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """`report`: store the outcome of this attempt. The first report counts. Replies `{"accepted": bool}`.
+    """`report`: store the outcome of this attempt. Only the first report is accepted. Replies `{"accepted": bool}`.
 
-    `stored`: artifacts that the result names with `$stored`. They go to the collector, like `artifact`.
+    `artifact`: an artifact with the result. `stored`: the artifacts that `$stored` tags in the result refer to. All
+    are sent to the collector.
     """
 
     success: bool
@@ -221,10 +223,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReserveSpace:
-    """`reserve_space`: reserve space for a file. Replies `{"folder": PATH}`: write the file there, named `staged`.
+    """`reserve_space`: reserve disk space for a file. Replies `{"folder": PATH}`, the folder for the file `staged`.
 
-    The reservation lasts ten minutes. `moved`: the file is on that disk and will be renamed. `problem`: the error of
-    the last try to write the file.
+    The reservation lasts ten minutes. `moved`: True if an existing file on that disk will be renamed. `problem`: the
+    error of the previous attempt to write the file.
     """
 
     staged: str
@@ -235,9 +237,10 @@ class ReserveSpace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publish:
-    """`publish`: make a blob of the file `staged` in that folder, which the child has hashed and synced. Replies `{}`.
+    """`publish`: turn the file `staged`, written after `reserve_space`, into a blob. Replies `{}`.
 
-    The blob is kept until the run commits a reference to it or ends, and for an hour at least.
+    The child has hashed and synced the file. The host keeps the blob until the run commits a reference to it or ends,
+    and for at least an hour.
     """
 
     staged: str
@@ -253,21 +256,24 @@ class ArtifactAdd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactFetch:
-    """`artifact_fetch`: get the bytes to this host. Replies `{"artifact": ArtifactRef, "path": PATH}` afterwards."""
+    """`artifact_fetch`: copy an artifact to this host. Replies `{"artifact": ArtifactRef, "path": PATH}` when done."""
 
     artifact_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactDelete:
-    """`artifact_delete`: delete an artifact anywhere in the mesh. Replies the error Unknown if there is none."""
+    """`artifact_delete`: delete an artifact on any host of the mesh. Replies the error Unknown if it does not exist."""
 
     artifact_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOut:
-    """`call`: call a paglet. Replies the tagged value of its handler. `target.host`: a hint; the id may be a name."""
+    """`call`: call a paglet. Replies the return value of its handler as tagged JSON.
+
+    `target`: its host is only a hint, and its id may be the name of a paglet.
+    """
 
     target: ProxyRef
     message: WireMessage
@@ -276,14 +282,14 @@ class CallOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create(NewPaglet):
-    """`create`: create a paglet. Replies its ProxyRef. `nth`: a count in this run, which makes repeats idempotent."""
+    """`create`: create a paglet. Replies its ProxyRef. `nth`: a count within this run, for idempotent retries."""
 
     nth: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
-    """`submit`: submit a group. `request`: `api.SubmitGroup` as JSON. Replies `api.GroupView` as JSON."""
+    """`submit`: submit a group. `nth`: as in Create. `request`: a SubmitGroup as JSON. Replies a GroupView as JSON."""
 
     nth: int
     request: dict[str, Any]
@@ -291,21 +297,24 @@ class Submit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolve:
-    """`resolve_host`: name or URL to HostRef. `resolve_paglet`: id or name on this host to ProxyRef."""
+    """`resolve_host`: find the host with this name or URL. Replies its HostRef.
+
+    `resolve_paglet`: find the paglet of this host with this id or name. Replies its ProxyRef.
+    """
 
     target: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageGet:
-    """`storage_get`: read an entry of the storage. Replies `{"found": bool, "value": tagged}`."""
+    """`storage_get`: read an entry of the paglet's storage. Replies `{"found": bool, "value": TAGGED_JSON}`."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageScan:
-    """`storage_scan`: like `core.context.Storage.scan`. Replies `{"entries": [[key, tagged], ...]}`."""
+    """`storage_scan`: like `core.context.Storage.scan`. Replies `{"entries": [[KEY, TAGGED_JSON], ...]}`."""
 
     prefix: str
     after: str
@@ -314,22 +323,25 @@ class StorageScan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoArguments:
-    """No arguments. `hosts` replies `{"hosts": [core.context.HostInfo as JSON]}`; `storage_keys` `{"keys": [...]}`."""
+    """Operations without arguments.
+
+    `hosts` replies `{"hosts": [...]}`, each a HostInfo as JSON. `storage_keys` replies `{"keys": [...]}`.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookLimit:
-    """`hook_limit`: end the hook that starts now after `seconds`, as its class says. Replies `{}`."""
+    """`hook_limit`: end the hook that starts now if it takes longer than `seconds`. Replies `{}`."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handled:
-    """`handled`: the end of a handler. With a fault the host drops changes and intent.
+    """`handled`: the end of a handler. If `fault` is set, the host drops `changes` and `intent`.
 
-    `parked`: the handler waits in `wait_state`, and its changes are committed. The host delivers the call again after
-    each later change of the state, and after `wait_seconds` at the latest (None: no limit).
+    `parked`: True if the handler waits in `wait_state`. Its changes are committed. The host delivers the call again
+    after each later change of the state, and after `wait_seconds` at the latest (None: no limit).
     """
 
     message_id: str
@@ -343,11 +355,11 @@ class Handled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryDone:
-    """`done`: the end of the entry. The child exits 0 after the reply. With a fault the host drops changes and intent.
+    """`done`: the end of the entry. The child exits with code 0 after the reply.
 
-    `then_run`: the class overrides `run`, which is due after `creation`, `clone`, `arrival` or `activation`.
-    `is_default`: the class does not override the method of this entry.
-    `keep_scratch`: the scratch directory of this attempt has a file that could not be sent.
+    If `fault` is set, the host drops `changes` and `intent`. `then_run`: True if the class overrides `run`, which then
+    follows `creation`, `clone`, `arrival` or `activation`. `is_default`: True if the class does not override the
+    method of this entry. `keep_scratch`: True if the scratch directory has a file that could not be sent.
     """
 
     then_run: bool = False
@@ -381,5 +393,4 @@ OPERATIONS: dict[str, type] = {
     "handled": Handled,
     "done": EntryDone,
 }
-"""Operations of a child, with the records of their `args`. The host answers each with one `reply` frame,
-`{"reply": id, "ok": value}` or `{"reply": id, "error": PagletsError.to_wire()}`."""
+"""The operations that a child may request from its host, with the records of their `args`."""

@@ -1,9 +1,9 @@
-"""Frames between a launcher and its zygote: `{name: record}` over a Unix socket pair.
+"""The frames between a launcher and its zygote: objects `{NAME: RECORD}` over a Unix socket pair.
 
-Launcher to zygote: `start` with a `LaunchSpec`, and `end`. The first byte of `start` carries the descriptor of the
-child's socket. Zygote to launcher: `ready` once; then for each start `started` and `exited`, or only `failed`.
-The zygote answers `ping` with `pong`. End of file from the launcher means that the host is gone: the zygote ends all
-its runs and itself.
+The launcher sends `start` with a `LaunchSpec`, `end`, and `ping`. The descriptor of the child's socket travels with the
+first byte of `start`. The zygote sends `ready` once. It answers each `start` with `started` and later `exited`, or with
+`failed`, and each `ping` with `pong`. When the launcher closes the socket, or its host has ended, the zygote ends its
+runs and exits.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from paglets.worker.launch import LaunchSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndRun:
-    """`end`: send SIGTERM to a run, and SIGKILL to the processes that are left after a grace period."""
+    """`end`: send SIGTERM to the processes of a run, and SIGKILL to those that are left after a grace period."""
 
     token: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZygoteReady:
-    """`ready`: the modules are loaded. `preload_errors`: an error for each module that could not be imported."""
+    """`ready`: the zygote can start runs. `preload_errors`: an error for each module that could not be imported."""
 
     preload_errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartedRun:
-    """`started`: the child runs. `start_time`: as in `processes.ProcessInfo`, or 0 if the zygote cannot read it."""
+    """`started`: the process of a run has started. `start_time`: as in `processes.ProcessInfo`; 0 if unknown."""
 
     token: str
     pid: int
@@ -41,7 +41,7 @@ class StartedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitedRun:
-    """`exited`: the process tree of a run is gone. `status`: that of its first process, as `os.waitpid` returns it."""
+    """`exited`: all processes of a run have ended. `status`: the status of its first process, as from `os.waitpid`."""
 
     token: str
     status: int
@@ -51,7 +51,7 @@ class ExitedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRun:
-    """`failed`: no process was started."""
+    """`failed`: the process of a run could not be started."""
 
     token: str
     error: str
@@ -59,12 +59,12 @@ class FailedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ping:
-    """`ping`: a request for a `pong`."""
+    """`ping`: the launcher asks whether the zygote still works. The zygote answers with `pong`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pong:
-    """`pong`: the zygote works, and has read all frames that were sent before the ping."""
+    """`pong`: the zygote works, and has read all frames that were sent before the `ping`."""
 
 
 RECORDS: dict[str, type[Any]] = {
@@ -81,14 +81,14 @@ _NAMES = {cls: name for name, cls in RECORDS.items()}
 
 
 def to_frame(record: Any) -> dict[str, Any]:
-    """Return the frame that carries `record`."""
+    """Return the frame for a record of one of the classes in RECORDS."""
     return {_NAMES[type(record)]: to_json(record)}
 
 
 def from_frame(frame: dict[str, Any]) -> Any:
-    """Return the record in a frame. Raises BadRequest for an unknown name, and Invalid for a bad record."""
+    """Return the record that a frame contains. Raises BadRequest for an unknown name, and Invalid for a bad record."""
     if len(frame) != 1:
-        raise BadRequest("a zygote frame has exactly one key")
+        raise BadRequest(f"a zygote frame must have one key, got {len(frame)}")
     ((name, tree),) = frame.items()
     cls = RECORDS.get(name)
     if cls is None:

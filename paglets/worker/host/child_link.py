@@ -1,4 +1,4 @@
-"""The host's end of one child: its socket, and what the host knows about its process."""
+"""The host's side of the connection to one child: the socket, and the known state of the child process."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from paglets.worker.zygote_protocol import ExitedRun
 
 READ_BYTES = 1 << 18
 MAX_READS = 16
-"""Most reads in a row from one child: more than a full socket needs, yet other children get their turn."""
+"""Maximum number of consecutive reads from one child: enough to empty a full socket without starving other children."""
 
 STDERR_TAIL_BYTES = 8192
 
 LAST_SCRATCH_ENTRIES = 1000
-"""Most files that are counted in the scratch directory when a process ends. Long runs were sampled before."""
+"""Maximum number of files to count in a scratch directory when its process ends. Samples of long runs count more."""
 
 
 class ChildLink:
-    """The socket and state of one child. No method blocks.
+    """The socket and state of one child process. No method blocks.
 
-    `link`: its zygote, once a start was sent to it. `channel`: its socket, once `connect` was called. `readable`: its
-    end of file has not come. `protocol_error`: why the launcher ends this child; "" if the child made no error.
-    `is_ending`: its end was requested.
+    `link`: the zygote that forks the child; None until one is chosen. `channel`: the host's end of the socket pair;
+    None before `connect` and after `close`. `readable`: False after end of file or an error. `protocol_error`: the
+    error of a bad frame, for which the launcher ends the child. `is_ending`: True once its end was requested.
     """
 
     def __init__(self, spec: LaunchSpec) -> None:
@@ -61,13 +61,13 @@ class ChildLink:
         return bool(self._out) and self.channel is not None
 
     def connect(self) -> int:
-        """Make the socket pair. Return the descriptor of the child's end, which the caller owns. Raises OSError."""
+        """Create the socket pair. Return the descriptor of the child's end. The caller closes it. Raises OSError."""
         self.channel, theirs = socket.socketpair()
         self.channel.setblocking(False)
         return theirs.detach()
 
     def write(self, data: bytes = b"") -> None:
-        """Queue `data`, and send as much of the queue as the socket takes."""
+        """Queue `data`, and send as much of the queue as the socket accepts."""
         self._out += data
         if self.channel is None or not self._out:
             return
@@ -75,12 +75,16 @@ class ChildLink:
             sent = self.channel.send(self._out)
         except BlockingIOError:
             return
-        except OSError:  # the child is gone; the zygote reports its end
+        except OSError:
+            # The child has ended. Drop the data: the zygote reports the end.
             sent = len(self._out)
         del self._out[:sent]
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the frames that have arrived. Clear `readable` at end of file. A bad frame sets `protocol_error`."""
+        """Return the frames that have arrived.
+
+        End of file and errors set `readable` to False. A bad frame also sets `protocol_error`.
+        """
         frames: list[dict[str, Any]] = []
         try:
             for _ in range(MAX_READS):
@@ -104,7 +108,7 @@ class ChildLink:
             self.channel = None
 
     def sampled_run(self) -> SampledRun | None:
-        """Return what to sample; None if the process does not run."""
+        """Return the process and the directory to sample; None if the process is not running."""
         if self.pid is None or self.exited is not None:
             return None
         return SampledRun(token=self.token, pid=self.pid, start_time=self.start_time, work_dir=self.spec.work_dir)
@@ -114,12 +118,12 @@ class ChildLink:
         self.usage = larger(self.usage, sample.usage)
 
     def run_tree(self) -> RunTree:
-        """Return its processes, as far as they are known without the zygote."""
+        """Return the known processes of the run: the first process, and those in the last sample."""
         start_time = None if self.pid is None else self.start_time
         return RunTree(token=self.token, pid=self.pid, start_time=start_time, seen=self._seen)
 
     def exit_of(self, exited: ExitedRun, *, oom: bool) -> ProcessExit:
-        """Return how the process ended. `oom`: the kernel killed it because memory ran out."""
+        """Return the ProcessExit for the zygote's report. `oom`: True if the kernel killed the child to free memory."""
         code = os.waitstatus_to_exitcode(exited.status)
         at_end = Usage(
             cpu_seconds=exited.cpu_seconds,
@@ -137,6 +141,6 @@ class ChildLink:
         )
 
     def stderr_tail(self) -> str:
-        """Return the last whole lines that this process wrote to stderr, and its protocol error."""
+        """Return the last complete lines that the process wrote to stderr, followed by `protocol_error`."""
         tail = logs.last_lines(self.spec.stderr_path, self._stderr_offset, STDERR_TAIL_BYTES).decode("utf-8", "replace")
         return "\n".join(part for part in (tail, self.protocol_error) if part)

@@ -1,4 +1,4 @@
-"""The heartbeat of a zygote: it decides when to ping, and when to resume or replace a zygote that does not answer."""
+"""The heartbeat of a zygote. It decides when to ping the zygote, and when to resume or replace an unresponsive one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeartbeatTimeouts:
-    """Limits for the answers of a zygote, in seconds.
+    """Time limits for the answers of a zygote, in seconds.
 
-    `interval_seconds`: the time between two checks. A longer gap counts as one interval, because then this host itself
-    was not running. `unresponsive_seconds`: an idle machine answers in a millisecond; one that swaps, or forks hundreds
-    of processes, may take a second. `replace_seconds`: a stopped zygote is resumed long before; one that is hung
-    would hold its slots until the host restarts. `start_seconds`: extra time for the start of a zygote.
+    `interval_seconds`: the time between two checks. A longer gap counts as one interval, because the host itself was
+    suspended. `unresponsive_seconds`: the time without an answer after which the zygote is resumed. An answer takes a
+    millisecond on an idle machine, and about a second if the machine swaps or forks hundreds of processes.
+    `replace_seconds`: the time without an answer after which the zygote is replaced. A zygote that hangs would
+    otherwise hold its slots until the host restarts. `start_seconds`: additional time while a zygote starts.
     """
 
     interval_seconds: float = 1.0
@@ -26,9 +27,9 @@ Action = Literal["", "ping", "resume", "replace"]
 
 
 class Heartbeat:
-    """The time since the last answer of one zygote. `check` is called while the zygote has work.
+    """A counter of the time since a zygote last answered. Times are monotonic, in seconds.
 
-    Times are monotonic seconds.
+    The owner calls `check` regularly while the zygote has runs, and `pause` while it has none.
     """
 
     def __init__(self, timeouts: HeartbeatTimeouts) -> None:
@@ -42,15 +43,15 @@ class Heartbeat:
         return self._unanswered_seconds >= self.timeouts.unresponsive_seconds
 
     def answered(self) -> None:
-        """Note that the zygote has answered."""
+        """Record an answer of the zygote: the time without an answer restarts at 0."""
         self._unanswered_seconds, self._pinged = 0.0, False
 
     def pause(self) -> None:
-        """Count no time until the next check: the zygote has no work."""
+        """Stop counting time until the next `check`, because the zygote has no runs."""
         self._checked_at = None
 
     def check(self, now: float) -> Action:
-        """Return what to do with the zygote now: ping it, resume it, replace it, or nothing."""
+        """Return the action that is due for the zygote: "ping", "resume", "replace", or "" for none."""
         since = float("inf") if self._checked_at is None else now - self._checked_at
         if since < self.timeouts.interval_seconds:
             return ""

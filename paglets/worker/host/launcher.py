@@ -1,10 +1,10 @@
-"""The launcher of a host on POSIX systems: zygotes, one thread for all sockets, and one that samples resource use.
+"""The launcher of a host on POSIX systems. It starts runs through zygotes: processes that fork on request.
 
-All work is done on the I/O thread. Public methods only post to it, so they do not block and need no lock. Windows has
-no fork and would need another launcher, which does not exist yet.
+The launcher has an I/O thread for all sockets, and a thread that samples resource use. Public methods only post work to
+the I/O thread, so they do not block and need no lock. Windows has no fork and would need another launcher.
 
-All runs share one zygote, except those with `LaunchSpec.alone`: each of these has its own zygote, which ends with the
-run (`supervisor`). If such a zygote dies, only its run can be the cause.
+All runs share one zygote, except those with `LaunchSpec.alone`. Each of these has its own zygote, which ends with the
+run. If such a zygote dies, only its run can be the cause.
 """
 
 from __future__ import annotations
@@ -37,17 +37,21 @@ from paglets.worker.zygote_protocol import EndRun, ExitedRun, FailedRun, Started
 SAMPLE_SECONDS = 1.0
 
 MAX_UNANSWERED_STARTS = 32
-"""Most starts that wait for an answer of the zygote: the kernel limits how many descriptors are in flight."""
+"""Maximum number of unanswered start requests of a zygote. The kernel limits how many descriptors can be in flight."""
 
 KILL_PAUSE_SECONDS = 0.02
 CLEAN_SCANS = 2
-"""A run counts as gone after this many scans that find no process of it. One scan is not atomic, and can miss a
-process that forks."""
+"""Number of consecutive scans that must find no process of a run before the run counts as ended. A single scan is not
+atomic and can miss a process that forks."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _AbandonedRun:
-    """A run that its zygote will not reap. `how` is reported when `clean_scans` scans found no process of it."""
+    """A run that the host kills itself, because its zygote has ended or does not answer.
+
+    `how`: the exit to report when the run counts as ended. `clean_scans`: the number of consecutive scans that found no
+    process of the run.
+    """
 
     child: ChildLink
     how: ProcessExit
@@ -57,8 +61,8 @@ class _AbandonedRun:
 class ZygoteLauncher:
     """A `launch.Launcher` that forks processes from zygotes.
 
-    `log` gets a line when a zygote ends; it must not raise. `table`: the processes of the machine; None: those that
-    `process_table` finds.
+    `log`: the logger for the ends of zygotes; it must not raise. `table`: the process table to use; None: the one that
+    `process_table` returns.
     """
 
     def __init__(
@@ -97,34 +101,35 @@ class ZygoteLauncher:
         for name, target in (("paglets-launcher", self._run), ("paglets-usage", self._sampler.run)):
             threading.Thread(target=target, name=name, daemon=True).start()
 
-    # Called on any thread.
+    # Public methods, which may be called from any thread.
 
     def start(self, spec: LaunchSpec) -> None:
         self._post(partial(self._start, spec))
 
     def send(self, token: str, frame: dict[str, Any]) -> None:
-        """Send a frame to the child. Raises TooLarge or Invalid if `frame` does not fit one."""
+        """Send a frame to the child. Raises TooLarge if `frame` is too large, and Invalid if it is not JSON."""
         self._post(partial(self._write, token, pack(frame)))
 
     def end(self, token: str) -> None:
         self._post(partial(self._end, token))
 
     def close(self) -> None:
-        """End all runs and zygotes. `wait_closed` waits until they are gone."""
+        """Request the end of all runs and zygotes. `wait_closed` waits until they have ended."""
         self._post(self._close)
 
     def wait_closed(self, timeout_seconds: float) -> bool:
-        """Wait for the end of all runs and zygotes after `close`. Return False if that takes longer."""
+        """Wait until all runs and zygotes have ended after `close`. Return False if the timeout expires first."""
         return self._closed.wait(timeout_seconds)
 
     def _post(self, act: Callable[[], None]) -> None:
         self._posted.append(act)
         try:
             self._wake_writer.send(b"\0")
-        except (BlockingIOError, OSError):  # the socket is full of wake-ups, or the launcher is closed
+        except (BlockingIOError, OSError):
+            # A full socket already holds a wake-up, and a closed launcher needs none.
             return
 
-    # The I/O loop.
+    # The loop of the I/O thread.
 
     def _run(self) -> None:
         while not self._is_closed():
@@ -164,7 +169,7 @@ class ZygoteLauncher:
             self._fail(self._waiting.popleft(), "the host is ending")
         self._zygotes.close()
 
-    # Events of zygotes (`supervisor.ZygoteEvents`).
+    # The callbacks of `supervisor.ZygoteEvents`.
 
     def has_work(self, link: ZygoteLink) -> bool:
         waiting = link is self._zygotes.shared and bool(self._waiting)
@@ -185,9 +190,9 @@ class ZygoteLauncher:
                 self._abandon(child, ProcessExit())
 
     def on_gone(self, link: ZygoteLink) -> int:
-        """Abandon the runs of a zygote that ended. The kernel sends SIGKILL to its children.
+        """Abandon the runs of a zygote that ended. Linux kills the children of a process that ends.
 
-        A started run that was alone in the zygote caused its end.
+        A run that had its own zygote is marked as the culprit, if its process had started.
         """
         left = self._of(link)
         died = not self._closing
@@ -198,7 +203,7 @@ class ZygoteLauncher:
 
     def on_crash_loop(self, problem: str) -> None:
         while self._waiting:
-            self._fail(self._waiting.popleft(), f"the zygote that starts processes does not start: {problem}")
+            self._fail(self._waiting.popleft(), f"the zygote, which starts processes, failed to start: {problem}")
 
     def on_blocked(self, text: str) -> None:
         self._events.start_blocked(text)
@@ -207,13 +212,13 @@ class ZygoteLauncher:
         return [child for child in self._children.values() if child.link is link and child.token not in self._abandoned]
 
     def _abandon(self, child: ChildLink, how: ProcessExit) -> None:
-        """Stop serving a child, and schedule its processes to be killed by the host directly, not by its zygote."""
+        """Close the connection to a child, and let the host instead of the zygote kill its processes."""
         self._take_frames(child)
         self._disconnect(child)
         self._abandoned[child.token] = _AbandonedRun(child=child, how=how)
 
     def _kill_abandoned(self) -> None:
-        """Kill the processes of abandoned runs. Report the end of runs that have none left."""
+        """Kill the processes of abandoned runs, and report the end of each run that has no process left."""
         alive = kill_runs(self._table, [run.child.run_tree() for run in self._abandoned.values()])
         for token, run in list(self._abandoned.items()):
             run.clean_scans = 0 if token in alive else run.clean_scans + 1
@@ -222,7 +227,7 @@ class ZygoteLauncher:
                 tail, usage = run.child.stderr_tail(), run.child.usage
                 self._ended(run.child, replace(run.how, signal=signal.SIGKILL, stderr_tail=tail, usage=usage))
 
-    # Start of runs.
+    # Starting of runs.
 
     def _start(self, spec: LaunchSpec) -> None:
         child = ChildLink(spec)
@@ -241,7 +246,7 @@ class ZygoteLauncher:
         try:
             child.link = self._zygotes.open_alone()
         except OSError as error:
-            self._fail(child, f"its zygote cannot be started: {error.strerror}")
+            self._fail(child, f"cannot start a zygote for this run: {error.strerror}")
 
     def _send_starts(self) -> None:
         link = self._zygotes.shared
@@ -252,7 +257,7 @@ class ZygoteLauncher:
         try:
             descriptor = child.connect()
         except OSError as error:
-            self._fail(child, f"cannot create a socket: {error.strerror}")
+            self._fail(child, f"cannot create a socket for the process: {error.strerror}")
             return
         try:
             self._zygotes.send(link, child.spec, descriptor)
@@ -282,7 +287,7 @@ class ZygoteLauncher:
             self._fail(child, failed.error)
 
     def _current(self, token: str) -> ChildLink | None:
-        """Return the child of `token`; None if it is gone or abandoned."""
+        """Return the child of the run `token`; None if it has ended or is abandoned."""
         return None if token in self._abandoned else self._children.get(token)
 
     # Frames.
@@ -306,7 +311,7 @@ class ZygoteLauncher:
             self._watch(child)
 
     def _watch(self, child: ChildLink) -> None:
-        # Read no frames before `started`, which must be the first event.
+        # Read no frames before the event `started` was reported, because it must be the first.
         if child.channel is None or child.pid is None:
             return
         if child.readable:
@@ -319,7 +324,7 @@ class ZygoteLauncher:
             self._reactor.unwatch(child.channel)
             child.close()
 
-    # End of runs.
+    # Ending of runs.
 
     def _end(self, token: str) -> None:
         child = self._children.get(token)
@@ -328,9 +333,9 @@ class ZygoteLauncher:
         child.is_ending = True
         if child in self._waiting:
             self._waiting.remove(child)
-            self._fail(child, "it was ended before it started")
+            self._fail(child, "the run was ended before it started")
         elif child.link is not None and not child.link.ready:
-            self._fail(child, "it was ended before it started")
+            self._fail(child, "the run was ended before it started")
         elif child.link is not None and token not in self._abandoned:
             if child.link.heartbeat.is_unresponsive:
                 self._abandon(child, ProcessExit())
@@ -343,12 +348,15 @@ class ZygoteLauncher:
             return
         self._take_frames(child)
         if sys.platform != "linux" and child.usage.processes > 1:
-            # Without a subreaper, only the samples know the processes that left the session.
+            # This system has no subreapers, so only the samples know processes that left the session of the run.
             kill_runs(self._table, [child.run_tree()])
         self._ended(child, child.exit_of(exited, oom=self._was_oom(child, exited)))
 
     def _was_oom(self, child: ChildLink, exited: ExitedRun) -> bool:
-        """Return True if SIGKILL ended the child, this host did not send it, and the kernel's OOM count has grown."""
+        """Return True if the kernel probably killed the child to free memory.
+
+        This means: SIGKILL ended the child, this host did not send it, and the count of OOM kills has grown.
+        """
         if exited.status != signal.SIGKILL or child.is_ending or self._closing:
             return False
         return oom_kills() > self._oom_before
@@ -365,7 +373,7 @@ class ZygoteLauncher:
             self._sampler.pause()
         self._events.ended(child.token, how)
 
-    # Sampling on its own thread. Samples are posted to the I/O thread, so that they come before `ended`.
+    # The sampling thread calls these methods. It posts samples to the I/O thread, so that they come before `ended`.
 
     def _sampled_runs(self) -> tuple[SampledRun, ...]:
         runs = (child.sampled_run() for child in self._children.copy().values())

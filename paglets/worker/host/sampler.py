@@ -1,4 +1,4 @@
-"""Resource use of runs: CPU, memory and processes of their trees, and the size of their scratch directories."""
+"""Samples of the resource use of runs: CPU time, memory, number of processes, and size of the scratch directory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from paglets.worker.processes import ProcessInfo, ProcessTable, descendants, sam
 from paglets.worker.scratch import scratch_bytes
 
 SAMPLE_SHARE = 0.02
-"""Largest share of one core that sampling may take. On a machine with very many processes samples become rarer.
-The share is of CPU time: if the machine delays a sample by a second, the next one must not be a minute away."""
+"""Maximum share of one core that sampling may use. On a machine with very many processes, sampling is less frequent.
+The share counts CPU time, not elapsed time, so that a delay of one second does not postpone the next sample by 50 s."""
 
 SCRATCH_EVERY = 5
-"""Scratch directories are measured in every fifth round: this costs more than processes, and changes more slowly."""
+"""Scratch directories are measured in every fifth round, because this takes longer than reading the processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledRun:
-    """A run to sample: its first process and its scratch directory."""
+    """A run to sample, given by its first process and its scratch directory."""
 
     token: str
     pid: int
@@ -32,14 +32,14 @@ class SampledRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """The resource use of one run at one time. `seen`: start times of its processes by pid."""
+    """The resource use of one run at one time. `seen`: the start times of the run's processes, by pid."""
 
     usage: Usage
     seen: Mapping[int, float]
 
 
 def sample_runs(table: ProcessTable, runs: tuple[SampledRun, ...], *, with_scratch: bool) -> dict[str, Sample]:
-    """Return samples by token, of those runs whose first process still lives."""
+    """Return a sample, by run token, for each run whose first process is alive."""
     everything = table.all()
     samples = {}
     for run in runs:
@@ -52,7 +52,7 @@ def sample_runs(table: ProcessTable, runs: tuple[SampledRun, ...], *, with_scrat
 
 
 def _usage(tree: list[ProcessInfo], scratch: int) -> Usage:
-    # Shared pages count for each process: that is the memory they would need if they wrote to them.
+    # Count shared pages once for each process: each needs a copy as soon as it writes to them.
     return Usage(
         cpu_seconds=sum(info.cpu_seconds for info in tree),
         rss_bytes=sum(info.rss_bytes for info in tree),
@@ -62,7 +62,7 @@ def _usage(tree: list[ProcessInfo], scratch: int) -> Usage:
 
 
 def larger(one: Usage, other: Usage) -> Usage:
-    """Return the maximum of each number."""
+    """Return a Usage with the larger value of each field."""
     return Usage(
         cpu_seconds=max(one.cpu_seconds, other.cpu_seconds),
         rss_bytes=max(one.rss_bytes, other.rss_bytes),
@@ -72,10 +72,10 @@ def larger(one: Usage, other: Usage) -> Usage:
 
 
 class Sampler:
-    """A sampler of all runs, about every `seconds`. Its thread runs `run`.
+    """A sampler that measures all runs about every `seconds`. The method `run` is the body of its thread.
 
-    `runs` returns the runs to sample. `sampled` gets the samples, and the number of processes that the kernel had
-    killed one round earlier because memory ran out.
+    `runs`: returns the runs to sample. `sampled`: receives the samples, and the count of OOM kills as it was one round
+    earlier.
     """
 
     def __init__(
@@ -93,20 +93,20 @@ class Sampler:
         self._closed = threading.Event()
 
     def resume(self) -> None:
-        """Sample until `pause` is called."""
+        """Take samples until `pause` is called."""
         self._busy.set()
 
     def pause(self) -> None:
-        """Stop sampling: there are no runs."""
+        """Stop taking samples until `resume` is called."""
         self._busy.clear()
 
     def close(self) -> None:
-        """End the thread."""
+        """End the sampling thread after its current round."""
         self._closed.set()
         self._busy.set()
 
     def run(self) -> None:
-        """Sample until `close` is called."""
+        """Take samples until `close` is called."""
         rounds, oom_before = 0, 0
         while True:
             idle = not self._busy.is_set()

@@ -1,8 +1,8 @@
-"""The supervisor of a host's zygotes: it starts, pings and replaces them, on the launcher's I/O thread.
+"""The supervisor of a host's zygotes. It starts, pings and replaces zygotes on the launcher's I/O thread.
 
-All runs share one zygote, except those that are to run alone: each of these has its own. The supervisor pings a
-zygote that has work. If the zygote does not answer, the supervisor resumes it in case it is stopped, and later replaces
-it (`heartbeat`).
+All runs share one zygote, except those with `LaunchSpec.alone`: each of these has its own. The supervisor pings each
+zygote that has runs. If a zygote does not answer, the supervisor first sends SIGCONT, in case the zygote was stopped,
+and later replaces the zygote (`heartbeat`).
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ from paglets.worker.host.zygote_link import ZygoteLink
 from paglets.worker.zygote_protocol import Ping, Pong, ZygoteReady
 
 CLOSE_SECONDS = 12.0
-"""Time limit for the end of a zygote: longer than the zygote itself takes (`zygote.main.CLOSING_SECONDS`)."""
+"""Time limit for a zygote to end. It is longer than the zygote's own limit (`zygote.main.CLOSING_SECONDS`)."""
 
 ZYGOTE_LABEL = "the process that starts jobs"
-"""The name of a zygote in messages to users."""
+"""The term for a zygote in messages to users."""
 
 STABLE_SECONDS = 10.0
-"""A zygote that lived this long is replaced at once. After shorter lives the delays grow."""
+"""A zygote that ran for at least this long is replaced at once. Each shorter life increases the restart delay."""
 
 BACKOFF_SECONDS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 FAILED_STARTS = 3
-"""After this many zygotes in a row that ended before they were ready, the runs that wait for one fail."""
+"""Number of consecutive zygotes that end before they are ready, after which the waiting runs fail."""
 
 
 class RestartBackoff:
-    """The back-off between starts of zygotes, which grows with each short life. Times are monotonic seconds."""
+    """The delay before the next start of a zygote. It grows with each zygote that ends soon after its start.
+
+    Times are monotonic, in seconds.
+    """
 
     def __init__(self) -> None:
         self._started_at = 0.0
@@ -48,7 +51,7 @@ class RestartBackoff:
         self._started_at = now
 
     def ended(self, now: float, *, was_ready: bool) -> float:
-        """Note the end of a zygote. Return the time at which to start the next one."""
+        """Record the end of a zygote, and return the time at which to start the next one."""
         lived_long = now - self._started_at >= STABLE_SECONDS
         self._short_lives = 0 if lived_long else min(self._short_lives + 1, len(BACKOFF_SECONDS))
         self._failed_starts = 0 if was_ready else self._failed_starts + 1
@@ -56,10 +59,10 @@ class RestartBackoff:
 
 
 class ZygoteEvents(Protocol):
-    """Callbacks of the supervisor to the launcher, which knows the runs of each zygote."""
+    """Callbacks from the supervisor to the launcher, which knows the runs of each zygote."""
 
     def has_work(self, link: ZygoteLink) -> bool:
-        """Return True if a run waits for that zygote or is its child."""
+        """Return True if the zygote has a run that has not ended, or a run waits to be started by it."""
         ...
 
     def on_ready(self, link: ZygoteLink) -> None: ...
@@ -67,24 +70,27 @@ class ZygoteEvents(Protocol):
     def on_record(self, link: ZygoteLink, record: Any) -> None: ...
 
     def on_unresponsive(self, link: ZygoteLink) -> None:
-        """End the cancelled runs of the zygote without its help."""
+        """Kill the cancelled runs of a zygote directly, because the zygote does not answer."""
         ...
 
     def on_gone(self, link: ZygoteLink) -> int:
-        """Handle the end of a zygote. Return how many runs it left behind."""
+        """Handle the end of a zygote. Return how many of its runs had not ended."""
         ...
 
     def on_crash_loop(self, problem: str) -> None:
-        """Fail the runs that wait for the shared zygote, which does not start."""
+        """Fail the runs that wait for the shared zygote, because FAILED_STARTS starts of it failed with `problem`."""
         ...
 
     def on_blocked(self, text: str) -> None:
-        """Handle the reason why the shared zygote starts no processes now; "" when it starts them again."""
+        """Handle the reason why the shared zygote cannot start processes; "" when it can again."""
         ...
 
 
 class ZygoteSupervisor:
-    """A supervisor of one shared zygote (`shared`, None while there is none) and of the zygotes of single runs."""
+    """A supervisor of the shared zygote and of the zygotes that serve a single run.
+
+    `shared`: the shared zygote; None while it is not running. `links`: all running zygotes.
+    """
 
     def __init__(
         self, open_zygote: Callable[..., ZygoteLink], reactor: Reactor, log: logging.Logger, events: ZygoteEvents
@@ -102,12 +108,12 @@ class ZygoteSupervisor:
     # Timers.
 
     def next_due(self) -> float | None:
-        """Return the monotonic time at which `do_due` has something to do; None if it has nothing."""
+        """Return the monotonic time by which `do_due` must be called; None if nothing is scheduled."""
         due = [at for at in (self._open_at, *(link.ends_by for link in self.links)) if at is not None]
         return min(due, default=None)
 
     def do_due(self) -> None:
-        """Start, ping, resume and replace zygotes as due."""
+        """Perform the actions that are due: start, ping, resume, replace or kill zygotes."""
         now = time.monotonic()
         if self._open_at is not None and self._open_at <= now:
             self._open(now)
@@ -115,21 +121,21 @@ class ZygoteSupervisor:
             if link.ends_by is None:
                 self._check_heartbeat(link, now)
             elif link.ends_by <= now:
-                self._gone(link, "it did not end in time")
+                self._gone(link, "the zygote did not end in time")
 
-    # Start and end.
+    # Starting and ending of zygotes.
 
     def open_alone(self) -> ZygoteLink:
-        """Start a zygote for one run. Raises OSError."""
+        """Start a zygote that serves a single run. Raises OSError."""
         return self._add(self._open_zygote(is_alone=True))
 
     def end(self, link: ZygoteLink) -> None:
-        """Ask the zygote to end. It is killed if it takes longer than CLOSE_SECONDS."""
+        """Ask a zygote to end. It is killed if it has not ended after CLOSE_SECONDS."""
         if link.ends_by is None:
             link.hang_up(time.monotonic() + CLOSE_SECONDS)
 
     def close(self) -> None:
-        """End all zygotes and start no more."""
+        """End all zygotes, and do not start new ones."""
         self._open_at = None
         for link in self.links:
             self.end(link)
@@ -140,7 +146,7 @@ class ZygoteSupervisor:
         try:
             self.shared = self._add(self._open_zygote())
         except OSError as error:
-            self._schedule_restart(f"{error.filename or 'its command'}: {error.strerror}", was_ready=False)
+            self._schedule_restart(f"cannot run {error.filename or 'the zygote'}: {error.strerror}", was_ready=False)
 
     def _schedule_restart(self, problem: str, *, was_ready: bool) -> None:
         self._open_at = self._backoff.ended(time.monotonic(), was_ready=was_ready)
@@ -170,7 +176,7 @@ class ZygoteSupervisor:
     # Frames.
 
     def send(self, link: ZygoteLink, record: Any, descriptor: int | None = None) -> None:
-        """Send a record to a zygote, with `descriptor` if given. Raises PagletsError if it does not fit a frame."""
+        """Send a record, and `descriptor` if given, to a zygote. Raises TooLarge if the record exceeds a frame."""
         link.send(record, descriptor)
         self._watch(link)
 
@@ -197,7 +203,7 @@ class ZygoteSupervisor:
         link.ready = True
         link.heartbeat.answered()
         for problem in ready.preload_errors:
-            self._log.warning(f"the zygote could not load {problem}")
+            self._log.warning(f"the zygote could not import {problem}")
         self._events.on_ready(link)
 
     # Heartbeats.
@@ -211,7 +217,7 @@ class ZygoteSupervisor:
         if action == "ping":
             self.send(link, Ping())
         elif action == "replace":
-            self._gone(link, f"it did not answer for {link.heartbeat.timeouts.replace_seconds:g} s")
+            self._gone(link, f"the zygote did not answer for {link.heartbeat.timeouts.replace_seconds:g} s")
         elif action == "resume":
             if not was_unresponsive:
                 self._on_unresponsive(link)
@@ -220,7 +226,7 @@ class ZygoteSupervisor:
     def _on_unresponsive(self, link: ZygoteLink) -> None:
         timeouts = link.heartbeat.timeouts
         text = f"the zygote (process {link.pid}) has not answered for {timeouts.unresponsive_seconds:g} s"
-        self._log.warning(f"{text}; resuming it now, replacing it after {timeouts.replace_seconds:g} s")
+        self._log.warning(f"{text}; sent it SIGCONT, and will replace it after {timeouts.replace_seconds:g} s")
         if link is self.shared:
             self._set_blocked(f"{ZYGOTE_LABEL} (zygote, process {link.pid}) does not answer")
         self._events.on_unresponsive(link)

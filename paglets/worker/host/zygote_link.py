@@ -1,4 +1,4 @@
-"""The host's end of one zygote: its process, its control socket, and the frames to be written to it."""
+"""The host's side of the connection to one zygote: the process, the control socket, and the queue of frames to send."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from paglets.worker.zygote_protocol import from_frame, to_frame
 
 READ_BYTES = 1 << 18
 REAP_SECONDS = 2.0
-"""Time limit for a killed zygote to end. SIGKILL takes milliseconds, or the kernel holds the process for minutes."""
+"""Time limit for a killed zygote to end. SIGKILL takes milliseconds, unless the process is blocked in the kernel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZygoteSettings:
     """Settings for the start of zygotes.
 
-    `command`: starts a zygote, whose stdin is its control socket. `environment`: of the zygote and all its children;
-    it must hold no key. `log_path`: the file for the zygote's stderr; None: the stderr of this process. `store_id`:
-    marks the zygotes as those of this host. `umask`: of the zygote and its children; -1: that of this process.
+    `command`: the command line of a zygote, which gets the control socket as stdin. `environment`: the environment of
+    the zygote and its children; it must not contain a secret key. `log_path`: the file for the zygote's stderr; None:
+    the stderr of this process. `store_id`: the id that marks zygotes as those of this host. `umask`: the umask of the
+    zygote and its children; -1: the umask of this process.
     """
 
     command: Sequence[str]
@@ -43,7 +44,7 @@ class ZygoteSettings:
 
 @dataclass(slots=True)
 class _Outgoing:
-    """The rest of a frame to write, and a descriptor to send with its first byte."""
+    """The unsent part of a frame, and a descriptor to send with the first byte of the frame."""
 
     data: memoryview
     descriptor: int | None
@@ -52,9 +53,9 @@ class _Outgoing:
 class ZygoteLink:
     """A zygote process and its control socket. No method but `kill_and_reap` blocks.
 
-    `wants_write`: frames wait for space in the socket. `problem`: set when `read` returns None. `is_alone`: the zygote
-    serves one run. `unanswered_starts`: starts that were sent and not answered yet. `ends_by`: the monotonic time by
-    which the zygote must have ended; None: it is to go on.
+    `wants_write`: True if frames wait for space in the socket. `problem`: the reason why `read` returned None.
+    `is_alone`: True if the zygote serves a single run. `unanswered_starts`: the number of start requests without an
+    answer. `ends_by`: the monotonic deadline for the end of the zygote; None if its end was not requested.
     """
 
     def __init__(self, settings: ZygoteSettings, *, is_alone: bool = False) -> None:
@@ -89,12 +90,12 @@ class ZygoteLink:
         return self._control.fileno()
 
     def send(self, record: Any, descriptor: int | None = None) -> None:
-        """Queue a record. A `descriptor` is sent with the record, then closed in this process."""
+        """Queue a record. A `descriptor` is sent with the record and then closed in this process."""
         self._out.append(_Outgoing(memoryview(pack(to_frame(record))), descriptor))
         self.flush()
 
     def flush(self) -> None:
-        """Write as much as the socket takes. If the zygote is gone, `read` reports it."""
+        """Send as much of the queue as the socket accepts. If the zygote has ended, drop it: `read` reports the end."""
         while self._out:
             first = self._out[0]
             try:
@@ -117,7 +118,7 @@ class ZygoteLink:
         return socket.send_fds(self._control, [outgoing.data], [outgoing.descriptor])
 
     def read(self) -> list[Any] | None:
-        """Return the records that have arrived; None if the zygote is gone or sent a bad frame."""
+        """Return the records that have arrived; None if the zygote has ended or sent a bad frame."""
         try:
             data = self._control.recv(READ_BYTES)
         except BlockingIOError:
@@ -135,18 +136,18 @@ class ZygoteLink:
             return None
 
     def hang_up(self, ends_by: float) -> None:
-        """Close the sending side, so that the zygote ends all its runs. Its reports can still be read."""
+        """Close the sending side of the socket, so that the zygote ends by `ends_by`. Its reports can still be read."""
         self.ends_by = ends_by
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
         self.resume()
 
     def resume(self) -> None:
-        """Send SIGCONT to the zygote, in case it is stopped."""
+        """Send SIGCONT to the zygote, in case a signal stopped it."""
         self._process.send_signal(signal.SIGCONT)
 
     def kill_and_reap(self) -> str:
-        """Kill the zygote if it has not ended, and wait up to REAP_SECONDS. Return text about its end."""
+        """Kill the zygote if it has not ended, and wait up to REAP_SECONDS. Return a phrase with its exit status."""
         self._drop_outgoing()
         self._control.close()
         self._process.kill()
@@ -166,7 +167,8 @@ def _spawn(settings: ZygoteSettings, control: socket.socket, arguments: tuple[st
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     log = None if settings.log_path is None else os.open(settings.log_path, flags, 0o600)
     try:
-        # In its own session, so that Ctrl-C and a closed terminal signal only the host, which then ends the zygote.
+        # The zygote gets its own session, so that Ctrl-C and a closed terminal signal only the host. The host then
+        # ends the zygote.
         return subprocess.Popen(
             [*settings.command, *arguments],
             stdin=control.fileno(),

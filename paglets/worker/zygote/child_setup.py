@@ -1,4 +1,4 @@
-"""The set-up of a forked child: session, signals, descriptors and environment, before any user code runs."""
+"""The set-up of a forked child before any user code runs: session, signals, descriptors and environment."""
 
 from __future__ import annotations
 
@@ -17,35 +17,38 @@ from paglets.worker.launch import LaunchSpec
 from paglets.worker.zygote.output import OutputPipe, open_output_pipe
 
 SOCKET_DESCRIPTOR = 3
-"""Descriptor of a child's socket. Below it are stdin, stdout and stderr; all above it are closed."""
+"""File descriptor of a child's socket, next to stdin, stdout and stderr. All higher descriptors are closed."""
 
 EXIT_NOT_SET_UP = 120
-"""Exit code of a child whose set-up failed. Shells and Python do not use it."""
+"""Exit code of a child whose set-up failed. Shells and Python do not use this code."""
 
 MAX_DESCRIPTORS = 1 << 14
-"""A zygote has four descriptors for each run. The default limit of a system is enough for 250 runs."""
+"""Maximum number of open descriptors of a zygote, which needs four per run. A common default allows only 250 runs."""
 
 _DESCRIPTOR_LIMITS = resource.getrlimit(resource.RLIMIT_NOFILE)
-"""The limits with which the zygote was started. Its children get the same."""
+"""The limits for open descriptors when the zygote started. Its children get the same limits."""
 
 IGNORED = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM),
     *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
 )
-"""Signals that would end or stop a zygote, and that a process can ignore."""
+"""Signals that would end or stop a zygote if it did not ignore them. SIGKILL and SIGSTOP cannot be ignored."""
 
 _handlers: dict[signal.Signals, Any] = {}
-"""The handlers with which the zygote was started. Its children get the same."""
+"""The signal handlers when the zygote started. Its children get the same handlers."""
 
 
 def ignore_signals() -> None:
-    """Ignore signals that children may send to their parent, the zygote."""
+    """Ignore the signals in IGNORED, which a child could send to its parent, the zygote."""
     for number in IGNORED:
         _handlers[number] = signal.signal(number, signal.SIG_IGN) or signal.SIG_DFL
 
 
 def fork() -> int:
-    """Fork. Signals are blocked in the child until `_restore_signals`, so that none is lost. Raises OSError."""
+    """Fork, and return like `os.fork`. Raises OSError.
+
+    In the child, signals are blocked until `_restore_signals` is called, so that none is lost.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
     pid = -1
     try:
@@ -63,7 +66,7 @@ def _restore_signals() -> None:
 
 
 def allow_many_descriptors() -> None:
-    """Raise the limit of descriptors: the zygote has the pipes and logs of all runs."""
+    """Raise the limit for open descriptors, because the zygote holds the pipes and logs of all runs."""
     soft, hard = _DESCRIPTOR_LIMITS
     most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -73,9 +76,9 @@ def allow_many_descriptors() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptors:
-    """Descriptors for a child. The zygote opens them, so that a missing folder or a full disk fails before the fork.
+    """Descriptors for a child. The zygote opens them before the fork, where errors such as a full disk can be reported.
 
-    `outputs` stay open in the zygote; the others are for the child.
+    `outputs`: the pipes and logs that stay open in the zygote. All others are for the child.
     """
 
     socket: int
@@ -86,13 +89,13 @@ class Descriptors:
     outputs: tuple[OutputPipe, ...]
 
     def close(self) -> None:
-        """Close the descriptors for the child."""
+        """Close the descriptors that are only for the child."""
         for descriptor in (self.socket, self.null, self.stdout, self.stderr, self.work_dir):
             with suppress(OSError):
                 os.close(descriptor)
 
     def close_all(self) -> None:
-        """Close all descriptors: there is no child."""
+        """Close all descriptors, because the fork failed."""
         self.close()
         for output in self.outputs:
             output.close()
@@ -123,7 +126,7 @@ def open_descriptors(spec: LaunchSpec, child_socket: int) -> Descriptors:
 
 
 def run_child(spec: LaunchSpec, opened: Descriptors, zygote: int, serve: Callable[[socket.socket], int]) -> NoReturn:
-    """Become the process of `spec`, run `serve`, and exit with the code that it returns."""
+    """Set up this forked process as `spec` describes, run `serve`, and exit with the code that it returns."""
     code = EXIT_NOT_SET_UP
     try:
         _leave_zygote(zygote)
@@ -143,11 +146,11 @@ def _leave_zygote(zygote: int) -> None:
     linux.end_with_parent()
     if os.getppid() != zygote:
         os._exit(EXIT_NOT_SET_UP)
-    # This process adopts orphans among its descendants while it lives. So a child of the zygote that the zygote did
-    # not fork belongs to a run that has ended.
+    # This process adopts orphans among its descendants while it lives. A child that the zygote did not fork therefore
+    # belongs to a run whose first process has ended.
     linux.become_subreaper()
     linux.raise_oom_score()
-    # SIGCHLD is the only signal that the zygote handles. `_restore_signals` resets those that it ignores.
+    # SIGCHLD is the only signal that the zygote handles. `_restore_signals` resets the signals that the zygote ignores.
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _restore_signals()
@@ -155,8 +158,8 @@ def _leave_zygote(zygote: int) -> None:
 
 
 def _take_descriptors(opened: Descriptors) -> socket.socket:
-    # All were opened after 0, 1, 2 and the control socket, so they are 3 or above. Move the socket to 3 last, so that
-    # it does not overwrite another one.
+    # All descriptors in `opened` are 3 or above, because 0, 1, 2 and the control socket were opened before. Move the
+    # socket to 3 last, so that it does not overwrite another descriptor.
     os.fchdir(opened.work_dir)
     for source, target in ((opened.null, 0), (opened.stdout, 1), (opened.stderr, 2)):
         os.dup2(source, target)

@@ -1,8 +1,8 @@
 """The zygote: a process with one thread that forks the processes of paglets and reaps them.
 
-Its only connection to the host is its control socket, which is its stdin. A fork takes about a millisecond, because all
-modules that a child needs are loaded. The zygote reports the end of a run when no process of it is left (`reaper`) and
-all its output is in its logs.
+Its only connection to the host is its control socket, which is its stdin. A fork takes about a millisecond, because the
+zygote has already loaded all modules that a child needs. It reports the end of a run when all processes of the run have
+ended (`reaper`) and all their output is in the logs.
 """
 
 from __future__ import annotations
@@ -42,23 +42,24 @@ from paglets.worker.zygote_protocol import (
 )
 
 PRELOAD = ("paglets.system.compute_slots",)
-"""The modules that most jobs import. The zygote imports them before it forks, so that children need not."""
+"""Modules that most jobs import. The zygote imports them before it forks, so that children start faster."""
 
 GRACE_SECONDS = 1.0
-"""Time between SIGTERM and SIGKILL when a run is ended: enough to write a last line, and short of the 2 s in which a
-slot must be free."""
+"""Time between SIGTERM and SIGKILL when a run is ended. A process can write its last output, and its slot is free
+again within 2 s."""
 
 CLOSING_SECONDS = 10.0
-"""Time limit for ending all processes when the host is gone. The next start of the host kills those that are left."""
+"""Time limit to end all processes after the host has ended. The next start of the host kills those that are left."""
 
 REAP_PAUSE_SECONDS = 0.05
-"""Time between two passes while orphans end. SIGCHLD reports their ends; the pause is for processes that fork."""
+"""Time between two passes of the reaper while orphans end. SIGCHLD reports ended orphans, but not the new processes of
+orphans that fork."""
 
 MAX_DESCRIPTORS_A_READ = 64
 
 
 class Zygote:
-    """One loop over the control socket, the signals of children and their output. It never blocks."""
+    """A single-threaded event loop that handles the control socket, SIGCHLD, and the output of children."""
 
     def __init__(self, control: socket.socket, serve: Callable[[socket.socket], int], *, grace_seconds: float) -> None:
         self._control = control
@@ -87,7 +88,7 @@ class Zygote:
         }
 
     def run(self) -> int:
-        """Serve until the host and all children are gone. Return the exit code."""
+        """Run the loop until the host and all children have ended. Return the exit code."""
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
         while not self._is_done():
@@ -102,17 +103,17 @@ class Zygote:
                     key.data()
             self._kill_overdue()
             self._copy_output(readable)
-            # Start one run in each pass, so that the ends of runs are noticed while many starts wait.
+            # Start only one run in each pass, so that ends of runs are handled even while many starts wait.
             if self._starts:
                 self._start(*self._starts.popleft())
         return 0
 
     def send(self, record: Any) -> None:
-        """Queue a frame to the launcher."""
+        """Queue a frame for the launcher, and send as much of the queue as the socket accepts."""
         self._out += pack(to_frame(record))
         self._flush()
 
-    # The loop.
+    # The event loop.
 
     def _is_done(self) -> bool:
         if self._closing_until is None:
@@ -155,14 +156,15 @@ class Zygote:
             sent = self._control.send(self._out) if self._out else 0
         except BlockingIOError:
             sent = 0
-        except OSError:  # the host is gone, which the loop notices when it reads from the socket
+        except OSError:
+            # The host has ended. Drop the data: the loop notices the end when it reads from the socket.
             sent = len(self._out)
         del self._out[:sent]
         if self._closing_until is None:
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
             self._selector.modify(self._control, events, self._read)
 
-    # Start and end of runs.
+    # Starting and ending of runs.
 
     def _queue_start(self, spec: LaunchSpec) -> None:
         self._starts.append((spec, self._sockets.popleft()))
@@ -200,7 +202,7 @@ class Zygote:
 
     def _refuse(self, spec: LaunchSpec, child_socket: int) -> None:
         os.close(child_socket)
-        self.send(FailedRun(token=spec.token, error="it was ended before it started"))
+        self.send(FailedRun(token=spec.token, error="the run was ended before it started"))
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
@@ -212,7 +214,7 @@ class Zygote:
             self._reap()
 
     def _close(self) -> None:
-        """End all runs: the host is gone or is ending."""
+        """End all runs, because the host has ended or closed the socket."""
         self._selector.unregister(self._control)
         now = time.monotonic()
         self._closing_until = now + CLOSING_SECONDS
@@ -222,7 +224,7 @@ class Zygote:
             run.kill_at = now
 
     def _reap(self) -> None:
-        """Reap children, and report to the host the runs that have no process left."""
+        """Reap children, and report each run that has no process left to the host."""
         for ended in self._reaper.reap():
             self._copy_rest(ended.outputs)
             self.send(
@@ -237,7 +239,7 @@ class Zygote:
     # Output of runs.
 
     def _copy_output(self, readable: list[OutputPipe]) -> None:
-        """Copy up to PASS_BYTES from pipes to logs. Start with the pipe that has waited longest for a turn."""
+        """Copy up to PASS_BYTES from pipes to logs. Start with the pipe that was read least recently."""
         left = PASS_BYTES
         for output in sorted(readable, key=lambda output: output.turn):
             if left > 0 and output.is_open:
@@ -248,7 +250,7 @@ class Zygote:
                     self._close_output(output)
 
     def _copy_rest(self, outputs: tuple[OutputPipe, ...]) -> None:
-        """Copy what is left in the pipes of a run whose processes are gone, and close them."""
+        """Copy the remaining output of a run whose processes have ended, and close its pipes."""
         for output in outputs:
             if output.is_open:
                 output.copy(LAST_BYTES, self._buffer)
@@ -260,7 +262,7 @@ class Zygote:
 
 
 def _preload(names: Sequence[str]) -> tuple[str, ...]:
-    """Import modules and return the errors. A host that lacks some of them still runs paglets."""
+    """Import modules and return the errors. They are not fatal: paglets that do not need the module still run."""
     errors = []
     for name in names:
         try:
@@ -276,9 +278,9 @@ def main(argv: Sequence[str], *, grace_seconds: float = GRACE_SECONDS) -> int:
     `grace_seconds`: the time from SIGTERM to SIGKILL.
     """
     if tuple(argv) not in ((), (ALONE,)):
-        sys.stderr.write("paglets _zygote takes no arguments: a host starts it\n")
+        sys.stderr.write("paglets _zygote is started by a host and takes no other arguments\n")
         return 2
-    # The host ends a zygote by closing the socket. A job that signals its parent must not end other jobs.
+    # A job that signals its parent, the zygote, must not end other jobs. The host ends a zygote by closing the socket.
     ignore_signals()
     linux.resume_when_parent_ends()
     control = socket.socket(fileno=os.dup(0))
@@ -291,10 +293,10 @@ def main(argv: Sequence[str], *, grace_seconds: float = GRACE_SECONDS) -> int:
     errors = _preload(PRELOAD)
     rehearse()
     for stream in (sys.stdout, sys.stderr):
-        # Children inherit these streams: output reaches the log at once, and no character fails to encode.
+        # Children inherit these streams, so each line reaches the log at once, and no character fails to encode.
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     gc.collect()
-    # Memory pages that the garbage collector does not write to stay shared with the children.
+    # Frozen objects are not touched by the garbage collector, so their memory pages stay shared with the children.
     gc.freeze()
     zygote = Zygote(control, serve, grace_seconds=grace_seconds)
     zygote.send(ZygoteReady(preload_errors=errors))

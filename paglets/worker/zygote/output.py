@@ -1,4 +1,4 @@
-"""Pipes of the stdout and stderr of runs, which the zygote copies to their logs between forks."""
+"""Pipes for the stdout and stderr of runs. The zygote copies their data to the logs of the runs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import os
 from paglets.worker.logs import LogWriter
 
 PIPE_BYTES = 1 << 20
-"""Most bytes from one pipe in one pass of the zygote's loop: about a millisecond of work."""
+"""Maximum number of bytes to copy from one pipe in one pass of the zygote's loop: about a millisecond of work."""
 
 PASS_BYTES = 4 << 20
-"""Most bytes from all pipes in one pass. Forks and ends of processes wait for no more than that."""
+"""Maximum number of bytes to copy from all pipes in one pass. This limits how long forks and exit reports wait."""
 
 LAST_BYTES = 4 << 20
-"""Most bytes to read when the processes of a run are gone: more than a pipe holds. A process that escaped and still
-prints cannot delay the end."""
+"""Maximum number of bytes to copy from a pipe after the processes of its run have ended: more than a pipe holds. The
+limit is for an escaped process that still prints: it cannot delay the end of the run."""
 
 
 class OutputPipe:
-    """One stream of a run: the reading end of its pipe, and its log.
+    """An output stream of a run: the reading end of its pipe, and its log.
 
-    `turn`: number of the last turn in which it was read. `ended`: its end of file was read.
+    `turn`: a counter value that shows when the pipe was last read. `ended`: True after end of file.
     """
 
     def __init__(self, pipe: int, log: LogWriter) -> None:
@@ -34,14 +34,14 @@ class OutputPipe:
         return self._pipe is not None
 
     def fileno(self) -> int:
-        """Return the descriptor of the pipe, for a selector."""
+        """Return the descriptor of the pipe, so that a selector can watch this object."""
         assert self._pipe is not None
         return self._pipe
 
     def copy(self, most_bytes: int, buffer: memoryview) -> int:
-        """Copy up to about `most_bytes` from the pipe to the log, through `buffer`. Return how many.
+        """Copy about `most_bytes` or less from the pipe to the log, and return the number of bytes copied.
 
-        This does not wait, and does not raise errors of the disk.
+        Does not block, and does not raise an error if the log cannot be written. `buffer`: scratch memory.
         """
         taken = 0
         while taken < most_bytes:
@@ -64,7 +64,7 @@ class OutputPipe:
 
 
 def open_output_pipe(path: str) -> tuple[OutputPipe, int]:
-    """Return a pipe to the log `path`, and the descriptor of its writing end. Raises OSError."""
+    """Create a pipe for the log `path`. Return it and the descriptor of its writing end. Raises OSError."""
     log = LogWriter(path)
     try:
         reading, writing = os.pipe()

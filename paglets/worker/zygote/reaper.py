@@ -1,12 +1,12 @@
 """The reaper of a zygote: it collects the exit statuses of children, and kills orphans.
 
 The first process of a run leads its own session and is a *subreaper*: it adopts the orphans among its descendants, in
-any session. When it ends, the zygote, which is a subreaper too, adopts its remaining children. A child that the zygote
-did not fork therefore belongs to a run whose first process has ended. The reaper kills it, and then its children, which
-the zygote adopts in turn.
+any session. When the first process ends, the zygote, which is also a subreaper, adopts the remaining children. A child
+that the zygote did not fork therefore belongs to a run whose first process has ended. The reaper kills the child, and
+then the child's children, which the zygote adopts in turn.
 
-A run that never forked costs one read of the list of children, about 5 us, and no scan of other processes. The
-guarantees name what can escape: processes that another service (at, systemd, docker) starts for a job.
+For a run that never forked, the reaper reads the list of children once (about 5 us) and scans no other processes.
+Processes that another service (at, systemd, docker) starts for a job are not found.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from paglets.worker.processes import ProcTable, freeze_and_kill, send_signal, si
 from paglets.worker.zygote.output import OutputPipe
 
 MAX_KILLS = 3
-"""After this many signals to the same orphan, its whole tree is stopped before it is killed."""
+"""Number of SIGKILL signals to one orphan, after which its whole process tree is stopped and then killed."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ForkedRun:
-    """A run whose first process lives. `kill_at`: the monotonic time of its next SIGKILL; None: none is scheduled."""
+    """A run whose first process is alive. `kill_at`: the monotonic time to send SIGKILL; None if not scheduled."""
 
     token: str
     pid: int
@@ -34,15 +34,15 @@ class ForkedRun:
     kill_at: float | None = None
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process and its group."""
-        # Signal the process itself, too, because it may not lead a process group yet.
+        """Send a signal to the first process of the run and to its process group."""
+        # Signal the process itself as well, because it may not lead a process group yet.
         send_signal(self.pid, number)
         signal_group(self.pid, number)
 
 
 @dataclass(slots=True, kw_only=True)
 class EndedRun:
-    """A run whose first process has ended. The CPU time of its orphans is added to its own."""
+    """A run whose first process has ended. `cpu_seconds`: the CPU time, including the run's orphans."""
 
     token: str
     outputs: tuple[OutputPipe, ...]
@@ -53,14 +53,14 @@ class EndedRun:
 
 @dataclass(slots=True, kw_only=True)
 class _Orphan:
-    """A child that the zygote did not fork. `token`: its run; "" if unknown. `kills`: signals sent to it."""
+    """A child that the zygote did not fork. `token`: its run; "" if unknown. `kills`: how often SIGKILL was sent."""
 
     token: str
     kills: int = field(default=0)
 
 
 class Reaper:
-    """A reaper of the children of this process. `runs`: the runs whose first process lives, by pid."""
+    """A reaper for the children of this process. `runs`: the runs whose first process is alive, by pid."""
 
     def __init__(self, table: ProcTable) -> None:
         self._table = table
@@ -70,7 +70,7 @@ class Reaper:
 
     @property
     def has_ended_runs(self) -> bool:
-        """Return True if orphans are left of a run whose first process has ended."""
+        """Return True if a run whose first process has ended still has orphans."""
         return bool(self._ended)
 
     @property
@@ -79,7 +79,7 @@ class Reaper:
         return not (self.runs or self._ended or self._adopted())
 
     def reap(self) -> list[EndedRun]:
-        """Collect exit statuses and kill orphans. Return the runs that have no process left."""
+        """Collect exit statuses and kill orphans. Return the runs that now have no process left."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -102,7 +102,7 @@ class Reaper:
             if orphan is not None and orphan.token in self._ended:
                 self._ended[orphan.token].cpu_seconds += cpu_seconds
             return
-        # The leader of the process group is gone, but the kernel does not reuse its id while the group has members.
+        # The leader of the process group has ended, but the kernel does not reuse its id while the group has members.
         signal_group(pid, signal.SIGKILL)
         unit = 1 if sys.platform == "darwin" else 1024
         self._ended[run.token] = EndedRun(
@@ -114,7 +114,7 @@ class Reaper:
         )
 
     def _adopted(self) -> set[int]:
-        """Return the children that were not forked here. There are none on systems without subreapers."""
+        """Return the pids of children that the zygote did not fork. Systems without subreapers have none."""
         return self._table.children(os.getpid()) - self.runs.keys() if sys.platform == "linux" else set()
 
     def _kill_orphans(self) -> None:
