@@ -113,7 +113,8 @@ def test_the_list_names_collectors_on_offline_hosts_with_the_age_of_counts(
     assert never.split()[:5] == ["f", "DETACHED", "?", "?", "3"]
     assert (empty, below) == (
         "",
-        "g, f: collector on w1, not seen for 3 min. Counts are the last that the homes received (COUNTED); "
+        "g, f: collector on w1, not seen for 3 min. Counts are the last ones that the home hosts received "
+        "(column COUNTED); "
         "? means none",
     )
 

@@ -23,7 +23,10 @@ class JobsReason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """An explanation: `fields` to print, `tails` of output, `reasons`, `data` for JSON, and the exit code."""
+    """The answer of `jobs why`: `fields` to print, the last lines of output (`tails`), `reasons`, and `data` for JSON.
+
+    `code`: the exit code of the command.
+    """
 
     code: int
     data: Any
@@ -33,7 +36,7 @@ class Explanation:
 
 
 def print_explained(explained: Explanation) -> None:
-    """Print fields, tails of output and reasons. If there are reasons, hints come last."""
+    """Print the fields, last lines of output and reasons. If there are reasons, print hints and next steps last."""
     last = {name: explained.fields.get(name) for name in ("hint", "next")} if explained.reasons else {}
     print_fields({name: value for name, value in explained.fields.items() if name not in last})
     for tail in explained.tails:
@@ -49,7 +52,7 @@ def print_explained(explained: Explanation) -> None:
 
 
 def print_reason(reason: JobsReason, *, out: TextIO | None = None) -> None:
-    """Print a line with the count, and the whole reason below it."""
+    """Print a line with the number, state and host of the jobs, and the reason below it."""
     host = f" on {reason.host}" if reason.host else ""
     such_as = reason.such_as if reason.count == 1 else f"such as {reason.such_as}"
     print_paragraph(f"{reason.count} {reason.state}{host}: {such_as}", "", out=out)
@@ -58,7 +61,7 @@ def print_reason(reason: JobsReason, *, out: TextIO | None = None) -> None:
 
 
 def count_reasons(rows: list[tuple[str, str, str, str]]) -> list[JobsReason]:
-    """Count rows of (status, host, text, key) that differ only in the key, most frequent first."""
+    """Merge rows of (status, host, reason, job key) that differ only in the key. The most frequent come first."""
     first: dict[tuple[str, str, str], str] = {}
     for *reason, key in rows:
         first.setdefault((reason[0], reason[1], reason[2]), key)

@@ -47,13 +47,13 @@ def print_groups(
 
 
 def _source_of_counts(found: Sequence[GroupLine]) -> str:
-    """Return the source of the counts of groups whose collector is unreachable."""
-    text = "Counts are the last that the homes received (COUNTED)"
+    """Return a note about the source of the counts of groups whose collector is unreachable."""
+    text = "Counts are the last ones that the home hosts received (column COUNTED)"
     return text + ("; ? means none" if any(group.counted_at is None for group in found) else "")
 
 
 def _reports(found: Sequence[GroupLine]) -> str:
-    """Return how many reports of these groups wait on other hosts, with the command that shows them."""
+    """Return a text with the number of reports of these groups on other hosts, and the command that shows them."""
     count = sum(group.waiting_reports for group in found)
     if not count:
         return ""
@@ -121,7 +121,7 @@ def print_summary(
 
 
 def _part(name: str, headers: tuple[str, ...], rows: list[tuple[object, ...]], count: int) -> None:
-    """Print a table of the first rows, and the number of the others."""
+    """Print a table of `rows`. If there are more than these rows, `count` in all, print the number of the others."""
     if rows:
         print(f"\n{name}:")
         print_table(headers, rows)
@@ -130,6 +130,6 @@ def _part(name: str, headers: tuple[str, ...], rows: list[tuple[object, ...]], c
 
 
 def counts_text(summary: dict[str, Any], cancelled: int) -> str:
-    """Return `3 done, 2 failed (1 cancelled), 1 pending of 6`."""
+    """Return a text such as `3 done, 2 failed (1 cancelled), 1 pending of 6`."""
     told = f"{summary['completed_count']:,} done, {failed_text(summary['failed_count'], cancelled)}"
     return f"{told}, {summary['pending_count']:,} pending of {summary['expected_count']:,}"

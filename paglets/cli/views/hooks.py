@@ -16,7 +16,7 @@ from paglets.core.text import command_name, counted, printable
 
 
 def hook_fields(hooks: Iterable[FailedHook], file_count: int) -> dict[str, object]:
-    """Return the fields `hook` and `next` of a job with failed hooks, or no fields."""
+    """Return the output fields `hook` and `next` for a job with failed hooks, or {} if no hook failed."""
     found = tuple(hooks)
     if not found:
         return {}
@@ -32,18 +32,18 @@ def hook_fields(hooks: Iterable[FailedHook], file_count: int) -> dict[str, objec
 
 
 def undelivered_fields(jobs: Iterable[Undelivered]) -> dict[str, object]:
-    """Return the field `then` of finished jobs that still have to run a hook or move."""
+    """Return the output field `then` for finished jobs that still have to run a hook or move to another host."""
     text = "; ".join(undelivered_text(job) for job in jobs)
     return {"then": text} if text else {}
 
 
 def undelivered_text(job: Undelivered) -> str:
-    """Return what comes next, such as `it moves to laptop once that host is online (1 file)`."""
+    """Return the next event of a finished job, such as `it moves to laptop once that host is online (1 file)`."""
     return f"{job.text} ({counted(job.file_count, 'file')})" if job.file_count else job.text
 
 
 def with_group_hooks(fields: Mapping[str, object], hooks: Sequence[FailedHook]) -> dict[str, object]:
-    """Return the fields of a group, with a field about failed hooks and the next command."""
+    """Return the output fields of a group, with a field about failed hooks and the next command added."""
     if not hooks:
         return dict(fields)
     job = f"{hooks[0].group_id}/{hooks[0].job_key}"
@@ -62,7 +62,7 @@ def day(seconds: float) -> str:
 
 
 def print_failed_hook(hook: FailedHook, *, traceback: bool = True) -> None:
-    """Print on stderr how the hook failed, with its traceback if asked for."""
+    """Print the failure of a hook on stderr, followed by its traceback if `traceback` is True."""
     say(hook.text)
     for line in hook.traceback.splitlines() if traceback else ():
         print(printable(line), file=sys.stderr)

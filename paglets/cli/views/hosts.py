@@ -38,14 +38,14 @@ def print_hosts(state: Hosts) -> None:
 
 
 def add_host_hint(only_url: str) -> str:
-    """Return how another host can join the only host, which has this URL."""
+    """Return a hint about adding a second host to the mesh of the only host, which has this URL."""
     if is_for_this_machine(only_url):
         return "restart this host with `--bind-public auto` so that hosts on other machines can join it"
     return f"copy the mesh key to another machine, and run `paglets host --bind-public auto --peer {only_url}` there"
 
 
 def other_broken_links(state: Hosts) -> tuple[BrokenLink, ...]:
-    """Return the broken connections that no host's problem already describes, as those of the asked host do."""
+    """Return the broken connections, except those of the asked host that a host's `problem` already describes."""
     own, described = state.hosts[0], {view.host.name for view in state.hosts if view.problem}
     return tuple(
         link
@@ -56,17 +56,17 @@ def other_broken_links(state: Hosts) -> tuple[BrokenLink, ...]:
 
 
 def link_text(link: BrokenLink) -> str:
-    """Return `w1 cannot connect to w2 (3 min)`."""
+    """Return a text such as `w1 cannot connect to w2 (3 min)`."""
     return f"{link.source} cannot connect to {link.target} ({duration_text(link.seconds)})"
 
 
 def refused_text(host: RefusedHost) -> str:
-    """Return that a host with another mesh key tried to join."""
+    """Return the message that a host with another mesh key tried to join."""
     return f"refused a host at {host.address}: wrong mesh key (last {duration_text(host.seconds)} ago)"
 
 
 def host_row(view: MeshHostView, *, is_alone: bool = False) -> tuple[object, ...]:
-    """Return the row of a host for HEADERS. The amounts are the free part of the offered resources."""
+    """Return the table row of a host. Amounts are the free part of the resources that the host offers to jobs."""
     member, free, offered = view.host, view.host.free, view.host.capacity
     return (
         member.name,
@@ -79,7 +79,7 @@ def host_row(view: MeshHostView, *, is_alone: bool = False) -> tuple[object, ...
 
 
 def details_text(view: MeshHostView) -> str:
-    """Return the line below a host's row: URL, jobs, tags and properties."""
+    """Return the line below a host's table row: URL, number of jobs, tags and properties."""
     member = view.host
     properties = [f"{key}={value}" for key, value in sorted(member.properties.items())]
     parts = [
@@ -92,7 +92,7 @@ def details_text(view: MeshHostView) -> str:
 
 
 def part_text(part: int, whole: int) -> str:
-    """Return `22.7 of 23.5 GiB`, or `900 MiB of 23.5 GiB` if the units differ."""
+    """Return a text such as `22.7 of 23.5 GiB`, or `900 MiB of 23.5 GiB` if the units differ."""
     first, last = bytes_text(part), bytes_text(whole)
     unit = last.partition(" ")[2]
     return f"{first.removesuffix(f' {unit}')} of {last}"

@@ -24,12 +24,12 @@ GONE = "moved, deleted, or on an offline host"
 
 SHORT_HASH = 12
 MOST_LINES = 50
-"""The limit for a list of files. `--json` has all."""
+"""The maximum number of files that a table lists. `--json` prints all files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeBundle:
-    """A code bundle with the paths and sizes of its files, or the `problem` that hides them."""
+    """A code bundle with the paths and sizes of its files. If they cannot be read, `problem` is the reason."""
 
     bundle: BlobRef
     files: tuple[tuple[str, int], ...] = ()
@@ -41,8 +41,8 @@ class JobDetails:
     """The details of a job.
 
     `explanation`: the answer of `jobs why`. `is_here`: a host has a copy of the job, so code and inputs are known.
-    `is_gone`: no online host has the artifact. `unreachable`: errors of hosts without an answer. `kept`: failed hooks
-    of the finished job, and files that no hook took.
+    `is_gone`: no online host has the artifact. `unreachable`: the errors of hosts that did not answer. `kept`: the
+    failed hooks of the finished job, and the files that it left on hosts.
     """
 
     job: str
@@ -109,7 +109,7 @@ def print_job_details(shown: JobDetails) -> None:
     _table("code", ("FILE", "SIZE"), () if code is None else code.files)
     _table("inputs", ("FILE", "SIZE"), tuple((file.name, file.size_bytes) for file in shown.inputs))
     known = {(each.generation, each.attempt) for each in shown.attempts if each.status}
-    # A host where only a hook of the job ran has a log but no attempt.
+    # Omit hosts where only a hook of the job ran: they have a log, but no attempt.
     runs = [each for each in shown.attempts if each.status or (each.generation, each.attempt) not in known]
     if len(runs) > 1 or any(_is_dead(each) or each.remark for each in runs):
         print("\nattempts:")
@@ -117,7 +117,7 @@ def print_job_details(shown: JobDetails) -> None:
 
 
 def _kept_text(attempts: tuple[AttemptView, ...]) -> str:
-    """Return the place of scratch files that were kept because an attempt could not send its result, or ""."""
+    """Return the path and host of scratch files that an attempt left because it could not send its result, or ""."""
     for attempt in reversed(attempts):
         if attempt.scratch and attempt.scratch_removed_at is not None:
             return f"removed on {_date(attempt.scratch_removed_at)}"

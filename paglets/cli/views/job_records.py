@@ -31,7 +31,7 @@ def ended_line(key: str, record: dict[str, Any]) -> str:
 
 
 def why_ended(record: dict[str, Any]) -> str:
-    """Return cause and message of a failure, or only the message of a cancelled job, or "" for a result."""
+    """Return cause and message of a failed job, only the message of a cancelled job, or "" for a job with a result."""
     if "cause" not in record:
         return ""
     message = shortened(message_of(record))
@@ -42,9 +42,9 @@ MOST_RESULT_CHARACTERS = 60
 
 
 def pending_row(job: dict[str, Any], now: float, hosts: Mapping[str, MeshHostView]) -> tuple[object, ...]:
-    """Return the row of a pending job. `hosts` maps names to hosts.
+    """Return the table row of a pending job. `hosts`: the hosts of the mesh by name.
 
-    If the job's host is offline, the row says so instead of the reason, which is older.
+    If the job's host is offline, the row says that instead of the reason, which is out of date.
     """
     name = job.get("host_name") or ""
     reason = wait_reason_text(job.get("reason") or "", job.get("reason_text") or "", never=bool(job.get("never")))
@@ -61,7 +61,7 @@ def result_row(job_key: str, record: dict[str, Any]) -> tuple[object, ...]:
 
 
 def split_artifact(result: Any) -> tuple[ArtifactRef | None, Any]:
-    """Return the artifact of a result, or None, and the rest of the result."""
+    """Split a result into its artifact (None if it has no artifact) and its other values."""
     artifact = artifact_in(result)
     if artifact is None:
         return None, result
@@ -69,7 +69,7 @@ def split_artifact(result: Any) -> tuple[ArtifactRef | None, Any]:
 
 
 def result_fields(record: dict[str, Any]) -> dict[str, str]:
-    """Return the fields for the result of one job and its artifact."""
+    """Return the output fields `result` and `artifact` for a job's record, or {} for a failure."""
     if "result" not in record:
         return {}
     artifact, result = split_artifact(record["result"])
@@ -80,7 +80,7 @@ def result_fields(record: dict[str, Any]) -> dict[str, str]:
 
 
 def short_result(result: Any) -> str:
-    """Return a result as text, cut on a terminal to MOST_RESULT_CHARACTERS."""
+    """Return a result as text. On a terminal, it is cut after MOST_RESULT_CHARACTERS."""
     text = result_text(result)
     cut = len(text) > MOST_RESULT_CHARACTERS and sys.stdout.isatty()
     return f"{text[:MOST_RESULT_CHARACTERS]}..." if cut else text
@@ -108,5 +108,6 @@ def artifact_in(result: Any) -> ArtifactRef | None:
         return None
     try:
         return ArtifactRef.from_wire(tree)
-    except Invalid:  # the job's own value under the same name
+    # The job itself put another value under the name `artifact` into its result.
+    except Invalid:
         return None

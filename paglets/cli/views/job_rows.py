@@ -19,7 +19,7 @@ JOB_HEADERS = (
 
 
 def job_row(job: JobView, slots: Slots) -> tuple[object, ...]:
-    """Return the row of a job for JOB_HEADERS. `slots` of its host has the leases of the other jobs."""
+    """Return the table row of a job. `slots`: the jobs and leases of its host, to name the holders of resources."""
     wanted = Resources(**job.request.get("resources", {}))
     running = job.status == "RUNNING"
     usage = job.usage

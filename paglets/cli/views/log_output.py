@@ -1,4 +1,4 @@
-"""The writer for the output of jobs: unchanged bytes to a file or pipe, harmless text to a terminal."""
+"""The writer for the output of jobs. Files and pipes get the bytes unchanged, terminals get escaped text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TextIO
 from paglets.core.text import escaped
 
 KEPT = "\n\r\t"
-"""The control characters that are written unchanged. Progress bars need the carriage return; it is harmless."""
+"""The control characters that are not escaped on a terminal. Progress bars need the carriage return."""
 
 
 class LogOutput:
@@ -34,7 +34,7 @@ class LogOutput:
         file.flush()
 
     def gap(self, stream: str, count: int) -> None:
-        """Report on stderr that `count` bytes are missing here, unless it is 0."""
+        """Report on stderr that the next `count` bytes of the stream are missing. Do nothing if `count` is 0."""
         if count > 0:
             self._files[stream].flush()
             print(f"[paglets: {count:,} bytes are missing]", file=self._files["err"], flush=True)

@@ -16,20 +16,20 @@ from paglets.mesh.view import OLD_STORE
 
 
 def is_superseded(view: MeshHostView) -> bool:
-    """Return True for an old host whose name another host has taken over."""
+    """Return True if another host now has the name of this host, such as after a loss of its data directory."""
     return view.problem.startswith(OLD_STORE)
 
 
 def is_alone(views: Sequence[MeshHostView]) -> bool:
-    """Return True if the first host, which was asked, has not joined the mesh and so works with no other host."""
+    """Return True if the first host, which was asked, has not joined the mesh and sees no other host online."""
     return bool(views) and bool(views[0].problem) and not any(view.online for view in views[1:])
 
 
 LONG_OFFLINE_SECONDS = 86_400.0
-"""The time after which an offline host is named only if the answer may depend on it.
+"""The time after which commands mention an offline host only if they found nothing or cannot answer without it.
 
-A laptop that sleeps overnight is back by then, and users know about a host that is offline for longer. `mesh hosts`
-and `doctor` always name it.
+Within this time, a laptop that sleeps overnight is back. Users know that a host is offline for longer. `mesh hosts` and
+`doctor` always mention it.
 """
 
 MOST_NAMED = 5
@@ -41,7 +41,7 @@ def is_long_offline(view: MeshHostView) -> bool:
 
 
 def forget_hint(names: Sequence[str]) -> str:
-    """Return a hint about hosts that will not come back."""
+    """Return a hint with the command that removes hosts that will not come back."""
     if len(names) == 1:
         return f"if it will not come back, `paglets mesh forget {names[0]}` removes it"
     return "`paglets mesh forget NAME` removes a host that will not come back"
@@ -49,9 +49,9 @@ def forget_hint(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingHosts:
-    """The hosts that are missing from an answer of the whole mesh.
+    """The hosts whose answers are missing after a request to all hosts.
 
-    `errors`: errors of online hosts that did not answer. `offline`: hosts that were not asked.
+    `errors`: the errors of online hosts that did not answer. `offline`: the hosts that were offline and not asked.
     """
 
     errors: tuple[PagletsError, ...] = ()
@@ -59,7 +59,7 @@ class MissingHosts:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a command that shows a partial answer. Hosts known to be offline do not change it."""
+        """The exit code of a command that shows answers of all other hosts. Offline hosts do not change it."""
         return EXIT_UNREACHABLE if self.errors else EXIT_DONE
 
     def lines(self) -> list[str]:
@@ -71,9 +71,9 @@ class MissingHosts:
         return f"no {things} on the hosts that answered" if self.lines() else f"there are no {things}"
 
     def say(self, *, is_empty: bool = False) -> None:
-        """Name the hosts on stderr: those that did not answer, then those that are offline.
+        """Print the names of the hosts on stderr: first hosts that did not answer, then offline hosts.
 
-        Hosts that have been offline for long are named only if nothing was found (`is_empty`).
+        Hosts that have been offline for long are printed only if nothing was found (`is_empty`).
         """
         unheard = [error for error in self.errors if error.retryable]
         for error in self.errors if len(unheard) < 2 else (each for each in self.errors if each not in unheard):
@@ -85,12 +85,12 @@ class MissingHosts:
             say(_not_asked(offline))
 
     def note(self) -> str:
-        """Return ` (offline and not asked: w1 for 3 min)` for a message that something was not found, or ""."""
+        """Return a suffix for a not-found message, such as ` (offline and not asked: w1 for 3 min)`, or ""."""
         return f" ({_not_asked(self.offline)})" if self.offline else ""
 
 
 def missing_hosts(views: Iterable[MeshHostView], errors: Iterable[PagletsError] = ()) -> MissingHosts:
-    """Return the missing hosts, given the `errors` of those that were asked. Superseded hosts do not count."""
+    """Return the missing hosts after a request to all hosts. `errors`: its errors. Superseded hosts are ignored."""
     known = tuple(errors)
     away = [view for view in views if not view.online and not is_superseded(view)]
     offline = [view for view in away if not any(names_host(view.host.name, error) for error in known)]
@@ -98,29 +98,32 @@ def missing_hosts(views: Iterable[MeshHostView], errors: Iterable[PagletsError] 
 
 
 def _not_asked(views: Sequence[MeshHostView]) -> str:
-    """Return `offline and not asked: w1 for 3 min`."""
+    """Return a text such as `offline and not asked: w1 for 3 min`."""
     texts = [f"{view.host.name} for {duration_text(offline_seconds(view))}" for view in views]
     return f"offline and not asked: {first_few(texts)}"
 
 
 def first_few(texts: Sequence[str]) -> str:
-    """Return `w1, w2, w3 and 4 more`: the first texts and the number of the others."""
+    """Return the first MOST_NAMED texts and the number of the others, such as `w1, w2, w3, w4, w5 and 4 more`."""
     more = f" and {len(texts) - MOST_NAMED:,} more" if len(texts) > MOST_NAMED else ""
     return ", ".join(texts[:MOST_NAMED]) + more
 
 
 def warn_of_missing_hosts(group_id: str, unreachable: Mapping[str, str]) -> None:
-    """Name the hosts that may have more of a group, a line for each reason. `unreachable`: the reason by host."""
+    """Print the hosts that may have more jobs or reports of a group, one line for each reason.
+
+    `unreachable`: the reason why a host did not answer, by name of host.
+    """
     for reason in dict.fromkeys(unreachable.values()):
         names = [name for name, why in unreachable.items() if why == reason]
         say(f"{first_few(names)} may have more of {group_id}: {reason}")
 
 
 def offline_text(view: MeshHostView, lost_after_seconds: float | None = None) -> str:
-    """Return that the host of a job is offline, and when the job is resubmitted.
+    """Return the message that the host of a job is offline, with the time until the job is resubmitted.
 
-    `lost_after_seconds`: the setting of the collector's host, the time without contact after which a host is lost;
-    None: unknown.
+    `lost_after_seconds`: the time without contact after which the collector's host declares a host lost, or None if
+    unknown.
     """
     why = f" ({view.problem})" if view.problem.startswith(NO_ROUTE) else ""
     left = None if lost_after_seconds is None else max(0.0, lost_after_seconds - view.seconds_since_seen)
@@ -132,7 +135,7 @@ def offline_text(view: MeshHostView, lost_after_seconds: float | None = None) ->
 
 
 def collector_problem(host: HostRef, views: Sequence[MeshHostView]) -> str:
-    """Return since when the collector's host is offline, or that it was removed, or "" if it is online."""
+    """Return a text about the collector's host if it is offline or was removed, or "" if it is online."""
     view, lost = view_of(host, views), removed_text(host, views)
     if lost or view is None:
         return f"collector on {lost}"

@@ -22,12 +22,12 @@ from paglets.core.text import counted
 from paglets.slots.amounts import bytes_text
 
 MOST_LINES = 50
-"""The limit for the table of finished jobs. `--json` has all."""
+"""The maximum number of rows in the table of finished jobs. `--json` prints all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreportedJob:
-    """A job whose report waits on a host. Its result is omitted: a group may have 100,000 of them."""
+    """A finished job whose report waits on a host. The result is omitted, because a group may have 100,000 results."""
 
     job_key: str
     kind: str
@@ -42,7 +42,8 @@ class UnreportedJob:
 class OrphanedGroupReport:
     """A group without a reachable collector.
 
-    `line`: the last counts that the group's home received, if that is online. `error`: the error of the collector.
+    `line`: the last counts that the group's home received, or None if the home is offline. `error`: the error of the
+    request to the collector.
     """
 
     group_id: str
@@ -57,7 +58,7 @@ class OrphanedGroupReport:
 
     @property
     def elsewhere_count(self) -> int | None:
-        """The number of jobs that no other host knows: they have reported, or only the collector's host has them."""
+        """The number of jobs that only the collector's host knows: jobs that have reported, and jobs on that host."""
         if self.expected_count is None:
             return None
         return max(0, self.expected_count - len(self.finished) - self.left.unfinished)
@@ -103,7 +104,7 @@ def print_orphaned_group(found: OrphanedGroupReport) -> None:
     if len(found.finished) > MOST_LINES:
         say(f"{len(found.finished) - MOST_LINES:,} more finished: --json shows all")
     warn_of_missing_hosts(found.group_id, found.left.unreachable)
-    # Omit the step that names the command that is running.
+    # Omit the next step that repeats this command.
     here = f"`paglets jobs groups {found.group_id}`"
     steps = [step for step in found.error.next_steps if not step.startswith(here)]
     say(Unreachable(found.error.message, next=steps))
@@ -141,7 +142,7 @@ def _finished_text(hosts: Iterable[WaitingReports], counts: ReportCounts) -> str
 
 
 def counts_text(counts: ReportCounts) -> str:
-    """Return `9 results with 9 files (1.2 MiB), 1 failure`."""
+    """Return a text such as `9 results with 9 files (1.2 MiB), 1 failure`."""
     files = f" with {counted(counts.files, 'file')} ({bytes_text(counts.file_bytes)})" if counts.files else ""
     parts = [f"{counted(counts.results, 'result')}{files}"] if counts.results else []
     parts += [counted(counts.failures, "failure")] if counts.failures else []

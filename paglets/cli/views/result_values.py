@@ -1,4 +1,4 @@
-"""Results of jobs as text: plain values as they are, large and tagged values by type and size."""
+"""Results of jobs as text. Plain values are printed in full, large and tagged values as their type and size."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from paglets.slots.amounts import bytes_text
 
 MOST_BASE64 = 40
-"""The largest number of base64 characters that is shown as it is."""
+"""The maximum length of a base64 text that is printed in full."""
 
 
 def result_text(tree: Any) -> str:
-    """Return tagged JSON as readable text: `{"mean": 0.5, "grid": <array of f8, 512 x 512>}`."""
+    """Return tagged JSON as readable text, such as `{"mean": 0.5, "grid": <array of f8, 512 x 512>}`."""
     if type(tree) is dict:
         if len(tree) == 1:
             ((tag, content),) = tree.items()

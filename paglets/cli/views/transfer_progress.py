@@ -21,7 +21,10 @@ RATE_SECONDS = 8.0
 
 
 class ProgressLine:
-    """A `client.pacing.Progress` for the transfer of one file. After the context, stderr is at the start of a line."""
+    """A context manager that displays the progress of one transfer. At its end, the line on stderr is cleared.
+
+    It is called as a `client.pacing.Progress`.
+    """
 
     def __init__(self, name: str, *, out: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self._name = printable(name)
@@ -29,7 +32,7 @@ class ProgressLine:
         self._now = now
         self._draws = draws_on(self._out)
         self._every = DRAW_SECONDS if self._draws else LINE_SECONDS
-        # The first line is delayed: a fast transfer needs none.
+        # Delay the first line, because a fast transfer needs no progress display.
         self._due = now() + self._every
         self._what = ""
         self._seen: deque[tuple[float, int]] = deque()
@@ -44,7 +47,7 @@ class ProgressLine:
             self._out.flush()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Report that `done` of `total` bytes of the step `what` are complete."""
+        """Record that `done` of `total` bytes of the step `what` are complete, and show it if a line is due."""
         now = self._now()
         if what != self._what:
             self._what = what
@@ -72,6 +75,6 @@ class ProgressLine:
         return f"{text}, {bytes_text(int(rate))}/s, {duration_text((total - done) / rate)} left" if rate else text
 
     def _rate(self) -> float:
-        """Return the rate in bytes per second, or 0 if it is unknown."""
+        """Return the transfer rate in bytes per second, or 0 if it is unknown."""
         (began, before), (now, done) = self._seen[0], self._seen[-1]
         return (done - before) / (now - began) if now > began else 0.0

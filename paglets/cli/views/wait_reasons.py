@@ -1,7 +1,7 @@
-"""Texts about the reasons of waiting jobs, and the jobs that hold what they lack.
+"""Texts about the reasons why jobs wait, and about the jobs that hold the lacking resources.
 
-The reason in a host's record says how much of a resource is free. The holders of the rest change often, so commands
-read them from `GET /v1/slots` of the host when they need them.
+A host stores with each waiting job how much of the lacking resource is free. The holders of the resource change often,
+so they are not stored: commands read them with `GET /v1/slots` when needed.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from paglets.slots.amounts import SHORT_REASONS, amount_text, bytes_text
 from paglets.slots.model import Resources
 
 LACKING = {code: name for name, code in SHORT_REASONS.items()}
-"""Reason code -> the resource that is lacking."""
+"""The resource that a waiting job lacks, by reason code."""
 
 MOST_NAMED = 3
 
 
 def job_name(job: JobView) -> str:
-    """Return the name of a job that commands accept."""
+    """Return the name by which commands accept a job: GROUP/JOBKEY, or its id if it has no group."""
     return f"{job.group_id}/{job.job_key}" if job.group_id else job.agent_id
 
 
 def holders_text(slots: Slots, code: str) -> str:
-    """Return `held by g/a (2 cores for 40 s), g/b (1 core for 3 min) and 2 more`, largest holders first.
+    """Return a text such as `held by g/a (2 cores for 40 s), g/b (1 core for 3 min) and 2 more`.
 
-    Return "" if no resource is lacking, or nothing holds any of it.
+    The largest holders come first. Return "" if `code` is not about a lacking resource, or the resource has no holder.
     """
     name = LACKING.get(code)
     if name is None:
@@ -44,7 +44,7 @@ def holders_text(slots: Slots, code: str) -> str:
 
 
 def _holders(jobs: Sequence[JobView], name: str) -> list[tuple[int, JobView]]:
-    """Return the amount and job of each lease of a resource, largest first, then longest running first."""
+    """Return the amount and job of each lease of a resource, sorted by amount, then by running time, descending."""
     held = [(getattr(_leased(job.lease), name), job) for job in jobs if job.lease is not None]
     holders = [(amount, job) for amount, job in held if amount]
     return sorted(holders, key=lambda each: (-each[0], -each[1].running_seconds))
@@ -60,7 +60,7 @@ def _leased(lease: Lease) -> Resources:
 
 
 def _others(slots: Slots, name: str, leased: int) -> int:
-    """Return the bytes of memory or disk that other programs use. Only jobs hold cores and GPUs."""
+    """Return the bytes of memory or disk that other programs use, or 0 for cores and GPUs: only jobs hold these."""
     if not name.endswith("_bytes"):
         return 0
     others: int = getattr(slots.capacity, name) - getattr(slots.free, name) - leased
@@ -68,6 +68,6 @@ def _others(slots: Slots, name: str, leased: int) -> int:
 
 
 def wait_reason_text(code: str, text: str, *, never: bool, held: str = "") -> str:
-    """Return why a job waits, such as `never: 64 cores asked, 2 offered`: its reason, then the holders."""
+    """Return a text about why a job waits, such as `never: 64 cores asked, 2 offered`, followed by the holders."""
     reason = "; ".join(filter(None, (text or code, held)))
     return f"never: {reason}" if never else reason
