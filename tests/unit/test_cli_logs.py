@@ -142,7 +142,7 @@ def test_of_a_group_the_last_lines_of_each_job_follow_its_key(
     assert show_group(client, shown, LogOutput(), ("out",)) == 0
     told = capfdbinary.readouterr()
     assert told.out == b"a: one\na: \xfftwo\n" + b"".join(b"b: line %d\n" % nth for nth in range(30, 50))
-    assert told.err.startswith(b"paglets: there may be more: w2 does not answer\ng1: omitted 23 jobs\nhint: ")
+    assert told.err.startswith(b"paglets: there may be more output: w2 does not answer\ng1: omitted 23 jobs\nhint: ")
     assert [view.agent_id for view in shown.all_attempts().attempts] == ["a", "a", "b", "b"]
     show_group(client, shown, LogOutput(), ("out",), tail=1)
     assert capfdbinary.readouterr().out == b"a: \xfftwo\nb: line 49\n"

@@ -79,9 +79,10 @@ def cancel(options: argparse.Namespace) -> int:
 def end_hooks(
     client: HostClient, groups: Mapping[str, list[str] | None], answers: Sequence[Answer]
 ) -> tuple[list[Answer], list[HooksEnded]]:
-    """End the finished jobs whose hooks failed, except in groups that refused to be cancelled.
+    """End the finished jobs whose hooks failed, except in groups whose cancellation failed.
 
-    If a group is unknown and only such jobs were left of it, its error is omitted from the returned answers.
+    Return the remaining answers and, for each group, the ended jobs. The Unknown error of a group is not returned if
+    such jobs of the group were found.
     """
     rest: list[Answer] = []
     found: list[HooksEnded] = []
@@ -105,8 +106,8 @@ def cancel_each(
 ) -> list[Answer]:
     """Cancel all groups in parallel, and return the outcome or error of each.
 
-    If the collector's host was removed, each host ends and clears its jobs of the group; finished results are dropped
-    only with `force`. With `force`, each host also ends its jobs if the collector is unreachable.
+    If the collector's host was removed, each host ends its jobs of the group and deletes their reports; results are
+    deleted only with `force`. With `force`, each host also ends its jobs if the collector is unreachable.
     """
 
     def one(group_id: str) -> CancelOutcome | EndOutcome:
@@ -133,7 +134,8 @@ def _without_collector(
 ) -> EndOutcome:
     """Make each host end its jobs of a group, and clear the group if its collector is lost.
 
-    Raises `error`, or Conflict if finished results would be dropped without `force`.
+    Raises `error` if no host has jobs of the group, or if `force` is needed because the collector is not lost. Raises
+    Conflict if `force` is needed because finished results would be deleted.
     """
     state = error.details.get("collector", "")
     if not force and state != FORGOTTEN:
@@ -156,13 +158,13 @@ def _without_collector(
 
 
 def _collector_left_mesh(client: HostClient, group_id: str) -> bool:
-    """Return True if the collector of an unknown group was on none of the hosts in the mesh."""
+    """Return True if no collector that jobs of the group report to is on a host of the mesh."""
     members = {view.host.store_id for view in client.hosts()}
     return not any(host.store_id in members for host in client.orphaned_group(group_id).collectors)
 
 
 def _refuse_to_drop(client: HostClient, group_id: str, keys: list[str] | None) -> None:
-    """Raise Conflict if finished results would be dropped: there is no other copy of them."""
+    """Check that no finished result would be deleted, because there is no other copy of it. Raises Conflict."""
     left = client.orphaned_group(group_id)
     counts = left.counts
     if keys is not None:
@@ -190,7 +192,7 @@ def _nothing_cancelled(error: PagletsError, group_id: str) -> Unreachable:
 
 
 def by_group(selectors: list[str]) -> dict[str, list[str] | None]:
-    """Return the job keys by group; None stands for all jobs."""
+    """Return the job keys of each group, given selectors such as GROUP or GROUP/JOBKEY. None stands for all jobs."""
     groups: dict[str, list[str] | None] = {}
     for selector in selectors:
         group_id, slash, job_key = selector.partition("/")
@@ -205,7 +207,8 @@ def by_group(selectors: list[str]) -> dict[str, list[str] | None]:
 def _user_and_machine() -> str:
     try:
         user = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # no name is known, as in a container without an entry for the user
+    # The user may have no name, for example in a container without an entry in /etc/passwd.
+    except (OSError, KeyError, ImportError):
         user = "somebody"
     return f"{user} on {socket.gethostname()}"
 
@@ -229,7 +232,7 @@ def _unreachable_text(host_name: str) -> str:
 
 
 def _print_end_outcome(outcome: EndOutcome) -> None:
-    """Print what each host ended and cleared without the collector."""
+    """Print the jobs that each host ended and the reports that it deleted, without the collector."""
     for name, keys in outcome.ended.items():
         print(f"{outcome.group_id}: ended {counted(len(keys), 'job')} on {name}: {printable(first_few(keys))}")
     for name, counts in outcome.cleared.items():
@@ -264,7 +267,7 @@ def _print(outcome: CancelOutcome, client: HostClient) -> None:
     for key in unknown[:MOST_NAMED]:
         say(unknown_job(client, outcome.group_id, key))
     if len(unknown) > MOST_NAMED:
-        say(f"group {outcome.group_id} lacks {len(unknown) - MOST_NAMED:,} more of these jobs")
+        say(f"group {outcome.group_id} has no job for {len(unknown) - MOST_NAMED:,} more of the given keys")
     for name in outcome.unreachable:
         say(_unreachable_text(name))
     _say_still_running(outcome)
@@ -273,8 +276,8 @@ def _print(outcome: CancelOutcome, client: HostClient) -> None:
 def exit_code(outcome: CancelOutcome | EndOutcome, views: Iterable[MeshHostView] = ()) -> int:
     """Return the exit code of one group: EXIT_UNREACHABLE if a host that may have its jobs did not answer.
 
-    Without the collector, any host may have jobs of the group. Hosts that `views` shows as offline for long are then
-    ignored.
+    After a cancellation without the collector, any unreachable host may have jobs of the group. Hosts that have been
+    offline for long according to `views` are then ignored.
     """
     if isinstance(outcome, CancelOutcome) and "unknown" in outcome.keys.values():
         return EXIT_FAILED
@@ -286,18 +289,24 @@ def exit_code(outcome: CancelOutcome | EndOutcome, views: Iterable[MeshHostView]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HooksEnded:
-    """A line for each job whose hook had failed, and EXIT_FAILED as `code` if one could not be ended."""
+    """The outcome of ending jobs whose hook failed: a line for each job, and the exit code.
+
+    `code` is EXIT_FAILED if a job could not be ended.
+    """
 
     lines: tuple[str, ...] = ()
     code: int = EXIT_DONE
 
 
 def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None) -> HooksEnded:
-    """End the jobs whose hook failed, if their key is given (None: any). Return a line for each, with its files."""
+    """End the jobs of a group whose hook failed, with these keys (None: all).
+
+    The line for each job says how many files it left, and how to fetch them.
+    """
     lines: dict[tuple[str, str], str] = {}
     code = EXIT_DONE
     for job_key in [""] if job_keys is None else dict.fromkeys(job_keys):
-        # A host reports a bounded number at once, so ask until there is nothing new.
+        # A host reports only a limited number of hooks at once, so ask until no new hook is reported.
         while new := _new_hooks(lines, kept_of(client, group_id, job_key)):
             for hook, files in new:
                 line = _end_text(hook, files)
@@ -311,7 +320,7 @@ def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None
 
 
 def _new_hooks(known: Container[tuple[str, str]], found: MeshUndelivered) -> list[tuple[FailedHook, int]]:
-    """Return the hooks that are not in `known`, each with the number of its files."""
+    """Return the failed hooks that are not in `known`, each with the number of files that its job left."""
     counts = Counter(file.owner for file in found.files)
     return [(hook, counts[hook.agent_id]) for hook in found.hooks if (hook.host.store_id, hook.agent_id) not in known]
 

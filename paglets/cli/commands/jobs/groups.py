@@ -25,7 +25,7 @@ from paglets.core.messages import Message
 from paglets.core.record import to_json
 
 MOST_LINES = 50
-"""The limit for each table: pending jobs, failures, results. `--json` has the whole summary."""
+"""The maximum number of rows in each table (pending jobs, failures, results). `--json` prints the whole summary."""
 
 
 def groups(options: argparse.Namespace) -> int:
@@ -63,7 +63,7 @@ def _with_collector(client: HostClient, group_id: str, options: argparse.Namespa
         print_json(summary_of(client, group_id))
         return EXIT_DONE
     ask = collector_caller(client, group_id)
-    # Count cancelled jobs before reading the summary: they are a part of its failures and must not outnumber them.
+    # Count cancelled jobs before reading the summary, so that the summary has at least as many failures.
     cancelled = ask(Message("counts"))["failed"].get("cancelled", 0)
     summary = ask(Message("summary", {"limit": MOST_LINES}))
     hooks = hooks_of_group(client, summary, options.timeout or LOOK_SECONDS)

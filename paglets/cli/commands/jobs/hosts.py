@@ -40,7 +40,7 @@ def hosts(options: argparse.Namespace) -> int:
         print_json(found)
     else:
         print_table(("RANK", "HOST", "CAN RUN IT", "WHY"), [_verdict_row(one) for one in verdicts])
-        say(f"as if submitted from {home}")
+        say(f"this is the preview for a job that is submitted from {home}")
     if can:
         return EXIT_DONE
     message, hint = no_host_lines(state.required_host_tags, tags, [one.reason for one in verdicts])
@@ -52,7 +52,7 @@ def hosts(options: argparse.Namespace) -> int:
 def no_host_lines(
     required: Sequence[str], tags_of_hosts: Sequence[Collection[str]], codes: Sequence[str]
 ) -> tuple[str, str]:
-    """Return the message that no host can run a job, and a hint. `codes` are the reason codes of all hosts."""
+    """Return the message that no host can run the job, and a hint. `codes`: the reason code of each host."""
     there = {tag for tags in tags_of_hosts for tag in tags}
     nowhere = tags_nowhere([tag for tag in required if tag not in there], there)
     return (f"no host can run this job{f': {nowhere}' if nowhere else ''}", remedy(*codes))

@@ -38,7 +38,7 @@ from paglets.system.progress import how_ended
 HEADERS = ("JOB", "STATUS", "HOST", "ATTEMPT", "TIME", "RESULT OR REASON")
 
 ENDED_WORDS = {"COMPLETED": "done", "FAILED_FINAL": "failed", "CANCELLED": "cancelled"}
-"""Status in the store -> word, for ended jobs that are still on a host because of a report or a hook."""
+"""The word for each final status. A host lists an ended job until its report is accepted and its hooks have run."""
 
 NOT_ENDED = ("running", "waiting")
 
@@ -76,11 +76,11 @@ def list_jobs(options: argparse.Namespace) -> int:
     return _show(asked, HEADERS, _row_of_view, nothing, as_json=options.json)
 
 
-# Jobs of the mesh.
+# Listing the jobs of the mesh.
 
 
 def _ask(options: argparse.Namespace, status: str | None) -> MeshJobs:
-    """Ask each host for at most `--limit` jobs, and keep those with the status (None: all)."""
+    """Ask each host for at most `--limit` jobs, and return those with this status (None: all)."""
     seconds, limit = options.timeout or LOOK_SECONDS, options.limit
     with mesh_client_of(options) as link, notice_if_slow(waiting_for_all(seconds)):
         answers, errors = mesh_slots(link, limit, seconds)
@@ -90,7 +90,10 @@ def _ask(options: argparse.Namespace, status: str | None) -> MeshJobs:
 
 
 def count_omitted(slots: Slots, status: str | None) -> int:
-    """Return how many jobs with the status (None: any) a host has beyond the limit. Hosts list running jobs first."""
+    """Return the number of jobs with this status (None: any) that a host has beyond the limit.
+
+    It is computed from the host's counts: hosts list running jobs first.
+    """
     unseen = max(0, slots.all_jobs - len(slots.jobs))
     running = slots.running_jobs - sum(job.status == "RUNNING" for job in slots.jobs)
     running = min(unseen, max(0, running))
@@ -138,7 +141,7 @@ def _say_more(count: int) -> None:
         say(f"omitted {counted(count, 'job')}: --limit N shows more")
 
 
-# Jobs of a group.
+# Listing the jobs of a group.
 
 
 def _list_group(options: argparse.Namespace) -> int:
@@ -163,7 +166,7 @@ def _list_group(options: argparse.Namespace) -> int:
 
 
 def entries(summary: Entry) -> list[Entry]:
-    """Return the jobs of a summary, sorted by status: `job_key`, `status`, and the record in the summary."""
+    """Return the jobs of a summary, sorted by status. An entry has `job_key`, `status` and the fields of its record."""
     found = [
         {**job, "status": "running" if job["status"] == "RUNNING" else "waiting"} for job in summary["pending_jobs"]
     ]
@@ -174,7 +177,7 @@ def entries(summary: Entry) -> list[Entry]:
 
 
 def row_of(entry: Entry, now: float, hosts: Mapping[str, MeshHostView]) -> tuple[object, ...]:
-    """Return a row for `HEADERS`. `hosts` maps names to hosts."""
+    """Return the table row of a job in a group. `hosts`: the hosts of the mesh by name."""
     has_ended = entry["status"] not in NOT_ENDED
     seconds = entry.get("runtime_seconds") if has_ended else now - entry["since"]
     return (

@@ -64,13 +64,13 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _failed_text(counts: dict[str, Any]) -> str:
-    """Return `3 (2 cancelled, 1 exception)`, or "" without failures."""
+    """Return a text such as `3 (2 cancelled, 1 exception)`, or "" if no job has failed."""
     causes = ", ".join(f"{count:,} {cause}" for cause, count in counts["failed"].items())
     return f"{counts['failed_count']:,} ({causes})" if causes else ""
 
 
 def status_counts(reply: dict[str, Any]) -> dict[str, Any]:
-    """Return the counts in a collector's reply: `pending` by status, `failed` by cause, most frequent first."""
+    """Return the counts in a collector's reply. `pending` counts by status, `failed` by cause, most frequent first."""
     names = ("group_id", "status", "expected_count", "completed_count", "failed_count", "pending_count")
     by = {name: dict(Counter(reply[name]).most_common()) for name in ("pending", "failed")}
     return {**{name: reply[name] for name in names}, **by}
@@ -94,7 +94,7 @@ def history(options: argparse.Namespace) -> int:
 
 
 def _newest(client: HostClient, group_id: str, limit: int) -> list[dict[str, Any]]:
-    """Return the newest entries of the collector's `ended`, newest first."""
+    """Return the `limit` newest entries of the collector's list of ended jobs, newest first."""
     collector = collector_of(client, group_id)
     found: deque[dict[str, Any]] = deque(maxlen=limit)
     after = 0
@@ -155,7 +155,7 @@ def by_cpu_use(answers: tuple[Slots, ...]) -> list[tuple[Slots, JobView]]:
 
 
 def cpu_share(job: JobView) -> float:
-    """Return how many cores the job kept busy on average since its attempt started."""
+    """Return the average number of cores that a job has used since its attempt started."""
     return job.usage.cpu_seconds / job.running_seconds if job.usage and job.running_seconds else 0.0
 
 

@@ -25,7 +25,7 @@ STATUSES = {
     "cancelled": "failures",
     "done": "results",
 }
-"""Status in `jobs list` -> list of a group's summary that has such jobs. The order is that of the lines."""
+"""The list in a group's summary that contains the jobs, by status. `jobs list` sorts jobs in this order of statuses."""
 
 
 def parser() -> Parser:
@@ -67,7 +67,7 @@ def _add_listings(commands: Commands) -> None:
     lines.set_defaults(last="group")
     listing = add_command(commands, "groups", "list groups with counts, or show one group with its jobs", "jobs groups")
     listing.add_argument("name", nargs="?", metavar="GROUP", help="show the jobs, results and failures of this group")
-    listing.add_argument("--group", metavar="GROUP", help="do the same")
+    listing.add_argument("--group", metavar="GROUP", help="show this group, like the argument GROUP")
     add_common(listing, lazy_handler("paglets.cli.commands.jobs.groups", "groups"), asks_all=True)
     queue = add_command(commands, "queue", "show the queue and leases of one host, with CPU ids and usage")
     _add_limit(queue)
@@ -102,7 +102,7 @@ def _add_waits(commands: Commands) -> None:
         (
             "wait",
             lazy_handler("paglets.cli.commands.jobs.wait", "wait"),
-            "wait until all jobs of a group have ended, and return how as the exit code",
+            "wait until all jobs of a group have ended, and return the outcome as the exit code",
         ),
         (
             "watch",
@@ -111,7 +111,7 @@ def _add_waits(commands: Commands) -> None:
         ),
     ):
         waiting = add_command(commands, name, purpose, f"jobs {name} words", f"jobs {name} words --timeout 600")
-        waiting.add_argument("group", metavar="GROUP", help=f"{name} for this group")
+        waiting.add_argument("group", metavar="GROUP", help="follow the jobs of this group")
         add_common(waiting, handler, waits=True)
 
 
@@ -162,6 +162,6 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
         *("--allow-home", "--home"),
         action="store_true",
         dest="allow_home_compute",
-        help="include the host that is asked",
+        help="include the host that this command connects to",
     )
     add_common(parser, lazy_handler("paglets.cli.commands.jobs.hosts", "hosts"))

@@ -38,7 +38,7 @@ def show(options: argparse.Namespace) -> int:
 def find_details(client: HostClient, selector: str, seconds: float = LOOK_SECONDS) -> JobDetails:
     """Return the details of a job, named by `GROUP/JOBKEY` or the id of a paglet. Raises Unknown.
 
-    `seconds`: the timeout for each host when all are asked.
+    `seconds`: the timeout for each host's answer to a request to all hosts.
     """
     known = _attempts(client, selector, seconds)
     _, slash, _ = selector.partition("/")
@@ -103,7 +103,7 @@ def _artifact(explanation: Explanation) -> ArtifactRef | None:
 
 
 def _is_gone(client: HostClient, artifact: ArtifactRef | None) -> bool:
-    """Return True if no online host has the artifact."""
+    """Return True if a job has an artifact that is on no online host."""
     try:
         return artifact is not None and client.artifact(artifact) is None
     except Unknown:

@@ -22,12 +22,15 @@ from paglets.system.progress import NoProgress, ProgressBar, next_line, shown
 
 
 def wait(options: argparse.Namespace) -> int:
-    """Wait for a group, with the progress display of waiting scripts, and print one line at the end."""
+    """Show the progress of a group, as a waiting script does, until all its jobs have ended. Then print one line."""
     return _follow(options, shown(options.group, False if options.json else None, time.monotonic))
 
 
 def watch(options: argparse.Namespace) -> int:
-    """Watch a group: a bar and the failures on a terminal, a line for each ended job elsewhere."""
+    """Follow a group until all its jobs have ended.
+
+    On a terminal, draw a progress bar and print failures. Otherwise, print a line for each ended job.
+    """
     if options.json:
         return _follow(options, NoProgress(options.group))
     draws = draws_on(sys.stderr)
@@ -65,7 +68,7 @@ def _follower(client: HostClient, group_id: str, shows: NoProgress) -> Follower:
 
 
 def _warn_of_unplaceable_jobs(client: HostClient, group_id: str) -> None:
-    """Warn of pending jobs that no host can run: waiting for them is in vain."""
+    """Print a warning if no host of the mesh can run some of the pending jobs. They would never end."""
     with suppress(PagletsError):
         page = collector_caller(client, group_id)(Message("listed", {"name": "pending_jobs"}))
         never = sum(1 for job in page["entries"] if job.get("never"))

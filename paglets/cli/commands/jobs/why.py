@@ -40,16 +40,16 @@ ENDED = (*FINAL, "FAILED")
 """The statuses of ended jobs in records and copies."""
 
 MOST_TAIL_LINES = 12
-"""The limit for a traceback: enough for the frames of the user's own file. `--json` has the whole text."""
+"""The maximum number of lines of a traceback: enough for the frames of the user's file. `--json` prints all lines."""
 
 MOST_JOBS = 256
-"""The limit for the jobs of a host. It lists running jobs first, and each of these holds a core."""
+"""The maximum number of jobs in a host's answer. A host lists running jobs first, and each of them holds a core."""
 
 HELD_SECONDS = 3.0
-"""The timeout for the lease holders of a host, which are only part of the answer."""
+"""The timeout for asking a host which jobs hold its resources. The explanation is useful without this answer."""
 
 Holders = Mapping[tuple[str, str], str]
-"""(host, reason code) -> text: the jobs that hold the lacking resource, or a note that the host is offline."""
+"""A text for each (host, reason code): the jobs that hold the lacking resource, or a note that the host is offline."""
 
 
 def why(options: argparse.Namespace) -> int:
@@ -97,7 +97,7 @@ def explain(client: HostClient, selector: str) -> Explanation:
 def with_hooks(
     client: HostClient, told: Explanation, group_id: str, job_key: str, kept: MeshUndelivered | None = None
 ) -> Explanation:
-    """Add the failed hooks of a finished job. `kept`: these hooks, if they are known already."""
+    """Add the failed hooks of a finished job to its explanation. `kept`: these hooks; None: ask the hosts for them."""
     if kept is None and told.data.get("status") not in ENDED:
         return told
     kept = kept or kept_of(client, group_id, job_key)
@@ -114,7 +114,10 @@ def with_hooks(
 
 
 def explain_copy(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation:
-    """Explain one job from its copy or waiting report, if its collector is unreachable. Raises `error`."""
+    """Explain a job whose collector is unreachable, from its waiting report or its newest copy.
+
+    Raises an error like `error`, the collector's, if no host has a report or copy.
+    """
     ended = _explain_waiting_report(client, group_id, job_key, error)
     if ended is not None:
         return ended
@@ -132,7 +135,7 @@ def explain_copy(client: HostClient, group_id: str, job_key: str, error: Paglets
 
 
 def _explain_waiting_report(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation | None:
-    """Explain an ended job from its report that waits on a host. Return None if there is no such report."""
+    """Explain an ended job from its report that waits for the collector. Return None if no host has such a report."""
     left = client.orphaned_group(group_id, timeout=LOOK_SECONDS)
     found = newest_reports(client.waiting_reports(left, job_key)).get(job_key)
     if found is None:
@@ -177,10 +180,10 @@ def _wait(job: dict[str, Any]) -> tuple[str, str]:
 
 
 def lease_holders(client: HostClient, waits: Iterable[tuple[str, str]], collector: str = "") -> Holders:
-    """Return texts about the jobs that hold what waiting jobs lack, or about offline hosts, for each of `waits`.
+    """Return a text about the holders of the lacking resource for each (host, reason code) in `waits`.
 
-    Hosts that do not answer are omitted: the reason itself already says how much is free. `collector` is the name of
-    the host that resubmits jobs of lost hosts.
+    For an offline host, the text says that it is offline. Hosts that do not answer are omitted: the reason of the job
+    already says how much is free. `collector`: the name of the collector's host, which resubmits jobs of lost hosts.
     """
     waiting = tuple(dict.fromkeys(waits))
     views = views_by_name(client.hosts())
@@ -198,7 +201,7 @@ def lease_holders(client: HostClient, waits: Iterable[tuple[str, str]], collecto
 
 
 def _lost_after(client: HostClient, collector: MeshHostView | None) -> float | None:
-    """Return the seconds without contact after which the collector's host declares a host lost; None: unknown."""
+    """Return the seconds without contact after which the collector's host declares a host lost, or None if unknown."""
     if collector is None or not collector.online:
         return None
     with suppress(PagletsError):
@@ -299,14 +302,14 @@ def _explain_ended(named: dict[str, str], record: dict[str, Any], code: int) -> 
 def _tails(record: dict[str, Any]) -> tuple[str, ...]:
     """Return the last lines of the traceback, and those of stderr unless they end with the traceback."""
     trace, stderr = ((record.get(name) or "").strip() for name in ("traceback", "stderr_tail"))
-    # The fields above already show the message.
+    # The printed fields contain the message, so remove it from the end of stderr.
     stderr = stderr.removesuffix(f"paglets: {record.get('message')}").strip()
     texts = [trace] + ([] if stderr.endswith(trace) and trace else [stderr])
     return tuple(last_lines(text) for text in texts if text)
 
 
 def last_lines(text: str) -> str:
-    """Return the last MOST_TAIL_LINES lines, long ones shortened."""
+    """Return the last MOST_TAIL_LINES lines of a text. Long lines are shortened."""
     return "\n".join(map(shortened, text.strip().splitlines()[-MOST_TAIL_LINES:]))
 
 

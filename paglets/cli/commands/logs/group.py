@@ -18,25 +18,25 @@ from paglets.core.terminal import put_hint, put_line
 from paglets.core.text import counted
 
 MOST_JOBS = 100
-"""The limit for one group: each job costs a request to every host."""
+"""The maximum number of jobs of a group. Each job requires a request to every host."""
 
 LINES = 20
-"""The default of `--tail`: the number of lines of each stream of a job."""
+"""The default of `--tail` for a group: the number of lines that are shown of each stream of a job."""
 
 MOST_BYTES = 1 << 16
-"""The limit for the output of each stream of a job."""
+"""The maximum number of bytes that are read of each stream of a job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupLogs:
-    """The attempts of a group's jobs by key, or the error for a job. `left_out` counts the jobs beyond MOST_JOBS."""
+    """The jobs of a group by key, each with its attempts or an error. `left_out`: the number of jobs over MOST_JOBS."""
 
     group_id: str
     jobs: tuple[tuple[str, JobAttempts | PagletsError], ...]
     left_out: int
 
     def all_attempts(self) -> JobAttempts:
-        """Return the attempts of all jobs as one list."""
+        """Return the attempts, unfinished copies and errors of all jobs in one JobAttempts."""
         known = [found for _, found in self.jobs if isinstance(found, JobAttempts)]
         errors = [found for _, found in self.jobs if isinstance(found, PagletsError)]
         errors += [error for found in known for error in found.unreachable]
@@ -71,7 +71,7 @@ def show_group(
             shown = [_show(client, newest, key, stream, lines, out) for stream in streams]
             printed += any(shown)
     for error in found.all_attempts().unreachable:
-        say(f"there may be more: {error.message}")
+        say(f"there may be more output: {error.message}")
     if not printed:
         put_line(f"{found.group_id}: no job has any stored output")
     if found.left_out:
@@ -81,7 +81,7 @@ def show_group(
 
 
 def _show(client: HostClient, newest: AttemptView, key: str, stream: str, lines: int, out: LogOutput) -> bool:
-    """Return True if there was anything to show."""
+    """Show the last lines of one stream of a job. Return True if the stream has any output."""
     if lines == 0:
         return False
     try:

@@ -14,7 +14,7 @@ from paglets.core.errors import PagletsError, Unknown, Unreachable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingLog:
-    """The reason as text. `waits` says that the job may still start."""
+    """The reason why a job has no log, as text. `waits`: the job may still start."""
 
     text: str
     waits: bool = False
@@ -37,7 +37,7 @@ def explain_missing_log(client: HostClient, job: str, unreachable: Sequence[Pagl
 
 
 def _from_record(client: HostClient, group_id: str, job_key: str, unreachable: Sequence[PagletsError]) -> MissingLog:
-    """Return the reason from the job's record at the group's collector."""
+    """Ask the group's collector for the job's record, and return the reason why the job has no log."""
     job = f"{group_id}/{job_key}"
     summary = summary_of_job(client, group_id, job_key)
     pending = next((each for each in summary["pending_jobs"] if each["job_key"] == job_key), None)

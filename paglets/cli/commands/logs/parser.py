@@ -17,7 +17,7 @@ def parser() -> Parser:
 
 
 def add_logs(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command, which has two names."""
+    """Add the arguments of `paglets logs`, which is also available as `paglets jobs logs`."""
     add = parser.add_argument
     add(
         "job",

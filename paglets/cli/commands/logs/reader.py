@@ -32,14 +32,17 @@ from paglets.slots.states import FINAL
 T = TypeVar("T")
 
 FOLLOW_TIMEOUT_SECONDS = 5.0
-"""The timeout for an answer while following. A host that takes longer is reported as unreachable and asked again."""
+"""The timeout for a host's answer with `--follow`. A slower host is reported as unreachable, and asked again."""
 
 FOLLOW_PIECE_BYTES = 1 << 18
 SHORTEST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 1.0
 
 LOOKS_FOR_MORE = 2
-"""The number of lookups before a job counts as ended: one may miss a job that is moving between hosts."""
+"""The number of lookups without a new attempt after which a job counts as ended.
+
+One lookup is not enough, because it may miss a job that is moving between hosts.
+"""
 
 _SPAN = re.compile(r"[0-9.]+ (s|min|h|d)\b ?")
 
@@ -128,9 +131,10 @@ def _fits(view: AttemptView, wanted: tuple[int | None, int]) -> bool:
 
 @dataclass(kw_only=True)
 class Reader:
-    """A reader that shows attempts of one job.
+    """A reader that prints the output of a job's attempts.
 
-    `tail`: the number of last lines to show; None: all. `seconds`: the timeout for each host when all are asked.
+    `tail`: the number of lines to print from the end of each stream; None: all. `seconds`: the timeout for each host's
+    answer to a request to all hosts.
     """
 
     client: HostClient
@@ -158,7 +162,10 @@ class Reader:
         return self._kept(attempt)
 
     def _show_hooks(self, attempt: AttemptView, found: JobAttempts) -> list[bool]:
-        """Show the output of the job's hooks on other hosts after the attempt, and their failures."""
+        """Show the output and failures of hooks that ran on other hosts after the attempt.
+
+        Return a list with a value for each stream and failure: True if there was anything to show.
+        """
         shown = []
         for other in found.attempts:
             if other.host != attempt.host and other.kept and _run_of(other) == _run_of(attempt):
@@ -178,7 +185,10 @@ class Reader:
         return EXIT_DONE if reason.waits else EXIT_FAILED
 
     def _kept(self, attempt: AttemptView) -> int:
-        """Return EXIT_FAILED, with a message, if the log was removed. An attempt without output has a log, too."""
+        """Return EXIT_FAILED, and print a message, if the log of an ended attempt was removed.
+
+        An attempt without output has a log, too.
+        """
         if attempt.kept or not attempt.ended:
             return EXIT_DONE
         say(
@@ -203,7 +213,7 @@ class Reader:
         return bool(end)
 
     def _put(self, stream: str, offset: int, piece: LogBytes) -> int:
-        """Show a piece that was requested at `offset`, and return the next offset."""
+        """Show a piece of a log that was requested at `offset`, and return the next offset."""
         if piece.data:
             self._out.gap(stream, piece.offset - offset)
             self._out.write(stream, piece.data)
@@ -279,7 +289,7 @@ class Reader:
         return code
 
     def _read(self, attempt: AttemptView, stream: str, offset: int) -> tuple[LogBytes, AttemptView]:
-        """Return the next piece, and the attempt with the current address of its host."""
+        """Return the next piece of a log, and the attempt with the current address of its host."""
 
         def read() -> tuple[LogBytes, AttemptView]:
             here = attempt
@@ -306,7 +316,7 @@ class Reader:
                 return value
 
     def _say_once(self, text: str) -> None:
-        # The time that a host has been offline changes with each call. That alone is no reason for a new line.
+        # Print a text only once, even if the time in it, for which a host has been offline, changes.
         news = _SPAN.sub("", text)
         if news != self._said:
             self._said = news

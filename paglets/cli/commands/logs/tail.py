@@ -9,14 +9,14 @@ from paglets.client.host_client import HostClient
 
 TAIL_BYTES = 1 << 16
 MOST_TAIL_BYTES = 1 << 24
-"""The limit of the search: more than a host keeps of a stream."""
+"""The maximum number of bytes to search. A host keeps less than that of a stream."""
 
 BEYOND = (1 << 62) - 1
-"""An offset beyond any log, so that the answer has only the size."""
+"""An offset beyond the end of any log. The answer to a request for it has no data, only the size of the log."""
 
 
 def offset_of_last_lines(client: HostClient, attempt: AttemptView, stream: str, lines: int) -> int:
-    """Return the offset where the last `lines` lines of a log begin, or the start of its last gapless part."""
+    """Return the offset where the last `lines` lines of a log begin, or the end of the last gap if that is later."""
     end = client.read_log(attempt, stream, BEYOND, 1).size_bytes
     if lines == 0:
         return end
@@ -32,13 +32,16 @@ def offset_of_last_lines(client: HostClient, attempt: AttemptView, stream: str, 
 
 
 def last_bytes(client: HostClient, attempt: AttemptView, stream: str, most: int) -> bytes:
-    """Return the last bytes of a log, at most `most`, without those before a gap."""
+    """Return at most `most` bytes from the end of a log, but none before its last gap."""
     end = client.read_log(attempt, stream, BEYOND, 1).size_bytes
     return _kept_before(client, attempt, stream, max(0, end - most), end)[1]
 
 
 def _kept_before(client: HostClient, attempt: AttemptView, stream: str, begin: int, end: int) -> tuple[int, bytes]:
-    """Return the bytes up to `end`, from `begin` or from the end of the last gap, and their offset."""
+    """Return an offset, and the bytes of a log from there to `end`.
+
+    The offset is `begin`, or the end of the last gap if that is later.
+    """
     data = bytearray()
     position = begin
     while position < end:
