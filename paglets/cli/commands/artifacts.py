@@ -45,7 +45,7 @@ from paglets.core.text import duration_text, printable
 from paglets.slots.amounts import bytes_text
 
 HOSTS_SHARE = 0.8
-"""The share of the time for hosts to list their artifacts. In the rest, collectors name the jobs that reported them."""
+"""The part of the timeout for hosts to list artifacts. The rest is for collectors to name jobs that reported them."""
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -60,7 +60,7 @@ def parser() -> Parser:
     listing = add_command(commands, "list", "list the artifacts on all online hosts", "artifacts list --group words")
     which = listing.add_mutually_exclusive_group()
     which.add_argument(
-        "--group", metavar="GROUP", help="list only files of this group: from results, and left by finished jobs"
+        "--group", metavar="GROUP", help="list only files in this group's results, and files that its jobs left"
     )
     which.add_argument("--owner", metavar="ID", help="list only files of this paglet")
     add_common(listing, _list, asks_all=True)
@@ -111,13 +111,13 @@ def _add_put(parser: argparse.ArgumentParser) -> None:
     add("path", metavar="PATH", help="send this file")
     add("--owner", metavar="ID", help="assign the artifact to this paglet, on any host (default: the host itself)")
     add("--name", help="store the artifact under this name (default: the name of the file)")
-    add("--expires", type=duration, metavar="TIME", help="delete it after this time, as 12h or 7d (default: never)")
+    add("--expires", type=duration, metavar="TIME", help="delete it after this time, such as 7d (default: never)")
     add("--move", action="store_true", help="delete the local file after the artifact is stored")
     add_common(parser, _put)
 
 
 def duration(text: str) -> float:
-    """Return the seconds of a text such as `90s`, `30m`, `12h`, `7d` or `2w`."""
+    """Parse a duration such as `90s`, `30m`, `12h`, `7d` or `2w`, and return it in seconds."""
     match = _DURATION.fullmatch(text)
     value = float(match[1]) * _UNIT_SECONDS[match[2]] if match else 0.0
     if not 0 < value < 1e9:
@@ -125,7 +125,7 @@ def duration(text: str) -> float:
     return value
 
 
-# Listing.
+# The commands `list` and `info`.
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -152,10 +152,10 @@ def _list(options: argparse.Namespace) -> int:
 def find_artifacts(
     client: HostClient, owner: str | None, seconds: float, *, whose: bool, group_id: str | None = None
 ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...], dict[str, str]]:
-    """Return the artifacts on all hosts, an error for each host without an answer, and the texts of `owner_texts`.
+    """Return the artifacts on all hosts, an error for each host that did not answer, and the result of `owner_texts`.
 
-    Without `whose`, the texts are not looked up. With `group_id`, only artifacts of that group's collector and
-    finished jobs are returned. The call takes at most `seconds`.
+    `whose`: look up the owners; otherwise, the last value is {}. With `group_id`, only artifacts of that group's
+    collector and finished jobs are returned. The call takes at most `seconds`.
     """
     if group_id:
         try:
@@ -175,7 +175,7 @@ def find_artifacts(
 
 
 def artifact_row(artifact: ArtifactRef, now: float, of: str) -> tuple[object, ...]:
-    """Return the row of an artifact in the list. `of` is its owner as text, from `owner_texts`."""
+    """Return the table row of an artifact. `of`: the text from `owner_texts` that names its owner."""
     return (
         artifact.artifact_id,
         of,
@@ -212,7 +212,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def owner_text(client: HostClient, artifact: ArtifactRef, seconds: float) -> dict[str, str]:
-    """Return the owner of the artifact as text, by its id. Print the hosts that do not answer on stderr."""
+    """Return the result of `owner_texts` for one artifact. Print the errors of hosts that do not answer on stderr."""
     with notice_if_slow(waiting_for_all(seconds)):
         groups, errors = client.mesh_groups(seconds)
         owners = artifact_lookup.owner_texts(client, [artifact], groups, seconds)
@@ -220,7 +220,7 @@ def owner_text(client: HostClient, artifact: ArtifactRef, seconds: float) -> dic
     return owners
 
 
-# Fetching.
+# The command `get`.
 
 
 def _get(options: argparse.Namespace) -> int:
@@ -292,7 +292,7 @@ def _get_group(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _make_folder(folder: Path) -> None:
-    """Create a folder if it does not exist. Raises Invalid."""
+    """Create a folder if it does not exist. Raises Invalid if that fails."""
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -300,9 +300,12 @@ def _make_folder(folder: Path) -> None:
 
 
 def fetch(client: HostClient, artifact: ArtifactRef, target: str | Path, *, move: bool, force: bool) -> Path:
-    """Download an artifact to `target` and return the path. Raises Conflict if a file exists, unless `force`."""
+    """Download an artifact to `target` and return the path.
+
+    `force`: replace an existing file. Otherwise, raises Conflict if a file with other content exists.
+    """
     if target == "-":
-        raise Invalid("cannot write to stdout: a file is checked before it is shown", hint=["name a file or folder"])
+        raise Invalid("cannot write an artifact to stdout", hint=["name a file or folder"])
     shown = artifact.name if os.path.isdir(target) else os.path.basename(target) or artifact.name
     steps: set[str] = set()
     try:
@@ -329,7 +332,7 @@ def fetch(client: HostClient, artifact: ArtifactRef, target: str | Path, *, move
     return path
 
 
-# Sending and deleting.
+# The commands `put` and `rm`.
 
 
 def _put(options: argparse.Namespace) -> int:

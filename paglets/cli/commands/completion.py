@@ -1,4 +1,4 @@
-"""`paglets completion`: shell code that completes commands. It runs `paglets _complete` for each word."""
+"""`paglets completion`: print shell code that completes commands. For each word, it runs `paglets _complete`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from paglets.wire.keys import paglets_home
 from paglets.wire.local_hosts import running_hosts
 
 ASK_SECONDS = 1.0
-"""The timeout for a host: a shell that waits is worse than one that completes nothing."""
+"""The timeout for a host's answer. It is short: a shell that blocks is worse than a shell without completions."""
 
 MOST_NAMES = 200
 
@@ -55,7 +55,7 @@ FUNCTIONS = {
     "zsh": 'paglets() {{ {command} "$@"; }}\n',
     "fish": "function paglets; {command} $argv; end\n",
 }
-"""The shell functions that replace a `paglets` that is not on PATH."""
+"""The definition of a shell function `paglets`, by shell. It is printed if no program `paglets` is on PATH."""
 
 INSTALL = {
     "bash": 'eval "$(paglets completion bash)"      # in ~/.bashrc',
@@ -99,7 +99,10 @@ class CompletionSources:
 
 
 def candidates(words: list[str], known: CompletionSources) -> list[str]:
-    """Return completions of the last word after `paglets`. If there are none, the shell completes files."""
+    """Return completions of the last of `words`, which follow `paglets`.
+
+    If there are none, the shell completes file names.
+    """
     *before, last = (words[1:] if words[:1] == ["help"] and words[1:] else words) or [""]
     if before[-1:] == ["--at"]:
         return _values_of("NAME|URL", last, known)
@@ -151,7 +154,10 @@ def _values_of(metavar: str, last: str, known: CompletionSources) -> list[str]:
 
 
 def _scripts(last: str) -> list[str]:
-    """Return the Python files that begin with `last` and, unless it is empty, the folders, each with a slash."""
+    """Return the paths of Python files that begin with `last`.
+
+    Unless `last` is empty, also return the folders that begin with it, each with a slash at the end.
+    """
     folder, begin = os.path.split(last)
     try:
         with os.scandir(folder or os.curdir) as found:
@@ -167,11 +173,11 @@ def _beginning(last: str, names: Iterable[str]) -> list[str]:
     return sorted({name for name in names if name.startswith(last)})[:MOST_NAMES]
 
 
-# Names from the host on this machine.
+# Completions that the host on this machine provides.
 
 
 def _jobs(last: str) -> list[str]:
-    """Return the groups or, after a slash, the jobs of the group."""
+    """Return the names of all groups, or if `last` has a slash, the names of the jobs in its group."""
     group_id, slash, _ = last.partition("/")
     with HostClient(timeout=ASK_SECONDS) as client:
         if not slash:
@@ -204,11 +210,11 @@ NAMES: dict[str, Callable[[str], list[str]]] = {
     "ID": _artifacts,
     "NAME": lambda last: [host.name for host in running_hosts(paglets_home(os.environ))],
 }
-"""The kind of argument, as its metavar names it -> function that returns the existing names."""
+"""The function that returns the existing names, by kind of argument. The metavar of an argument contains its kind."""
 
 
 def complete(words: list[str], parser_of: Callable[[str], Parser], commands: Iterable[str]) -> int:
-    """Print a completion of the last word on each line; print nothing if a host cannot answer."""
+    """Print the completions of the last word, one on each line. Print nothing if a host cannot answer."""
     try:
         found = candidates(words, CompletionSources(commands=commands, parser_of=parser_of, names=NAMES))
     except PagletsError:

@@ -38,7 +38,7 @@ OF_MACHINE = {
     "artifact_max_size": NO_LIMIT,
     "artifact_storage_quota": NO_LIMIT,
 }
-"""The texts for defaults that are unset or depend on the machine."""
+"""The texts that `config show` prints for defaults without a value and defaults that depend on the machine."""
 
 
 def parser() -> Parser:
@@ -97,7 +97,7 @@ def _show(options: argparse.Namespace) -> int:
         settings_json = {name: {"value": _plain(each.value), "source": each.source} for name, each in shown.items()}
         print_json({"name": given.name, "file": given.path and str(given.path), "settings": settings_json})
         return EXIT_DONE
-    print(f"host {given.name}, {f'file {printable(given.path)}' if given.path else 'no file'}")
+    print(f"host {given.name}, {f'file {printable(given.path)}' if given.path else 'no configuration file'}")
     print_table(
         ("SETTING", "VALUE", "FROM"), [(name, _text(name, each.value), each.source) for name, each in shown.items()]
     )

@@ -1,4 +1,4 @@
-"""`paglets demo`: a demonstration with three hosts and real input on this machine, which cleans up after itself."""
+"""`paglets demo`: run a demonstration with three hosts and real input on this machine, then remove its files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from paglets.system.submission import Submission
 LAPTOP, WORKERS = "laptop", ("linux-a", "gpu-a")
 FILES = 200
 MOST_BYTES = 8_000_000
-"""The size of the input, from the standard library without its tests: some seconds of work for two cores."""
+"""The maximum size of the input (source files of the standard library). Two cores process it within some seconds."""
 
 MOST_JOBS = 40
 SHOWN_WORDS = 5
@@ -46,8 +46,8 @@ def parser() -> Parser:
         prog="paglets demo",
         description=(
             f"Run three hosts on this machine, {LAPTOP}, {' and '.join(WORKERS)}, that index the source of\n"
-            f"Python's standard library. The {LAPTOP} submits the jobs and is killed; the work continues. It\n"
-            "starts again, receives the results, and compares them with a count in one process.\n"
+            f"Python's standard library. The {LAPTOP} submits the jobs and is killed; the work continues. The\n"
+            f"{LAPTOP} restarts, receives the results, and compares them with a count in one process.\n"
             "The demo takes less than half a minute and removes all its files."
         ),
         epilog="examples:\n  paglets demo\n  paglets demo --keep\n  paglets demo --json",
@@ -96,7 +96,8 @@ def _demo(options: argparse.Namespace) -> int:
         with signals, mesh:
             outcome = DemoRun(mesh, tell, files).run()
     except Interrupted as interrupted:
-        with suppress(OSError):  # the terminal may be gone
+        # The terminal may be closed, so that printing fails.
+        with suppress(OSError):
             say(f"interrupted; {mesh.end_text()}")
         return interrupted.exit_code
     tell(mesh.end_text())
@@ -107,7 +108,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 class StepLog:
-    """A log of steps: it prints each step on a line with the seconds since the start."""
+    """A log that prints each step of the demonstration on a line, with the seconds since the start."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -156,7 +157,8 @@ class DemoRun:
         self._tell(
             f"input: {outcome.files} files of Python's standard library, {bytes_text(outcome.bytes)}, from {LIBRARY}"
         )
-        with redirect_stderr(StringIO()):  # its hints name commands that no longer work after the demo
+        # Hide the hints that `submit` prints: they name commands that do not work after the demo.
+        with redirect_stderr(StringIO()):
             submission = identifiers.submit(laptop, self._bundles)
         self._tell(f"the {LAPTOP} submitted {outcome.jobs} jobs; each writes a database of its files' identifiers")
         wait_for(lambda: submission.detached, "the jobs to be detached", WAIT_SECONDS)
@@ -196,7 +198,7 @@ class DemoRun:
         self._tell(f"{progress.words()} without the {LAPTOP}: {shares}")
 
     def _quarters(self, progress: Progress) -> None:
-        """Print each failure and, four times, the progress; used when stderr is no terminal."""
+        """Print new failures, and the progress after each quarter of the jobs. Used if stderr is not a terminal."""
         for key, record in progress.news:
             if how_ended(record) != "done":
                 say(ended_line(key, record))
@@ -210,7 +212,7 @@ class DemoRun:
         )
         self._mesh.start(LAPTOP, "--tag", "laptop", "--peer", other.host.url)
         with self._mesh.client(LAPTOP) as laptop:
-            wait_for(lambda: _is_home(laptop, group_id), "the collector to come home")
+            wait_for(lambda: _is_home(laptop, group_id), "the collector to move home")
             self._tell(f"the collector has moved home to the {LAPTOP} with all results")
             self._compare(laptop, group_id)
 
@@ -244,7 +246,7 @@ def _is_home(laptop: HostClient, group_id: str) -> bool:
 
 
 def _submission(group_id: str, client: HostClient) -> Submission:
-    """Return a group as another host than the submitting one can follow it."""
+    """Return a Submission of an existing group, to follow it through a host that did not submit it."""
     return Submission(client.group(group_id), client, lambda: client.group(group_id))
 
 

@@ -40,11 +40,11 @@ from paglets.worker.host.supervisor import ZYGOTE_LABEL
 
 OLDEST_PYTHON = (3, 11)
 MOST_SKEW_SECONDS = 5.0
-"""The clock difference that is reported. Signatures tolerate more, but times of different hosts become misleading."""
+"""The clock difference above which a host is reported. Signatures tolerate more, but times of hosts are misleading."""
 
 ADVICE: dict[type[PagletsError], str] = {
     Unreachable: "start it, or let this machine connect to it (address, firewall)",
-    WrongClock: "set the clocks of both machines, best by NTP",
+    WrongClock: "set the clocks of both machines, for example with NTP",
     NotAllowed: "it has a different mesh key: copy mesh.key from one machine to the other",
 }
 
@@ -97,12 +97,12 @@ def _folders(options: argparse.Namespace) -> list[Path]:
     if options.name:
         return [named.get(options.name, hosts / options.name)]
     found = [*hosts.iterdir()] if hosts.is_dir() else []
-    # The file also describes hosts of other machines, whose folders do not exist here.
+    # The configuration file also names folders of hosts on other machines. They do not exist on this machine.
     return sorted({each for each in (*found, *named.values()) if each.is_dir()})
 
 
 def _named_folders() -> dict[str, Path]:
-    """Return the data directories in the configuration file here, by host. Another check reports errors of the file."""
+    """Return the data directories in the configuration file, by host. `_config` reports errors of the file."""
     if not os.path.lexists(CONFIG_NAME):
         return {}
     try:
@@ -111,11 +111,11 @@ def _named_folders() -> dict[str, Path]:
         return {}
 
 
-# This machine.
+# Checks of this machine.
 
 
 def machine_checks(running: Sequence[Path] = ()) -> Iterator[Check]:
-    """Check interpreter, program, psutil, home, disk, key and configuration file.
+    """Check interpreter, program, psutil, PAGLETS_HOME, disk, cache, run files, mesh key and configuration file.
 
     `running`: the data directories in which hosts run.
     """
@@ -145,7 +145,7 @@ def _program() -> Check:
     problem = unpack_problem(os.environ)
     if not problem:
         return Check(name="program", found=found)
-    advice = "each start takes 0.4 s longer until the program can be unpacked there"
+    advice = "each start takes 0.4 s longer until the program can be unpacked"
     return Check(name="program", state=WARNING, found=f"{found}, not unpacked: {problem}", advice=advice)
 
 
@@ -173,9 +173,9 @@ def _python() -> Check:
 
 
 def sqlite_text(version: tuple[int, ...]) -> str:
-    """Return the SQLite version, with a note for 3.7.0 to 3.51.2.
+    """Return the SQLite version as text, with a note if it has the WAL-reset bug (3.7.0 to 3.51.2).
 
-    These can damage a database that two connections write and checkpoint at once. A host has one connection.
+    The bug can damage a database that two connections write and checkpoint at once. A host uses one connection.
     """
     note = " (its WAL-reset bug needs two writers at once: open no database of a host for writing)"
     return f"SQLite {'.'.join(map(str, version))}{note if (3, 7, 0) <= version < (3, 51, 3) else ''}"
@@ -200,7 +200,7 @@ def _home(home: Path) -> Iterator[Check]:
 
 
 def _cache(cache: Path) -> Iterator[Check]:
-    """Check the cache, which has the copies of the program that hosts run from and the unpacked part of psutil."""
+    """Check the cache folder. It contains the unpacked copies of the program and the unpacked files of psutil."""
     if not cache.is_dir():
         return
     copies = len(list(cache.glob("app/*")))
@@ -219,7 +219,7 @@ def _config(path: Path) -> Check:
     return Check(name=CONFIG_NAME, found=f"describes {', '.join(names) or 'no host'}")
 
 
-# The mesh.
+# Checks of the mesh.
 
 
 def _mesh_checks(options: argparse.Namespace, running: Sequence[Path]) -> Iterator[Check]:
@@ -240,7 +240,7 @@ def _mesh_checks(options: argparse.Namespace, running: Sequence[Path]) -> Iterat
 
 
 def mesh_checks(client: HostClient) -> Iterator[Check]:
-    """Check the host that is asked, then each other host as that host and this machine see it."""
+    """Check the host that this command asks, then all hosts of its mesh, from its view and from this machine."""
     asked = client.identity()
     yield Check(name="host", found=f"connected to {asked.name}, {client.host.url}")
     state = client.mesh_state()
@@ -265,7 +265,7 @@ def mesh_checks(client: HostClient) -> Iterator[Check]:
 
 
 def link_advice(link: BrokenLink) -> str:
-    """Return the advice for a broken connection."""
+    """Return advice on a connection that one host cannot open to another."""
     return (
         f"open the port of {link.target} for {link.source}, or set `reachable = false` in [hosts.{link.target}] and "
         "restart it"
@@ -275,7 +275,7 @@ def link_advice(link: BrokenLink) -> str:
 def foreign_hosts(
     running: Iterable[RunningHost], views: Iterable[MeshHostView], asked: HostIdentity
 ) -> Iterator[Check]:
-    """Check for hosts of this machine that are not in the mesh of the asked host, perhaps for lack of a peer."""
+    """Yield a warning for each host on this machine that is not in the mesh of the asked host."""
     known = {view.host.store_id for view in views}
     for host in running:
         if host.store_id not in known:
@@ -285,7 +285,10 @@ def foreign_hosts(
 
 
 def _identity_and_skew(client: HostClient, view: MeshHostView) -> tuple[HostIdentity | None, float]:
-    """Return a host's identity (None if it is offline), and by how many seconds its clock is ahead of this one."""
+    """Return a host's identity, and the seconds by which its clock is ahead of this machine's clock.
+
+    If the host is offline, return None and 0.
+    """
     if not view.online:
         return None, 0.0
     began = time.time()
@@ -294,7 +297,7 @@ def _identity_and_skew(client: HostClient, view: MeshHostView) -> tuple[HostIden
 
 
 def host_check(view: MeshHostView, identity: HostIdentity | None, asked: HostIdentity, skew_seconds: float) -> Check:
-    """Check one host. `identity` is its own description, or None if it is offline."""
+    """Check one host. `identity`: its answer, or None if it is offline. `skew_seconds`: the lead of its clock."""
     name = f"host {view.host.name}"
     if view.problem:
         if view.online or has_not_joined(view):
@@ -305,7 +308,7 @@ def host_check(view: MeshHostView, identity: HostIdentity | None, asked: HostIde
         return Check(name=name, state=WARNING, found=f"offline, {last_contact_text(view)}", advice=_down_advice(view))
     if abs(skew_seconds) > MOST_SKEW_SECONDS:
         found = f"its clock is {duration_text(abs(skew_seconds))} {'ahead' if skew_seconds > 0 else 'behind'}"
-        return Check(name=name, state=WARNING, found=found, advice="set the clocks of both machines, best by NTP")
+        return Check(name=name, state=WARNING, found=found, advice=ADVICE[WrongClock])
     trouble = _reported_problem(identity)
     if trouble is not None:
         return Check(name=name, state=WARNING, found=trouble[0], advice=trouble[1])
@@ -334,9 +337,9 @@ def _reported_problem(identity: HostIdentity) -> tuple[str, str] | None:
     if BLOCKED in identity.properties:
         found = f"online, and starts nothing: {identity.properties[BLOCKED]}"
         if identity.properties[BLOCKED].startswith(ZYGOTE_LABEL):
-            advice = f"nothing to do: it is replaced after {HeartbeatTimeouts().replace_seconds:g} s; its jobs restart"
-            return found, advice
-        return found, f"fix that; run `paglets doctor --name {identity.name}` on its machine for details"
+            seconds = f"{HeartbeatTimeouts().replace_seconds:g} s"
+            return found, f"nothing to do: the host replaces that process after {seconds}, and its jobs restart"
+        return found, f"fix this problem; run `paglets doctor --name {identity.name}` on its machine for details"
     if identity.long_hooks:
         found = f"online; {identity.long_hooks[0]}"
         more = len(identity.long_hooks) - 1

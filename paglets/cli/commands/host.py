@@ -25,7 +25,7 @@ def parser() -> Parser:
 
 def _host(given: argparse.Namespace) -> int:
     """Run a host until it is stopped, or start one in the background, and return the exit code."""
-    # A host in the background prints the warnings itself.
+    # With --background, the new process prints the warnings.
     options = options_of(given, Path.cwd(), re_enters=given.background)
     # Import the host only now, so that wrong flags are reported at once.
     if given.background:

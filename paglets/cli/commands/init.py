@@ -23,7 +23,7 @@ from paglets.settings import user_path
 from paglets.wire.keys import default_key_file
 
 OF_MESH = ("mesh_version", "peers")
-"""The settings that all hosts share. Those of the first host go into the table [mesh]."""
+"""The settings that all hosts share. For the first host in a file, they are written to the table [mesh]."""
 
 PATHS = ("data_dir", "key_file", "code_paths")
 
@@ -57,7 +57,8 @@ def _init(options: argparse.Namespace) -> int:
     name, path = name_of(options), user_path(options.config or CONFIG_NAME)
     flags = flags_of(options)
     for setting, checked in settings_of(name, flags=flags).items():
-        if setting in PATHS:  # relative paths would depend on the folder where the host starts
+        # Write absolute paths: relative ones would depend on the folder where the host starts.
+        if setting in PATHS:
             flags[setting] = str(checked.value) if isinstance(checked.value, Path) else list(checked.value)
     if os.path.lexists(path):
         text = _with_section(path, name, flags)
@@ -72,12 +73,15 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _command_anywhere() -> str:
-    """Return the command that works on machines to which the file and the archive are copied."""
+    """Return the command that runs paglets on a machine to which this file and paglets.pyz are copied."""
     return NAME if command_name() == NAME else f"python3 {ARCHIVE_NAME}"
 
 
 def _with_section(path: Path, name: str, flags: dict[str, Any]) -> str:
-    """Return the text of the file with an added section. Raises Conflict, Invalid."""
+    """Return the text of the configuration file with a new section for the host.
+
+    Raises Conflict if the file has this section, Invalid if no section can be appended.
+    """
     if name in host_names(checked_config(path)):
         hint = ["edit that section, or name another host with --name"]
         raise Conflict(f"{printable(path)} already has a section [hosts.{name}]", hint=hint)

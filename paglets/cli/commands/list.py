@@ -64,12 +64,12 @@ def _job_key(view: PagletView) -> str:
 
 
 def rows(views: Iterable[PagletView], now: float) -> list[tuple[object, ...]]:
-    """Return the rows for HEADERS: by group, the collector before the jobs, paglets without a group last."""
+    """Return the table rows, sorted by group. A collector precedes its jobs; paglets without a group come last."""
     return [_row(view, now) for view in sorted(views, key=_by_group)]
 
 
 def _row(view: PagletView, now: float) -> tuple[object, ...]:
-    """Return the row of one paglet. Its id appears only without a group: commands take GROUP and GROUP/JOB."""
+    """Return the row of one paglet. Only a paglet without a group shows its id: commands take GROUP and GROUP/JOB."""
     job = view.job
     reason = view.reason or ("" if job is None else wait_reason_text(job.reason, job.reason_text, never=job.never))
     return (

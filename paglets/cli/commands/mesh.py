@@ -16,7 +16,7 @@ from paglets.core.terminal import put_next
 from paglets.core.text import counted
 
 MOST_NAMED = 10
-"""The limit for groups that lost their collector."""
+"""The maximum number of groups without a collector that `mesh forget` names."""
 
 
 def parser() -> Parser:
@@ -31,7 +31,7 @@ def parser() -> Parser:
         "mesh forget http://10.0.0.7:8765",
         "mesh forget 7a7a12ab",
     )
-    forget.add_argument("host", metavar="HOST", help="name the host by name, URL, or store id or a prefix of it")
+    forget.add_argument("host", metavar="HOST", help="remove the host with this name, URL or (start of a) store id")
     add_common(forget, _forget)
     return made
 
@@ -67,7 +67,7 @@ def _forget(options: argparse.Namespace) -> int:
 
 
 def lost_group_text(line: GroupLine) -> str:
-    """Return that a group lost its collector, with its last counts and the reports on other hosts."""
+    """Return the message that a group lost its collector, with its last counts and its reports on other hosts."""
     counts = "no counts known"
     if line.counted_at is not None:
         counts = f"last counts: {line.completed_count} done, {line.failed_count} failed of {line.expected_count}"
@@ -98,7 +98,7 @@ def forget_json(done: ForgottenHost) -> dict[str, object]:
 
 
 def forget_text(answer: Forgotten) -> str:
-    """Return what one host did to forget another."""
+    """Return a text about the removal of a host by another: paglets taken back, moves dropped, files kept."""
     parts = ["removed" if answer.known else "did not know it"]
     if answer.taken_back:
         parts.append(f"took back {counted(answer.taken_back, 'paglet')} in transfer")

@@ -67,7 +67,7 @@ def _notes(options: argparse.Namespace) -> int:
 
 
 def _follow(client: HostClient, found: MeshNotes, group_id: str | None, timeout: float, *, as_json: bool) -> None:
-    """Print a line for each note, as JSON if asked for, until interrupted."""
+    """Print old and new notes until interrupted, each on a line, as text or JSON."""
     for note in follow(client, found, group_id, timeout=timeout):
         print(json.dumps(to_json(note)) if as_json else note_line(note), flush=True)
 
@@ -80,7 +80,7 @@ def follow(
     timeout: float = LOOK_SECONDS,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Note]:
-    """Yield the given notes and then new ones, without end. Hosts that do not answer are asked again."""
+    """Yield the notes in `found`, then new notes without end. Hosts that do not answer are asked again."""
     while True:
         yield from found.notes
         found = replace(found, notes=())
@@ -101,7 +101,10 @@ def _row(note: Note) -> tuple[object, ...]:
 
 
 def _time(at: float) -> str:
-    """Return a local date and time, or the number if it is out of range: a note's time comes from another host."""
+    """Return the time of a note as local date and time.
+
+    A time that is out of range is returned as a number, because it comes from another host and may be wrong.
+    """
     try:
         return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):
@@ -109,5 +112,5 @@ def _time(at: float) -> str:
 
 
 def sender_text(note: Note) -> str:
-    """Return the sender of a note: GROUP/KEY for a job, else the paglet's name or id."""
+    """Return the sender of a note: GROUP/JOBKEY for a job, else the paglet's name or id."""
     return f"{note.group_id}/{note.job_key}" if note.group_id else note.name or note.agent_id

@@ -25,14 +25,14 @@ STOP_SECONDS = 60.0
 
 ASK_SECONDS = 2.0
 SLOW_SECONDS = 5.0
-"""The time after which a notice appears. A host ends within a second or two unless jobs delay it."""
+"""The time after which a notice about a slow stop is printed. A host ends within 1 to 2 s, unless jobs delay it."""
 
 LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """A host that has ended. `running_jobs` is the number of jobs it was running; None: unknown."""
+    """A host that has ended. `running_jobs`: the number of jobs that were running before the stop; None: unknown."""
 
     name: str
     pid: int
@@ -91,7 +91,7 @@ def _chosen(running: Sequence[RunningHost], name: str | None, *, everyone: bool)
 
 
 def _none_runs(home: Path, name: str | None) -> str:
-    """Return the message that no host runs. Raises Unknown for a name that no host of this machine ever had."""
+    """Return the message that no host is running. Raises Unknown if no host of this machine ever had this name."""
     if not name:
         return NO_HOST
     check_host_name(name)
@@ -111,13 +111,15 @@ def send(host: RunningHost, number: signal.Signals) -> bool:
     Raises Conflict if the system cannot tell whether the process id still belongs to the host.
     """
     descriptor = -1
-    with suppress(AttributeError, OSError):  # an older Linux or another system, or the process has ended
+    # Continue without a descriptor if the system has no pidfd_open or the process has ended.
+    with suppress(AttributeError, OSError):
         descriptor = os.pidfd_open(host.pid)
     try:
         if not is_running(host):
             return False
         if not host.began or not start_of(host.pid):
-            if not is_running(host):  # it ended between the two checks
+            # `start_of` may have failed because the process ended after the first check.
+            if not is_running(host):
                 return False
             raise Conflict(
                 f"this system cannot tell whether process {host.pid} is still host {host.name}",
@@ -167,7 +169,7 @@ def _running_jobs(host: RunningHost) -> int | None:
 
 
 def stopped_text(stopped: Stopped) -> str:
-    """Return `host laptop has stopped; 2 jobs were running and will run again when it restarts`."""
+    """Return a message such as `host laptop has stopped; 2 jobs were running and will run again when it restarts`."""
     count = stopped.running_jobs or 0
     jobs = counted(count, "job was", "jobs were")
     more = f"; {jobs} running and will run again when it restarts" if count else ""
