@@ -1,4 +1,4 @@
-"""The lookup of artifacts by group and job, and the names of their files in one folder."""
+"""The lookup of artifacts by group and job, and file names for artifacts that are fetched into one folder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _UNSAFE = re.compile(r"[^\w.+=@,-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilelessCounts:
-    """The number of jobs of a group without a file: finished without one, failed, and pending."""
+    """Counts of a group's jobs without a file: jobs whose result has no file, failed jobs and pending jobs."""
 
     without_file: int
     failed: int
@@ -57,8 +57,8 @@ class FilelessCounts:
 class GroupArtifacts:
     """The artifacts of a group, each with the key of its job, sorted by key.
 
-    `unreachable`: errors of hosts that may have more. `missing`: the offline hosts, if results lack a file; a job may
-    have taken its file there.
+    `unreachable`: the errors of hosts that may have more artifacts. `missing`: the offline hosts, or none if each
+    result has a file. A finished job may have moved to such a host with its file.
     """
 
     group_id: str
@@ -69,7 +69,7 @@ class GroupArtifacts:
     unreachable: tuple[PagletsError, ...] = ()
 
     def remarks(self) -> Iterator[str]:
-        """Yield a line for each kind of job without a file."""
+        """Yield messages about results without a file, jobs that still keep files, failed jobs and pending jobs."""
         counts = self.counts
         if counts.without_file:
             asked = self.missing.note()
@@ -87,10 +87,10 @@ class GroupArtifacts:
 
 
 def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
-    """Return the files in all results so far, and the files that finished jobs left on any host.
+    """Return the artifacts of a group: those in the results so far, and those that finished jobs left on any host.
 
-    If the collector is unreachable, return only the latter, and put its error into `unreachable`. Raises Unknown or
-    Unreachable if there are none.
+    If the collector is unreachable, reports that wait on other hosts replace its results, and its error comes first in
+    `unreachable`. Raises this error (Unknown or Unreachable) if no host has an artifact or a report of the group.
     """
     left, unreachable = client.mesh_artifacts(group_id=group_id)
     found = {file.artifact_id: (file.job_key, file) for file in left}
@@ -131,11 +131,11 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
 def owner_texts(
     client: HostClient, artifacts: Iterable[ArtifactRef], lines: Iterable[GroupLine], seconds: float
 ) -> dict[str, str]:
-    """Return a text for the owner of each artifact, by id.
+    """Return a dict from the id of each artifact to a text that names its owner.
 
     The text is the job that reported the artifact (`GROUP/JOBKEY`), else its group, its owner's id, or `(host)`.
-    `lines` are the groups of the mesh. The collectors of at most MOST_GROUPS groups are asked, in parallel, for at
-    most `seconds` in all.
+    `lines`: the groups of the mesh. The function asks the collectors of at most MOST_GROUPS groups for the jobs, in
+    parallel and for at most `seconds`.
     """
     artifacts = tuple(artifacts)
     groups = {line.collector.agent_id: line for line in lines}
@@ -154,9 +154,10 @@ def owner_texts(
 
 
 def _reported(client: HostClient, collector: ProxyRef, end: float) -> Iterator[tuple[str, ArtifactRef]]:
-    """Yield job keys and artifacts from a collector's results, until `end` (monotonic seconds)."""
+    """Yield the job key and artifact of each result that has one. Stop at `end` (monotonic seconds) or an error."""
     with suppress(PagletsError):
-        client.paglet(collector, timeout=_left(end))  # probe: a call would wait for longer on a hung host
+        # Check first that the host answers: on a hung host, a call fails later than this request.
+        client.paglet(collector, timeout=_left(end))
         for page in _pages(client, collector, "", end):
             for key, record in page["results"].items():
                 artifact = artifact_in(record.get("result"))
@@ -165,7 +166,7 @@ def _reported(client: HostClient, collector: ProxyRef, end: float) -> Iterator[t
 
 
 def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> ArtifactRef:
-    """Return the file that a job reported or its hook left. Raises Unknown, or Invalid if there are several."""
+    """Return the artifact that a job reported or its hook left. Raises Unknown if there is none, Invalid if several."""
     found = {file.artifact_id: file for file in client.undelivered(group_id, job_key).files}
     try:
         reported = _reported_by(client, group_id, job_key)
@@ -184,7 +185,7 @@ def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> Artifact
 
 
 def _reported_by(client: HostClient, group_id: str, job_key: str) -> ArtifactRef:
-    """Return the artifact that a job reported. Raises Unknown if it failed, has no file or has not ended."""
+    """Return the artifact that a job reported. Raises Unknown if the job failed, reported no file or has not ended."""
     named = f"{group_id}/{job_key}"
     try:
         collector = collector_of(client, group_id)
@@ -210,9 +211,9 @@ def _reported_by(client: HostClient, group_id: str, job_key: str) -> ArtifactRef
 def _pages(
     client: HostClient, collector: ProxyRef, after: str | None, end: float | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the pages of a collector's results, from the first key after `after`.
+    """Yield the results of a collector page by page, starting with the first job key after `after`.
 
-    Raises TimedOut at `end` (monotonic seconds). Without `end`, the client's timeout limits each page.
+    Raises TimedOut at `end` (monotonic seconds). Without `end`, the client's timeout applies to each page.
     """
     while after is not None:
         message = Message("results", {"after": after, "limit": PAGE_RESULTS})
@@ -230,17 +231,19 @@ def _left(end: float) -> float:
 
 
 def file_names(files: Iterable[tuple[str, str]]) -> list[str]:
-    """Return the file name `KEY-NAME` for each pair of a job key and a name.
+    """Return the file name `KEY-NAME` for each pair of a job key and an artifact name.
 
-    A job key is any text. Characters that file names cannot have become `_`, and leading dots and hyphens are removed.
-    If that changes a name, or if two names are equal on any file system, digits from a hash of the key are added.
+    A job key may contain any character. Characters that are unsafe in file names become `_`, and leading dots and
+    hyphens are removed. If that changes a name, or if two names differ only in case, digits from a hash of the key are
+    added.
     """
     named = [(key, name, f"{_UNSAFE.sub('_', key)}-{name}") for key, name in files]
     uses = Counter(plain.casefold() for _, _, plain in named)
     seen: Counter[tuple[str, str]] = Counter()
     names = []
     for key, name, plain in named:
-        before = seen[key, name]  # copies of a job, or a hook, may have left files with the same name
+        # Several copies of a job, or a job and its hook, may have left files with the same name.
+        before = seen[key, name]
         seen[key, name] += 1
         names.append(plain if _is_safe_name(key, plain, uses) else _name_with_digits(key, name, before))
     return names
@@ -255,9 +258,9 @@ def _is_safe_name(key: str, name: str, uses: Counter[str]) -> bool:
 
 
 def _name_with_digits(key: str, name: str, before: int) -> str:
-    """Return `KEY~12345678-NAME`, with both parts cut to fit.
+    """Return `KEY~12345678-NAME`, with KEY and NAME shortened so that the file name is not too long.
 
-    NAME loses its beginning, because its end has the suffix. `before` counts earlier files with this key and name.
+    NAME is shortened at its start, to keep the suffix. `before`: the number of earlier files with this key and name.
     """
     digits = hashlib.sha256((f"{key}\n{before}" if before else key).encode()).hexdigest()[:8]
     begin = _cut(_UNSAFE.sub("_", key).lstrip(".-") or "_", MOST_KEY_BYTES) + f"~{digits}-"
@@ -273,7 +276,10 @@ def _cut(text: str, most_bytes: int) -> str:
 
 
 def resolve_id(client: HostClient, text: str) -> str:
-    """Return the id of the artifact that an id, a prefix of it, or GROUP/JOBKEY names. Raises Unknown, Invalid."""
+    """Return the id of the artifact that `text` names: an id, a prefix of an id, or GROUP/JOBKEY.
+
+    Raises Unknown if there is none, Invalid if there are several or `text` has another form.
+    """
     group_id, slash, job_key = text.partition("/")
     if slash:
         return artifact_of_job(client, group_id, job_key).artifact_id

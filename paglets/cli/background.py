@@ -1,4 +1,4 @@
-"""The start of `paglets host --background`: a host that outlives the terminal."""
+"""The start of a host in the background (`paglets host --background`), detached from the terminal."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from paglets.wire.local_hosts import RunningHost, running_hosts
 
 LOOK_SECONDS = 0.02
 SLOW_SECONDS = 5.0
-"""The time after which a notice appears. A start takes one or two seconds unless recovery is long."""
+"""The time after which a notice about a slow start is printed. A start takes 1 to 2 s, unless recovery takes long."""
 
 
 def start(options: HostOptions, words: Sequence[str], *, has_settings: bool) -> int:
     """Start the host in a detached process, show its output until it is ready, and return the exit code.
 
-    `words` is the command line after the program; `has_settings` says that it sets more than the name. A host that
-    runs already stays untouched. Ctrl-C ends a host that is not ready yet.
+    `words`: the command line without the program's name. `has_settings`: the command line has flags other than the
+    name. If the host is already running, it is left unchanged. Ctrl-C ends a host that is not ready yet.
     """
     home = paglets_home(os.environ)
     running = _running(home, options)
@@ -72,7 +72,7 @@ def spawn_detached(
 def _running(home: Path, options: HostOptions) -> RunningHost | None:
     """Return the running host with this name and data directory, or None.
 
-    For a running host with another data directory, the new process itself reports the conflict.
+    If a host with this name runs in another data directory, the new process reports the conflict.
     """
     note = read_note(options.data_dir or home / "hosts" / options.name)
     found = (one for one in running_hosts(home) if one.name == options.name)
@@ -86,7 +86,10 @@ def _spawn(program: Program, words: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _follow(process: subprocess.Popen[bytes], home: Path, name: str) -> int:
-    """Show the output of the process until it closes its pipe, which means that it is ready or has exited."""
+    """Show the output of the process until it closes the pipe, and return the exit code of the command.
+
+    The process closes the pipe when the host is ready or the process exits.
+    """
     assert process.stdout is not None
     for line in process.stdout:
         put_line(line.decode("utf-8", "replace").rstrip("\n"))

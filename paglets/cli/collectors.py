@@ -1,4 +1,4 @@
-"""Requests of commands to a group's collector, and the errors if it cannot be reached."""
+"""Requests from commands to a group's collector, and the errors that commands show if it cannot be reached."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from paglets.core.text import did_you_mean
 
 
 def group_of(client: HostClient, group_id: str) -> GroupView:
-    """Return a group as an online host knows it. Raises Unknown with the nearest name and the offline hosts."""
+    """Return the view that an online host has of a group.
+
+    Raises Unknown. The error suggests the most similar group, and names the offline hosts.
+    """
     try:
         return client.group(group_id)
     except Unknown as error:
@@ -31,7 +34,7 @@ def group_of(client: HostClient, group_id: str) -> GroupView:
 
 
 def unknown_job(client: HostClient, group_id: str, job_key: str) -> Unknown:
-    """Return the error that the group has no job with this key, with the nearest key."""
+    """Return the error for a job key that the group does not have. The error suggests the most similar key."""
     keys: tuple[str, ...] = ()
     with suppress(PagletsError):
         keys = client.group(group_id).job_keys
@@ -45,7 +48,7 @@ def _unknown(message: str, near: str, hint: str) -> Unknown:
 
 
 def collector_of(client: HostClient, group_id: str, now: Callable[[], float] = time.monotonic) -> ProxyRef:
-    """Return the collector of a group, once it answers.
+    """Wait until the collector of a group answers, and return a reference to it.
 
     Raises Unreachable if its host is offline or removed, or does not answer within the client's timeout.
     """
@@ -53,7 +56,7 @@ def collector_of(client: HostClient, group_id: str, now: Callable[[], float] = t
 
 
 def summary_of(client: HostClient, group_id: str, lists: Collection[str] = LISTS) -> dict[str, Any]:
-    """Return the summary as tagged JSON, with the given lists complete.
+    """Return the summary of a group as tagged JSON. The lists that `lists` names are complete.
 
     Raises Unreachable, with the last known counts, if the collector's host is offline. Raises TooLarge if the summary
     exceeds 1 GiB.
@@ -63,7 +66,7 @@ def summary_of(client: HostClient, group_id: str, lists: Collection[str] = LISTS
 
 
 def summary_of_job(client: HostClient, group_id: str, job_key: str) -> dict[str, Any]:
-    """Return the summary with only this job in its lists."""
+    """Return the summary of a group as tagged JSON. Its lists contain only this job."""
     found: dict[str, Any] = collector_caller(client, group_id)(Message("summary", {"job_key": job_key}))
     return found
 
@@ -71,7 +74,7 @@ def summary_of_job(client: HostClient, group_id: str, job_key: str) -> dict[str,
 def collector_caller(client: HostClient, group_id: str) -> Callable[[Message], Any]:
     """Return a function that sends a message to the collector and returns the reply as tagged JSON.
 
-    It raises Unreachable with the last known counts if the collector's host is offline.
+    The function raises Unreachable, with the last known counts, if the collector's host is offline.
     """
     collector = collector_of(client, group_id)
 
@@ -87,14 +90,14 @@ def collector_caller(client: HostClient, group_id: str) -> Callable[[Message], A
 
 
 def _lines(client: HostClient) -> tuple[GroupLine, ...]:
-    """Return the groups of the hosts that answer within FIRST_SECONDS."""
+    """Return the groups known to the hosts that answer within FIRST_SECONDS."""
     seconds = min(FIRST_SECONDS, client.timeout)
     with notice_if_slow(waiting_for_all(seconds)):
         return client.mesh_groups(seconds)[0]
 
 
 def _last_known(client: HostClient, group_id: str, host_name: str) -> str:
-    """Return the last known counts of a group and their age."""
+    """Return a text with the last known counts of a group and their age."""
     for line in _lines(client):
         if line.group_id == group_id and line.counted_at is not None:
             return (
@@ -105,10 +108,10 @@ def _last_known(client: HostClient, group_id: str, host_name: str) -> str:
 
 
 def ask_for_job(client: HostClient, text: str, error: PagletsError, also: str = "") -> PagletsError:
-    """Return `error`, or if `text` names a group, an error that asks for a job. `also` extends its hint."""
+    """Return an error that asks for a job if `text` names a group, else `error`. `also` is appended to the hint."""
     try:
         client.group(text)
     except PagletsError:
         return error
     hint = [f"name one of its jobs, as {text}/JOBKEY{also}", f"paglets jobs list {text} lists them"]
-    return Invalid(f"{text} is a group", hint=hint)
+    return Invalid(f"{text} is a group, not a job", hint=hint)

@@ -1,4 +1,4 @@
-"""The checks of `paglets doctor` on the data directory of a host, running or not. They change nothing."""
+"""The checks of `paglets doctor` on the data directory of a host. They change no data; the host may be running."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from paglets.wire.local_hosts import RunningHost
 class LockHolder:
     """The process that holds the lock of a data directory.
 
-    `runs` is None if this system cannot tell. `pid` is 0 if it is hidden, as from within a container. `is_locked` is
-    False for a host that runs there although its lock file was removed.
+    `runs`: a process holds the lock; None: this system cannot tell. `pid`: 0 if the process id is hidden, for example
+    inside a container. `is_locked`: False if a host runs in the directory although its lock file was removed.
     """
 
     runs: bool | None
@@ -63,13 +63,14 @@ class _Folder:
 
 
 def folder_checks(path: Path, *, deep: bool, running: Sequence[RunningHost] = ()) -> Iterator[Check]:
-    """Run all CHECKS on a data directory.
+    """Run all CHECKS on a data directory, and yield their outcomes.
 
     `deep`: read all bytes of databases and files. `running`: the running hosts of this machine.
     """
     if not path.is_dir():
         found = f"no folder {path}"
-        yield Check(name=f"data {path.name}", state=BAD, found=found, advice="name another: --name, --data-dir")
+        advice = "name another host with --name, or another folder with --data-dir"
+        yield Check(name=f"data {path.name}", state=BAD, found=found, advice=advice)
         return
     folder = _Folder(path=path, holder=holder_of(path, running), deep=deep)
     for name, check_of in CHECKS:
@@ -82,7 +83,7 @@ def folder_checks(path: Path, *, deep: bool, running: Sequence[RunningHost] = ()
 
 
 def holder_of(folder: Path, running: Iterable[RunningHost] = ()) -> LockHolder:
-    """Return the holder of a data directory's lock, or else the host that has its database open."""
+    """Return the process that holds the lock of a data directory, else the host that has its database open."""
     found = _lock_holder(folder / LOCK)
     if found.runs:
         return found
@@ -92,7 +93,7 @@ def holder_of(folder: Path, running: Iterable[RunningHost] = ()) -> LockHolder:
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    """Return True if Linux shows that the process has the file open."""
+    """Return True if /proc shows that the process has the file open."""
     with suppress(OSError):
         wanted = path.stat()
         for opened in Path(f"/proc/{pid}/fd").iterdir():
@@ -116,7 +117,7 @@ def _lock_holder(lock: Path) -> LockHolder:
     pids = [pid for pid, at in locks if at == place]
     if pids:
         return LockHolder(runs=True, pid=max(0, pids[0]))
-    # On some file systems (btrfs), /proc/locks and stat report different devices.
+    # On some file systems, such as btrfs, /proc/locks and stat report different devices: compare only the inode.
     maybe = any(at.rpartition(":")[2] == str(found.st_ino) for _, at in locks)
     return LockHolder(runs=None if maybe else False)
 
@@ -138,7 +139,7 @@ def _running_host(folder: _Folder) -> Iterator[Check]:
 
 
 def privacy_checks(path: Path, user: int) -> Iterator[Check]:
-    """Check whether a host of this user would refuse the folder or restrict its mode. Raises OSError."""
+    """Yield a check if a host of this user would refuse to use the folder or change its mode to 700. Raises OSError."""
     found = permissions.inspect(path)
     verdict = permissions.judge(found, user) if os.name == "posix" else permissions.Privacy.PRIVATE
     if verdict in (permissions.Privacy.FOREIGN, permissions.Privacy.WRITABLE):
@@ -146,7 +147,7 @@ def privacy_checks(path: Path, user: int) -> Iterator[Check]:
             name="",
             state=BAD,
             found=permissions.refusal(path, found, verdict),
-            advice="no host starts until that is fixed",
+            advice="fix the permissions: until then no host can start",
         )
     elif verdict is permissions.Privacy.READABLE:
         message = f"other users can enter {path} (mode {found.mode:04o})"
@@ -168,14 +169,14 @@ def _permissions(folder: _Folder) -> Iterator[Check]:
 
 
 def _disk(folder: _Folder) -> Iterator[Check]:
-    """Check the disks as the host itself does: scratch and logs may be on other disks."""
+    """Check the disk of each folder in the data directory, as the host does: scratch and logs may be on other disks."""
     inside = (folder.path / name for name in FOLDERS)
-    # Folders that do not exist are created at the next start.
+    # If no host runs, some of these folders may not exist: the next start creates them.
     places = [folder.path, *(each for each in inside if folder.holder.runs or os.path.lexists(each))]
     obstacle = next(filter(None, map(blocked_reason_of, places)), None)
     free = shutil.disk_usage(folder.path).free
     if obstacle is not None:
-        advice = "fix that: until then the host accepts nothing or starts no jobs; accepted data is kept"
+        advice = "fix the disk: until then the host accepts nothing or starts no jobs; accepted data is kept"
         yield Check(name="", state=BAD, found=obstacle.text, advice=advice)
     elif free < FEW_BYTES:
         yield Check(name="", state=WARNING, found=f"{bytes_text(free)} free", advice="free disk space soon")
@@ -209,9 +210,9 @@ def _database(folder: _Folder) -> Iterator[Check]:
 
 def _none_yet(folder: _Folder) -> Check:
     if not any(each.moved for each in damage.damages(folder.path)):
-        return Check(name="", found="none yet: no host was started there")
+        return Check(name="", found="not created yet: no host was started in this folder")
     advice = "if you have a backup of the whole folder, restore it first"
-    return Check(name="", state=WARNING, found="moved aside; the next start creates an empty one", advice=advice)
+    return Check(name="", state=WARNING, found="moved aside; the next start creates an empty database", advice=advice)
 
 
 def _reading(folder: _Folder) -> sqlite3.Connection:
@@ -219,11 +220,11 @@ def _reading(folder: _Folder) -> sqlite3.Connection:
 
 
 def _age(folder: _Folder, seen: DatabaseInfo) -> Check:
-    """Check that the database is as new as the note beside it says."""
+    """Check that the database is as new as `store.json` says."""
     boots = seen.boot_count
     if damage.is_outdated(damage.read_note(folder.path), seen.store_id, boots):
-        advice = "restore the right files; a second start accepts these, and newer data is lost"
-        found = f"older than the host: it knows of only {counted(boots, 'start')}"
+        advice = "restore the newest files; a second start accepts the old ones, and newer data is lost"
+        found = f"older than the host's last run: it records only {counted(boots, 'start')}"
         return Check(name="", state=BAD, found=found, advice=advice)
     size = bytes_text(size_of(folder.database) + size_of(folder.path / damage.WAL))
     return Check(name="", found=f"sound, {size}, schema {seen.schema} of {len(MIGRATIONS)}, {counted(boots, 'start')}")
@@ -238,12 +239,12 @@ def _damages(folder: _Folder) -> Iterator[Check]:
 
 
 def _blobs(folder: _Folder) -> Iterator[Check]:
-    """Check the files of blobs. Another check reports a database that cannot be read."""
+    """Check the files of all blobs. Yield nothing if the database cannot be read: the check `database` reports that."""
     try:
         rows = _blob_rows(folder)
         wrong = {row for row in rows if not _is_right(folder, *row)}
         if wrong:
-            # A running host may have removed blobs meanwhile, first the row and then the file.
+            # A running host may remove blobs during this check, first the row and then the file. Ignore removed blobs.
             wrong &= set(_blob_rows(folder))
     except sqlite3.Error:
         return
@@ -258,7 +259,7 @@ def _blobs(folder: _Folder) -> Iterator[Check]:
 
 
 def _blob_rows(folder: _Folder) -> list[tuple[str, int]]:
-    """Return SHA-256 and size of each blob. No transaction stays open, because the checks may take long."""
+    """Return SHA-256 and size of each blob. Close the connection, so that no transaction is open during long checks."""
     with closing(_reading(folder)) as base:
         return blob_sizes(base)
 
@@ -292,7 +293,7 @@ FEW_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """The outcome of one check: subject, state (`ok`, `warning`, `bad`), finding, and advice."""
+    """The outcome of one check: its subject, its state (`ok`, `warning` or `bad`), the finding, and advice."""
 
     name: str
     state: str = GOOD

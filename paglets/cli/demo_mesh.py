@@ -1,4 +1,4 @@
-"""The hosts of the demonstration: real processes in a temporary folder."""
+"""The hosts of `paglets demo`: real processes with their data in a temporary folder."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from paglets.wire.local_hosts import running_hosts
 T = TypeVar("T")
 
 WAIT_SECONDS = 60.0
-"""The timeout for one step. Each step takes a second or two on an idle machine."""
+"""The timeout for one step of the demo. Each step takes 1 to 2 s on an idle machine."""
 
 LOOK_SECONDS = 0.05
 END_SECONDS = 10.0
-"""The time for a host to end its jobs and exit before it is killed."""
+"""The time after SIGTERM until a host is killed. Within this time, it ends its jobs and exits."""
 
 REMOVE_TRIES = 50
 TAIL_CHARACTERS = 1000
 
 HAS_SIGKILL = hasattr(signal, "SIGKILL")
 TOGETHER_SECONDS = 1.0
-"""Signals within this time count as one: the second must not disturb the cleanup that the first started."""
+"""Further signals within this time after a signal are ignored, so that they do not interrupt the cleanup."""
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interrupted(BaseException):
-    """A signal asked this process to end. It is a BaseException, so that no `except Exception` catches it."""
+    """The exception for a signal that asks this process to end. As a BaseException, it passes `except Exception`."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -53,7 +53,7 @@ class Interrupted(BaseException):
 
 
 class SignalGuard:
-    """A context in which a terminating signal is raised as Interrupted: at once, or after a `held` block."""
+    """A context manager that raises Interrupted on a terminating signal: at once, or at the end of a `held` block."""
 
     def __init__(self) -> None:
         self._holds = 0
@@ -63,7 +63,7 @@ class SignalGuard:
 
     def __enter__(self) -> SignalGuard:
         for number in ENDING:
-            # A signal that nohup made this process ignore stays ignored.
+            # Do not handle a signal that is already ignored, such as SIGHUP under nohup.
             if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._take)
         return self
@@ -96,7 +96,10 @@ class SignalGuard:
 
 
 class DemoMesh:
-    """A mesh in a new folder, its PAGLETS_HOME, with its own key. Leaving the context ends the hosts and removes it."""
+    """A mesh in a temporary folder, with its own PAGLETS_HOME and key.
+
+    At the end of its context, the hosts are ended and the folder is removed.
+    """
 
     def __init__(self, signals: SignalGuard, *, keep: bool) -> None:
         self._signals = signals
@@ -105,7 +108,7 @@ class DemoMesh:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> DemoMesh:
-        # This covers a signal that arrives just before `close` holds signals.
+        # Also call `close` at exit, in case a signal interrupts `__exit__` before `close` holds signals.
         atexit.register(self.close)
         return self
 
@@ -114,14 +117,14 @@ class DemoMesh:
         atexit.unregister(self.close)
 
     def close(self) -> None:
-        """End all hosts and remove the folder unless it is kept. Takes little more than END_SECONDS at most."""
+        """End all hosts, and remove the folder unless it is to be kept. This takes about END_SECONDS at most."""
         with self._signals.held():
             self._end_all()
             if self._folder is not None and not self._keep:
                 _remove(self._folder)
 
     def end_text(self) -> str:
-        """Return a line about the state after `close`."""
+        """Return a message about the hosts and their data after `close`."""
         if self._folder is None or not self._folder.exists():
             return "stopped the hosts and removed their data"
         return f"stopped the hosts; their data is in {printable(self._folder)}"
@@ -139,7 +142,7 @@ class DemoMesh:
         return self.folder / "home"
 
     def start(self, name: str, *flags: str) -> None:
-        """Start a host on a free port. `client` waits for it."""
+        """Start a host on a free port. Return at once: `client` waits until the host is ready."""
         program = this_program()
         words = ("host", "--name", name, "--port", "0", "--cores", "1", *flags)
         environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
@@ -154,12 +157,12 @@ class DemoMesh:
             )
 
     def client(self, name: str) -> HostClient:
-        """Wait until a host answers, and return a client of it. Raises StartFailed, TimedOut."""
+        """Wait until a host is ready, and return a client that is connected to it. Raises StartFailed, TimedOut."""
         url = wait_for(lambda: self._url(name), f"host {name} to start")
         return HostClient(url, environ={HOME_VARIABLE: str(self.home)})
 
     def _url(self, name: str) -> str:
-        """Return the URL that a ready host wrote to its run file, or "". Raises StartFailed if it exited."""
+        """Return the URL in the run file of a host, or "" if the host is not ready. Raises StartFailed if it exited."""
         process = self._running[name]
         if process.poll() is not None:
             said = self._log(name).read_text("utf-8", "replace")[-TAIL_CHARACTERS:].strip()
@@ -190,7 +193,7 @@ class DemoMesh:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, with retries: processes of a killed host end a moment after it, and may still write."""
+    """Remove a folder. Retry, because jobs of a killed host end a moment after the host and may still write files."""
     for _ in range(REMOVE_TRIES):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -199,7 +202,10 @@ def _remove(folder: Path) -> None:
 
 
 def wait_for(look: Callable[[], T], what: str, seconds: float = WAIT_SECONDS) -> T:
-    """Call `look` until it returns a true value, and return that. Errors of hosts are retried. Raises TimedOut."""
+    """Call `look` until it returns a true value, and return the value.
+
+    If `look` raises a PagletsError other than StartFailed, call it again. Raises TimedOut after `seconds`.
+    """
     end = time.monotonic() + seconds
     last = ""
     while time.monotonic() < end:

@@ -1,6 +1,6 @@
-"""Hints for unknown commands: words from other tools, and the command that does the same here.
+"""Hints for unknown commands. For a word that other tools use, the hint is the equivalent paglets command.
 
-A word in `HINTS` has its own hints. For any other word, the hint is the command with the nearest name, or all commands.
+`HINTS` lists these words. For any other word, the hint is the most similar command, or the list of all commands.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from paglets.core.errors import Invalid
 
 MOST_CHARACTERS = 40
-"""The limit for a word in a message."""
+"""The maximum length of a quoted word in a message. Longer words are cut."""
 
 MOST_HINT_CHARACTERS = 100
 
@@ -40,7 +40,7 @@ TOP = "paglets jobs top --watch shows the load of all hosts"
 DOCTOR = "paglets doctor finds common problems"
 
 _TABLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    # Parent command, words, hints.
+    # Columns: parent command, unknown words, hints.
     ("", "hosts nodes node members workers machines cluster", (HOSTS,)),
     ("", "start serve server up daemon worker agent", (START,)),
     ("", "down shutdown quit exit", (STOP,)),
@@ -102,7 +102,7 @@ _TABLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 HINTS = {f"{above} {word}".strip(): lines for above, words, lines in _TABLE for word in words.split()}
-"""Command line without `paglets`, such as `kill` or `jobs kill` -> hints."""
+"""The hints for each unknown command, such as `kill` or `jobs kill`."""
 
 INSTEAD = {
     "host": "paglets host --name {} starts a host with that name",
@@ -111,11 +111,11 @@ INSTEAD = {
     "mesh hosts": "paglets jobs queue --at {} shows that host",
     "list": "paglets jobs list {} lists the jobs of that group",
 }
-"""Command that takes no name -> hint for a user who gives one."""
+"""The hint for a user who gives a name to a command that takes none, by command."""
 
 
 def unknown_command(above: str, word: str, known: Collection[str]) -> Invalid:
-    """Return the error for an unknown subcommand of `above` ("": the top level)."""
+    """Return the error for an unknown subcommand `word` of the command `above` ("": of `paglets` itself)."""
     name = f"{above} {word[:MOST_CHARACTERS]}".strip()
     return Invalid(f"no command {name!r}", hint=list(HINTS.get(name) or [_near(above, word, known)]))
 
@@ -136,7 +136,7 @@ def unexpected_word_hints(above: str, word: str) -> list[str]:
 
 
 def flag_before_command(above: str, arguments: Sequence[str], commands: Collection[str]) -> Invalid:
-    """Return the error for an option before the subcommand of `above`."""
+    """Return the error for an option that precedes the subcommand of the command `above`."""
     flag = arguments[0].partition("=")[0][:MOST_CHARACTERS]
     place = next((place for place, word in enumerate(arguments) if word in commands), None)
     if place is None:

@@ -1,4 +1,4 @@
-"""The flags that describe a host, and the options that result from them and the configuration file."""
+"""The command-line flags for the settings of a host, and their combination with the configuration file."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_place(add: Callable[..., object]) -> None:
-    """Add the flags for the host's place in the mesh and on its machine."""
+    """Add the flags for name, addresses, peers, tags, data directory, configuration file and key file."""
     add("--name", help="set the name in the mesh (default: this machine's host name)")
     add("--host", metavar="ADDRESS", help="listen on this address (default: 127.0.0.1)")
     add(
         "--bind-public",
         metavar="auto|ADDRESS",
-        help="also listen for other machines, on this address or on the one that auto finds",
+        help="also listen on this address, for other machines; auto: choose an address",
     )
     add("--port", type=int, help=f"listen on this port (default: {DEFAULT_PORT}; 0: any free port)")
-    add("--public-url", metavar="URL", help="announce this URL to other hosts instead of the own address")
+    add("--public-url", metavar="URL", help="announce this URL to other hosts instead of this host's address")
     add(
         "--unreachable",
         action="store_const",
@@ -71,7 +71,7 @@ def _add_place(add: Callable[..., object]) -> None:
 
 
 def _add_offers(add: Callable[..., object]) -> None:
-    """Add the flags for what the host offers to jobs and for files that it keeps."""
+    """Add the flags for the resources that a host offers to jobs, for its artifacts and for its time limits."""
     cores, memory, disk = AMOUNT_FLAGS
     add(*cores, dest="cpu_cores", type=int, metavar="N", help="offer this many cores to jobs (default: all)")
     add(*memory, dest="memory", metavar="SIZE", help="offer this much memory to jobs, such as 16G (default: all)")
@@ -93,7 +93,7 @@ def _add_offers(add: Callable[..., object]) -> None:
         "--host-lost-after",
         type=float,
         metavar="SECONDS",
-        help="resubmit jobs of a host that has not answered for this long (groups collected here; default: 120)",
+        help="resubmit jobs of a host that has not answered for this long, if their collector is here (default: 120)",
     )
     add(
         "--input-wait",
@@ -126,16 +126,19 @@ class HostFlags:
 
 
 def options_of(given: argparse.Namespace, folder: Path, *, re_enters: bool = False) -> HostOptions:
-    """Return the options from the flags and the configuration file, by default `folder`/hosts.toml if it exists."""
+    """Return the options of a host from its flags and the configuration file.
+
+    Without --config, the file is `folder`/hosts.toml if it exists.
+    """
     found = read_flags(given, folder, re_enters=re_enters)
     return host_options(found.name, flags=found.flags, file=found.file)
 
 
 def read_flags(given: argparse.Namespace, folder: Path, *, re_enters: bool = False) -> HostFlags:
-    """Return the flags and the content of the configuration file.
+    """Return the flags of a host and the content of the configuration file.
 
-    Raises Invalid or StartFailed if the file is wrong, or lacks the section of a host that --config or --name asks
-    for. `re_enters`: the host in the background calls this again, and prints the warnings.
+    Raises Invalid or StartFailed if the file is invalid, or if --config or --name is given and the file has no section
+    for the host. `re_enters`: print no warnings, because the background process calls this again and prints them.
     """
     name = name_of(given)
     path = user_path(given.config) if given.config else folder / CONFIG_NAME
@@ -161,7 +164,7 @@ def name_of(given: argparse.Namespace) -> str:
 
 
 def flags_of(given: argparse.Namespace) -> dict[str, Any]:
-    """Return the flags on the command line, by setting."""
+    """Return the values of the flags on the command line, by the name of the setting."""
     flags = {
         REPEATED.get(flag, flag): value
         for flag, value in vars(given).items()
@@ -173,5 +176,8 @@ def flags_of(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def machine_name(hostname: str) -> str:
-    """Return a host's name for a machine: the first part in lower case, with other characters as '-'."""
+    """Return the default name of a host: the machine's name up to the first dot, in lower case.
+
+    Characters other than letters and digits become '-'.
+    """
     return re.sub(r"[^a-z0-9]+", "-", hostname.partition(".")[0].lower()).strip("-")[:63] or "host"

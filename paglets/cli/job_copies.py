@@ -1,4 +1,4 @@
-"""Copies, failed hooks and files of jobs as reachable hosts know them, without the group's collector."""
+"""Copies, failed hooks and files of jobs, as all reachable hosts report them. The group's collector is not needed."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from paglets.core.text import command_name
 from paglets.slots.states import FINAL
 
 MOST_JOBS = 1_000
-"""The limit for each host's answer."""
+"""The maximum number of jobs in a host's answer."""
 
 REPORT_WAITS = "it has ended, and its report waits for the collector"
 
 Entry = dict[str, Any]
-"""A copy of a job, with the keys of `pending_jobs` in a summary."""
+"""A copy of a job, as a dict with the same keys as an entry of `pending_jobs` in a summary."""
 
 
 def copies_of_group(client: HostClient, group_id: str) -> tuple[list[Entry], int]:
     """Return the newest copy of each job on any host, sorted by key, and an exit code.
 
-    The code is EXIT_FAILED, with a message on stderr, if a host has more jobs than MOST_JOBS.
+    If a host has MOST_JOBS jobs or more, jobs may be missing: print a message on stderr, and return EXIT_FAILED.
     """
     with notice_if_slow(waiting_for_all(LOOK_SECONDS)):
         answers, _ = client.mesh_slots(limit=MOST_JOBS, timeout=LOOK_SECONDS)
@@ -46,7 +46,7 @@ def copies_of_group(client: HostClient, group_id: str) -> tuple[list[Entry], int
 
 
 def attempts_of(client: HostClient, job: str, seconds: float) -> JobAttempts:
-    """Return the attempts of a job from all hosts that answer in time."""
+    """Return the attempts of a job that are known to the hosts that answer within `seconds`."""
     with notice_if_slow(waiting_for_all(seconds)):
         return client.job_attempts(job, timeout=seconds)
 
@@ -78,7 +78,7 @@ def _entry(job: JobView, host_name: str) -> Entry:
 
 
 def next_steps_text(group_id: str, entries: Sequence[Entry], error: PagletsError) -> str:
-    """Return what to do about a group whose collector is unreachable. `entries` are its jobs."""
+    """Return the next steps for a group whose collector is unreachable. `entries`: copies of its jobs."""
     state = error.details.get("collector", "")
     start = "restart that host" if state == AWAY else ""
     command = f"{command_name()} jobs cancel {'' if state == FORGOTTEN else '--force '}{group_id}"
@@ -90,9 +90,9 @@ def next_steps_text(group_id: str, entries: Sequence[Entry], error: PagletsError
 
 
 def kept_of(client: HostClient, group_id: str, job_key: str = "", seconds: float = LOOK_SECONDS) -> MeshUndelivered:
-    """Return failed hooks and files of finished jobs from all hosts that answer in time.
+    """Return the failed hooks and files of finished jobs, from the hosts that answer within `seconds`.
 
-    Never raises, because the result is only part of an answer.
+    Never raises a PagletsError: it is returned in `unreachable`, because callers can show the rest of their answer.
     """
     try:
         with notice_if_slow(waiting_for_all(seconds)):
@@ -104,7 +104,7 @@ def kept_of(client: HostClient, group_id: str, job_key: str = "", seconds: float
 def hooks_of_group(
     client: HostClient, summary: dict[str, Any], seconds: float = LOOK_SECONDS
 ) -> tuple[FailedHook, ...]:
-    """Return the failed hooks of a group's finished jobs, given its summary. Never raises."""
+    """Return the failed hooks of a group's finished jobs, or () if its summary shows that no job has ended."""
     if summary["pending_count"] == summary["expected_count"]:
         return ()
     return kept_of(client, summary["group_id"], seconds=seconds).hooks

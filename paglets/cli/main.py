@@ -1,4 +1,4 @@
-"""The entry point of the command line. It imports only the module of the command and maps errors to exit codes."""
+"""The entry point of the command line. It imports only the module of the command, and maps errors to exit codes."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ COMMANDS = {
     "stop": ("paglets.cli.commands.stop", "stop hosts that run on this machine"),
     "version": ("paglets.cli.commands.version", "print the version of this program"),
 }
-"""The commands: name -> (module with `parser() -> Parser`, purpose)."""
+"""The module and the purpose of each command. The module defines `parser() -> Parser`."""
 
 SHARED = {"--at": 2, "--timeout": 2, "--json": 1}
-"""The options that most commands share, with the number of words each takes."""
+"""The options that most commands share, with the number of words that each takes on the command line."""
 
 USAGE = "\n".join(
     [
@@ -56,7 +56,7 @@ USAGE = "\n".join(
 def main(arguments: list[str], refused: str = "") -> int:
     """Run the command in `arguments` (without the program's name) and return the exit code.
 
-    `refused` is the reason why a script that `arguments` name cannot start, or "".
+    `refused`: the reason why the script in `arguments` cannot start, or "".
     """
     debug = "--debug" in arguments
     _open_closed_streams()
@@ -71,10 +71,10 @@ def main(arguments: list[str], refused: str = "") -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of the pipe has closed it. Without this, Python would write the rest at exit and fail again.
+        # The reader has closed the pipe. Redirect stdout, or Python would flush its buffer at exit and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except SystemExit as leaving:  # argparse, after --help
+    except SystemExit as leaving:  # argparse raises SystemExit after it has printed the help
         return leaving.code if isinstance(leaving.code, int) else EXIT_DONE
     except Exception as error:
         advice = "" if debug else " (a bug in paglets: --debug prints the traceback)"

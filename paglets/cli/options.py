@@ -67,7 +67,8 @@ class Parser(argparse.ArgumentParser):
             hint = unexpected_word_hints(self.words, unknown[0])
             raise Invalid(message if hint else f"{message}; see `{self.prog} --help`", hint=hint)
         flags = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-        words = [name.removeprefix("--") for name in flags]  # two hyphens in common make flags look similar
+        # Compare without hyphens: a common `--` would make short flags look similar.
+        words = [name.removeprefix("--") for name in flags]
         near = difflib.get_close_matches(flag.lstrip("-"), words, 1)
         self.error(f"unknown option {flag}" + (f": did you mean '--{near[0]}'?" if near else ""))
 
@@ -99,9 +100,10 @@ def add_command(commands: Commands, name: str, purpose: str, *examples: str) -> 
 def add_common(
     parser: argparse.ArgumentParser, handler: Handler, *, waits: bool = False, asks_all: bool = False
 ) -> None:
-    """Add `--at`, `--timeout` and `--json`, and set the handler.
+    """Add `--at`, `--timeout` and `--json` to the parser of a command, and set its handler.
 
-    A command that `waits` for jobs has no default timeout. A command that `asks_all` hosts limits the time for each.
+    `waits`: the command waits for jobs, so it has no default timeout. `asks_all`: the command asks all hosts, and the
+    timeout applies to the answer of each host.
     """
     usual = "no limit" if waits else f"{LOOK_SECONDS:g} for each host" if asks_all else f"{ANSWER_SECONDS:g}"
     parser.add_argument(
@@ -119,7 +121,6 @@ def add_common(
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add `--json`."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -153,10 +154,12 @@ def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
 def client_of(options: argparse.Namespace, *, of_one: bool = False) -> HostClient:
     """Return a client of the host that `--at` names.
 
-    `of_one`: the command is about one host only. If `--at` is missing and several hosts run here, print the chosen one.
+    `of_one`: the command is about one host. If several hosts run on this machine and `--at` is missing, print a note
+    that names the chosen host.
     """
     _warn_of_broken_run_files()
-    from paglets.client.host_client import HostClient  # imported late: commands without a client start in half the time
+    # Import the client only here: commands without a client then start in half the time.
+    from paglets.client.host_client import HostClient
 
     client = HostClient(options.at, timeout=options.timeout or ANSWER_SECONDS)
     if client.note and of_one:
@@ -166,7 +169,7 @@ def client_of(options: argparse.Namespace, *, of_one: bool = False) -> HostClien
 
 @contextmanager
 def mesh_client_of(options: argparse.Namespace, *, of_one: bool = False) -> Iterator[MeshClient]:
-    """Open the connection that `client_of` uses, for read-only commands: it imports half as much."""
+    """Open a MeshClient to the host that `client_of` would choose. Read-only commands use it, to import less code."""
     from paglets.client.connect import connect, open_mesh_client
 
     _warn_of_broken_run_files()

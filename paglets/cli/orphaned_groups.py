@@ -1,4 +1,4 @@
-"""The lookup of a group whose collector is unreachable: its last counts, and reports and jobs on other hosts."""
+"""The lookup of a group whose collector is unreachable: its last counts, and its reports and jobs on other hosts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from paglets.core.refs import ArtifactRef, HostRef
 
 
 def find_orphaned_group(client: HostClient, group_id: str, error: PagletsError) -> OrphanedGroupReport | None:
-    """Ask all online hosts about a group. Return None if none knows it."""
+    """Return a report about a group from all online hosts, or None if no host knows it.
+
+    `error`: the error of the request to the collector.
+    """
     with notice_if_slow(waiting_for_all(LOOK_SECONDS)):
         lines, _ = client.mesh_groups(LOOK_SECONDS)
         left = client.orphaned_group(group_id, timeout=LOOK_SECONDS)
@@ -33,10 +36,10 @@ def find_orphaned_group(client: HostClient, group_id: str, error: PagletsError) 
 
 
 def _without_result(report: WaitingReport) -> WaitingReport:
-    """Return the report without its result, which may be large.
+    """Return the report without its result, which may be large, and with sorted artifacts.
 
-    The file that the job reported comes first. Large values of the result, which are artifacts, too, follow: without
-    a collector nobody can read them.
+    The file that the job reported comes first. The other artifacts are large values of the result. They are kept,
+    because without a collector users can read them only as files.
     """
     named = artifact_in(report.record.get("result"))
     files = tuple(sorted(report.artifacts, key=lambda each: named is None or each.artifact_id != named.artifact_id))
@@ -69,9 +72,10 @@ def _finished(host: HostRef, report: WaitingReport) -> UnreportedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingFiles:
-    """The files of waiting reports, each with its job key, and the number of results and failures without a file.
+    """The files of reports that wait for their collector, each with the key of its job.
 
-    `unreachable`: the errors of hosts that may have more.
+    `without_file`: the number of results without a file. `failed`: the number of failures without a file.
+    `unreachable`: the errors of hosts that may have more reports.
     """
 
     files: tuple[tuple[str, ArtifactRef], ...]
@@ -81,7 +85,7 @@ class WaitingFiles:
 
 
 def waiting_files(client: HostClient, group_id: str) -> WaitingFiles:
-    """Return the files of waiting reports on all hosts, including large values in results."""
+    """Return the files of a group's waiting reports on all hosts, including large values of results."""
     left = client.orphaned_group(group_id)
     reports = newest_reports((host, _without_result(report)) for host, report in client.waiting_reports(left))
     files = tuple((key, file) for key, (_, report) in reports.items() for file in report.artifacts)
@@ -91,7 +95,7 @@ def waiting_files(client: HostClient, group_id: str) -> WaitingFiles:
 
 
 def waiting_file(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> ArtifactRef:
-    """Return the file of a waiting report of one job. Raises `error` if no host has one."""
+    """Return the first file of a job's waiting report. Raises `error` if no host has such a report with a file."""
     found = newest_reports(client.waiting_reports(client.orphaned_group(group_id), job_key)).get(job_key)
     files = () if found is None else _without_result(found[1]).artifacts
     if not files:

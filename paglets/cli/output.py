@@ -1,4 +1,4 @@
-"""Output: tables that fit the terminal, JSON, and amounts as text. Control characters from outside are escaped."""
+"""The output of commands: messages, JSON, and tables that fit the terminal. Control characters are escaped."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def notice_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> AbstractC
 
 
 def waiting_for_all(seconds: float) -> str:
-    """Return the notice for a request to all hosts with that timeout."""
+    """Return the notice about a slow request to all hosts. `seconds`: the timeout of the request."""
     return f"waiting up to {seconds:g} s for hosts that have not answered"
 
 
@@ -102,7 +102,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 
 MOST_TEXT_CHARACTERS = 500
-"""The limit for one text, such as the message of a failure. `--json` has the whole text."""
+"""The maximum length of one text, such as the message of a failure. `--json` prints the whole text."""
 
 
 def shortened(text: str) -> str:
@@ -114,7 +114,10 @@ def shortened(text: str) -> str:
 
 
 def column_widths(rows: Sequence[Sequence[str]], most: int | None, kept: Collection[int] = ()) -> list[int]:
-    """Return the width of each column. If the sum exceeds `most`, shrink the widest first, but none in `kept`."""
+    """Return the width of each column in characters. `most`: the width of the terminal; None: no limit.
+
+    If the table is wider than `most`, shrink the widest columns, except those whose index is in `kept`.
+    """
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     giving = [index for index in range(len(widths)) if index not in kept]
     while most is not None and giving and sum(widths) + len(GAP) * (len(widths) - 1) > most:

@@ -2,7 +2,7 @@
 
 The process becomes the script's interpreter. From an archive, the script imports the unpacked copy, as a host does.
 
-Each script pays for the imports of this module, so functions import the modules that few calls need.
+Imports delay the start of each script, so functions of this module import the modules that few calls need.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def start(arguments: list[str]) -> str:
         return problem
     environment = _environment(python)
     if not environment:
-        return "an installed paglets runs scripts with its own Python only: use paglets.pyz, or install paglets there"
+        return "an installed paglets runs scripts only with its own Python: use paglets.pyz with another interpreter"
     if options.get("--at"):
         os.environ["PAGLETS_AT"] = options["--at"]
     os.environ |= environment
@@ -79,7 +79,8 @@ def _problem_of_script(word: str) -> str:
     if os.path.isdir(word):
         return f"{word!r} is a folder, not a script"
     folder, name = os.path.split(word)
-    if os.path.exists(word):  # or a pipe, as of `<(...)`
+    # Accept a pipe, too, such as that of `<(...)`.
+    if os.path.exists(word):
         hiding = os.path.join(os.path.dirname(os.path.realpath(word)), "paglets.py")
         is_hidden = not sys.flags.safe_path and os.path.isfile(hiding)
         return f"{hiding!r} hides the package paglets from the script: rename that file" if is_hidden else ""
@@ -94,7 +95,7 @@ def _problem_of_script(word: str) -> str:
 
 
 def _interpreter(named: str) -> str:
-    """Return the path of an interpreter given by path or name; this one for ""."""
+    """Return the path of the interpreter with this path or name, or of the current interpreter for ""."""
     if not named:
         return sys.executable
     found = "" if os.path.dirname(named) else on_path(named, os.environ.get("PATH", ""))
@@ -119,14 +120,14 @@ def _environment(python: str) -> dict[str, str]:
     """Return the environment variables to add for a script, or {} if that interpreter cannot import this program."""
     program = program_path()
     if os.path.isfile(program) or os.path.isfile(os.path.join(program, MANIFEST)):
-        # The script runs without this process's lock, and for as long as it likes.
+        # Hand the lock down to the script, so that the unpacked program is not removed while the script runs.
         lock(program, inherited=True)
         path = {"PYTHONPATH": python_path(program, os.environ.get("PYTHONPATH", ""))}
         return path | carried_command(this_command(), program)
     files = importlib.import_module("paglets.program")
     checkout = files.this_program()
     if python != sys.executable and files.is_installed(checkout):
-        # PYTHONPATH would put every package of this interpreter before the other one's standard library.
+        # Setting PYTHONPATH would put all packages of this interpreter before the standard library of the other one.
         return {}
     made: dict[str, str] = files.child_environment(checkout, os.environ, python=python)
     return made | carried_command(this_command(), program)

@@ -213,14 +213,14 @@ def with_blob(database: Path) -> None:
 def test_a_missing_data_directory_is_bad_but_a_missing_database_is_not(tmp_path: Path) -> None:
     assert found(tmp_path / "nobody")["data nobody"][0] == BAD
     (tmp_path / "new").mkdir(mode=0o700)
-    assert found(tmp_path / "new")["new database"] == (GOOD, "none yet: no host was started there")
+    assert found(tmp_path / "new")["new database"] == (GOOD, "not created yet: no host was started in this folder")
 
 
 def test_after_a_move_aside_it_says_that_the_next_start_begins_anew(folder: Path) -> None:
     (folder / "paglets.db").write_bytes(b"")
     with pytest.raises(StoreDamaged), open_data_directory(folder, SystemEntropy(), lambda error: None):
         pass
-    assert found(folder)["w1 database"] == (WARNING, "moved aside; the next start creates an empty one")
+    assert found(folder)["w1 database"] == (WARNING, "moved aside; the next start creates an empty database")
 
 
 def test_what_was_only_told_has_no_size_of_what_was_moved(folder: Path) -> None:
@@ -397,7 +397,7 @@ def test_a_zygote_that_does_not_answer_is_told_with_what_its_host_does_about_it(
     check = host_check(VIEW, stuck, IDENTITY, 0.0)
     assert check.state == WARNING
     assert "starts nothing: the process that starts jobs (zygote, process 7) does not answer" in check.found
-    assert check.advice == "nothing to do: it is replaced after 30 s; its jobs restart"
+    assert check.advice == "nothing to do: the host replaces that process after 30 s, and its jobs restart"
 
 
 def test_a_hook_that_takes_long_is_told_with_its_paglet() -> None:
