@@ -134,8 +134,8 @@ def owner_texts(
     """Return a dict from the id of each artifact to a text that names its owner.
 
     The text is the job that reported the artifact (`GROUP/JOBKEY`), else its group, its owner's id, or `(host)`.
-    `lines`: the groups of the mesh. The function asks the collectors of at most MOST_GROUPS groups for the jobs, in
-    parallel and for at most `seconds`.
+    `lines`: the groups of the mesh. To find the jobs, the function asks the collectors of at most MOST_GROUPS groups,
+    in parallel and for at most `seconds`.
     """
     artifacts = tuple(artifacts)
     groups = {line.collector.agent_id: line for line in lines}

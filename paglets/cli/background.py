@@ -36,7 +36,7 @@ def start(options: HostOptions, words: Sequence[str], *, has_settings: bool) -> 
     if running is not None:
         put_line(f"host {running.name} is already running (process {running.pid})")
         if has_settings:
-            put_hint("it keeps its settings; stop it first to change them")
+            put_hint("the running host keeps its settings; stop it first to change them")
         return EXIT_DONE
     process = _spawn(this_program(), [word for word in words if word != BACKGROUND_FLAG])
     try:

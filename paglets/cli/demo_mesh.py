@@ -45,7 +45,7 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Interrupted(BaseException):
-    """The exception for a signal that asks this process to end. As a BaseException, it passes `except Exception`."""
+    """The exception for a signal that asks this process to end. No `except Exception` catches it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

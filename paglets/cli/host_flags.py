@@ -71,7 +71,7 @@ def _add_place(add: Callable[..., object]) -> None:
 
 
 def _add_offers(add: Callable[..., object]) -> None:
-    """Add the flags for the resources that a host offers to jobs, for its artifacts and for its time limits."""
+    """Add the flags for the resources that a host offers to jobs, for artifacts, time limits and the log level."""
     cores, memory, disk = AMOUNT_FLAGS
     add(*cores, dest="cpu_cores", type=int, metavar="N", help="offer this many cores to jobs (default: all)")
     add(*memory, dest="memory", metavar="SIZE", help="offer this much memory to jobs, such as 16G (default: all)")
@@ -117,7 +117,7 @@ def _add_offers(add: Callable[..., object]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFlags:
-    """The name of a host, its flags by setting, and the path and content of the configuration file, if any."""
+    """The name of a host, the values of its flags by setting, and path and content of the configuration file."""
 
     name: str
     flags: dict[str, Any]

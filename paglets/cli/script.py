@@ -1,6 +1,6 @@
 """The start of `paglets SCRIPT.py [ARGS...]`: like `python SCRIPT.py ARGS...`, with this program importable.
 
-The process becomes the script's interpreter. From an archive, the script imports the unpacked copy, as a host does.
+The process becomes the script's interpreter. If paglets is an archive, the script imports its unpacked copy.
 
 Imports delay the start of each script, so functions of this module import the modules that few calls need.
 """

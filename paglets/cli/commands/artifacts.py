@@ -226,7 +226,7 @@ def owner_text(client: HostClient, artifact: ArtifactRef, seconds: float) -> dic
 def _get(options: argparse.Namespace) -> int:
     if options.group:
         if options.target is not None:
-            raise Invalid("--group takes a folder and no artifact", hint=["paglets artifacts get --group GROUP FOLDER"])
+            raise Invalid("--group takes a folder, not an artifact", hint=["paglets artifacts get --group GROUP DIR"])
         return _get_group(options, Path(options.artifact or "."))
     if options.artifact is None:
         raise Invalid("missing artifact: name an ID, GROUP/JOBKEY or --group GROUP")

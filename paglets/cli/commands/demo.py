@@ -33,7 +33,7 @@ from paglets.system.submission import Submission
 LAPTOP, WORKERS = "laptop", ("linux-a", "gpu-a")
 FILES = 200
 MOST_BYTES = 8_000_000
-"""The maximum size of the input (source files of the standard library). Two cores process it within some seconds."""
+"""The maximum size of the input (source files of the standard library). Two cores process it within a few seconds."""
 
 MOST_JOBS = 40
 SHOWN_WORDS = 5

@@ -254,11 +254,11 @@ def mesh_checks(client: HostClient) -> Iterator[Check]:
     yield from foreign_hosts(running_hosts(paglets_home(os.environ)), views, asked)
     for view, answer in zip(views, ask_all(returning_errors(partial(_identity_and_skew, client)), views), strict=True):
         if is_alone(views) and not view.online and not view.problem:
-            yield Check(name=f"host {view.host.name}", state=WARNING, found=f"not joined with {asked.name}")
+            yield Check(name=f"host {view.host.name}", state=WARNING, found=f"not in the same mesh as {asked.name}")
         elif isinstance(answer, PagletsError) and view.problem:
             yield host_check(view, None, asked, 0.0)
         elif isinstance(answer, PagletsError):
-            advice = ADVICE.get(type(answer), "see its log: host.log in its data directory")
+            advice = ADVICE.get(type(answer), "see the log of that host: host.log in its data directory")
             yield Check(name=f"host {view.host.name}", state=WARNING, found=answer.message, advice=advice)
         else:
             yield host_check(view, answer[0], asked, answer[1])
@@ -297,7 +297,10 @@ def _identity_and_skew(client: HostClient, view: MeshHostView) -> tuple[HostIden
 
 
 def host_check(view: MeshHostView, identity: HostIdentity | None, asked: HostIdentity, skew_seconds: float) -> Check:
-    """Check one host. `identity`: its answer, or None if it is offline. `skew_seconds`: the lead of its clock."""
+    """Check one host.
+
+    `identity`: its answer, or None if it is offline. `skew_seconds`: the seconds by which its clock is ahead.
+    """
     name = f"host {view.host.name}"
     if view.problem:
         if view.online or has_not_joined(view):
@@ -330,7 +333,7 @@ def _down_advice(view: MeshHostView) -> str:
 
 
 def _reported_problem(identity: HostIdentity) -> tuple[str, str] | None:
-    """Return a problem that an online host reports, and advice, or None."""
+    """Return the first problem that an online host reports and advice on it, or None if it reports no problem."""
     if "damaged" in identity.properties:
         found = f"online; its database was damaged or replaced by an older one: {identity.properties['damaged']}"
         return found, f"run `paglets doctor --name {identity.name}` on its machine"

@@ -62,7 +62,7 @@ def _forget(options: argparse.Namespace) -> int:
     for error in done.errors:
         say(error)
     if done.unreachable:
-        say(f"offline: {first_few(done.unreachable)}; run the same command when they are back")
+        say(f"offline hosts: {first_few(done.unreachable)}; run the same command when they are back")
     return max((error.exit_code for error in done.errors), default=EXIT_DONE)
 
 

@@ -46,7 +46,7 @@ def parser() -> Parser:
         "data stays. Jobs that were running run again when it restarts.",
         epilog="examples:\n  paglets stop\n  paglets stop laptop\n  paglets stop --all",
     )
-    made.add_argument("name", nargs="?", metavar="NAME", help="stop this host (default: the only one that runs)")
+    made.add_argument("name", nargs="?", metavar="NAME", help="stop this host (default: the only host that runs)")
     made.add_argument("--all", action="store_true", help="stop every host of this user on this machine")
     made.add_argument(
         "--timeout",
@@ -106,7 +106,7 @@ def _none_runs(home: Path, name: str | None) -> str:
 
 
 def send(host: RunningHost, number: signal.Signals) -> bool:
-    """Send a signal to the process of the host, and to no other process; return False if it has ended.
+    """Send a signal to the process of the host, and to no other process. Return False if the process has ended.
 
     Raises Conflict if the system cannot tell whether the process id still belongs to the host.
     """

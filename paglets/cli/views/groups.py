@@ -121,7 +121,7 @@ def print_summary(
 
 
 def _part(name: str, headers: tuple[str, ...], rows: list[tuple[object, ...]], count: int) -> None:
-    """Print a table of `rows`. If there are more than these rows, `count` in all, print the number of the others."""
+    """Print a table of `rows`. If `count`, the number of all jobs, is larger, print the number of omitted jobs."""
     if rows:
         print(f"\n{name}:")
         print_table(headers, rows)

@@ -16,7 +16,7 @@ from paglets.mesh.view import OLD_STORE
 
 
 def is_superseded(view: MeshHostView) -> bool:
-    """Return True if another host now has the name of this host, such as after a loss of its data directory."""
+    """Return True if another host now has the name of this host, for example because its data directory was lost."""
     return view.problem.startswith(OLD_STORE)
 
 
@@ -59,7 +59,7 @@ class MissingHosts:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a command that shows answers of all other hosts. Offline hosts do not change it."""
+        """The exit code of a command that shows the answers of the other hosts. Offline hosts do not change it."""
         return EXIT_UNREACHABLE if self.errors else EXIT_DONE
 
     def lines(self) -> list[str]:

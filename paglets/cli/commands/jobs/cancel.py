@@ -134,8 +134,8 @@ def _without_collector(
 ) -> EndOutcome:
     """Make each host end its jobs of a group, and clear the group if its collector is lost.
 
-    Raises `error` if no host has jobs of the group, or if `force` is needed because the collector is not lost. Raises
-    Conflict if `force` is needed because finished results would be deleted.
+    Raises `error` if no host has jobs of the group, or if the collector is not lost and `force` is False. Raises
+    Conflict if finished results would be deleted and `force` is False.
     """
     state = error.details.get("collector", "")
     if not force and state != FORGOTTEN:

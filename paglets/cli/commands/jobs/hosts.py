@@ -1,4 +1,4 @@
-"""The handler of `paglets jobs hosts`: a preview of where a job could run."""
+"""The handler of `paglets jobs hosts`: a preview of the hosts that could run a job."""
 
 from __future__ import annotations
 

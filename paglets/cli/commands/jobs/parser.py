@@ -25,7 +25,7 @@ STATUSES = {
     "cancelled": "failures",
     "done": "results",
 }
-"""The list in a group's summary that contains the jobs, by status. `jobs list` sorts jobs in this order of statuses."""
+"""For each status, the list of a group's summary that contains its jobs. `jobs list` sorts jobs in this order."""
 
 
 def parser() -> Parser:
@@ -69,10 +69,10 @@ def _add_listings(commands: Commands) -> None:
     listing.add_argument("name", nargs="?", metavar="GROUP", help="show the jobs, results and failures of this group")
     listing.add_argument("--group", metavar="GROUP", help="show this group, like the argument GROUP")
     add_common(listing, lazy_handler("paglets.cli.commands.jobs.groups", "groups"), asks_all=True)
-    queue = add_command(commands, "queue", "show the queue and leases of one host, with CPU ids and usage")
+    queue = add_command(commands, "queue", "show the queue and leases of one host, with CPU ids and resource usage")
     _add_limit(queue)
     add_common(queue, lazy_handler("paglets.cli.commands.jobs.queue", "queue"))
-    processes = add_command(commands, "ps", "list running jobs on all hosts, with their usage")
+    processes = add_command(commands, "ps", "list running jobs on all hosts, with their resource usage")
     processes.add_argument("--all", action="store_true", help="list waiting jobs, too")
     _add_limit(processes)
     add_common(processes, lazy_handler("paglets.cli.commands.jobs.list", "ps"), asks_all=True)

@@ -43,7 +43,7 @@ MOST_TAIL_LINES = 12
 """The maximum number of lines of a traceback: enough for the frames of the user's file. `--json` prints all lines."""
 
 MOST_JOBS = 256
-"""The maximum number of jobs in a host's answer. A host lists running jobs first, and each of them holds a core."""
+"""The maximum number of jobs in a host's answer. A host lists running jobs first, at most one for each core."""
 
 HELD_SECONDS = 3.0
 """The timeout for asking a host which jobs hold its resources. The explanation is useful without this answer."""
@@ -116,7 +116,7 @@ def with_hooks(
 def explain_copy(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation:
     """Explain a job whose collector is unreachable, from its waiting report or its newest copy.
 
-    Raises an error like `error`, the collector's, if no host has a report or copy.
+    `error`: the error of the request to the collector. It is raised, with a note, if no host has a report or copy.
     """
     ended = _explain_waiting_report(client, group_id, job_key, error)
     if ended is not None:
@@ -256,7 +256,7 @@ def _next(summary: dict[str, Any], never: bool) -> str:
 
 
 def commands(job: str, *names: str) -> str:
-    """Return the command lines `jobs NAME` for a job, joined by semicolons."""
+    """Return a command line such as `paglets jobs why words/monday` for each of `names`, joined by semicolons."""
     return "; ".join(f"{command_name()} jobs {name} {shlex.quote(job)}" for name in names)
 
 
@@ -332,7 +332,7 @@ def _explain_pending(named: dict[str, str], job: dict[str, Any], held: Holders) 
 
 
 def _attempt(job: dict[str, Any]) -> str:
-    """Return the attempt, with a note about lost copies. `job` is a pending job or the record of an ended one."""
+    """Return the attempt as text, with a note about lost copies. `job`: a pending job or the record of an ended job."""
     generation = job.get("generation") or 1
     lost = "earlier copies were lost with their hosts" if generation > 2 else "the first copy was lost with its host"
     return attempt_text(generation, job.get("attempt")) + (f" ({lost})" if generation > 1 else "")

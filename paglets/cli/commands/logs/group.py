@@ -18,7 +18,7 @@ from paglets.core.terminal import put_hint, put_line
 from paglets.core.text import counted
 
 MOST_JOBS = 100
-"""The maximum number of jobs of a group. Each job requires a request to every host."""
+"""The maximum number of jobs of a group whose output is shown. Each job requires a request to every host."""
 
 LINES = 20
 """The default of `--tail` for a group: the number of lines that are shown of each stream of a job."""

@@ -25,7 +25,7 @@ def add_logs(parser: argparse.ArgumentParser) -> None:
         help="show the output of this job, or the last lines of each job of this group",
     )
     add("-f", "--follow", action="store_true", help="follow one job until it has ended, through all its attempts")
-    add("--attempt", type=_attempt, metavar="N|G.N", help="show attempt N (of generation G; default: the newest)")
+    add("--attempt", type=_attempt, metavar="N|G.N", help="show attempt N, or N of generation G (default: newest)")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--stdout", action="store_const", const=("out",), dest="streams", help="show only stdout")
     only.add_argument("--stderr", action="store_const", const=("err",), dest="streams", help="show only stderr")

@@ -316,7 +316,7 @@ class Reader:
                 return value
 
     def _say_once(self, text: str) -> None:
-        # Print a text only once, even if the time in it, for which a host has been offline, changes.
+        # Do not print a text again if only the time in it has changed, for which a host has been offline.
         news = _SPAN.sub("", text)
         if news != self._said:
             self._said = news
