@@ -203,7 +203,7 @@ class ZygoteLauncher:
 
     def on_crash_loop(self, problem: str) -> None:
         while self._waiting:
-            self._fail(self._waiting.popleft(), f"the zygote, which starts processes, failed to start: {problem}")
+            self._fail(self._waiting.popleft(), f"the zygote, which starts processes, does not start: {problem}")
 
     def on_blocked(self, text: str) -> None:
         self._events.start_blocked(text)
