@@ -25,7 +25,7 @@ LEVELS = (
 )
 """A package may import those of earlier levels; those of one level do not import each other."""
 
-VALUES = {"config", "settings", "program", "native"}
+VALUES = {"config", "settings", "program", "program_copy", "native"}
 """Top level modules of values and files; packages that deal with the machine may read them."""
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     for name in names
 } | {
     "program": {"core"},
+    "program_copy": {"core", "program"},
     "native": {"core", "program", "wire"},
     "settings": {"core", "slots"},
     "config": {"core", "slots", "program", "settings"},
