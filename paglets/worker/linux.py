@@ -1,4 +1,4 @@
-"""Linux functions that keep a process tree together. On other systems each returns that it did nothing."""
+"""Linux functions that keep track of process trees and limit them. They have no effect on other systems."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from signal import SIGCONT, SIGKILL
 
 RUN_VARIABLE = "PAGLETS_RUN"
-"""Environment variable with the token of a run. It marks every process of the run."""
+"""Environment variable with the token of a run. It marks all processes of the run."""
 
 MARKER_CHARACTERS = 64
-"""Size of the placeholder for a token in the environment of a zygote. Longer tokens leave no marker."""
+"""Size of the placeholder for a token in the environment of a zygote. Longer tokens cannot be written there."""
 
 OOM_SCORE = b"500"
-"""Value of oom_score_adj for the process of a paglet. When memory runs out, the kernel kills it before its host and
-its zygote. It still kills a process first that holds more than half of the machine's memory."""
+"""Value of oom_score_adj for the process of a paglet. When memory runs out, the kernel kills that process before its
+host and zygote, but after any process that uses more than half of the machine's memory."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -40,14 +40,14 @@ def _prctl(option: int, value: int) -> bool:
 
 
 def become_subreaper() -> bool:
-    """Make this process adopt descendants whose parent ends, in any session. Return False if that is not supported."""
+    """Make this process the parent of descendants whose own parent ends. Return False if that is not supported."""
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def end_with_parent() -> bool:
     """Have the kernel kill this process when the thread that forked it ends. Return False if that is not supported.
 
-    The kernel does not notice a parent that ended before the call: compare `os.getppid()` afterwards.
+    If the parent ended before the call, the kernel does nothing. The caller must check `os.getppid()` afterwards.
     """
     return _prctl(_PR_SET_PDEATHSIG, int(SIGKILL))
 
@@ -58,21 +58,21 @@ def resume_when_parent_ends() -> bool:
 
 
 def zygote_mark(store_id: str) -> str:
-    """Return the marker of a host's zygotes. It is as long as the placeholder for a token."""
+    """Return the marker for the zygotes of a host, padded to MARKER_CHARACTERS."""
     return f"zygote-{store_id}"[:MARKER_CHARACTERS].ljust(MARKER_CHARACTERS, "-")
 
 
 def marker_placeholder(store_id: str) -> dict[str, str]:
-    """Return environment variables for a zygote, so that its children have a place for their marker."""
+    """Return the environment variable that a zygote needs so that `write_marker` works in its children."""
     return {RUN_VARIABLE: zygote_mark(store_id)}
 
 
 def write_marker(token: str) -> bool:
-    """Mark this process and its later forks with `token` in /proc/PID/environ. Return False if that is not possible.
+    """Write `token` into the /proc/PID/environ of this process and its later forks. Return False if not possible.
 
-    That file shows the memory that held the environment when the program started. Variables that a fork sets do not
-    appear there. The token is therefore written in place, over the placeholder of `marker_placeholder`. Call this
-    before you set the variable again, because that moves it to other memory.
+    That file shows the memory that held the environment when the program started, not variables that were set later.
+    The token is therefore written over the placeholder from `marker_placeholder`. Call this before RUN_VARIABLE is set
+    in `os.environ`, because that moves the variable to other memory.
     """
     if _LIBC is None:
         return False
@@ -87,7 +87,7 @@ def write_marker(token: str) -> bool:
 
 
 def raise_oom_score() -> None:
-    """Raise the score of this process with the kernel's OOM killer. This needs no privilege; a failure is ignored."""
+    """Make the kernel's OOM killer prefer this process to its host and zygote. Errors are ignored."""
     try:
         descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
@@ -107,9 +107,9 @@ def oom_kills() -> int:
 
 
 def use_cores(cores: tuple[int, ...]) -> None:
-    """Bind this process to those of `cores` that it may use. An empty tuple means all cores. Raises OSError.
+    """Bind this process to `cores`, or to all cores if the tuple is empty. Raises OSError.
 
-    A host may offer more cores than the machine has, or its container may allow only some of them.
+    Cores that the machine lacks, or that its container does not allow, are ignored.
     """
     if cores and sys.platform == "linux":
         usable = os.sched_getaffinity(0).intersection(cores)

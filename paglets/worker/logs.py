@@ -1,9 +1,8 @@
-"""Logs: files of bounded size with the output of a process. The zygote appends to them, the host reads them.
+"""Logs: files of limited size with the output of a process. The zygote appends to them, and the host reads them.
 
-A log has a *head*, the file `PATH`, and a *tail* of segments `PATH.OFFSET`. OFFSET (12 digits or more) is the
-position of the segment in the whole output. The head keeps the first bytes; of the segments the newest two are kept.
-Offsets therefore stay valid however much a process prints. Discarded bytes show as a gap between the end of one file
-and the start of the next.
+A log has a *head*, the file `PATH`, and a *tail*, the segments `PATH.OFFSET`. The head has the first bytes of the
+output. OFFSET (12 digits or more) is the position of a segment in the whole output. Only the newest two segments are
+kept. Discarded output appears as a gap between the end of one file and the offset of the next.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from dataclasses import dataclass
 HEAD_BYTES = 4 << 20
 SEGMENT_BYTES = 4 << 20
 KEPT_SEGMENTS = 2
-"""Together with the head at most 12 MiB of a stream: its first 4 MiB, and at least its last 4 MiB."""
+"""Number of segments to keep. A log has at most 12 MiB of a stream: the first 4 MiB, and at least the last 4 MiB."""
 
-# A system that lacks a flag gets 0 for it.
+# Flags that this system does not have count as 0.
 _SAFE_FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"))
 WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFE_FLAGS
 READ_FLAGS = os.O_RDONLY | _SAFE_FLAGS
-"""A job may replace its log by any file: these flags do not follow a link and do not wait for a FIFO."""
+"""Flags to open a log. A job may replace its log by any file, so they do not follow links or wait for a FIFO."""
 
 MAX_TRIES = 4
-"""Tries to read a log whose segments are removed meanwhile, or to open one whose folder is removed meanwhile."""
+"""Maximum number of attempts to read a segment, or to open a log, while another process removes it or its folder."""
 
 _SEGMENT = re.compile(r"[0-9]{12,18}")
 
@@ -49,10 +48,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogChunk:
-    """Bytes of a log.
+    """A part of a log.
 
-    `offset`: the position of the first byte; it is larger than requested if those bytes were discarded.
-    `next`: the position to read from next. `size_bytes`: bytes that the process has printed so far.
+    `offset`: the position of the first byte; larger than the requested offset if those bytes were discarded. `next`:
+    the offset to read from next. `size_bytes`: the number of bytes that the process has printed so far.
     """
 
     offset: int
@@ -66,12 +65,12 @@ def segment_path(path: str, offset: int) -> str:
 
 
 def segment_offset(suffix: str) -> int | None:
-    """Return the offset in the suffix of a segment's name; None if `suffix` is not an offset."""
+    """Return the offset in the suffix of a segment's file name; None if `suffix` is not an offset."""
     return int(suffix) if _SEGMENT.fullmatch(suffix) else None
 
 
 def segments(path: str) -> list[Segment]:
-    """Return the files of a log in the order of their offsets."""
+    """Return the files of a log, sorted by offset."""
     folder, name = os.path.split(path)
     found = []
     with suppress(OSError), os.scandir(folder or ".") as entries:
@@ -85,7 +84,7 @@ def segments(path: str) -> list[Segment]:
 
 
 def _size_of(entry: os.DirEntry[str]) -> int | None:
-    """Return the size of a file; None if it is gone or is not a regular file."""
+    """Return the size of a file; None if the file does not exist or is not regular."""
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError:
@@ -94,24 +93,25 @@ def _size_of(entry: os.DirEntry[str]) -> int | None:
 
 
 def make_folder(path: str) -> None:
-    """Create the folder of the log `path`. Others may remove the folder while it is empty. Raises OSError."""
+    """Create the folder of the log `path`. Another process may remove the folder while it is empty. Raises OSError."""
     for left in reversed(range(MAX_TRIES)):
         try:
             os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
             break
-        except FileExistsError:  # removed between `mkdir` and the check for a folder
+        except FileExistsError:
+            # The folder existed when `makedirs` tried to create it, but was removed before `makedirs` checked it.
             if not left:
                 raise
 
 
 def end_of(path: str) -> int:
-    """Return how many bytes the process has printed so far; 0 if there is no log."""
+    """Return the number of bytes that the process has printed so far; 0 if there is no log."""
     found = segments(path)
     return found[-1].end if found else 0
 
 
 def read(path: str, offset: int, most_bytes: int) -> LogChunk:
-    """Read up to `most_bytes` from `offset`, of one file of the log. The chunk is empty beyond the end."""
+    """Read up to `most_bytes` at `offset` from one file of the log. The chunk is empty at the end of the log."""
     for _ in range(MAX_TRIES):
         found = segments(path)
         size = found[-1].end if found else 0
@@ -123,7 +123,7 @@ def read(path: str, offset: int, most_bytes: int) -> LogChunk:
             data = _read_at(holding.path, begin - holding.offset, min(most_bytes, holding.end - begin))
             if data:
                 return LogChunk(offset=begin, data=data, next=begin + len(data), size_bytes=size)
-        # The segment was removed meanwhile: the tail has moved on.
+        # The writer has removed this segment since the listing, so list the segments again.
     else:
         size = end_of(path)
     return LogChunk(offset=offset, data=b"", next=offset, size_bytes=size)
@@ -138,7 +138,7 @@ def _read_at(path: str, position: int, most_bytes: int) -> bytes:
 
 
 def last_lines(path: str, since: int, most_bytes: int) -> bytes:
-    """Return the last whole lines after offset `since`, at most `most_bytes`. A longer single line is cut."""
+    """Return the last complete lines after offset `since`, at most `most_bytes`. A longer single line is cut."""
     size = end_of(path)
     begin = position = max(since, size - most_bytes)
     data = b""
@@ -146,7 +146,7 @@ def last_lines(path: str, since: int, most_bytes: int) -> bytes:
         chunk = read(path, position, size - position)
         if not chunk.data:
             break
-        # Drop what comes before a gap: it is no longer among the last lines.
+        # Drop the bytes before a gap, because they do not directly precede the last lines.
         data = chunk.data if chunk.offset > position else data + chunk.data
         begin = chunk.offset if chunk.offset > position else begin
         position = chunk.next
@@ -156,11 +156,11 @@ def last_lines(path: str, since: int, most_bytes: int) -> bytes:
 
 
 class LogWriter:
-    """A log that one process appends to. A write never raises, and never waits for space on the disk.
+    """A log to which one process appends. A write raises no error, and does not wait if the disk is full.
 
-    Bytes that cannot be written are dropped. When there is space again, a line in the log says how many are missing.
-    If the disk is still full when the log is closed, that line overwrites the last bytes. `opener`: `os.open`, or a
-    replacement in tests.
+    Bytes that cannot be written are dropped. When the disk has space again, a line in the log says how many bytes are
+    missing. If the disk is still full when the log is closed, that line overwrites the last bytes. `opener`: `os.open`,
+    or a replacement in tests.
     """
 
     def __init__(
@@ -185,12 +185,12 @@ class LogWriter:
         self._tail = [segment.offset for segment in found if segment.path != path]
         self._limit = self._tail[-1] + segment_bytes if self._tail else head_bytes
         self._open_in_its_folder(segment_path(path, self._tail[-1]) if self._tail else path)
-        # Old logs are removed by age: opening a log makes it new.
+        # Old logs are removed by age, so update the mtime of a log that is used again.
         with suppress(OSError):
             os.utime(self._descriptor or path)
 
     def write(self, data: memoryview) -> None:
-        """Append `data`, or as much of it as fits on the disk."""
+        """Append `data`. Drop the bytes for which the disk has no space."""
         if self._problem and not self._write_loss_note():
             self._lost_bytes += len(data)
             return
@@ -198,7 +198,7 @@ class LogWriter:
         self._lost_bytes += len(data) - written
 
     def close(self) -> None:
-        """Close the log. Remove its file, and its folder if empty, if nothing was ever written to it."""
+        """Close the log. If nothing was ever written to it, remove its file, and its folder if that is empty."""
         problem = self._problem
         if problem and self._descriptor is not None and not self._write_loss_note():
             with suppress(OSError):
@@ -224,7 +224,7 @@ class LogWriter:
         return True
 
     def _overwrite_end(self, problem: str) -> None:
-        """Write that line over the last bytes of the log, which needs no space. Raises OSError."""
+        """Write the line about missing bytes over the end of the log, which needs no space. Raises OSError."""
         text = _loss_note(self._lost_bytes + len(_loss_note(self._lost_bytes, problem)), problem)
         descriptor = self._opener(self._file, _SAFE_FLAGS | os.O_WRONLY, 0o600)
         try:
@@ -235,7 +235,7 @@ class LogWriter:
             os.close(descriptor)
 
     def _append(self, data: memoryview) -> int:
-        """Write `data` and return how many bytes were written. If not all, `_problem` has the reason."""
+        """Write `data` and return the number of bytes written. If it is too small, `_problem` has the reason."""
         written = 0
         try:
             while written < len(data):
@@ -250,7 +250,7 @@ class LogWriter:
         return written
 
     def _open_next(self) -> None:
-        """Start a new segment at the end, and remove the oldest one."""
+        """Start a new segment, and remove the oldest segments above KEPT_SEGMENTS."""
         self._open(segment_path(self._path, self._end))
         self._limit = self._end + self._segment_bytes
         self._tail.append(self._end)
@@ -260,7 +260,7 @@ class LogWriter:
             del self._tail[0]
 
     def _open_in_its_folder(self, path: str) -> None:
-        """Create the folder of `path` and open `path`. Retry if the empty folder is removed first. Raises OSError."""
+        """Create the folder of `path` and open `path`. Retry if the folder was removed in between. Raises OSError."""
         for left in reversed(range(MAX_TRIES)):
             try:
                 make_folder(path)

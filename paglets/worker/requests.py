@@ -1,4 +1,4 @@
-"""Records of requests that a paglet makes besides its changes: clones, notes, rest, and searches for paglets."""
+"""Records of further requests that a paglet makes: clones, notes, rest, and searches for paglets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEVELS = get_args(Level)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewClone:
-    """A clone of the paglet in the state that this commit stores. The id is the run's token and a count."""
+    """A request to clone the paglet, with the state of the same commit. `agent_id`: made from the token and a count."""
 
     agent_id: str
     name: str | None = None
@@ -25,14 +25,14 @@ class NewClone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rest:
-    """A request to be inactive for `seconds`. None: until a message arrives."""
+    """A request of a paglet to be inactive for `seconds`, or until a message arrives. None: only until a message."""
 
     seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewNote:
-    """A text from a paglet for its user. `at`: seconds since the epoch."""
+    """A text from a paglet to its user. `at`: the time in seconds since the epoch."""
 
     at: float
     level: Level
@@ -41,19 +41,19 @@ class NewNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Find:
-    """`find`: look for a paglet name or a service on all online hosts. Replies `api.FoundPaglets` as JSON."""
+    """`find`: find paglets by name or service on all online hosts. Replies a FoundPaglets as JSON."""
 
     name: str | None = None
     service: str | None = None
 
 
 def new_note(text: str, level: str, at: float) -> NewNote:
-    """Return a note, its text cut to MAX_NOTE_CHARACTERS. Raises Invalid for a wrong level or a text that is no str."""
+    """Return a note, with its text cut to MAX_NOTE_CHARACTERS. Raises Invalid for a bad level or type of text."""
     if level not in LEVELS:
-        raise Invalid(f"level is {level!r:.40}: it must be one of {', '.join(LEVELS)}")
+        raise Invalid(f"the level is {level!r:.40}: it must be one of {', '.join(LEVELS)}")
     if not isinstance(text, str):
         raise Invalid(f"a note must be text, got {type_of(text)}")
-    # JSON cannot hold a lone surrogate. Replace it: a note is not worth a failure.
+    # JSON cannot encode a lone surrogate. Replace it, so that the note does not fail.
     whole = text.encode("utf-8", "replace").decode()
     short = whole if len(whole) <= MAX_NOTE_CHARACTERS else whole[: MAX_NOTE_CHARACTERS - 1] + "…"
     return NewNote(at=at, level=level, text=short)  # type: ignore[arg-type]

@@ -7,11 +7,11 @@ import shutil
 from contextlib import suppress
 
 MAX_SCRATCH_ENTRIES = 20_000
-"""Most files that one walk counts, which takes about 0.1 s. The size of a larger directory is underestimated."""
+"""Maximum number of files to count, which takes about 0.1 s. The size of a larger directory is underestimated."""
 
 
 def scratch_bytes(work_dir: str, most_entries: int = MAX_SCRATCH_ENTRIES) -> int:
-    """Return the disk space of the files below `work_dir`. Links are not followed, unreadable files count 0."""
+    """Return the disk space used by the files below `work_dir`. Links are not followed; unreadable files count as 0."""
     total, entries, waiting = 0, 0, [work_dir]
     while waiting and entries < most_entries:
         try:
@@ -31,7 +31,7 @@ def scratch_bytes(work_dir: str, most_entries: int = MAX_SCRATCH_ENTRIES) -> int
 def empty_scratch(work_dir: str) -> None:
     """Remove all files in the scratch directory of an attempt that failed because the disk was full.
 
-    The host may need this space to store the outcome. It does so before the process ends.
+    The host may need this space to store the outcome, which it does before the process ends.
     """
     if os.path.islink(work_dir):
         return

@@ -1,4 +1,4 @@
-"""Artifacts of a paglet's process: upload, download and deletion."""
+"""Upload, download and deletion of artifacts by the process of a paglet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from paglets.worker.protocol import ArtifactAdd, ArtifactDelete, ArtifactFetch, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingArtifact:
-    """A published file, with the ref under which another paglet owns it once the host commits the message."""
+    """A published file to send to another paglet, which owns the artifact `ref` once the host commits the message."""
 
     publication: Publication
     ref: ArtifactRef
@@ -40,7 +40,7 @@ class OutgoingArtifact:
 
 
 class ChildArtifacts:
-    """The artifacts of one run, whose token is `token`. `wall` returns seconds since the epoch."""
+    """The artifact operations of one run. `token`: the token of the run. `wall`: returns the time since the epoch."""
 
     def __init__(self, token: str, request: Request, publisher: BlobPublisher, wall: Callable[[], float]) -> None:
         self._token = token
@@ -70,9 +70,10 @@ class ChildArtifacts:
         return ref
 
     def download(self, artifact: ArtifactRef | str, target: str | Path, move: bool, replace: bool = False) -> Path:
-        absolute(target)  # raises Invalid if it is no path
+        # Check the target before the download: `absolute` raises Invalid if it is not a path.
+        absolute(target)
         if isinstance(artifact, ArtifactRef) and not replace:
-            # A handler that runs again may have fetched the file, and deleted the artifact, in an earlier run.
+            # A handler may run twice. Its first run may have downloaded the file and deleted the artifact.
             place = absolute(destination_for(target, artifact.name))
             if is_downloaded(place, artifact.blob):
                 return self._fetched(artifact, place, move)
@@ -88,7 +89,8 @@ class ChildArtifacts:
     def _fetched(self, artifact: ArtifactRef, place: Path, move: bool) -> Path:
         if move:
             make_durable(place)
-            with suppress(Unknown):  # another process has deleted it meanwhile
+            # Another process may have deleted the artifact already.
+            with suppress(Unknown):
                 self.delete(artifact)
         return place
 
@@ -96,19 +98,19 @@ class ChildArtifacts:
         self._request("artifact_delete", ArtifactDelete(artifact_id=_id_of(artifact)))
 
     def outgoing(self, target: ProxyRef, path: str | Path, name: str | None, move: bool) -> OutgoingArtifact:
-        """Publish a file for the paglet `target`."""
+        """Publish a file as a new artifact for the paglet `target`. The artifact must then be sent in a message."""
         source = absolute(path)
         name = check_file_name(source.name if name is None else name)
         publication = self._publisher.publish(source, move)
         return OutgoingArtifact(publication=publication, ref=self._ref(target, name, publication.blob))
 
     def stored(self, data: bytes, name: str) -> NewArtifact:
-        """Publish the JSON of a large value."""
+        """Publish `data`, the JSON of a large value, as a new artifact."""
         blob = self._publisher.publish_bytes(data)
         return NewArtifact(artifact_id=self._new_id(), name=name, blob=blob, created_at=self._wall())
 
     def forwarded(self, target: ProxyRef, message: Message) -> tuple[ArtifactRef, ...]:
-        """Return the artifacts of a message as new artifacts of `target`."""
+        """Return refs for the artifacts of a message, with new ids and with `target` as their owner."""
         host = target.host.name
         return tuple(
             replace(each, artifact_id=self._new_id(), owner=target.agent_id, host_name=host)
@@ -127,12 +129,13 @@ class ChildArtifacts:
         )
 
     def _new_id(self) -> str:
-        """Return an id made from the run's token and a count. It does not reveal the token, which is secret."""
+        """Return a new artifact id. It is a hash of the run's token and a count, because the token is secret."""
         return "art-" + hashlib.sha256(f"{self._token} {next(self._numbers)}".encode()).hexdigest()[:32]
 
     def _write(self, ref: ArtifactRef, blob_path: Path, place: Path, replace: bool) -> None:
-        """Write the file at `place`, whole or not at all."""
-        part = place.with_name(f".{self._new_id()}.part")  # a name that was never used before
+        """Write the artifact's bytes to the file `place`. After an error, `place` is unchanged."""
+        # The id is new, so no file of this name exists.
+        part = place.with_name(f".{self._new_id()}.part")
         try:
             if copy_hashed(blob_path, part) != ref.blob:
                 raise FileChanged(f"the artifact {ref.artifact_id} is damaged on this host")

@@ -1,6 +1,6 @@
-"""The cache of unpacked bundles: each is unpacked once on a host, for all processes that import from it.
+"""The cache of unpacked bundles. A bundle is unpacked once on a host, for all processes that import from it.
 
-A bundle comes from another host and is not trusted: no part of it is visible before all of it was checked.
+A bundle may come from another host and is not trusted. None of its files is visible before all of them are checked.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from paglets.worker.protocol import GoCode
 
 MAX_UNPACKED_BYTES = 64 << 20
 MAX_RATIO = 200
-"""Largest compression ratio. Source code shrinks to a fifth or a tenth; a larger ratio is an attack."""
+"""Maximum compression ratio of a file. Source code has a ratio of 5 to 10; a far larger ratio means a zip bomb."""
 
 MAX_PATH_BYTES = 500
 MAX_ENTRY_BYTES = 46 + MAX_PATH_BYTES + 200
-"""Largest entry in the archive's central directory: the fixed part, the path, and extra fields of writers."""
+"""Maximum size of an entry in the central directory of the archive: fixed part, path, and extra fields."""
 
 MAX_PACKED_BYTES = MAX_UNPACKED_BYTES + 2 * MAX_BUNDLE_FILES * MAX_ENTRY_BYTES
 
 _TEMPORARY = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EIO)
 )
-"""Errors of the disk that last until a person fixes them. The bundle can be unpacked afterwards."""
+"""Errors of the host's disk, not of the bundle. After somebody fixes the disk, the bundle can be unpacked."""
 
 _END = b"PK\x05\x06"
 _END_BYTES = 22
 _LONG_END = b"PK\x06\x07"
 _LONG_END_BYTES = 20
 _ALLOWED_FLAGS = 0x0800 | 0x0008 | 0x0006
-"""Allowed zip flags: UTF-8 names, sizes after the data, and the deflate level. Encryption and patches are refused."""
+"""Allowed zip flags: UTF-8 names, data descriptors, and deflate levels. Others, such as encryption, are refused."""
 
 
 def unpack_once(code: GoCode) -> str:
-    """Return the folder with the modules of the bundle. Unpack it if this host has not done so.
+    """Return the folder with the modules of the bundle. Unpack the bundle first, unless this host has done so before.
 
-    Several processes may do this at once; one folder remains. Raises ImportFailed if the bytes do not match the
-    bundle's hash, if the archive holds anything but source files, and if the folder cannot be written.
+    Several processes may unpack the same bundle at once; one of their folders is kept. Raises ImportFailed if the bytes
+    do not match the bundle's hash, if the archive has anything but source files, or if the folder cannot be written.
     """
     folder = Path(code.folder) / check_blob(code.bundle).sha256
     with _as_import_failed(code.bundle):
@@ -67,9 +67,10 @@ def _as_import_failed(bundle: BlobRef) -> Iterator[None]:
         yield
     except OSError as error:
         passes = {"passes": True} if error.errno in _TEMPORARY else {}
-        raise ImportFailed(f"the code {bundle.sha256[:8]} cannot be unpacked: {placed(error)}", **passes) from error
+        text = f"the code bundle {bundle.sha256[:8]} cannot be unpacked: {placed(error)}"
+        raise ImportFailed(text, **passes) from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError, zlib.error) as error:
-        raise ImportFailed(f"the code {bundle.sha256[:8]} is not a valid bundle: {error}") from error
+        raise ImportFailed(f"the code bundle {bundle.sha256[:8]} is not valid: {error}") from error
 
 
 def _unpack(path: Path, bundle: BlobRef, folder: Path) -> None:
@@ -91,18 +92,18 @@ def _rename(beside: Path, folder: Path) -> None:
     try:
         os.rename(beside, folder)
     except OSError:
-        # Another process was first, and its folder has the same content.
+        # Another process has unpacked the bundle first, and its folder has the same content.
         if not folder.is_dir():
             raise
 
 
 def _verified(path: Path, bundle: BlobRef) -> bytes:
     if bundle.size_bytes > MAX_PACKED_BYTES:
-        raise ValueError(f"{bundle.size_bytes:,} bytes are more than a bundle may have")
+        raise ValueError(f"its {bundle.size_bytes:,} bytes are more than a bundle may have, {MAX_PACKED_BYTES:,}")
     with path.open("rb") as file:
         data = file.read(bundle.size_bytes + 1)
     if len(data) != bundle.size_bytes or hashlib.sha256(data).hexdigest() != bundle.sha256:
-        raise ValueError("its bytes do not match its hash")
+        raise ValueError("the bytes of the bundle do not match its hash")
     return data
 
 
@@ -111,7 +112,7 @@ def _write(path: Path, data: bytes) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(data)
         file.flush()
-        # An existing folder is used without a check, so its files must survive a power failure if its name does.
+        # An existing folder is used without a check. So its files must be on disk before the folder gets its name.
         os.fsync(file.fileno())
 
 
@@ -119,7 +120,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def read_bundle(data: bytes) -> dict[str, bytes]:
-    """Return the source files of a bundle by path. Raises ValueError, and errors of zipfile, for a bad archive."""
+    """Return the source files of a bundle, by path. Raises ValueError or an error of `zipfile` for a bad archive."""
     _check_end(data)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = archive.infolist()
@@ -128,18 +129,18 @@ def read_bundle(data: bytes) -> dict[str, bytes]:
 
 
 def _check_end(data: bytes) -> None:
-    """Check the size of the central directory before zipfile reads it. Raises ValueError."""
+    """Check the size of the archive's central directory, before zipfile reads it. Raises ValueError if too large."""
     end = data[-_END_BYTES:]
     if end[:4] != _END or end[-2:] != b"\0\0" or data[-_END_BYTES - _LONG_END_BYTES :].startswith(_LONG_END):
-        raise ValueError("it is not a plain zip archive")
+        raise ValueError("the bundle is not a plain zip archive")
     count, directory_bytes = int.from_bytes(end[10:12], "little"), int.from_bytes(end[12:16], "little")
     if count > MAX_BUNDLE_FILES or directory_bytes > MAX_BUNDLE_FILES * MAX_ENTRY_BYTES:
-        raise ValueError(f"it has more than {MAX_BUNDLE_FILES:,} files")
+        raise ValueError(f"the archive has more than {MAX_BUNDLE_FILES:,} files")
 
 
 def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
     if not 0 < len(entries) <= MAX_BUNDLE_FILES:
-        raise ValueError(f"it has {len(entries):,} files")
+        raise ValueError(f"the archive has {len(entries):,} files, not 1 to {MAX_BUNDLE_FILES:,}")
     total = 0
     names: set[str] = set()
     spellings: dict[str, str] = {}
@@ -148,14 +149,14 @@ def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
         if problem:
             raise ValueError(f"{entry.orig_filename[:100]!a} {problem}")
         if entry.filename in names:
-            raise ValueError(f"{entry.filename} is in it twice")
+            raise ValueError(f"{entry.filename} is in the archive twice")
         names.add(entry.filename)
         clash = first_clash(entry.filename, spellings)
         if clash:
             raise ValueError(f"{clash} differ only in case")
         total += entry.file_size
     if total > MAX_UNPACKED_BYTES:
-        raise ValueError(f"its files have {total:,} bytes, {MAX_UNPACKED_BYTES:,} are allowed")
+        raise ValueError(f"the files have {total:,} bytes; at most {MAX_UNPACKED_BYTES:,} are allowed")
 
 
 def _problem(entry: zipfile.ZipInfo) -> str:
@@ -181,9 +182,9 @@ def _is_source_path(path: str) -> bool:
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """Return the bytes of an entry. Raises ValueError if there are more than its size; zipfile checks the CRC."""
+    """Return the bytes of an entry. Raises ValueError if the size in the directory is wrong; zipfile checks the CRC."""
     with archive.open(entry) as file:
         data = file.read(entry.file_size)
         if len(data) != entry.file_size or file.read(1):
-            raise ValueError(f"{entry.filename} does not have the size that the directory says")
+            raise ValueError(f"{entry.filename} does not have the size in the central directory, {entry.file_size:,}")
     return data

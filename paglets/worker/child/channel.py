@@ -1,4 +1,4 @@
-"""The child's end of its socket: requests and their replies, and messages from the host."""
+"""The child's side of the socket to its host: it sends requests, and receives replies and messages."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from paglets.worker.frames import Unpacker, pack
 from paglets.worker.protocol import Deliver, Go
 
 EXIT_HOST_GONE = 121
+"""Exit code of a child whose host has ended or sent a bad frame."""
+
 EXIT_FENCED = 122
-"""Exit codes of a child whose host is gone, or no longer accepts its run."""
+"""Exit code of a child whose run the host no longer accepts."""
 
 READ_BYTES = 1 << 18
 
 
 class Channel:
-    """A connection to the host. Call `receive_go` first, on the main thread; then any thread may send requests.
+    """The connection of a child to its host. Call `receive_go` first; then any thread may send requests.
 
-    `inbox`: messages to handle, and None when the host ends the entry `message`. `on_message` is called after each of
-    these was added. `sending`: a lock. `in_background`: runs a function on a daemon thread.
+    `inbox`: the messages to handle, and None when the host sends `finish`. `on_message`: called after each addition to
+    `inbox`. `sending`: the lock for writes to the socket. `in_background`: runs a function on a daemon thread.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Channel:
         os.register_at_fork(after_in_child=self._after_fork)
 
     def receive_go(self) -> Go:
-        """Wait for the first frame, `go`, then read further frames on another thread."""
+        """Wait for the first frame, `go`, and return it. All further frames are read on another thread."""
         frames: list[dict[str, Any]] = []
         while not frames:
             frames = self._unpacker.feed(self._receive())
@@ -68,7 +70,7 @@ class Channel:
         return go
 
     def request(self, operation: str, args: Any) -> Any:
-        """Send a request and wait for its reply. Raises the error in the reply; `fenced` ends this process."""
+        """Send a request and return the reply. Raises the error in the reply, but Fenced ends this process."""
         if self._forked:
             raise Fenced("a fork of a paglet's process cannot send requests to its host; only the first process can")
         number = next(self._numbers)
@@ -128,6 +130,6 @@ class Channel:
         os._exit(code)
 
     def _after_fork(self) -> None:
-        # A fork of user code shares the socket. It must not send, and must not keep the connection open.
+        # A process that user code forks inherits the socket. It must not send requests or keep the connection open.
         self._forked = True
         self._connection.close()

@@ -1,4 +1,4 @@
-"""The context of a paglet in its process: `core.context.Context`, implemented with requests to the host."""
+"""The context of a paglet in its process. It implements `core.context.Context` with requests to the host."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ from paglets.worker.protocol import (
 from paglets.worker.requests import Find, NewClone, Rest, new_note
 
 CLOCK_TICK_NS = 20_000_000
-"""Two ticks of a file system's clock (each at most 10 ms). Two writes within one tick can give the same mtime."""
+"""Two ticks of a file system's clock, each at most 10 ms. Two writes within a tick can give a file the same mtime."""
 
 WAITABLE = "only run, run_compute_job and the handler of a call may wait for the state to change"
 
 
 class HandlerParked(BaseException):
-    """An exception of a call's handler that waits. It is no Exception, so that user code does not catch it."""
+    """An exception that leaves a handler which waits for the state. User code does not catch a BaseException."""
 
     def __init__(self, wait_seconds: float | None) -> None:
         super().__init__()
@@ -64,10 +64,10 @@ class HandlerParked(BaseException):
 
 
 class ChildContext:
-    """The context of one process. `attach` sets its paglet, before any code of the paglet runs.
+    """The context of one process. Call `attach` before any code of the paglet runs.
 
-    `changed`: the lock of the state, notified after changes. A handler holds it from its start to its commit, and
-    `locked_state` for its block.
+    `changed`: the lock of the state, and a condition that is notified after changes. A handler holds the lock until its
+    changes are committed. `locked_state` holds the lock for its block.
     """
 
     def __init__(self, go: Go, request: Request) -> None:
@@ -97,14 +97,14 @@ class ChildContext:
     # Units of work.
 
     def unit(self) -> UnitOfWork:
-        """Return the unit of work of the handler if its thread calls, else that of the entry."""
+        """Return the unit of work of the calling thread: the handler's on the thread of a handler, else the entry's."""
         if self._handler_unit is not None and threading.get_ident() == self._handler_thread:
             return self._handler_unit
         return self._entry_unit
 
     @contextmanager
     def handling(self, deliver: Deliver) -> Iterator[UnitOfWork]:
-        """Open the unit of work of a handler on this thread. The caller holds `changed`."""
+        """Open a unit of work for a handler on this thread. The caller must hold `changed`."""
         self._handler_unit, self._handler_thread = UnitOfWork(deliver=deliver), threading.get_ident()
         try:
             yield self._handler_unit
@@ -306,7 +306,7 @@ class ChildContext:
             unit.effects.append(sent.publication)
         return sent.ref
 
-    # Requests that take effect after the hook, handler or entry.
+    # Requests that take effect after the hook, handler or entry has ended.
 
     def intend_move(self, target: HostRef) -> None:
         self.unit().intent = Intent(move=target)
@@ -345,11 +345,11 @@ class ChildContext:
 
     @contextmanager
     def locked_state(self) -> Iterator[Any]:
-        """Hold the lock of the state for a block. A block that raises commits nothing, and reverts nothing."""
+        """Hold the lock of the state for a block, then commit. After an error in the block, do not commit or revert."""
         unit, thread = self.unit(), threading.get_ident()
         with self.changed:
             if not unit.at_once or thread in self._locking_threads:
-                # The change is committed with its handler or hook, or at the end of the outer block.
+                # The enclosing handler, hook or block commits the change.
                 yield self.paglet.state
                 return
             self._locking_threads.add(thread)
@@ -392,7 +392,7 @@ class ChildContext:
 
 
 def _wait_for_new_mtime(mtime_ns: int) -> None:
-    """Wait until another write to a file with this mtime would give it a later one."""
+    """Wait until a further write would give a file a later mtime than `mtime_ns`."""
     left = mtime_ns + CLOCK_TICK_NS - time.time_ns()
     if 0 < left <= CLOCK_TICK_NS:
         time.sleep(left / 1e9)

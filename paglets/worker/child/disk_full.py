@@ -1,4 +1,4 @@
-"""Detection of errors of user code that came from a full disk of the host, which is no fault of the code."""
+"""Detection of errors in user code that were caused by a full disk of the host, not by the code."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 MIN_FREE_BYTES = 1 << 20
 MIN_FREE_FILES = 16
-"""A file system with less free space, or fewer free inodes, counts as full."""
+"""A file system with fewer free inodes, or with less than MIN_FREE_BYTES of free space, counts as full."""
 
 
 def is_of_host(number: int | None, device: int | None, own: frozenset[int], is_full: bool) -> bool:
-    """Return True if errno `number` means that a file system of the host is full.
+    """Return True if an error with errno `number` means that a file system of the host is full.
 
-    `device`: of the file that the error names; None if it names none. `own`: the devices of the host. `is_full`: one of
-    these is full now. A quota does not show in `is_full`, so EDQUOT without a file counts.
+    `device`: the device of the file that the error names; None if it names no file. `own`: the devices that the host
+    uses. `is_full`: True if one of them is full now. An exceeded quota does not make a device full, so EDQUOT without a
+    file also counts.
     """
     if number not in FULL:
         return False
@@ -28,7 +29,7 @@ def is_of_host(number: int | None, device: int | None, own: frozenset[int], is_f
 
 
 def met_full_disk(errors: Iterable[BaseException], work_dir: str) -> bool:
-    """Return True if one of these errors of user code means that a disk of the host is full."""
+    """Return True if one of the errors, which user code raised, means that a disk of the host is full."""
     full = [error for error in errors if isinstance(error, OSError) and error.errno in FULL]
     if not full:
         return False
@@ -39,13 +40,13 @@ def met_full_disk(errors: Iterable[BaseException], work_dir: str) -> bool:
 
 
 def _places(work_dir: str) -> tuple[Path, ...]:
-    """Return the scratch directory, the host's data directory above it, and the folder for temporary files."""
+    """Return the scratch directory, the host's data directory, and the folder for temporary files."""
     scratch = Path(work_dir)
     return scratch, scratch.parent.parent, Path(tempfile.gettempdir())
 
 
 def _named_device(error: OSError) -> int | None:
-    """Return the device of the file that an error names; of a missing file, that of its folder."""
+    """Return the device of the file that an error names; None if it names none. A missing file has its folder's."""
     name = error.filename
     return _device(Path(os.fsdecode(name))) if isinstance(name, str | bytes) and name else None
 

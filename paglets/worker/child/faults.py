@@ -1,4 +1,4 @@
-"""Faults: exceptions of user code as records that can be sent."""
+"""Conversion of exceptions in user code to Fault records, which a child sends to its host."""
 
 from __future__ import annotations
 
@@ -23,22 +23,18 @@ from paglets.worker.scratch import scratch_bytes
 
 MAX_MESSAGE_CHARACTERS = 4000
 MAX_TRACEBACK_CHARACTERS = 30_000
-"""Limit of a traceback. A longer one loses its middle: the start shows the calls, the end shows the error."""
+"""Maximum length of a traceback. A longer one loses its middle: the start shows the calls, the end shows the error."""
 
 NOT_SENT = "not in the job's folder: send it as an input (docs/howto/send-files.md)"
 
 _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname((lambda: None).__code__.co_filename))) + os.sep
-"""The folder of this package as frames name it. In an archive this path differs from `__file__`."""
+"""The folder of the package `paglets`, as it appears in traceback frames. In an archive it differs from `__file__`."""
 
 _MACHINERY = (_OWN_FOLDER, "<frozen importlib.", os.path.dirname(importlib.__file__) + os.sep)
 
 
 def fault_of(error: BaseException, cause: str = "exception") -> Fault:
-    """Return the fault of `error` with that cause.
-
-    Failed imports always have the cause `import_failed`: of the module of a class, or of a library that user code needs
-    and this host lacks or cannot load.
-    """
+    """Return the Fault for `error`. If an import failed, the cause is always `import_failed`, else it is `cause`."""
     return Fault(
         cause="import_failed" if isinstance(error, ImportFailed | ImportError) else cause,
         message=_text(_message(error), MAX_MESSAGE_CHARACTERS),
@@ -48,7 +44,7 @@ def fault_of(error: BaseException, cause: str = "exception") -> Fault:
 
 
 def entry_fault_of(error: BaseException, work_dir: str) -> Fault:
-    """Return the fault of `error` for `done`, which can also have the cause HOST_FILES_MISSING or DISK_FULL."""
+    """Return the Fault for an error that ended an entry. Its cause may also be HOST_FILES_MISSING or DISK_FULL."""
     fault = fault_of(error)
     if _lacks_host_files(error, work_dir):
         return replace(fault, cause=HOST_FILES_MISSING)
@@ -58,10 +54,10 @@ def entry_fault_of(error: BaseException, work_dir: str) -> Fault:
 
 
 def _lacks_host_files(error: BaseException, work_dir: str) -> bool:
-    """Return True if the error came from files of the host.
+    """Return True if files of the host, not user code, caused the error.
 
-    These are: the program, which cannot be read from its path any more; the code of the paglet, which could not be
-    unpacked; the scratch directory, if a folder of the host above it is closed.
+    This is the case if the program file of paglets can no longer be read, if a disk error prevents unpacking the
+    paglet's bundle, or if the folder of the scratch directory is missing, read-only or inaccessible.
     """
     program = str(this_program().path)
     for each in _chain(error):
@@ -74,7 +70,7 @@ def _lacks_host_files(error: BaseException, work_dir: str) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its causes, each once: `raise error from error` makes an error its own cause."""
+    """Yield an error and its causes. Each is yielded once, because an error can be its own cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -89,12 +85,12 @@ def _is_in_closed_folder(path: str, work_dir: str) -> bool:
 
 
 def trace_of(error: BaseException) -> str:
-    """Return the traceback as Python prints it, without the frames of paglets before the user's code.
+    """Return the traceback as Python prints it, without the frames of paglets before the first frame of user code.
 
-    "" for a PagletsError that no line of the user caused: its message is enough.
+    Returns "" for a PagletsError without frames of user code, because its message is sufficient.
     """
     is_import = isinstance(error, ImportFailed)
-    # Show the error of the user's module. The message of the fault already says that the import failed.
+    # Show the original error in the user's module: the message of the fault already says that the import failed.
     shown = error.__cause__ or error if is_import else error
     report = traceback.TracebackException.from_exception(shown)
     users = [frame for frame in report.stack if not _is_machinery(frame)]
@@ -109,12 +105,12 @@ def trace_of(error: BaseException) -> str:
 
 
 def _is_machinery(frame: traceback.FrameSummary) -> bool:
-    """Return True if the frame is of paglets or of Python's import system."""
+    """Return True if the frame belongs to paglets or to Python's import system."""
     return frame.filename.startswith(_MACHINERY)
 
 
 def show(error: BaseException) -> None:
-    """Write an error to the log of the paglet, where people look first."""
+    """Write an error and its traceback to stderr, which is the paglet's log."""
     trace, message = trace_of(error), _message(error)
     if isinstance(error, PagletsError) and message not in trace:
         say(message)
@@ -122,7 +118,7 @@ def show(error: BaseException) -> None:
 
 
 def say(text: str) -> None:
-    """Write a line of paglets to the log of the paglet."""
+    """Write a line with the prefix `paglets:` to stderr, which is the paglet's log."""
     sys.stderr.write(f"paglets: {text}\n")
 
 
@@ -141,7 +137,7 @@ def _words(error: BaseException) -> str:
 
 
 def _lacks_file_beside_script(error: BaseException) -> bool:
-    """Return True if a relative path was not found, except a program that `subprocess` did not find."""
+    """Return True if a file with a relative path was not found, unless `subprocess` was looking for a program."""
     if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
         return False
     frames = traceback.extract_tb(error.__traceback__)
@@ -150,7 +146,7 @@ def _lacks_file_beside_script(error: BaseException) -> bool:
 
 
 def _text(text: str, most: int) -> str:
-    """Return `text` without characters that JSON cannot hold, and with at most about `most` characters."""
+    """Return `text` in a form that JSON can encode, cut to about `most` characters."""
     plain = text.encode("utf-8", "backslashreplace").decode()
     if len(plain) <= most:
         return plain

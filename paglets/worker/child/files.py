@@ -1,4 +1,4 @@
-"""Files that travel with a paglet: copied to its scratch directory on arrival, published when registered."""
+"""The files that travel with a paglet. The child publishes files when they are registered, and copies arrived ones."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ MODES = ("copy", "move")
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 
 _COPY_MTIME_SECONDS = 946_684_800
-"""The mtime of copies: 2000-01-01, plus some days that depend on the bytes. A copy with this mtime is unchanged.
-Seconds are whole and even, because every file system can store those."""
+"""Earliest mtime of a copy: 2000-01-01. The mtime of each copy is later by up to 388 days, depending on its hash. If a
+copy still has its mtime, it is unchanged. Every file system can store the mtimes, which are even numbers of seconds."""
 
 _PART_NAME = ".paglets-part".ljust(MAX_FILE_NAME_BYTES + 1, "-")
-"""Name of an unfinished copy. It is longer than any registered name, so that the two cannot clash."""
+"""Name of an unfinished copy. It is longer than the names of registered files may be, so they cannot clash."""
 
 _COPY_BYTES = 1 << 20
 
 
-# Files that come with the paglet.
+# Files that arrive with the paglet.
 
 
 def copy_files(go: Go) -> None:
-    """Copy the files of `go` into the scratch directory, except those that exist there.
+    """Copy the files of `go` into the scratch directory, except those that exist there or whose original exists.
 
-    This runs before any code of the paglet. An existing file was copied by an earlier process or changed by the paglet:
-    a file appears under its name only when it is whole. Raises NoRoom for a full disk, PagletsError for other errors of
-    the disk; no part of a file is left.
+    This runs before any code of the paglet. An existing file is complete: an earlier process copied it, and the paglet
+    may have changed it. Raises NoRoom for a full disk, and PagletsError for other disk errors. After an error no
+    partial copy is left.
     """
     for each in go.files:
         target = _in_scratch(go, each.file.name)
         if not (each.source_path and os.path.exists(each.source_path)) and not os.path.lexists(target):
-            # The scratch directory of an attempt is not used again after a power failure.
+            # Do not sync in an attempt: its scratch directory is not used again after a power failure.
             _copy(each, target, lasting=go.entry != "attempt")
 
 
 def _copy(each: GoFile, target: Path, *, lasting: bool) -> None:
-    """Copy one file. `lasting`: after a power failure the name has all bytes of the file, or does not exist."""
+    """Copy one file. `lasting`: True to sync it, so that after a power failure the copy is complete or missing."""
     part = target.with_name(_PART_NAME)
     try:
         with suppress(FileNotFoundError):
@@ -62,7 +62,8 @@ def _copy(each: GoFile, target: Path, *, lasting: bool) -> None:
             shutil.copyfileobj(reading, writing, _COPY_BYTES)
             size = writing.tell()
             if size != each.file.size_bytes:
-                raise PagletsError(f"the file {each.file.name!r} has {size:,} bytes here, not {each.file.size_bytes:,}")
+                wanted = each.file.size_bytes
+                raise PagletsError(f"the host's copy of {each.file.name!r} has {size:,} bytes, not {wanted:,}")
             writing.flush()
             os.utime(part, ns=(_copy_mtime_ns(each.file), _copy_mtime_ns(each.file)))
             if lasting:
@@ -82,12 +83,15 @@ def _in_scratch(go: Go, name: str) -> Path:
 
 
 def _copy_mtime_ns(file: FileRef) -> int:
-    """Return the mtime_ns of a copy of `file`."""
+    """Return the mtime to give to a copy of `file`, in nanoseconds. It depends only on the file's hash."""
     return (_COPY_MTIME_SECONDS + 2 * int(file.sha256[:6], 16)) * 1_000_000_000
 
 
 def known_files(go: Go) -> dict[str, RegisteredFile]:
-    """Return the files that are registered when the process starts. Those without a source came with the paglet."""
+    """Return the registered files at the start of the process, by name.
+
+    A file that arrived with the paglet has no `source_path`.
+    """
     return {
         each.file.name: RegisteredFile(
             file=each.file,
@@ -103,9 +107,9 @@ def known_files(go: Go) -> dict[str, RegisteredFile]:
 
 
 class RegisteredFiles:
-    """The registered files of one process. `stored`: those that the host has, by name.
+    """The registered files of one process. `stored`: the files that the host has committed, by name.
 
-    `unit` returns the unit of work of the calling thread.
+    `unit`: a function that returns the unit of work of the calling thread.
     """
 
     def __init__(self, go: Go, request: Request, publisher: BlobPublisher, unit: Callable[[], UnitOfWork]) -> None:
@@ -116,25 +120,25 @@ class RegisteredFiles:
         self._unit = unit
 
     def register(self, path: str | Path, name: str | None, mode: str) -> FileRef:
-        """Publish the file now. It is registered when the changes of the current unit of work are committed."""
+        """Publish a file now, and register it when the current unit of work is committed."""
         source = absolute(path)
         name = self._check_name(source.name if name is None else name)
         if mode not in MODES:
-            raise Invalid(f"mode is {mode!r:.40}: a file is registered with mode 'copy' or 'move'")
+            raise Invalid(f"the mode is {mode!r:.40}: register a file with mode 'copy' or 'move'")
         if mode == "move" and os.path.islink(source):
             raise Invalid(f"{printable(source)} is a link: to move a file, name the file itself")
         registered = self._publish(source, name, mode)
         self._add(registered)
         if mode == "move" and database_at(source) is not None and not source.is_relative_to(self._go.work_dir):
-            say(f"{printable(source)} stays where it is: close the connection of this database first")
+            say(f"{printable(source)} stays where it is: close the connection to this database before you register it")
         return registered.file
 
     def all(self) -> tuple[FileRef, ...]:
-        """Return the files that came with the paglet or are registered, in the order of their names."""
+        """Return the refs of all files that arrived with the paglet or were registered, sorted by name."""
         return tuple(known.file for _, known in sorted(self._all().items()))
 
     def path(self, name: str) -> Path:
-        """Return the present path of the file `name`. Raises Unknown."""
+        """Return the current path of the registered file `name`. Raises Unknown if there is no such file."""
         known = self._all()
         if name not in known:
             names = ", ".join(sorted(known)) or "none"
@@ -143,7 +147,7 @@ class RegisteredFiles:
         return source if source.exists() else _in_scratch(self._go, name)
 
     def refresh(self) -> None:
-        """Publish again the files that have changed. A file that no longer exists keeps its published bytes."""
+        """Publish changed files again. A file that no longer exists keeps its published content."""
         for known in self._all().values():
             source = self._source(known)
             if _has_changed(source, known):
@@ -173,7 +177,7 @@ class RegisteredFiles:
             unit.effects.append(_Registration(self, registered))
 
     def committed(self, files: Iterable[RegisteredFile]) -> None:
-        """Note that the host has these files."""
+        """Record that the host has committed the files."""
         self.stored.update((each.file.name, each) for each in files)
 
     def _all(self) -> dict[str, RegisteredFile]:
@@ -187,14 +191,14 @@ class RegisteredFiles:
         for other in self._all():
             if other != name and other.casefold() == name.casefold():
                 raise Invalid(
-                    f"{name!r} differs from the registered {other!r} only in case: some disks cannot hold both"
+                    f"{name!r} differs from the registered {other!r} only in case: some disks cannot hold both files"
                 )
         return name
 
 
 @dataclass(frozen=True, slots=True)
 class _Registration:
-    """The `unit_of_work.Effect` of a registered file."""
+    """The effect that records a registered file when its unit of work is committed (`unit_of_work.Effect`)."""
 
     files: RegisteredFiles
     registered: RegisteredFile
@@ -203,11 +207,11 @@ class _Registration:
         self.files.committed((self.registered,))
 
     def rollback(self) -> None:
-        """Do nothing: the host removes unused bytes after an hour."""
+        """Do nothing: the host removes the unused blob after an hour."""
 
 
 def _has_changed(source: Path, known: RegisteredFile) -> bool:
-    """Return True if another file, or other bytes, are at `source` now; False if there is no file."""
+    """Return True if the file at `source` was replaced or changed since it was registered; False if it is missing."""
     try:
         os.stat(source)
     except OSError as error:

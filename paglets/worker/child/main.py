@@ -1,4 +1,4 @@
-"""The process of a paglet: it waits for `go`, runs one entry, handles messages, sends `done`, and exits."""
+"""The process of a paglet (the child). It waits for `go`, runs one entry, handles messages, sends `done`, and exits."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ from paglets.worker.protocol import (
 from paglets.worker.scratch import empty_scratch
 
 EXIT_DONE_REFUSED = 123
-"""Exit code of a child whose `done` the host refused twice."""
+"""Exit code of a child whose request `done` or `handled` was refused twice by the host."""
 
 EXIT_SECONDS = 5.0
-"""Time limit for functions that user code registered with `atexit`. The process ends after it."""
+"""Time limit for the `atexit` functions of user code. The process ends when the limit is reached."""
 
 
 def serve(connection: socket.socket) -> int:
-    """Run a child in this process, and return its exit code."""
+    """Run the child in this process, and return its exit code. `connection`: the socket to the host."""
     gc.enable()
     registered_before = _at_exit_count()
     channel = Channel(connection, threading.Lock(), in_background)
@@ -62,22 +62,22 @@ def serve(connection: socket.socket) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a child in a process that was started, not forked: `_worker N`, where N is the descriptor of its socket."""
+    """Run a child that was started as `paglets _worker N` instead of forked. N is the descriptor of its socket."""
     if len(argv) != 1 or not argv[0].isdigit():
-        sys.stderr.write("paglets _worker takes the descriptor of a socket: a host starts it\n")
+        sys.stderr.write("paglets _worker is started by a host, with the descriptor of a socket as its argument\n")
         return 2
     return serve(socket.socket(fileno=int(argv[0])))
 
 
 def in_background(act: Callable[[], None]) -> None:
-    """Run `act` on a thread that does not keep the process alive."""
+    """Run `act` on a daemon thread, which does not keep the process alive."""
     threading.Thread(target=act, daemon=True).start()
 
 
 def run_exit_functions(code: int, *, in_time: bool = True) -> int:
     """Run the registered `atexit` functions, flush the output, and return `code`.
 
-    `in_time`: end the process after EXIT_SECONDS. Threads of user code are not waited for: the run of a paglet is over
+    `in_time`: True to end the process after EXIT_SECONDS. Does not wait for threads of user code, because a run is over
     when its entry has returned.
     """
     if in_time:
@@ -96,7 +96,7 @@ def _at_exit_count() -> int:
 
 
 def rehearse() -> None:
-    """Run the first steps of every child once in the zygote, so that children inherit the caches that these fill."""
+    """Run the first steps of a child once in the zygote, so that all children inherit filled caches."""
     host = HostRef(store_id="", name="")
     message = WireMessage(kind="", args={}, sender=ProxyRef(agent_id="", host=host))
     deliver = Deliver(message_id="", message=message, is_call=True)
@@ -119,7 +119,7 @@ def rehearse() -> None:
 
 
 def exit_code_of(leaving: SystemExit) -> int:
-    """Return the exit code that Python itself uses for `sys.exit(...)`."""
+    """Return the exit code that Python itself uses for this SystemExit. If it has a text, write that to stderr."""
     if leaving.code is None:
         return 0
     if isinstance(leaving.code, int):
@@ -129,7 +129,7 @@ def exit_code_of(leaving: SystemExit) -> int:
 
 
 class PagletProcess:
-    """The paglet of this process, and the one entry that the process runs."""
+    """The paglet of this process, and the entry that the process runs."""
 
     def __init__(self, channel: Channel, go: Go) -> None:
         self._channel = channel
@@ -172,7 +172,7 @@ class PagletProcess:
         return paglet
 
     def _own_code(self) -> tuple[str, ...]:
-        """Return the folder with the code that came with the paglet, if any."""
+        """Return the folder of the paglet's unpacked bundle, if the paglet has a bundle."""
         code = self._go.code
         if code is None:
             return ()
@@ -180,7 +180,7 @@ class PagletProcess:
         note_unpacked(folder, code.bundle)
         return (folder,)
 
-    # An entry.
+    # Running the entry.
 
     def _run_entry(self) -> int:
         if self._go.entry in LONG_ENTRIES:
@@ -203,18 +203,18 @@ class PagletProcess:
             if fault.cause == DISK_FULL and self._go.entry == "attempt":
                 empty_scratch(self._go.work_dir)
             done = EntryDone(fault=fault, keep_scratch=self._context.has_unsent_file)
-        # A running handler holds this lock until its commit. No handler starts after this block.
+        # A running handler holds this lock until its commit. No handler starts after `_is_over` is set.
         with self._context.changed:
             self._is_over = True
             return self._send_done(done)
 
     def _limit_hook(self) -> None:
-        """Ask the host to end this hook if it takes longer than its class allows. Raises Invalid for a bad limit."""
+        """Ask the host to end this hook after `hook_timeout_seconds`. Raises Invalid if that is not a number."""
         seconds = type(self._paglet).hook_timeout_seconds
         if seconds is None or self._go.entry not in HOOK_ENTRIES:
             return
         if not isinstance(seconds, int | float):
-            raise Invalid(f"hook_timeout_seconds is {seconds!r:.40}: expected seconds or None")
+            raise Invalid(f"hook_timeout_seconds is {seconds!r:.40}: expected a number of seconds or None")
         self._channel.request("hook_limit", HookLimit(seconds=float(seconds)))
 
     def _call_deactivating(self, unit: UnitOfWork) -> None:
@@ -267,7 +267,7 @@ class PagletProcess:
         return self._send_done(EntryDone())
 
     def _handle_in_background(self) -> None:
-        """Start the thread for messages when the first one arrives: most jobs get none."""
+        """Start the thread that handles messages, but only if one has arrived, because most jobs receive none."""
         if not self._channel.inbox.empty() and self._handlers_started.acquire(blocking=False):
             in_background(self._handle_until_over)
 
@@ -278,7 +278,7 @@ class PagletProcess:
                 if deliver is not None:
                     self._handle(deliver)
         except SystemExit as leaving:
-            # `sys.exit` in a handler ends the process, but on this thread SystemExit would not.
+            # `sys.exit` in a handler must end the process, but SystemExit on this thread would only end the thread.
             os._exit(run_exit_functions(exit_code_of(leaving)))
 
     def _handle(self, deliver: Deliver) -> None:
@@ -292,7 +292,10 @@ class PagletProcess:
             context.changed.notify_all()
 
     def _run_handler(self, deliver: Deliver, unit: UnitOfWork) -> tuple[Snapshot | None, Handled]:
-        """Run a handler. Return the state before it, to restore if the host refuses the result, and the result."""
+        """Run a handler. Return a snapshot from before the handler, and the result.
+
+        The caller restores the snapshot if the host refuses the result.
+        """
         before: Snapshot | None = None
         try:
             before = self._context.keeper.snapshot()
@@ -312,7 +315,7 @@ class PagletProcess:
             value = self._paglet.take_message(message)
             self._call_deactivating(unit)
         except HandlerParked as parked:
-            # The handler will run again from its start, so drop what it requested (move, rest ...).
+            # The handler will run again from its start, so do not send its request to move, rest or dispose.
             return Handled(
                 message_id=deliver.message_id,
                 parked=True,
@@ -332,7 +335,7 @@ class PagletProcess:
         except PagletsError as error:
             show(error)
             if handled.fault is not None:
-                # The host cannot store the failure either. It notices the end of this process.
+                # The host refused the failure as well. End this process, which the host notices.
                 raise SystemExit(EXIT_DONE_REFUSED) from error
             self._restore_state(before)
             self._send_handled(Handled(message_id=handled.message_id, fault=fault_of(error)), unit, None)

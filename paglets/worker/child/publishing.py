@@ -1,9 +1,9 @@
 """Publication of files and bytes as blobs of the host.
 
-The process of a paglet reads, hashes and syncs the bytes into a file of the host's staging folder, and the host renames
-that file into place. A file to be moved is copied as well, and removed when a reference to the blob is committed. So no
-file is lost if the process dies or the host refuses. In an attempt, whose scratch directory ends with it, the file
-itself is moved if possible (`zero_copy`).
+The process of a paglet copies, hashes and syncs a file in the host's staging folder. The host then renames that copy to
+make it a blob. A file to be moved is copied as well, and removed only when a reference to the blob is committed. So no
+file is lost if the process dies or the host refuses the blob. A file in the scratch directory of an attempt is moved
+without a copy if possible (`zero_copy`), because the directory is removed after the attempt.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from paglets.worker.child.zero_copy import LeasedFile, is_open_for_writing, move
 from paglets.worker.protocol import Publish
 
 RETRY_SECONDS = 2.0
-"""Pause after a try that failed because the host's disk was full."""
+"""Pause before the next attempt to write a file, after the host's disk was full or inaccessible."""
 
 COPY_TRIES = 3
-"""Tries to copy a file between two writes to it. A file that is written to all the time cannot be published."""
+"""Maximum number of attempts to copy a file that changes during the copy."""
 
 
 def absolute(path: str | Path) -> Path:
-    """Return `path` below the working directory of the process. Raises Invalid if it is empty or no path."""
+    """Return `path` as an absolute path. Raises Invalid if `path` is empty or has a NUL character."""
     text = os.fsdecode(path)
     if not text or "\0" in text:
         raise Invalid(f"{text!r} is not the path of a file")
@@ -47,14 +47,17 @@ def absolute(path: str | Path) -> Path:
 
 
 class ReserveStaging(Protocol):
-    """A function that reserves space and returns the path of the file to write; see `protocol.ReserveSpace`."""
+    """A function that reserves disk space and returns the path of the file to write. See `protocol.ReserveSpace`."""
 
     def __call__(self, size_bytes: int, *, moved: bool = False, problem: str = "") -> Path: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedCopy:
-    """A published copy of a file, and the file's status at that time. `database`: set if it is a SQLite database."""
+    """A published copy of a file. `stat`: the status of the file when it was copied.
+
+    `database`: the database that was copied, if the file is a SQLite database with a `-wal` or `-journal` file.
+    """
 
     blob: BlobRef
     stat: SourceStat
@@ -63,9 +66,9 @@ class PublishedCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """A published file. Call exactly one of `commit` and `rollback`: a reference to the blob is committed, or is not.
+    """A published file. Call `commit` when a reference to the blob is committed, otherwise call `rollback`.
 
-    `copied`: the copy of a source that is to be moved. `leased`: the source itself, which was moved to become the blob.
+    `copied`: set if the source is to be moved and was copied. `leased`: set if the source was moved without a copy.
     """
 
     blob: BlobRef
@@ -74,7 +77,7 @@ class Publication:
     leased: LeasedFile | None = None
 
     def commit(self) -> None:
-        """Remove the source of a move, unless it has changed. A problem is only written to the log."""
+        """Complete a move: remove the source, unless it has changed. Errors are only written to the log."""
         if self.leased is not None:
             self.leased.close()
         elif self.copied is not None:
@@ -90,17 +93,17 @@ class Publication:
             say(f"{printable(self.source)} was not removed: {error}")
 
     def rollback(self) -> None:
-        """Put a moved source back."""
+        """Move the source back, if it was moved without a copy."""
         if self.leased is not None:
             self.leased.restore()
 
 
 class BlobPublisher:
-    """A publisher of the files and bytes of one run, whose token is `token`.
+    """A publisher of files and bytes for one run. `token`: the token of the run.
 
-    `settle`: waits until any change to a file with that mtime_ns gives it a new mtime. `scratch`: the scratch directory
-    of an attempt. Files in it may be moved, and the attempt waits while the host's disk is full or closed. None: all
-    files are copied, and nothing waits.
+    `settle`: a function that takes an mtime and waits until any later change to the file gives it a new mtime.
+    `scratch`: the scratch directory of an attempt; None in other entries. An attempt may move files without a copy, and
+    waits while the host's disk is full or inaccessible.
     """
 
     def __init__(
@@ -119,11 +122,11 @@ class BlobPublisher:
         self._numbers = itertools.count(1)
 
     def publish_bytes(self, data: bytes) -> BlobRef:
-        """Publish bytes. Raises NoRoom."""
+        """Publish `data` as a blob. Raises NoRoom if the host has no space for it."""
         return self._publish(self._new_reservation(), len(data), lambda staged: _write_synced(staged, data))
 
     def publish_copy(self, source: Path) -> PublishedCopy:
-        """Publish a copy of a file. Raises Invalid, NoRoom, and FileChanged if the file keeps changing."""
+        """Publish a copy of a file as a blob. Raises Invalid, NoRoom, and FileChanged if the file keeps changing."""
         _warn_if_open(source)
         return self._copy_unchanged(source, self._new_reservation())
 
@@ -134,10 +137,13 @@ class BlobPublisher:
             except FileChanged as error:
                 if not left or error.details.get("field") == "database":
                     raise
-        raise AssertionError("a last try returns or raises")
+        raise AssertionError("the last attempt must return or raise")
 
     def publish(self, source: Path, move: bool) -> Publication:
-        """Publish a file by copy or move. Raises Invalid, NoRoom and FileChanged; then the file is unchanged."""
+        """Publish a file, and move it if `move` is True. Raises Invalid, NoRoom and FileChanged.
+
+        After an error the file is unchanged.
+        """
         reserve = self._new_reservation()
         _warn_if_open(source)
         if move:
@@ -176,7 +182,7 @@ class BlobPublisher:
         return self._scratch is not None and is_within(source, self._scratch)
 
     def _move(self, source: Path, reserve: ReserveStaging) -> Publication | None:
-        """Publish the file itself. Return None if it must be copied."""
+        """Publish the source itself, without a copy. Return None if the source must be copied instead."""
         leased = move_with_lease(source, partial(reserve, moved=True))
         if leased is None:
             return None
@@ -191,7 +197,10 @@ class BlobPublisher:
         return Publication(blob=blob, source=source, leased=leased)
 
     def _finished(self, leased: LeasedFile) -> BlobRef:
-        """Finish the move. For a temporary problem of the disk raise FileChanged: a copy can wait for its end."""
+        """Return the blob of the moved file. If the disk has a temporary problem, raise FileChanged instead of NoRoom.
+
+        The caller then copies the file, because a copy can wait until the problem is over.
+        """
         try:
             return leased.finish()
         except NoRoom as error:
@@ -200,7 +209,7 @@ class BlobPublisher:
             raise FileChanged(error.message) from error
 
     def _new_reservation(self) -> ReserveStaging:
-        """Return a function that reserves space under one name, so that several tries do not reserve it twice."""
+        """Return a function that reserves space for one file. Retries use the same name, which reserves space once."""
         staged = f"{self._token}.{next(self._numbers)}"
 
         def reserve(size_bytes: int, *, moved: bool = False, problem: str = "") -> Path:
@@ -210,7 +219,7 @@ class BlobPublisher:
         return reserve
 
     def _publish(self, reserve: ReserveStaging, size_bytes: int, write: Callable[[Path], BlobRef]) -> BlobRef:
-        """Publish the file that `write` creates at the reserved path, whole and synced. No file is left there."""
+        """Reserve a path, let `write` create and sync a file there, and publish it. After an error no file is left."""
         problem = ""
         while True:
             staged = reserve(size_bytes, problem=problem)
@@ -226,7 +235,7 @@ class BlobPublisher:
             self._pause(RETRY_SECONDS)
 
     def _written(self, staged: Path, write: Callable[[Path], BlobRef]) -> tuple[BlobRef | None, str]:
-        """Return the blob; or None and the problem of the disk, if the caller is to wait and retry."""
+        """Return the blob and "". If the caller should wait and retry, return None and the disk's problem."""
         try:
             return write(staged), ""
         except (NoRoom, Invalid) as error:
@@ -238,7 +247,7 @@ class BlobPublisher:
             return None, problem
 
     def _temporary_problem(self, error: PagletsError, folder: Path) -> str:
-        """Return the problem of the host's disk if a job attempt should wait until it passes, else ""."""
+        """Return the problem of the host's disk that an attempt should wait out; "" if it should not wait."""
         if self._scratch is None:
             return ""
         if isinstance(error, NoRoom):
@@ -249,7 +258,7 @@ class BlobPublisher:
 
 
 def is_within(path: Path, folder: Path) -> bool:
-    """Return True if the file itself, not the target of a link, is in or below that folder."""
+    """Return True if `path` is in or below `folder`. For a link, the place of the link counts, not its target."""
     return path.parent.resolve().is_relative_to(folder.resolve())
 
 
@@ -280,5 +289,5 @@ def _write_synced(staged: Path, data: bytes) -> BlobRef:
 
 
 def private(path: str, flags: int) -> int:
-    """Open a file for `open(opener=...)`, so that a new file is only for this user."""
+    """Open a file, for `open(opener=private)`. A new file is accessible only to the current user."""
     return os.open(path, flags, 0o600)

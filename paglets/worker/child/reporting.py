@@ -1,6 +1,6 @@
 """The report of an attempt's outcome to the host.
 
-Results that are too large for a record are published as artifacts, and a tag in the result names each.
+A result that is too large for a record is published as artifacts. Tags in the result refer to the artifacts.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from paglets.worker.child.unit_of_work import StateKeeper, UnitOfWork
 from paglets.worker.protocol import BAD_RESULT, KEPT_DAYS, Changes, Fault, Go, NewArtifact, Report
 
 LARGE_RESULT_NAME = "result.json"
-"""Name of an artifact that holds a large result."""
+"""Name of artifacts that hold a large result, or a large value of it."""
 
 MAX_INLINE_BYTES = 1 << 20
-"""Largest result in a record. A page of a group's records holds eight of this size."""
+"""Maximum size of a result in a record. A page of a group's records has space for eight results of this size."""
 
 MAX_PARTS = 16
-"""The maximum number of values of one result that become artifacts of their own.
+"""Maximum number of values of a result that become separate artifacts.
 
-If a result is still too large without its 16 largest values, it becomes one artifact.
+If a result is still too large without its 16 largest values, the whole result becomes one artifact.
 """
 
 MAX_ENTRIES = 10_000
-"""Most entries of a dict whose values are stored one by one."""
+"""Maximum number of entries of a dict whose values can become separate artifacts."""
 
 Store = Callable[[bytes], Any]
-"""A function that publishes bytes and returns the tag for them."""
+"""A function that publishes bytes as an artifact and returns the tag that refers to it."""
 
 
 class Reporting:
-    """The one report of a process. `changed`: the lock of the state."""
+    """The reporting of an attempt's outcome. One report is accepted per process. `changed`: the lock of the state."""
 
     def __init__(
         self,
@@ -61,14 +61,15 @@ class Reporting:
         self._reported = False
 
     def report(self, report: Mapping[str, Any]) -> bool:
-        """Report the outcome. Return True if the host accepts it; a second report returns False.
+        """Report the outcome of the attempt. Return True if the host accepts the report, False for a second report.
 
-        `report`: `{"success": True, "result": value}`, or `{"success": False, "cause", "message"}` with an optional
-        `traceback` and `code`. A result may come with `file`, {"path", "name", "move"}: see `core.context`. A result
-        over MAX_INLINE_BYTES becomes an artifact of the collector, or its largest values do.
+        `report` is `{"success": True, "result": ...}` or `{"success": False, "cause": ..., "message": ...}`. The latter
+        may also have `traceback` and `code`. The former may have `file`, a dict with `path`, `name` and `move` (see
+        `core.context`). If a result exceeds MAX_INLINE_BYTES, it or its largest values become artifacts of the
+        collector.
 
-        Raises Invalid with the detail `field` "result" if the result cannot be encoded, and the errors of publishing a
-        file. After an error nothing is reported, and the file is where it was.
+        Raises Invalid with the detail `field` "result" if the result cannot be encoded, and the errors of
+        `BlobPublisher.publish`. After an error nothing is reported, and the file is not moved.
         """
         if self._reported:
             return False
@@ -86,7 +87,7 @@ class Reporting:
         return accepted
 
     def _with_file(self, report: Mapping[str, Any]) -> tuple[Report, OutgoingArtifact]:
-        """Publish the file of a report. Return the report with the artifact's ref in its result."""
+        """Publish the file of a report. Return the report, with the ref of the new artifact in its result, and both."""
         collector, file = self._go.collector, report["file"]
         if collector is None:
             raise Invalid("this job has no collector that could keep its file: use upload_artifact")
@@ -95,12 +96,15 @@ class Reporting:
         return replace(_report_of({**report, "result": result}), artifact=sent.new), sent
 
     def _with_place(self, fault: Fault) -> Fault:
-        """Add to the fault of a bad result where the host keeps the files of the attempt."""
+        """Add the path where the host keeps the attempt's files to the message of a fault."""
         kept = f"files kept for {KEPT_DAYS} days on {self._go.host.name}: {printable(self._go.work_dir)}"
         return replace(fault, message=f"{fault.message}; {kept}")
 
     def _shrunk(self, outcome: Report, *, has_file: bool) -> Report:
-        """Publish the large parts of a result. Return the report unchanged if there is no collector to own them."""
+        """Publish the large parts of a result as artifacts of the collector, and return the shorter report.
+
+        A report of a failure, or of a job without a collector, is returned unchanged.
+        """
         if not outcome.success or self._go.collector is None:
             return outcome
         stored: list[NewArtifact] = []
@@ -116,7 +120,7 @@ class Reporting:
         try:
             result = shrink(outcome.result, store, has_file=has_file)
         except (NoRoom, Invalid) as error:
-            raise Invalid(f"the result does not fit: {error.message}", field="result") from error
+            raise Invalid(f"the result is too large to be stored: {error.message}", field="result") from error
         return replace(outcome, result=result, stored=tuple(stored))
 
     def _report(self, outcome: Report) -> bool:
@@ -134,11 +138,11 @@ class Reporting:
         return bool(answer["accepted"])
 
     def _changes(self, unit: UnitOfWork) -> Changes:
-        """Return the changes; without the state if it cannot be encoded, because the attempt ends with the result."""
+        """Return the changes to commit with the report. A state that cannot be encoded is left out, with a warning."""
         try:
             return unit.changes(self._keeper)
         except Invalid as error:
-            say(f"the state is not stored with the report: {error.message}")
+            say(f"the state was not stored with the report: {error.message}")
             return unit.changes_beside_state()
 
 
@@ -156,10 +160,10 @@ def _report_of(report: Mapping[str, Any]) -> Report:
 
 
 def shrink(tree: Any, store: Store, *, has_file: bool = False) -> Any:
-    """Return `tree` with large parts replaced by tags from `store`, so that the rest is at most MAX_INLINE_BYTES.
+    """Return `tree` in at most MAX_INLINE_BYTES, with large parts replaced by tags from `store`.
 
-    The parts are the values of a dict, so that small values stay readable beside large ones. `has_file`: the entry
-    `artifact` names a file and must stay. Raises Invalid if the tree cannot be made small enough.
+    If `tree` is a dict, its largest values are replaced if possible, so that small values stay readable. `has_file`:
+    True if the entry `artifact` refers to a file and must not be replaced. Raises Invalid if the tree stays too large.
     """
     whole = dump_bytes(tree)
     if len(whole) <= MAX_INLINE_BYTES:
@@ -168,12 +172,12 @@ def shrink(tree: Any, store: Store, *, has_file: bool = False) -> Any:
     if large:
         return {name: store(dump_bytes(part)) if name in large else part for name, part in tree.items()}
     if has_file:
-        raise Invalid("the result beside the file is too large and cannot be divided; put it into the file")
+        raise Invalid("the result next to the file is too large and cannot be divided: put it into the file")
     return store(whole)
 
 
 def _large_parts(tree: Any, size_bytes: int) -> frozenset[str]:
-    """Return the names of the values to store so that the rest is small; none if that is not possible."""
+    """Return the names of the values to replace so that the tree is small enough; an empty set if impossible."""
     if type(tree) is not dict or looks_like_tag(tree) or len(tree) > MAX_ENTRIES:
         return frozenset()
     sizes = {name: len(dump_bytes(part)) for name, part in tree.items() if name != "artifact"}

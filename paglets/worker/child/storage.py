@@ -1,4 +1,4 @@
-"""The durable map of a paglet in its process: uncommitted changes on top of the rows of the host."""
+"""The storage of a paglet in its process: a map of the entries on the host, overlaid with uncommitted changes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from paglets.worker.child.unit_of_work import UnitOfWork, check_key
 from paglets.worker.protocol import Changes, Commit, NoArguments, StorageGet, StorageScan
 
 PAGE_ENTRIES = 1000
-"""Entries to request at once. The reply is one frame."""
+"""Maximum number of entries in one request, because the reply must fit into one frame."""
 
 Request = Callable[[str, Any], Any]
 
 
 class ChildStorage(Storage):
-    """The storage of one process. `unit` returns the unit of work of the calling thread."""
+    """The storage of one process. `unit`: a function that returns the unit of work of the calling thread."""
 
     def __init__(self, request: Request, unit: Callable[[], UnitOfWork]) -> None:
         self._request = request
@@ -69,7 +69,7 @@ class ChildStorage(Storage):
             if len(page) < size:
                 break
             last = page[-1][0]
-        # Entries beyond the last page are cut off below, because enough were found before them.
+        # This may add entries past the end of the last page. The limit cuts them off, as enough entries precede them.
         entries |= {key: tree for key, tree in unit.storage.items() if key.startswith(prefix) and key > after}
         return [(key, decode(entries[key], keep_missing=True)) for key in sorted(entries)[:limit]]
 

@@ -1,4 +1,4 @@
-"""Units of work: changes of a paglet's code that its host has not committed yet."""
+"""Units of work: changes that the code of a paglet made, and that the host has not committed yet."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ MAX_KEY_CHARACTERS = 512
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A state object, and the JSON tree of its fields at one time."""
+    """A state object, and the JSON tree of its fields at the time of the snapshot."""
 
     state: Any
     tree: Any
 
 
 class StateKeeper:
-    """The state of the paglet, and `stored`, the tree of the state that the host has."""
+    """The state of a paglet. `stored`: the JSON tree of the state that the host has committed."""
 
     def __init__(self, paglet: Paglet[Any]) -> None:
         self._paglet = paglet
         self.stored = encode_state(paglet.state)
 
     def snapshot(self) -> Snapshot:
-        """Return a snapshot for `restore`. Raises Invalid if the state holds a value that cannot be encoded."""
+        """Return a snapshot of the state for `restore`. Raises Invalid if a value cannot be encoded."""
         return Snapshot(self._paglet.state, encode_state(self._paglet.state))
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Set the state back to the snapshot. The object stays the same, for code that refers to it."""
+        """Reset the fields of the state object to the snapshot. User code may refer to the object, so it is kept."""
         fresh = decode_state(type(self._paglet).State, snapshot.tree)
         state = snapshot.state
         for each in dataclasses.fields(fresh):
@@ -44,7 +44,10 @@ class StateKeeper:
 
 
 class Effect(Protocol):
-    """An effect in this process of deferred changes. One of its methods is called: the changes are stored, or lost."""
+    """An action of this process that depends on deferred changes.
+
+    `commit` is called when the host has committed the changes, `rollback` when they are dropped.
+    """
 
     def commit(self) -> None: ...
 
@@ -55,7 +58,8 @@ class Effect(Protocol):
 class UnitOfWork:
     """The deferred changes of one hook, handler or run of an entry.
 
-    `at_once`: storage, posts and files are sent to the host when they are made. `deliver`: the message of a handler.
+    `at_once`: True to send all changes except the state to the host immediately. `deliver`: the message that the
+    handler handles; None if this is not the unit of work of a handler.
     """
 
     at_once: bool = False
@@ -78,13 +82,16 @@ class UnitOfWork:
         self.deleted.add(key)
 
     def changes(self, keeper: StateKeeper, *, with_state: bool = False) -> Changes:
-        """Return all changes that are not stored yet; the state if it changed, or `with_state`. Raises Invalid."""
+        """Return the changes that are not committed yet. Raises Invalid if the state cannot be encoded.
+
+        They include the state if it has changed or if `with_state` is True.
+        """
         tree = keeper.snapshot().tree
         has_state = with_state or tree != keeper.stored
         return replace(self.changes_beside_state(), has_state=has_state, state=tree if has_state else None)
 
     def changes_beside_state(self) -> Changes:
-        """Return all changes that are not stored yet, without the state."""
+        """Return the changes that are not committed yet, without the state."""
         return Changes(
             storage_set=dict(self.storage),
             storage_deleted=tuple(sorted(self.deleted)),
@@ -95,7 +102,7 @@ class UnitOfWork:
         )
 
     def stored(self, keeper: StateKeeper, changes: Changes) -> None:
-        """Note that the host has committed `changes`."""
+        """Record that the host has committed `changes`, and commit the effects."""
         if changes.has_state:
             keeper.stored = changes.state
         self.storage.clear()
@@ -108,7 +115,7 @@ class UnitOfWork:
             each.commit()
 
     def close(self) -> None:
-        """Drop the changes that are not stored."""
+        """Roll back the effects of changes that are not committed."""
         for each in self._take_effects():
             each.rollback()
 
@@ -118,7 +125,7 @@ class UnitOfWork:
 
 
 def check_key(key: object) -> str:
-    """Return `key` if it can be a key of the storage. Raises Invalid otherwise."""
+    """Return `key` if it is a valid key of the storage. Raises Invalid otherwise."""
     if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_CHARACTERS:
         raise Invalid(
             f"{key!r:.80} cannot be a key of the storage: use a string of 1 to {MAX_KEY_CHARACTERS} characters"

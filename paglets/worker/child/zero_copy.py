@@ -1,8 +1,8 @@
-"""Zero-copy publish: a file in the scratch directory of an attempt becomes a blob by a rename.
+"""Zero-copy publishing: a file in the scratch directory of an attempt becomes a blob by a rename.
 
-Nobody may write to the file after that. So the rename needs a read lease from Linux. The kernel refuses the lease while
-a process has the file open for writing or mapped, and breaks it when one opens the file later. The scratch directory
-ends with the attempt, so nobody needs the file there. Everywhere else files are copied.
+No process may write to a blob, so the rename needs a read lease from Linux. The kernel refuses the lease while a
+process has the file mapped or open for writing, and breaks the lease when a process later opens the file for writing.
+The scratch directory is removed after the attempt, so the file is not needed there. In other cases files are copied.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from paglets.core.text import printable
 from paglets.worker.child.faults import say
 
 Reserve = Callable[[int], Path]
-"""A function that reserves space for so many bytes, and returns the path to move the file to."""
+"""A function that reserves space for a number of bytes, and returns the path to which to move the file."""
 
 
 class LeasedFile:
     """A file that was moved from `source` to `staged`. Call exactly one of `close` and `restore` afterwards.
 
-    `descriptor`: open for reading, with the lease. Both methods close it.
+    `descriptor`: a descriptor that is open for reading and holds the lease. Both methods close it.
     """
 
     def __init__(self, source: Path, staged: Path, descriptor: int) -> None:
@@ -40,7 +40,10 @@ class LeasedFile:
         self._found = os.fstat(descriptor)
 
     def finish(self) -> BlobRef:
-        """Hash and sync the file. Raises FileChanged if another process can still write to it, Invalid, and NoRoom."""
+        """Hash and sync the file, and return its blob.
+
+        Raises FileChanged if another process may still write to the file, Invalid, and NoRoom.
+        """
         try:
             with ThreadPoolExecutor(max_workers=1) as disk:
                 synced = disk.submit(os.fsync, self._descriptor)
@@ -63,11 +66,11 @@ class LeasedFile:
         os.close(self._descriptor)
 
     def restore(self) -> None:
-        """Put the file back, with its permissions and times. A problem is written to the log."""
+        """Move the file back, with its permissions and times. Errors are only written to the log."""
         try:
             self._put_back()
         except (OSError, PagletsError) as error:
-            say(f"{printable(self._source)} cannot be put back: {error}")
+            say(f"{printable(self._source)} cannot be moved back: {error}")
         finally:
             self.close()
 
@@ -76,25 +79,31 @@ class LeasedFile:
         try:
             move_back(self.staged, self._source)
             os.chmod(self._source, mode)
-        except FileNotFoundError:  # the file has already become a blob
+        except FileNotFoundError:
+            # The file has already become a blob, so copy it back through its descriptor.
             opened = f"/proc/self/fd/{self._descriptor}"
             try:
                 copy_hashed(Path(opened), self._source)
                 os.utime(self._source, ns=times)
                 os.chmod(self._source, mode)
-            except NoRoom:  # a read-only link to the blob is better than no file
+            except NoRoom:
+                # The disk is full. A read-only link to the blob is better than no file.
                 os.link(opened, self._source, src_dir_fd=self._descriptor)
                 os.chmod(self._source, 0o400)
 
 
 def move_back(staged: Path, source: Path, link: Callable[[Path, Path], None] = os.link) -> None:
-    """Move a file back, unless `source` exists. Raises OSError, and FileNotFoundError if `staged` is missing."""
+    """Move a file from `staged` back to `source`.
+
+    Raises FileExistsError if `source` exists, FileNotFoundError if `staged` is missing, and other OSErrors.
+    """
     try:
         link(staged, source)
         os.unlink(staged)
     except (FileNotFoundError, FileExistsError):
         raise
-    except OSError:  # a file system without links
+    except OSError:
+        # The file system does not support links. A rename must not replace an existing file.
         if os.path.lexists(source):
             raise
         os.rename(staged, source)
@@ -103,7 +112,7 @@ def move_back(staged: Path, source: Path, link: Callable[[Path, Path], None] = o
 def move_with_lease(source: Path, reserve: Reserve) -> LeasedFile | None:
     """Move a file to the path that `reserve` returns for its size. Return None if the file must be copied.
 
-    Raises Invalid, and the errors of `reserve`. After an error the file is where it was.
+    Raises Invalid if the file cannot be read, and the errors of `reserve`. After an error the file is not moved.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
         return None
@@ -114,10 +123,11 @@ def move_with_lease(source: Path, reserve: Reserve) -> LeasedFile | None:
     moved = None
     try:
         found = os.fstat(descriptor)
-        # Another link to the file, or another user who owns it, could change its bytes later.
+        # If the file has another link, or another user owns it, its bytes could change later.
         if found.st_nlink == 1 and found.st_uid == os.geteuid() and _lease(source, descriptor):
             staged = reserve(found.st_size)
-            with suppress(OSError):  # another file system
+            # The rename fails if the paths are on different file systems. The caller then copies the file.
+            with suppress(OSError):
                 os.rename(source, staged)
                 moved = LeasedFile(source, staged, descriptor)
     finally:
@@ -128,18 +138,18 @@ def move_with_lease(source: Path, reserve: Reserve) -> LeasedFile | None:
 
 def _lease(source: Path, descriptor: int) -> bool:
     try:
-        # The default signal for a broken lease would end the process.
+        # Replace the default signal for a broken lease, SIGIO, which would end the process. SIGURG is ignored.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         if error.errno == errno.EAGAIN and not is_open_for_writing(source):
-            say(f"{printable(source)} is still open for writing: its present content is copied instead of moved")
+            say(f"{printable(source)} is still open for writing: its current content is copied instead of moved")
         return False
     return True
 
 
 def is_open_for_writing(path: Path) -> bool:
-    """Return True if this process has the file open for writing; False also if that is unknown."""
+    """Return True if this process has the file open for writing; False if not, or if that is unknown."""
     with suppress(OSError):
         wanted = os.stat(path)
         return any(_is_writer(name, wanted) for name in os.listdir("/dev/fd"))
@@ -147,7 +157,8 @@ def is_open_for_writing(path: Path) -> bool:
 
 
 def _is_writer(descriptor: str, wanted: os.stat_result) -> bool:
-    with suppress(OSError, ValueError):  # the descriptor of `listdir` is closed by now
+    # One of the names is the descriptor that `listdir` itself used, which is closed by now.
+    with suppress(OSError, ValueError):
         number = int(descriptor)
         is_same = os.path.samestat(os.fstat(number), wanted)
         return is_same and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
