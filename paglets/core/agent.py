@@ -44,11 +44,11 @@ class Paglet(Generic[S]):
     Set `State` to the dataclass of the state, and override what you need:
 
         handle_message                        answer a call or take a post
-        run                                   work without being asked
-        on_creation on_disposing              begin and end of the paglet
+        run                                   do work of its own
+        on_creation on_disposing              after creation, before the end
         on_dispatching on_arrival             before and after a move
         on_cloning on_clone                   on the original and on its copy
-        on_deactivating on_activation         before and after a rest
+        on_deactivating on_activation         before and after inactivity
 
     In these methods, use:
 
@@ -58,17 +58,17 @@ class Paglet(Generic[S]):
         work_dir, register_file, file_path    files that move with the paglet
         upload_artifact, download_artifact, send_artifact, delete_artifact
 
-    The code runs in a process of its own, and only while one of these methods is at work. In between, a paglet is a row
-    in the database of its host. `HostClient.create` makes a paglet and returns its `PagletProxy`.
+    The code runs in a process of its own, and only while one of these methods runs. At other times a paglet is a row in
+    the database of its host. `HostClient.create` creates a paglet and returns its `PagletProxy`.
     """
 
     State: ClassVar[type[PagletState]] = PagletState
 
     kind: ClassVar[Kind] = "paglet"
-    """The kind of rows that the host keeps for the paglet: "paglet", "job" or "collector"."""
+    """The kind of the paglet in the host's database: "paglet", "job" or "collector"."""
 
     hook_timeout_seconds: ClassVar[float | None] = None
-    """The time limit of each hook of the class; a hook that takes longer is killed and fails. None means no limit."""
+    """The time limit of each hook of the class. A hook that exceeds it is killed and fails. None means no limit."""
 
     service_name: ClassVar[str] = ""
     """The name under which `Context.lookup` finds paglets of this class, from their creation to their end."""
@@ -78,18 +78,18 @@ class Paglet(Generic[S]):
 
     @classmethod
     def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
-        """Return `slots.model.SlotRequest` as JSON if the paglet runs in a slot, else None. Raise Invalid."""
+        """Return a `slots.model.SlotRequest` as JSON if the paglet needs a slot, else None. Raises Invalid."""
         return None
 
     def __init__(self, state: S, context: Context | None = None) -> None:
-        """Hosts create paglets. Raise TypeError in a script, which gives a host the class and a state."""
+        """Initialise a paglet; only hosts call this. Raises TypeError if `context` is missing, as in a script."""
         if context is None:
             raise TypeError(f"only hosts create a {type(self).__qualname__}: pass the class itself, and its state")
         self.state = state
         self.context = context
 
-    # Hooks. Each runs to its end before the next; changes are committed when it returns. A hook may also take its
-    # event: `def on_arrival(self, event: HookEvent)`.
+    # Hooks. One hook runs at a time, and its changes are committed when it returns. A hook can take its event as an
+    # argument: `def on_arrival(self, event: HookEvent)`.
 
     def on_creation(self) -> None:
         """Run once, after the paglet was created."""
@@ -98,16 +98,16 @@ class Paglet(Generic[S]):
         """Run on the old host, before a move that code or a user requested."""
 
     def on_arrival(self) -> None:
-        """Run on the new host, after such a move."""
+        """Run on the new host, after a move that code or a user requested."""
 
     def on_cloning(self) -> None:
         """Run on the original, before its state is copied for a clone."""
 
     def on_clone(self) -> None:
-        """Run once on the clone, before any other hook; `on_creation` does not run there."""
+        """Run once on the clone, before any other hook. `on_creation` does not run on a clone."""
 
     def on_deactivating(self) -> None:
-        """Run last in the handler, hook or `run` that called `deactivate`; its changes are committed together."""
+        """Run at the end of the handler, hook or `run` that called `deactivate`, and commit together with it."""
 
     def on_activation(self) -> None:
         """Run when an inactive paglet is activated, before any other code, on its current host."""
@@ -116,20 +116,20 @@ class Paglet(Generic[S]):
         """Run before the paglet ends."""
 
     def run(self) -> None:
-        """Work without being asked: after creation, `on_clone`, each arrival and each activation.
+        """Do the paglet's own work. The host calls `run` after creation, `on_clone`, each arrival and each activation.
 
-        Handlers may run at the same time (see `locked_state`).
+        Message handlers may run at the same time (see `locked_state`).
         """
 
     def handle_message(self, message: Message) -> Any:
-        """Answer a call (the value is the reply) or take a post (the value is dropped).
+        """Handle a message. The returned value is the reply to a call; for a post it is discarded.
 
-        Override it, and end it with `return self.not_handled(message)` for kinds that you do not know.
+        Override this method, and end it with `return self.not_handled(message)` for unknown kinds of messages.
         """
         return self.not_handled(message)
 
     def take_message(self, message: Message) -> Any:
-        """Take any message; the host calls this. Messages of the program's own kinds never reach `handle_message`."""
+        """Handle a message of any kind; the host calls this. Kinds in `REQUESTS` do not reach `handle_message`."""
         request = REQUESTS.get(message.kind)
         if request is not None:
             return request(self, message)
@@ -137,66 +137,66 @@ class Paglet(Generic[S]):
         return call_method(self, "handle_message", message)
 
     def not_handled(self, message: Message | None = None) -> Any:
-        """Refuse a message of an unknown kind, by default the current one: its caller gets NotHandled."""
+        """Raise NotHandled for a message of an unknown kind, by default the current one. A caller gets this error."""
         refused = message or self._handling
         kind = "this kind" if refused is None else f"kind {refused.kind!r}"
         raise NotHandled(f"{type(self).__qualname__} has no handler for messages of {kind}")
 
-    # Identity and durable things.
+    # Identity and durable data.
 
     @property
     def agent_id(self) -> str:
-        """Id of this paglet in the whole mesh; it never changes."""
+        """The id of this paglet, which is unique in the mesh and never changes."""
         return self.context.ref.agent_id
 
     @property
     def ref(self) -> ProxyRef:
-        """Reference to this paglet, for use in messages and with `call` and `post`."""
+        """A reference to this paglet, for use in messages and with `call` and `post`."""
         return self.context.ref
 
     @property
     def storage(self) -> Storage:
-        """A durable map (string -> value) that moves with the paglet, a row for each key."""
+        """A durable map from strings to values that moves with the paglet. The host stores each key as a row."""
         return self.context.storage
 
     def work_dir(self) -> Path:
         """Return the paglet's scratch directory on this host; it is removed when the paglet leaves or ends.
 
-        The process starts in it. Relative paths count from there until your code changes the working directory.
+        The paglet's process starts with it as working directory.
         """
         return self.context.work_dir()
 
     def checkpoint(self) -> None:
-        """Store the state now; a later attempt of a job starts from the last checkpoint."""
+        """Store the state now. A later attempt of a job starts from the last checkpoint."""
         self.context.checkpoint()
 
     def locked_state(self) -> AbstractContextManager[S]:
-        """Lock the state against handlers that run at the same time; store it at the end of the `with` block."""
+        """Lock the state against concurrent handlers, and store it at the end of the `with` block."""
         return self.context.locked_state()
 
     def wait_state(self, predicate: Callable[[S], bool], timeout_seconds: float | None = None) -> bool:
         """Wait until `predicate(state)` is true. Return False after `timeout_seconds`; None means no limit.
 
-        In `run` it blocks. In the handler of a call it commits all changes, parks the call, and restarts the handler
-        after each later change of the state. So code before it in the handler must be safe to repeat.
+        In `run` this method blocks. In the handler of a call it commits all changes, parks the call, and restarts the
+        handler after each later change of the state. So the code above it in the handler must be safe to repeat.
         """
         return self.context.wait_state(predicate, timeout_seconds)
 
     # Files that travel with the paglet.
 
     def register_file(self, path: str | Path, name: str | None = None, mode: str = "copy") -> FileRef:
-        """Let a file travel with this paglet: each later host has it in the scratch directory, under `name`.
+        """Register a file that moves with this paglet. Each later host puts it into the scratch directory, as `name`.
 
-        The bytes are captured now. The file is registered when the current hook or handler commits, in `run` and
-        `run_compute_job` at once. A file that changes later is captured again after `on_dispatching`; one that is
-        removed travels as it was. With `mode` "move", the file at `path` is removed once another host has the paglet,
-        unless it changed. `name` defaults to that of the file; registering a name again replaces it. A new attempt of
-        a job starts without the files that earlier attempts registered, unless a checkpoint followed.
+        The content is captured now. The file is registered when the current hook or handler commits, but at once in
+        `run` and `run_compute_job`. If the file changes later, it is captured again after `on_dispatching`; if it is
+        removed, the captured content moves. With `mode` "move", the file at `path` is removed once another host has the
+        paglet, unless it changed. `name` defaults to that of the file; registering a name again replaces it. A new
+        attempt of a job starts without the files that earlier attempts registered, unless a checkpoint followed.
 
-        Raises Invalid for anything but a regular file, a name that not every system accepts or that differs from a
-        registered one only in case, an unknown mode, or a link with "move". Raises FileChanged if the file keeps
-        changing, and NoRoom if the host's disk or quota is full. An attempt of a job waits for space instead, and gets
-        NoRoom only for a file that can never fit.
+        Raises Invalid if `path` is not a regular file, or is a link and `mode` is "move"; if `name` is invalid on some
+        system or differs from a registered name only in case; and for an unknown mode. Raises FileChanged if the file
+        keeps changing, and NoRoom if the host's disk or quota is full. A job's attempt waits for space instead, and
+        gets NoRoom only for a file that can never fit.
         """
         return self.context.register_file(path, name, mode)
 
@@ -205,13 +205,14 @@ class Paglet(Generic[S]):
         return self.context.registered_files()
 
     def file_path(self, name: str) -> Path:
-        """Return the path of a file that arrived with this paglet or is registered. Raise Unknown.
+        """Return the path of a file that arrived with this paglet or is registered. Raises Unknown for any other.
 
-        Files that arrived are in the scratch directory before any code of the paglet runs, dated in 2000 and 2001.
+        Files that arrived are in the scratch directory before any code of the paglet runs. Their modification times are
+        in 2000 and 2001.
         """
         return self.context.file_path(name)
 
-    # Artifacts: named files on hosts; every host of the mesh finds them by id.
+    # Artifacts: named files on hosts. Every host of the mesh can find an artifact by its id.
 
     def upload_artifact(
         self,
@@ -220,12 +221,12 @@ class Paglet(Generic[S]):
         move: bool = False,
         expires_in_seconds: float | None = None,
     ) -> ArtifactRef:
-        """Store a file as an artifact of this paglet, and return once it is stored. It moves and ends with the paglet.
+        """Store a file as an artifact, and return once it is stored. The artifact moves and ends with this paglet.
 
-        `move` removes the file at `path` afterwards. On Linux, a job's file in its scratch directory is then not even
-        copied if nobody has it open for writing. Close it first: later writes are not in the artifact.
-        `expires_in_seconds` deletes the artifact after that time; None keeps it. Raises Invalid, FileChanged and NoRoom
-        like `register_file`, and then leaves the file in place.
+        `move` removes the file at `path` afterwards. On Linux, no copy is made of a file in a job's scratch directory
+        that no process has open for writing. Close the file first: later writes are not in the artifact. The artifact
+        is deleted after `expires_in_seconds`; None keeps it. Raises Invalid, FileChanged and NoRoom like
+        `register_file`; the file then stays in place.
         """
         return self.context.upload_artifact(path, name, move, expires_in_seconds)
 
@@ -236,21 +237,21 @@ class Paglet(Generic[S]):
 
         A `target` that ends with "/" is a folder, which is created. An existing file with the same bytes is kept. One
         with other bytes raises Conflict, unless `replace` is set. `move` deletes the artifact afterwards.
-        Raises Unknown (no online host has it), Invalid (`target` cannot be written), NoRoom.
+        Raises Unknown if no online host has the artifact, Invalid if `target` cannot be written, and NoRoom.
         """
         return self.context.download_artifact(ref_or_id, target, move, replace)
 
     def delete_artifact(self, ref_or_id: ArtifactRef | str) -> None:
-        """Delete an artifact on its host at once. Raises Unknown if no online host has it."""
+        """Delete an artifact on its host now. Raises Unknown if no online host has it."""
         self.context.delete_artifact(ref_or_id)
 
     def send_artifact(
         self, target: ProxyRef, path: str | Path, message: Message, name: str | None = None, move: bool = False
     ) -> ArtifactRef:
-        """Post `message` with a file. `target` gets both together; it owns the artifact, one of `message.artifacts`.
+        """Post `message` together with a file. `target` gets it in `message.artifacts` and owns the artifact.
 
         The file is captured now, and the post is stored with the changes of this handler. `move` removes the file, at
-        the latest when they are committed. Raises like `upload_artifact`.
+        the latest when these changes are committed. Raises the same errors as `upload_artifact`.
         """
         return self.context.send_artifact(target, path, message, name, move)
 
@@ -273,7 +274,7 @@ class Paglet(Generic[S]):
     def post(self, target: ProxyRef, message: Message) -> None:
         """Send a message without waiting. It is stored with the changes of this handler and accepted exactly once.
 
-        Artifacts of `message` on this host are sent along, each as a copy that `target` owns.
+        The artifacts of `message` that are on this host are sent with it, each as a copy that `target` owns.
         """
         self.context.post(target, message)
 
@@ -285,8 +286,8 @@ class Paglet(Generic[S]):
         """Send a note for the user to the home host, where `paglets notes` shows it.
 
         `level`, or `severity`, is "info", "warning" or "error"; `title` and `message` make the text `TITLE: MESSAGE`.
-        A text over 2,000 characters is cut. A home keeps the newest 2,000 notes, at most 4 MiB; each host keeps as
-        many for homes that are unreachable. Raises Invalid for another level.
+        A text of more than 2,000 characters is truncated. A home host keeps the newest 2,000 notes, at most 4 MiB. Each
+        host keeps as many for unreachable home hosts. Raises Invalid for another level.
         """
         self.context.notify_user(*text_and_level(*words, **named))
 
@@ -295,9 +296,10 @@ class Paglet(Generic[S]):
     def clone(self, name: str | None = None) -> Any:
         """Create a copy of this paglet on this host, and return its PagletProxy at once.
 
-        The copy has the state, storage and registered files that the current handler commits (in `run`: now). It also
-        has this paglet's code, home and service, but not its messages and artifacts. `on_cloning` runs here now, and
-        `on_clone` runs first in the copy. Raises Invalid for a job or a collector, and NameTaken.
+        The copy has the state, storage and registered files that the current handler commits, or that `run` has now. It
+        also has this paglet's code, home host and service name, but not its messages and artifacts. `on_cloning` runs
+        now in the original, and `on_clone` later in the copy. Raises Invalid for a job or a collector, and NameTaken if
+        another paglet has that name.
         """
         return self.context.clone(name, None)
 
@@ -311,14 +313,14 @@ class Paglet(Generic[S]):
     def deactivate(self, seconds: float | None = None) -> None:
         """Become inactive until a message arrives, somebody activates this paglet, or `seconds` have passed.
 
-        An inactive paglet does not `run`, not even after a restart of its host or a move. This takes effect like a move
-        (see below), after `on_deactivating`. A message that already waits activates the paglet at once. Raises Invalid
-        for a job or a collector, and for a time out of range.
+        The paglet becomes inactive when the current hook, handler or `run` returns, after `on_deactivating`. `run` does
+        not run in an inactive paglet, not even after a restart of its host. A message that already waits activates the
+        paglet at once. Raises Invalid for a job or a collector, and for a time out of range.
         """
         self.context.intend_sleep(seconds)
 
-    # Moves and the end. These methods check their arguments at once, and take effect when the current hook, handler or
-    # `run` returns. The last request wins; an exception cancels it.
+    # Moves and disposal. These methods check their arguments at once, and take effect when the current hook, handler or
+    # `run` returns. The last request wins; an exception in the hook, handler or `run` cancels the request.
 
     def dispatch(self, target: str) -> None:
         """Move to the host with that name or URL. Raises Unknown if the mesh has none."""
@@ -345,7 +347,7 @@ def _deactivate(paglet: Paglet[Any], message: Message) -> None:
 
 
 def _activate(paglet: Paglet[Any], message: Message) -> None:
-    """Do nothing: the arrival of the message has activated the paglet."""
+    """Do nothing, because the arrival of the message has activated the paglet already."""
 
 
 REQUESTS: Mapping[str, Callable[[Paglet[Any], Message], Any]] = {
@@ -353,6 +355,6 @@ REQUESTS: Mapping[str, Callable[[Paglet[Any], Message], Any]] = {
     DEACTIVATE: _deactivate,
     ACTIVATE: _activate,
 }
-"""The handlers of the kinds of messages that every paglet answers."""
+"""The kinds of messages that every paglet supports, each with its handler."""
 
 HookEvent.__module__ = __name__

@@ -22,9 +22,9 @@ Mutex = threading.Lock
 class Clock(Protocol):
     """A source of times: `monotonic` seconds for durations, `wall` seconds since the epoch for people to read.
 
-    `boottime` is like `monotonic`, but also counts the time that the machine sleeps. (On Linux and macOS, `monotonic`
-    stops then.) A host uses it only to notice that the machine slept. The time-out of a job and the time since the
-    last contact with a host must not run while this machine cannot do anything.
+    `boottime` also counts the time while the machine sleeps, when `monotonic` stops on Linux and macOS. A host uses it
+    only to notice that the machine slept. Time-outs are measured with `monotonic`, because they must not run out while
+    the machine sleeps.
     """
 
     def monotonic(self) -> float: ...
@@ -49,14 +49,14 @@ class Entropy(Protocol):
 
 
 BOOT_CLOCKS = {"linux": "CLOCK_BOOTTIME", "darwin": "CLOCK_MONOTONIC"}
-"""The clock that counts the sleep of the machine, by `sys.platform`.
+"""The name in `time` of the clock that also counts the time while the machine sleeps, by `sys.platform`.
 
-On Windows, `time.monotonic` counts it; on other systems no clock does.
+On Windows, `time.monotonic` counts that time. No clock of other systems counts it.
 """
 
 
 def boot_clock() -> Callable[[], float]:
-    """Return the function that reads `Clock.boottime` on this system."""
+    """Return the function that implements `Clock.boottime` on this system, which may be `time.monotonic`."""
     number = getattr(time, BOOT_CLOCKS.get(sys.platform, ""), None)
     return time.monotonic if number is None else lambda: time.clock_gettime(number)
 
@@ -94,12 +94,12 @@ class SystemEntropy:
 
 
 def system_pause(seconds: float) -> None:
-    """Sleep. For clients and commands: code inside a host never sleeps."""
+    """Sleep. Only clients and commands may call this; code inside a host never sleeps."""
     time.sleep(seconds)
 
 
 QUIET_SECONDS = 2.0
-"""The time after which a command prints what it is waiting for."""
+"""The time in seconds after which a command prints what it is waiting for."""
 
 
 @contextmanager

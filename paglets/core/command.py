@@ -1,6 +1,6 @@
-"""The command by which the user can run this program in the current folder, as text to paste into a shell.
+"""The command with which the user can run this program in the current folder, as text to paste into a shell.
 
-Each script loads this module at its start, so it imports little.
+Each script imports this module at its start. So this module itself imports little.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import sys
 NAME = "paglets"
 
 COMMAND_VARIABLE = "PAGLETS_COMMAND"
-"""The environment variable with the command that the user typed, a tab, and the path of the program.
+"""The environment variable that contains the command that the user typed, a tab, and the path of the program.
 
-Scripts get it, and so do hosts that run from an unpacked copy. The program at that path prints the command in its
-hints; nothing runs it.
+It is set for scripts, background hosts and child processes. The program at that path prints the command in its hints.
+Nothing executes the command.
 """
 
 MOST_CHARACTERS = 4096
-"""The maximum length of a command from the environment: that of a path on Linux."""
+"""The maximum length of a command from the environment, equal to the maximum length of a path on Linux."""
 
 OLDEST_PYTHON = 11
 """The oldest minor version of Python 3 that runs this program."""
 
 COMPARED_BYTES = 1 << 18
-"""The size of the part at the end of an archive that is compared.
+"""The number of bytes at the end of two archives that are compared to find out whether the archives are equal.
 
-It includes the table of contents, which has a checksum of each entry.
+These bytes include the table of contents, which has a checksum of each file in the archive.
 """
 
 OPTIONS_WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
@@ -50,9 +50,9 @@ def this_command() -> str:
 
 
 def called_archive() -> tuple[str, str]:
-    """Return the archive that the user called and the hash of its content; "" and "" if this process had none.
+    """Return the path of the archive that the user started and the hash of its content, or two empty strings.
 
-    The first file of an archive notes both (`archive_root/paglets/__init__.py`).
+    The first module of an archive, `archive_root/paglets/__init__.py`, sets both.
     """
     noted: tuple[str, str] = getattr(sys.modules["paglets"], "__archive__", ("", ""))
     return noted
@@ -65,7 +65,7 @@ def program_path() -> str:
 
 
 def carried_command(command: str, of_program: str) -> dict[str, str]:
-    """Return the environment variable by which `of_program` learns how the user calls it."""
+    """Return the environment variable that passes the user's command to the program at the path `of_program`."""
     return {COMMAND_VARIABLE: f"{command}\t{of_program}"}
 
 
@@ -81,7 +81,7 @@ def command_for(
     path: str,
     carried: str = "",
 ) -> str:
-    """Return the shortest command that runs `program` in `folder` with that PATH.
+    """Return the shortest command that runs `program` if the working directory is `folder` and PATH is `path`.
 
     `typed` is the first word of the command line, the interpreter's name; `called` is sys.argv[0]; `carried` is the
     value of COMMAND_VARIABLE.
@@ -92,7 +92,7 @@ def command_for(
     python = _python(typed, executable, in_venv, folder, path)
     if not is_archive:
         return _package_command(program, called, python, executable, folder, path)
-    if _is_copy(program):  # nobody types the path of a copy
+    if _is_copy(program):  # a user never types the path of an unpacked copy
         return NAME
     for name in (NAME, os.path.basename(program)):
         found = on_path(name, path)
@@ -102,7 +102,7 @@ def command_for(
 
 
 def _package_command(program: str, called: str, python: str, executable: str, folder: str, path: str) -> str:
-    """Return the command of an installed program or a checkout."""
+    """Return the command that runs an installed program or a checkout of the repository."""
     if os.path.abspath(called) == os.path.join(program, NAME, "__main__.py"):
         return f"{python} -m {NAME}"
     own = called if os.path.basename(called) == NAME else os.path.join(os.path.dirname(executable), NAME)
@@ -113,14 +113,14 @@ def _package_command(program: str, called: str, python: str, executable: str, fo
 
 
 def _is_copy(program: str) -> bool:
-    """Return True for an unpacked copy of an archive. Its name is the hash of its content."""
+    """Return True if `program` is an unpacked copy of an archive: a folder named by the hash of its content."""
     name = os.path.basename(program)
     return len(name) == 64 and set(name) <= set("0123456789abcdef")
 
 
 @functools.lru_cache(maxsize=8)
 def _same_archive(one: str, other: str) -> bool:
-    """Return True for one file, or two with equal size and table of contents."""
+    """Return True if both paths lead to one file, or to files with equal size and equal last COMPARED_BYTES."""
     if os.path.realpath(one) == os.path.realpath(other):
         return True
     try:
@@ -137,14 +137,17 @@ def _end_of(path: str) -> tuple[int, bytes]:
 
 
 def _starts_on_path(path: str) -> bool:
-    """Return False if `python3`, which the first line of the archive names, is missing, or old by its name."""
+    """Return False if an archive cannot be run by its name, which starts the `python3` on PATH.
+
+    `python3` may be missing, or a link to an interpreter whose name shows a version that is too old.
+    """
     found = on_path("python3", path)
     version = os.path.basename(os.path.realpath(found)).removeprefix("python3.") if found else "0"
     return not version.isdecimal() or int(version) >= OLDEST_PYTHON
 
 
 def _python(typed: str, executable: str, in_venv: bool, folder: str, path: str) -> str:
-    """Return the name of the interpreter if PATH leads to it, else its path."""
+    """Return the name of the interpreter if a shell finds it in PATH under that name, else its path."""
     if typed and not os.path.dirname(typed) and on_path(typed, path):
         return quoted(typed)
     name = os.path.basename(executable)
@@ -155,14 +158,17 @@ def _python(typed: str, executable: str, in_venv: bool, folder: str, path: str) 
 
 
 def _same_interpreter(found: str, executable: str, in_venv: bool) -> bool:
-    """Return True for the same interpreter. Virtual environments link to one file, so their folders are compared."""
+    """Return True if both paths are the same interpreter.
+
+    In a virtual environment only the folders are compared, since the interpreters of all environments link to one file.
+    """
     if os.path.realpath(os.path.dirname(found)) == os.path.realpath(os.path.dirname(executable)):
         return True
     return not in_venv and os.path.realpath(found) == os.path.realpath(executable)
 
 
 def _near(path: str, folder: str) -> str:
-    """Return `path` relative to `folder` if it is inside, else unchanged."""
+    """Return `path` relative to `folder` if it is inside `folder`, else `path` unchanged."""
     if not folder:
         return path
     name = os.path.relpath(path, folder)
@@ -177,7 +183,7 @@ def _folder() -> str:
 
 
 def on_path(name: str, path: str) -> str:
-    """Return the file that a shell with that PATH runs for `name`, or ""."""
+    """Return the file that a shell whose PATH is `path` runs for the command `name`, or "" if there is none."""
     for folder in path.split(os.pathsep):
         file = os.path.join(folder or os.curdir, name)
         if os.path.isfile(file) and os.access(file, os.X_OK):
@@ -213,5 +219,5 @@ def interpreter_flags(original: list[str]) -> list[str]:
 
 
 def python_path(program: str, given: str) -> str:
-    """Return the PYTHONPATH `given` with `program` as its first entry, and nowhere else."""
+    """Return the PYTHONPATH `given` with `program` in front. Any other occurrence of `program` is removed."""
     return os.pathsep.join([program, *(entry for entry in given.split(os.pathsep) if entry not in ("", program))])

@@ -1,8 +1,8 @@
-"""Files as bytes: hashed and copied in one pass and in constant memory.
+"""Hash and copy files in one pass and in constant memory.
 
-Clients, hosts and processes of paglets share this module. It maps each error of a file or disk to an error of paglets
-with one line of text: Invalid for a path that cannot be read or written, FileChanged for a file that changed during
-the call, NoRoom for a full disk, Conflict for an existing target.
+Clients, hosts and processes of paglets share this module. It maps each OSError to a PagletsError with a message of one
+line: Invalid for a path that cannot be read or written, FileChanged for a file that changed during the call, NoRoom for
+a full disk, and Conflict for an existing target.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from paglets.core.regular_files import NOT_WAITING, kind_of
 from paglets.core.text import placed, printable
 
 PIECE_BYTES = 1 << 20
-"""The size of one read, hash and write: large enough to make calls cheap, small enough for the processor's cache."""
+"""The number of bytes read, hashed and written at a time.
+
+It is large enough to make the overhead of the calls small, and small enough for the processor's cache.
+"""
 
 Progress = Callable[[int], None]
 """A function that is called after each piece with the number of bytes done so far."""
@@ -47,7 +50,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceStat:
-    """The identity of a file at one moment. It differs after the file is written to or replaced."""
+    """The size, mtime and inode of a file, of which at least one changes if the file is written to or replaced."""
 
     size_bytes: int
     mtime_ns: int
@@ -55,13 +58,13 @@ class SourceStat:
 
     @classmethod
     def of(cls, found: os.stat_result) -> SourceStat:
-        """Return the values of `found`. The inode is reduced to 63 bits, which a record can hold."""
+        """Return the SourceStat of a stat result. The inode is reduced to 63 bits, the limit of integers in records."""
         return cls(size_bytes=found.st_size, mtime_ns=found.st_mtime_ns, inode=found.st_ino % INT_BOUND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """An open file. `path` is for messages."""
+    """An open file, with its path for messages and its state when it was opened."""
 
     path: Path
     file: io.FileIO
@@ -69,7 +72,7 @@ class _Source:
 
 
 def stat_of(path: Path) -> SourceStat:
-    """Return the state of the regular file at `path`, after following links. Raises Invalid for anything else."""
+    """Return the SourceStat of the regular file at `path`, after following links. Raises Invalid for anything else."""
     with _reading(path):
         found = os.stat(path)
     return _checked(path, found)
@@ -84,8 +87,8 @@ def hash_file(path: Path, progress: Progress | None = None) -> BlobRef:
 def copy_hashed(source: Path, target: Path, progress: Progress | None = None) -> BlobRef:
     """Copy `source` to the new file `target` (mode 0600) and return its hash and size.
 
-    The bytes of the target are synced, its folder is not. After an error there is no target. If a rename replaces the
-    source during the copy, the old file is copied. Raises Invalid, FileChanged, NoRoom, Conflict.
+    The target is synced to disk, but its folder is not. After an error, an incomplete target is removed. If a rename
+    replaces the source during the copy, the old file is copied. Raises Invalid, FileChanged, NoRoom, Conflict.
     """
     with _opened(source) as opened:
         return _copied(opened, target, progress)
@@ -110,7 +113,7 @@ def sync_folder(path: Path) -> None:
 
 
 def no_room(error: OSError, place: Path) -> NoRoom | None:
-    """Return NoRoom for a full disk, an exceeded quota or a size limit. Return None for any other error."""
+    """Return NoRoom if `error` reports a full disk, an exceeded quota or a size limit, else None."""
     text = _FULL.get(error.errno or 0)
     if text is None:
         return None
@@ -122,14 +125,15 @@ def no_room(error: OSError, place: Path) -> NoRoom | None:
 
 
 def disk_error(error: OSError, place: Path) -> NoRoom:
-    """Return NoRoom for any error in a folder of the host, which works again once a person has fixed the disk."""
+    """Return NoRoom for any error in a folder of the host: the folder works again once a person has fixed the disk."""
     return no_room(error, place) or NoRoom(closed(place) or f"{printable(place)} cannot be used: {placed(error)}")
 
 
 def closed(folder: Path) -> str:
-    """Return why no file can be created in `folder`, naming the folder of its path at fault; "" if one can.
+    """Return the reason why no file can be created in `folder`, or "" if one can.
 
-    Free space is not checked. Raises OSError for a disk error.
+    The reason names the first folder on the path that is missing or not accessible. Free space is not checked. Raises
+    OSError for a disk error.
     """
     if os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
         return ""
@@ -165,7 +169,10 @@ def _checked(path: Path, found: os.stat_result) -> SourceStat:
 
 
 def _hashed(source: _Source, take: Callable[[memoryview], None], progress: Progress | None) -> BlobRef:
-    """Read, hash and `take` the file up to one byte more than its size: it could grow faster than it is read."""
+    """Read and hash the file, and pass each piece to `take`.
+
+    Stop one byte after its original size, because the file could grow faster than it is read.
+    """
     digest, done, size = hashlib.sha256(), 0, source.stat.size_bytes
     buffer = memoryview(bytearray(min(PIECE_BYTES, size + 1)))
     while done <= size:
@@ -191,7 +198,7 @@ def _check_unchanged(source: _Source, done: int) -> None:
     elif now.st_mtime_ns != was.mtime_ns:
         change = "it was written to"
     elif done != was.size_bytes:
-        change = f"it has {was.size_bytes:,} bytes by its size, but another number was read"
+        change = f"its size is {was.size_bytes:,} bytes, but {done:,} bytes were read"
     else:
         return
     raise FileChanged(f"{printable(source.path)} changed while it was read: {change}")
@@ -200,7 +207,7 @@ def _check_unchanged(source: _Source, done: int) -> None:
 def _copied(source: _Source, target: Path, progress: Progress | None) -> BlobRef:
     size = source.stat.size_bytes
     with _writing(source.path, target, size):
-        # "x" refuses an existing file or link.
+        # Mode "x" raises FileExistsError for an existing file or link.
         out = io.FileIO(target, "x", opener=lambda at, flags: os.open(at, flags, 0o600))
 
     def write(piece: memoryview) -> None:
@@ -221,7 +228,7 @@ def _copied(source: _Source, target: Path, progress: Progress | None) -> BlobRef
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Map errors of system calls to Invalid, also the ValueError for a path with a zero byte."""
+    """Map an OSError of the block, and the ValueError for a path with a zero byte, to Invalid."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -230,7 +237,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _writing(source: Path, target: Path, size_bytes: int) -> Iterator[None]:
-    """Map errors of system calls to Conflict, NoRoom or Invalid."""
+    """Map an OSError of the block to Conflict if the target exists, to NoRoom if the disk is full, else to Invalid."""
     try:
         yield
     except FileExistsError as error:

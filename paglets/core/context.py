@@ -19,7 +19,7 @@ from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostInfo:
-    """One host of the mesh, as known to another host."""
+    """The last known status of a host of the mesh, on another host."""
 
     store_id: str
     name: str
@@ -42,17 +42,17 @@ class Storage(MutableMapping[str, Any]):
 
     @abstractmethod
     def scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[tuple[str, Any]]:
-        """Return up to `limit` entries whose key starts with `prefix` and is greater than `after`, sorted."""
+        """Return up to `limit` entries, sorted by key, whose key starts with `prefix` and is greater than `after`."""
         ...
 
     @abstractmethod
     def discard(self, key: str) -> None:
-        """Remove the entry of that key, if any. Its value is not decoded, since that may need code that is not here."""
+        """Remove the entry of `key`, if any, without decoding its value, whose class may be missing."""
         ...
 
 
 class Context(Protocol):
-    """The host, as the code of a paglet sees it."""
+    """The interface through which the code of a paglet uses its host."""
 
     @property
     def name(self) -> str:
@@ -61,7 +61,7 @@ class Context(Protocol):
 
     @property
     def address(self) -> str:
-        """The URL of that host."""
+        """The URL of the host where this code runs."""
         ...
 
     @property
@@ -73,7 +73,7 @@ class Context(Protocol):
     def storage(self) -> Storage: ...
 
     def wall_time(self) -> float:
-        """Return the seconds since the epoch, for people to read."""
+        """Return the wall-clock time in seconds since the epoch."""
         ...
 
     def hosts(self) -> tuple[HostInfo, ...]: ...
@@ -81,7 +81,10 @@ class Context(Protocol):
     def create(
         self, cls: type, state: Any = None, *, name: str | None = None, inputs: Mapping[str, str | Path] | None = None
     ) -> Any:
-        """Create a paglet on this host with copies of the files `inputs`. Return its PagletProxy once it is stored."""
+        """Create a paglet on this host with copies of the files `inputs`, and return its PagletProxy.
+
+        The paglet is stored on the host when this returns.
+        """
         ...
 
     def proxy(self, target: ProxyRef | str) -> Any:
@@ -116,24 +119,24 @@ class Context(Protocol):
         *,
         timeout: float | None = None,
     ) -> Any:
-        """Do the same as `call`."""
+        """Send a message and return the reply, like `call`."""
         ...
 
     def post(self, target: ProxyRef, message: Message) -> None: ...
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Store a group, given as the fields of `api.SubmitGroup`. Return `api.GroupView` as JSON."""
+        """Submit a group of jobs. `request` has the fields of `api.SubmitGroup`. Return `api.GroupView` as JSON."""
         ...
 
     def publish_bytes(self, data: bytes) -> BlobRef:
-        """Store bytes on this host for an hour, and for as long as something refers to them."""
+        """Store bytes as a blob on this host, for an hour and then for as long as something refers to the blob."""
         ...
 
     def publish_file(self, path: str | Path) -> BlobRef:
-        """Store a copy of a file, like `publish_bytes`. Raises Invalid, FileChanged, NoRoom."""
+        """Store a copy of a file as a blob, like `publish_bytes`. Raises Invalid, FileChanged, NoRoom."""
         ...
 
-    # Files and artifacts: `core.agent.Paglet` documents the methods of the same names.
+    # The following methods are documented in `core.agent.Paglet`, which has methods with the same names.
 
     def register_file(self, path: str | Path, name: str | None, mode: str) -> FileRef: ...
 
@@ -156,7 +159,7 @@ class Context(Protocol):
     def notify_user(self, text: str, level: str) -> None: ...
 
     def clone(self, name: str | None, target: HostRef | None) -> Any:
-        """Clone this paglet like `core.agent.Paglet.clone`. With a `target`, the clone moves there."""
+        """Clone this paglet like `core.agent.Paglet.clone`. If `target` is given, the copy moves to that host."""
         ...
 
     def resolve_host(self, target: str) -> HostRef:
@@ -168,13 +171,13 @@ class Context(Protocol):
         ...
 
     def intend_stay(self) -> None:
-        """Cancel a requested move, also one from an earlier handler whose target is still unreachable."""
+        """Cancel a requested move, even one of an earlier handler that has been waiting for an unreachable target."""
         ...
 
     def intend_dispose(self) -> None: ...
 
     def intend_sleep(self, seconds: float | None) -> None:
-        """Deactivate when the current hook, handler or `run` returns, for `seconds`; None means no limit."""
+        """Deactivate for `seconds` when the current hook, handler or `run` returns. None means no limit."""
         ...
 
     def work_dir(self) -> Path: ...
@@ -185,8 +188,9 @@ class Context(Protocol):
         """Commit the outcome of this attempt. Return False if one was committed already.
 
         `report` is {"success": True, "result": VALUE} or {"success": False, "cause", "message", "traceback"}.
-        VALUE is any value that a message can carry; raises Invalid for any other. With the further key {"file":
-        {"path", "name", "move"}} a file is sent as an artifact; VALUE, a mapping, gets its reference as `artifact`.
+        VALUE is any value that a message can carry; raises Invalid for any other. An additional key "file" with
+        {"path", "name", "move"} sends a file as an artifact. Its reference is added to VALUE, then a mapping, under the
+        key `artifact`.
         """
         ...
 
@@ -195,7 +199,7 @@ class Context(Protocol):
         ...
 
     def keep_unsent(self, path: str | Path) -> None:
-        """Keep the scratch directory of this attempt for a while if it contains this file, which was not sent."""
+        """Keep the scratch directory of this attempt for some days if it contains `path`, a file that was not sent."""
         ...
 
     def locked_state(self) -> AbstractContextManager[Any]: ...

@@ -31,23 +31,26 @@ WITH_ROWS = ("-wal", "-journal")
 BESIDE = (*WITH_ROWS, "-shm")
 
 WAIT_SECONDS = 30.0
-"""The time limit for copying a database that changes, of the order of SQLite's own time-outs."""
+"""The time limit for copying a database that changes, similar to SQLite's own time-outs."""
 
 LOOK_AGAIN_SECONDS = 0.25
 
 TRIES_AT_REST = 4
-"""The number of plain copies tried before a backup: enough for a database with pauses, and over within a second."""
+"""The number of attempts to copy the files before SQLite's backup is used.
+
+They take about a second, and suffice for a database with pauses between writes.
+"""
 
 SETTLED_SECONDS = 0.02
-"""The age from which an mtime is reliable.
+"""The age in seconds from which a file's mtime is reliable.
 
-Two writes within a tick of the file system's clock, at most 10 ms, can leave the same mtime.
+Two writes within one tick of the file system's clock, at most 10 ms, can leave the same mtime.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """A database and its companion files that are not empty, as they were at one moment."""
+    """A database and its non-empty companion files, with the state of each file at one moment."""
 
     path: Path
     main: SourceStat
@@ -55,7 +58,7 @@ class Database:
 
     @property
     def size_bytes(self) -> int:
-        """The bytes of all files, the most that a copy can take."""
+        """The total size of the files, which is the maximum size of a copy."""
         return self.main.size_bytes + sum(stat.size_bytes for _, stat in self.beside)
 
     @property
@@ -74,8 +77,8 @@ class Database:
 
 
 def database_at(path: Path) -> Database | None:
-    """Return the database at `path` if a companion file has rows of it. Return None for any other file."""
-    real = Path(os.path.realpath(path))  # SQLite looks for the companion files beside the real file, too
+    """Return the database at `path` if it has a non-empty companion file. Return None for any other file."""
+    real = Path(os.path.realpath(path))  # SQLite, too, looks for companion files beside the target of a link
     beside = tuple((suffix, stat) for suffix in WITH_ROWS if (stat := _stat_of(beside_of(real, suffix))) is not None)
     if not beside:
         return None
@@ -90,7 +93,7 @@ def beside_of(path: Path, suffix: str) -> Path:
 
 
 def _stat_of(path: Path) -> SourceStat | None:
-    """Return the state of the file at `path` if it is regular and not empty, else None."""
+    """Return the SourceStat of the file at `path` if it is regular and not empty, else None."""
     with suppress(Invalid):
         found = stat_of(path)
         return found if found.size_bytes else None
@@ -100,11 +103,11 @@ def _stat_of(path: Path) -> SourceStat | None:
 def copy_database(
     path: Path, target: Path, *, clock: Clock | None = None, pause: Callable[[float], None] = system_pause
 ) -> Database:
-    """Copy the whole database at `path` to the new file `target`, synced. Return the database that was copied.
+    """Copy the database at `path` to the new file `target`, and sync the copy. Return the database that was copied.
 
-    Wait up to WAIT_SECONDS for a database that changes. Raise FileChanged if it keeps changing or its connection is
-    closed during the copy, Invalid if SQLite cannot read it, and NoRoom. An error that a retry would meet again has the
-    detail `field` "database". After an error there is no target.
+    Retry for up to WAIT_SECONDS if the database changes. Raise FileChanged if it keeps changing or its connection is
+    closed during the copy, Invalid if SQLite cannot read it, and NoRoom if the disk is full. Errors that would recur in
+    a retry have the detail `field` with the value "database". After an error, an incomplete target is removed.
     """
     clock = clock or SystemClock()
     until = clock.monotonic() + WAIT_SECONDS
@@ -129,7 +132,7 @@ def copy_database(
 @contextmanager
 def _whole_or_nothing(found: Database, target: Path) -> Iterator[None]:
     """Sync `target` after the block, or remove it after an error. Remove its companion files in both cases."""
-    import sqlite3  # imported only here: few processes need it, and it adds 5 ms to their start
+    import sqlite3  # not imported above: few processes need sqlite3, and its import takes 5 ms
 
     try:
         yield
@@ -153,7 +156,7 @@ def _whole_or_nothing(found: Database, target: Path) -> Iterator[None]:
 
 
 def _copy(found: Database, target: Path) -> None:
-    """Copy the files if none changes meanwhile. SQLite then applies or rolls back the companion files of the copy."""
+    """Copy the database and its companion files, and let SQLite recover the copy. Raises FileChanged if one changed."""
     import sqlite3
 
     copy_hashed(found.path, target)
@@ -168,7 +171,7 @@ def _copy(found: Database, target: Path) -> None:
 
 
 def _back_up(found: Database, target: Path) -> None:
-    """Copy the rows that a reader sees now. The connection is read-only, so SQLite does not change the original."""
+    """Copy all committed rows with SQLite's backup. The connection is read-only, so the original is not changed."""
     import sqlite3
 
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -181,7 +184,7 @@ def _back_up(found: Database, target: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[tuple[Path, Database | None]]:
-    """Yield `path` itself; for a database with companion files yield a copy that exists until the end of the block."""
+    """Yield `path`, or for a database with companion files a temporary copy that is removed after the block."""
     if database_at(path) is None:
         yield path, None
         return
@@ -195,17 +198,17 @@ def whole_file(path: Path) -> Iterator[tuple[Path, Database | None]]:
 
 
 def _new_folder(path: Path) -> Path:
-    """Create a folder beside the database, whose disk probably has space for a copy, or else a temporary folder."""
+    """Create a folder for the copy beside the database, where space is likely, or else in the temporary directory."""
     with suppress(OSError):
         return Path(tempfile.mkdtemp(prefix=".paglets-", dir=path.parent))
     try:
         return Path(tempfile.mkdtemp(prefix="paglets-"))
     except OSError as error:
-        raise Invalid(f"{printable(path)} cannot be copied: no folder can be made for the copy ({error})") from error
+        raise Invalid(f"{printable(path)} cannot be copied: no folder can be created for the copy ({error})") from error
 
 
 def remove_file(path: Path, database: Database | None) -> None:
-    """Remove a file, after the companion files if it is a database. Raise OSError."""
+    """Remove a file. If it is a database, remove its companion files first. Raises OSError."""
     for suffix in BESIDE if database is not None else ():
         with suppress(FileNotFoundError):
             os.unlink(beside_of(path, suffix))

@@ -1,8 +1,8 @@
-"""The tree of all errors that paglets raises on purpose.
+"""All errors that paglets raises on purpose, as one tree of classes.
 
-Each class has a wire `code` (stable, part of the protocol), an HTTP `status` and a command-line
-`exit_code`. The message says what happened, and to what. `to_wire` and `error_from_wire` send
-an error over a connection without losing its class.
+Each class has a wire `code` (stable, part of the protocol), an HTTP `status` and a command-line `exit_code`. The
+message says what happened, and to what. `to_wire` and `error_from_wire` send an error over a connection and keep its
+class.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ EXIT_INTERRUPTED = 130
 
 
 class PagletsError(Exception):
-    """The base class of all errors. `details` holds JSON values for programs.
+    """The base class of all errors. `details` contains JSON values for programs.
 
-    The details `hint` and `next` are lists of strings: hints, and next steps. Commands and tracebacks print each on a
-    line of its own.
+    The details `hint` and `next` are lists of strings: hints and next steps. Commands and tracebacks print each string
+    on a line of its own.
     """
 
     code: ClassVar[str] = "error"
@@ -41,19 +41,20 @@ class PagletsError(Exception):
     exit_code: ClassVar[int] = EXIT_FAILED
 
     retryable: ClassVar[bool] = False
-    """True if a client repeats the request by itself, because the cause ends without help from a person.
+    """True if clients repeat the request automatically, because the cause ends without help from a person.
 
-    False for a full disk: a person has to free space. The parts of a host retry after StoreTransient all the same.
+    It is False for a full disk, where a person has to free space. The parts of a host nevertheless retry after every
+    StoreTransient.
     """
 
     no_reply: ClassVar[bool] = False
     """True if the intended host sent no reply.
 
-    PeerReplaced is the one such error that is not retryable: another host answers at that address from now on.
+    PeerReplaced is the only such error that is not retryable, because another host has taken over the address.
     """
 
     outcome_unknown: ClassVar[bool] = False
-    """True if the host may have performed the request. Repeat it only if a second time has no further effect."""
+    """True if the host may have performed the request. Repeat the request only if it is idempotent."""
 
     needs_lookup: ClassVar[bool] = False
     """True if the paglet may be on another host or address now, and must be looked up before a retry.
@@ -70,7 +71,7 @@ class PagletsError(Exception):
 
     @property
     def next_steps(self) -> list[str]:
-        """The next steps, each one line, with commands as `paglets ...`."""
+        """The next steps, one line each. Commands in them are written as `paglets ...`."""
         return self._lines("next")
 
     def advice(self) -> list[str]:
@@ -87,7 +88,7 @@ class PagletsError(Exception):
 
 
 def trim_traceback(function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function` with the frames below the caller cut from tracebacks of PagletsError and KeyboardInterrupt."""
+    """Wrap `function` so that tracebacks of PagletsError and KeyboardInterrupt end at the frame of its caller."""
 
     @functools.wraps(function)
     def called(*args: P.args, **named: P.kwargs) -> R:
@@ -160,13 +161,13 @@ class NotAllowed(PagletsError):
 
 
 class WrongClock(NotAllowed):
-    """The key is right, but the clocks differ by more than the window. Details: `now` of the receiver."""
+    """The key is right, but the clocks differ by more than the limit. The detail `now` is the receiver's time."""
 
     code = "wrong_clock"
 
 
 class StalePeer(PagletsError):
-    """The receiver has restarted or was replaced. Details: its `store_id` and `boot_id`."""
+    """The receiver has restarted or was replaced. The details `store_id` and `boot_id` are those of the receiver."""
 
     code, status, exit_code = "stale_peer", 409, EXIT_UNREACHABLE
     retryable = needs_lookup = True
@@ -180,14 +181,14 @@ class PeerReplaced(PagletsError):
 
 
 class Unknown(PagletsError, LookupError):
-    """Nothing with that id or name is known here."""
+    """No object with that id or name is known."""
 
     code, status, exit_code = "unknown", 404, EXIT_FAILED
     needs_lookup = True
 
 
 class Moved(PagletsError):
-    """The paglet is on another host. Details: `host` (HostRef as JSON) and `epoch`."""
+    """The paglet is on another host. The details are `host`, a HostRef as JSON, and the `epoch` of the paglet there."""
 
     code, status = "moved", 409
 
@@ -200,19 +201,19 @@ class Moving(PagletsError):
 
 
 class Conflict(PagletsError):
-    """The thing exists already with other content, or its state does not allow the operation."""
+    """The object exists already with different content, or its state does not allow the operation."""
 
     code, status = "conflict", 409
 
 
 class GroupExists(Conflict):
-    """A group of that id has other jobs, or its home, which alone can compare them, is unreachable."""
+    """A group with that id exists and has other jobs, or its home host is unreachable and cannot compare the jobs."""
 
     code = "group_exists"
 
 
 class GroupLost(GroupExists):
-    """A group of that id exists and its collector is lost. Clear that group first, or use another id."""
+    """A group with that id exists and its collector is lost. Clear that group first, or use another id."""
 
     code = "group_lost"
 
@@ -236,7 +237,7 @@ class Fenced(Conflict):
 
 
 class NoRoom(PagletsError):
-    """A quota, a size limit, or a full or unwritable disk; nothing was stored.
+    """A quota or size limit is exceeded, or the disk is full or unwritable. Nothing was stored.
 
     The operation works again once space is free or the disk is fixed. The detail `never` marks a file that can never
     fit, however much space is free.
@@ -271,7 +272,7 @@ class CallOutcomeUnknown(PagletsError):
 
 
 class TimedOut(PagletsError, TimeoutError):
-    """The time-out of a wait has passed. The operation that was waited for continues."""
+    """A wait has reached its time-out. The operation continues."""
 
     code, status, exit_code = "timed_out", 504, EXIT_TIMED_OUT
     retryable = no_reply = outcome_unknown = True
@@ -300,14 +301,14 @@ class NotHandled(PagletsError):
 class HandlerFailed(PagletsError):
     """The handler of the paglet raised an exception, or its process ended.
 
-    Details: `cause`, `traceback`, `stderr_tail`.
+    The details are `cause`, `traceback` and `stderr_tail`.
     """
 
     code, status = "handler_failed", 500
 
 
 class ImportFailed(PagletsError):
-    """A class cannot be imported. Details: `class_name`."""
+    """A class cannot be imported. The detail `class_name` names it."""
 
     code, status, exit_code = "import_failed", 422, EXIT_USAGE
 
@@ -361,7 +362,7 @@ class StartFailed(PagletsError):
 
 
 class InternalError(PagletsError):
-    """A bug in paglets. Details: `log`. The log of the host has the traceback."""
+    """A bug in paglets. The log of the host, which the detail `log` names, has the traceback."""
 
     code = "internal"
 
@@ -371,17 +372,17 @@ def _tree(cls: type[PagletsError]) -> list[type[PagletsError]]:
 
 
 def error_classes() -> dict[str, type[PagletsError]]:
-    """Return all wire codes with their classes."""
+    """Return the error classes by their wire codes."""
     return {cls.code: cls for cls in _tree(PagletsError)}
 
 
 def to_wire_error(error: BaseException) -> PagletsError:
-    """Return `error` as a PagletsError that can be sent to others. Any other error counts as a failure of the host."""
+    """Return `error` as a PagletsError that can be sent to a client. Any other exception is a failure of the host."""
     return error if isinstance(error, PagletsError) else PagletsError(f"the host failed: {error!r}")
 
 
 def error_from_wire(tree: object) -> PagletsError:
-    """Return the error that `to_wire` wrote. An unknown code or shape gives a plain PagletsError."""
+    """Return the error that `to_wire` wrote as JSON. An unknown code or shape gives a plain PagletsError."""
     if not isinstance(tree, dict):
         return PagletsError("the host sent an error without a message")
     details = tree.get("details")

@@ -1,9 +1,9 @@
 """Failpoints: named places in a host where a test makes its process die, fail or wait.
 
-`PAGLETS_FAIL=point:kill|raise|delay:SECONDS[,point:...]` arms them at the start of a host. `@N` after the action limits
-it to the N-th pass, as in `after-report-before-ack:kill@3`. All points are in the process of the host, which removes
-the variable from its environment so that no child inherits it. The armed points are global to the process, so they
-stand in a table of this module; outside tests it is empty.
+`PAGLETS_FAIL=point:kill|raise|delay:SECONDS[,point:...]` arms failpoints at the start of a host. `@N` after the action
+limits it to the N-th time that the failpoint is reached, as in `after-report-before-ack:kill@3`. All failpoints are in
+the process of the host, which removes the variable from its environment so that no child process inherits it. The armed
+failpoints are global to the process, so a variable of this module contains them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SPEC = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Armed:
-    """An armed failpoint. `nth` is the pass at which it acts; None means every pass."""
+    """An armed failpoint. It acts when it is reached for the `nth` time; None means every time."""
 
     act: Callable[[str], None]
     nth: int | None
@@ -52,14 +52,14 @@ _armed: dict[str, _Armed] = {}
 
 
 def arm(text: str) -> None:
-    """Arm the failpoints that `text`, the value of the variable, names, and disarm all others. Raises Invalid."""
+    """Arm the failpoints in `text`, the value of PAGLETS_FAIL, and disarm all others. Raises Invalid."""
     armed = dict(_read(spec) for spec in text.split(",")) if text else {}
     _armed.clear()
     _armed.update(armed)
 
 
 def reach(point: str) -> None:
-    """Pass this point, and act if it is armed. Raises InternalError if the action is `raise`."""
+    """Perform the action of this failpoint if it is armed. Raises InternalError if the action is `raise`."""
     if _armed:
         _pass(point)
 
@@ -68,7 +68,7 @@ def _pass(point: str) -> None:
     armed = _armed.get(point)
     if armed is None:
         return
-    passing = next(armed.passings)  # atomic for all threads
+    passing = next(armed.passings)  # this call is atomic, so no two threads get the same number
     if armed.nth in (None, passing):
         armed.act(point)
 
@@ -79,7 +79,7 @@ def _read(spec: str) -> tuple[str, _Armed]:
         raise Invalid(f"{VARIABLE}: {spec!r} is not point:kill, point:raise or point:delay:SECONDS, perhaps with @N")
     point = found["point"]
     if point not in POINTS:
-        raise Invalid(f"{VARIABLE}: unknown point {point!r}; known are {', '.join(POINTS)}")
+        raise Invalid(f"{VARIABLE}: unknown failpoint {point!r}; the failpoints are {', '.join(POINTS)}")
     return point, _Armed(act=_act(found), nth=None if found["nth"] is None else int(found["nth"]))
 
 
@@ -95,6 +95,6 @@ def _kill(point: str) -> None:
 
 
 def _fail(point: str) -> None:
-    """Raise InternalError. Also print a line, since the code that catches the error may not log it."""
+    """Print the failpoint on stderr, and raise InternalError, which is perhaps caught without being logged."""
     os.write(2, f"failpoint {point}\n".encode())
     raise InternalError(f"failpoint {point}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def private_folder(path: Path) -> Path:
-    """Create the folder `path` and missing parent folders, for this user only. Raises OSError."""
+    """Create the folder `path` and its missing parents, all with mode 0700, and return `path`. Raises OSError."""
     if not path.is_dir():
         private_folder(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
@@ -17,14 +17,14 @@ def private_folder(path: Path) -> Path:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only this user can read, and replace an existing file atomically. Raises OSError."""
+    """Write a file that only this user can read. An existing file is replaced atomically. Raises OSError."""
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # the error for a full disk has no path
+        error.filename = error.filename or str(path)  # Python sets no file name in the error of a full disk
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise

@@ -1,4 +1,4 @@
-"""Messages between paglets."""
+"""The class `Message`, which users send to paglets, and checks of arguments that have two forms."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ MAX_PRIORITY = 10
 CLONE = "paglets.clone"
 DEACTIVATE = "paglets.deactivate"
 ACTIVATE = "paglets.activate"
-"""The kinds that every paglet handles (`core.agent.REQUESTS`). They never reach `handle_message`."""
+"""CLONE, DEACTIVATE and ACTIVATE are the kinds of messages that every paglet handles without `handle_message`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message to a paglet: a kind and named arguments. `message["name"]` and `message.get("name")` read them.
 
-        kind             Word by which `handle_message` tells messages apart.
+        kind             Kind of the message, by which `handle_message` chooses what to do.
         args = {}        Arguments: name -> value. They arrive with their original types.
         sender = None    Reference to the sender, set by the host if known.
         artifacts = ()   Files that came with the message; the receiving paglet owns them.
         priority = 0     -10 to 10. Waiting messages are handled by priority, then calls before posts, then by age.
 
-    Raises Invalid for another priority.
+    Raises Invalid if the priority is out of range.
     """
 
     kind: str
@@ -44,28 +44,28 @@ class Message:
         return self.args[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return the argument of that name, or `default`."""
+        """Return the argument `name`, or `default` if the message does not have it."""
         return self.args.get(name, default)
 
 
 def check_priority(priority: int) -> int:
-    """Return `priority` if a message may have it. Raises Invalid otherwise."""
+    """Return `priority` if it is a valid priority of a message. Raises Invalid otherwise."""
     if type(priority) is not int or not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
         raise Invalid(f"priority is {priority!r:.40}: it must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}")
     return priority
 
 
 def one_timeout(timeout_seconds: float | None, timeout: float | None) -> float | None:
-    """Return the time-out given under one of its two names. Raise TypeError if both are given."""
+    """Return the time-out, which callers can pass under one of two names. Raises TypeError if both are given."""
     if timeout_seconds is not None and timeout is not None:
         raise TypeError("timeout and timeout_seconds are the same argument: give one of them")
     return timeout_seconds if timeout is None else timeout
 
 
 def text_and_level(*words: str, **named: str) -> tuple[str, str]:
-    """Return text and level of `notify_user(text, level)` or `notify_user(severity, title, message)`.
+    """Return text and level from the arguments of `notify_user`: (text, level) or (severity, title, message).
 
-    Raise TypeError for arguments of neither form.
+    Raises TypeError for any other arguments.
     """
     is_titled = len(words) == 3 or not named.keys().isdisjoint(("severity", "title", "message"))
     try:

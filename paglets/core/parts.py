@@ -1,4 +1,4 @@
-"""The interface of the parts of a host to its runner."""
+"""The interface between the runner of a host and the host's parts, which do its periodic work."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Protocol
 
 
 class Part(Protocol):
-    """A part of the host with work of its own. Only the runner calls it, so it needs no lock.
+    """A part of the host that the runner calls to do its work. Only the runner calls it, so it needs no lock.
 
-    `tick(now)` does the work due at the monotonic second `now`. It returns when more work is due, or None to run only
-    after a wake of `name` (`Tx.wake`, `Wake.wake`). A tick can come when nothing is due; it then compares the desired
-    state with the actual state.
+    `tick(now)` does the work that is due at the monotonic time `now`. It returns the time when more work is due, or
+    None to be called only after `Tx.wake` or `Wake.wake` with its `name`. The runner may also call it when no work is
+    due. So it has to compare the desired state with the actual state.
     """
 
     name: str
@@ -19,6 +19,6 @@ class Part(Protocol):
 
 
 class Wake(Protocol):
-    """A function that makes parts due at once. Any thread may call it."""
+    """An object whose `wake` makes the runner call these parts at once. It may be called from any thread."""
 
     def wake(self, *parts: str) -> None: ...

@@ -1,10 +1,10 @@
 """Strict conversion between frozen dataclasses and JSON trees.
 
-Everything that paglets itself sends or stores is converted here: envelopes, gossip, requests,
-rows. A wrong type, an unknown field or a missing value raises `Invalid` and names the
-field. Values of users are converted by `paglets.codec.tagged_json` instead.
+This module converts everything that paglets itself sends or stores: envelopes, gossip, requests, rows. A wrong type, an
+unknown field or a missing field raises Invalid, whose message names the field. `paglets.codec.tagged_json` converts the
+values of users.
 
-Supported annotations: str, int (64 bits), float (an int is taken), bool, Any (any JSON value, kept as it is),
+Supported annotations: str, int (64 bits), float (an int is converted), bool, Any (any JSON value, not converted),
 `X | None`, `tuple[X, ...]`, `dict[str, X]`, `Literal[...]` of strings, and nested dataclasses.
 """
 
@@ -25,10 +25,10 @@ T = TypeVar("T")
 Decode = Callable[[Any, str], Any]
 
 INT_BOUND = 1 << 63
-"""The bound of integers, which the store keeps in signed 64-bit columns: -INT_BOUND to INT_BOUND - 1."""
+"""The bound of integers, which are stored in signed 64-bit columns: they are from -INT_BOUND to INT_BOUND - 1."""
 
 _PLAIN = frozenset((str, int, float, bool, type(None)))
-"""The types that are JSON already, checked first because most fields have them."""
+"""The types whose values need no conversion. They are checked first because most fields have them."""
 
 
 def to_json(value: Any) -> Any:
@@ -54,7 +54,7 @@ def _new_field_names(cls: type) -> tuple[str, ...] | None:
 
 
 _field_names: Callable[[type], tuple[str, ...] | None] = cache(_new_field_names)
-"""The names of the fields of a dataclass, cached because each record on the wire needs them."""
+"""A function that returns the field names of a dataclass, or None for another class. Its results are cached."""
 
 
 def _key(key: Any) -> str:
@@ -64,14 +64,14 @@ def _key(key: Any) -> str:
 
 
 def from_json(cls: type[T], tree: Any, where: str = "") -> T:
-    """Return the record of class `cls` that `tree` describes. `where` names the place in error messages."""
+    """Return the record of class `cls` that the JSON tree describes. Raises Invalid; `where` starts its message."""
     return typing.cast(T, _record_decoder(cls)(tree, where or cls.__name__))
 
 
 def _new_record_decoder(cls: type) -> Decode:
     hints = typing.get_type_hints(cls)
     fields = {f.name: _decoder(hints[f.name]) for f in dataclasses.fields(cls)}
-    # Values of these exact types need no decoder, and so no text for error messages.
+    # Values of these types are used as they are. Skipping the decoder also saves making the text for its messages.
     exact = {f.name: hints[f.name] if hints[f.name] in (str, bool, int) else None for f in dataclasses.fields(cls)}
     required = [
         f.name
@@ -124,7 +124,7 @@ def _integer(tree: Any, where: str) -> int:
 
 
 def _number(tree: Any, where: str) -> float:
-    # An int may be too large for a float: the comparison is exact where the conversion would raise.
+    # An int may be too large for a float. A comparison then works, whereas float() would raise OverflowError.
     if type(tree) not in (int, float) or not -sys.float_info.max <= tree <= sys.float_info.max:
         raise Invalid(f"{where}: expected a finite number, got {_kind(tree)}")
     return float(tree)

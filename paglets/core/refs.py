@@ -16,7 +16,8 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 ARTIFACT_ID = re.compile(r"art-[a-z0-9]{8,60}")
 MAX_JOB_KEY_CHARACTERS = 200
 MAX_FILE_NAME_BYTES = 200
-"""The limit of a file name: less than the 255 of file systems, as a file in transfer has a longer temporary name."""
+"""The maximum length of a file name. File systems allow 255 bytes, but a file in transfer has a longer temporary name.
+"""
 
 MAX_BLOB_BYTES = 1 << 50
 MAX_LIFETIME_SECONDS = 100 * 365 * 86400.0
@@ -24,18 +25,18 @@ Kind = Literal["paglet", "job", "collector"]
 """The kinds of paglets."""
 
 DEFAULT_PORT = 8765
-"""The default port of a host, also for a URL without a port."""
+"""The default port of a host, and the port of URLs that contain none."""
 
 _DEVICES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))])
-"""Names that mean devices on Windows, with any suffix. Host names and paglet ids are also names of directories."""
+"""The names of devices on Windows, also with any suffix. They are refused, as names and ids become directory names."""
 
 SHORT_ID_CHARACTERS = 8
-"""The number of characters of a store id that are shown to people and that they type."""
+"""The number of characters of the short form of a store id, which commands print and accept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRef:
-    """A host: `store_id` is its identity, `name` and `url` are how people and sockets find it."""
+    """A reference to a host. `store_id` identifies the host; `name` is for people, and `url` for connections."""
 
     store_id: str
     name: str
@@ -44,7 +45,7 @@ class HostRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyRef:
-    """A paglet and its last known host."""
+    """A reference to a paglet, with its last known host."""
 
     agent_id: str
     host: HostRef
@@ -52,7 +53,7 @@ class ProxyRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobRef:
-    """Bytes that are named by their SHA-256 (64 lower-case hexadecimal digits)."""
+    """A reference to a blob: bytes that are named by their SHA-256 (64 lower-case hexadecimal digits)."""
 
     sha256: str
     size_bytes: int
@@ -60,7 +61,7 @@ class BlobRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredValue:
-    """A large value that is stored as an artifact. The artifact contains its tagged JSON in UTF-8."""
+    """A reference to a large value that is stored as an artifact, in tagged JSON and UTF-8."""
 
     artifact_id: str
     sha256: str
@@ -69,11 +70,11 @@ class StoredValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRef:
-    """A file that travels with a paglet. Each host puts it into the scratch directory, under `name`.
+    """A file that moves with a paglet. Each host puts the file into the paglet's scratch directory, under `name`.
 
-    `mode` "move" removes the registered source once another host has the paglet. `attempt` is the attempt of a job
-    that registered the file, or 0 for an input of the job; a new attempt starts without files of earlier ones.
-    `registered` is True if the code of the paglet registered it, and False for an input.
+    If `mode` is "move", the original of a registered file is removed once another host has the paglet. `attempt` is the
+    job's attempt that registered the file, or 0 for an input of the job. A new attempt starts without the files of
+    earlier attempts. `registered` is True if the code of the paglet registered the file, and False for an input.
     """
 
     name: str
@@ -90,11 +91,12 @@ class FileRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactRef:
-    """A reference to a file that a host keeps; the file itself is fetched with `download_artifact`.
+    """A reference to an artifact, a file that a host keeps. `download_artifact` fetches the file.
 
-    A job's record has it as a dict: `ArtifactRef.from_wire(record["result"]["artifact"])`. Fields:
+    The record of a job contains the reference as a dict, which `ArtifactRef.from_wire(record["result"]["artifact"])`
+    converts. Fields:
 
-        artifact_id          Id in the whole mesh, `art-...`.
+        artifact_id          Id that is unique in the mesh, `art-...`.
         name                 Name of the file.
         size_bytes           Size in bytes.
         sha256               SHA-256 of the bytes, 64 hexadecimal digits.
@@ -102,7 +104,7 @@ class ArtifactRef:
         owner                Id of the paglet that the file moves and ends with; "" means the host.
         created_at           Seconds since the epoch.
         expires_at = None    Seconds since the epoch when the file is deleted; None means never.
-        group_id = None      Group of a finished job whose file no hook took, else None.
+        group_id = None      Group of a finished job that sent the file, if no hook has taken it; else None.
         job_key = ""         Key of that job, else "".
     """
 
@@ -118,7 +120,7 @@ class ArtifactRef:
     job_key: str = ""
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the fields as a JSON object, as in a job's result; without `group_id` and `job_key` if unset."""
+        """Return the fields as a JSON object. `group_id` and `job_key` are left out if `group_id` is None."""
         wire: dict[str, Any] = to_json(self)
         if self.group_id is None:
             del wire["group_id"], wire["job_key"]
@@ -126,7 +128,7 @@ class ArtifactRef:
 
     @classmethod
     def from_wire(cls, wire: ArtifactRef | dict[str, Any]) -> ArtifactRef:
-        """Return the reference that `to_wire` wrote; a reference is returned unchanged. Raise Invalid."""
+        """Return the reference that `to_wire` converted; an ArtifactRef is returned unchanged. Raises Invalid."""
         return wire if isinstance(wire, ArtifactRef) else from_json(cls, wire)
 
     @property
@@ -135,11 +137,11 @@ class ArtifactRef:
         return BlobRef(sha256=self.sha256, size_bytes=self.size_bytes)
 
 
-ArtifactRef.__module__ = "paglets.artifacts"  # its public path, which also names it on the wire
+ArtifactRef.__module__ = "paglets.artifacts"  # the public import path, under which messages name the class
 
 
 def check_host_name(name: str) -> str:
-    """Return `name` if it is valid for a host. Raises Invalid otherwise."""
+    """Return `name` if it is a valid name of a host. Raises Invalid otherwise."""
     if not NAME.fullmatch(name) or name in _DEVICES:
         raise Invalid(
             f"{name[:80]!r} cannot name a host: use lower-case letters, digits and '-', "
@@ -149,14 +151,14 @@ def check_host_name(name: str) -> str:
 
 
 def check_agent_id(agent_id: str) -> str:
-    """Return `agent_id` if it is valid as the name of rows and directories. Raises Invalid otherwise."""
+    """Return `agent_id` if it is a valid id of a paglet, which also names a directory. Raises Invalid otherwise."""
     if not AGENT_ID.fullmatch(agent_id) or agent_id.endswith(".") or agent_id.partition(".")[0] in _DEVICES:
         raise Invalid(f"{agent_id[:80]!r} is not the id of a paglet")
     return agent_id
 
 
 def check_group_id(group_id: str) -> str:
-    """Return `group_id` if it is valid. Raises Invalid otherwise."""
+    """Return `group_id` if it is a valid id of a group. Raises Invalid otherwise."""
     if not GROUP_ID.fullmatch(group_id):
         raise Invalid(
             f"{group_id[:80]!r} cannot name a group: use letters, digits, '.', '_' and '-', 100 characters at most"
@@ -165,9 +167,9 @@ def check_group_id(group_id: str) -> str:
 
 
 def check_job_key(job_key: str) -> str:
-    """Return `job_key` if it is valid for a job of a group. It is a label, never a path. Raises Invalid otherwise.
+    """Return `job_key` if it is valid. Raises Invalid otherwise. A job key is a label and never used as a path.
 
-    It must not start with `$`: job keys are keys of JSON objects, where `$` marks a tagged value.
+    It must not start with `$`, because job keys are keys of JSON objects, in which `$` marks a tagged value.
     """
     if not job_key or len(job_key) > MAX_JOB_KEY_CHARACTERS or not job_key.isprintable() or job_key[0] == "$":
         raise Invalid(
@@ -178,14 +180,14 @@ def check_job_key(job_key: str) -> str:
 
 
 def check_sha256(sha256: str) -> str:
-    """Return `sha256` if it is a valid hash, and so safe as a file name. Raises Invalid otherwise."""
+    """Return `sha256` if it is 64 lower-case hexadecimal digits, which are safe in a path. Raises Invalid otherwise."""
     if not SHA256.fullmatch(sha256):
         raise Invalid(f"{sha256[:80]!r} is not a SHA-256: 64 lower-case hexadecimal digits")
     return sha256
 
 
 def check_blob(blob: BlobRef) -> BlobRef:
-    """Return `blob` if it is valid. Raises Invalid otherwise."""
+    """Return `blob` if its hash and size are valid. Raises Invalid otherwise."""
     check_sha256(blob.sha256)
     if not 0 <= blob.size_bytes <= MAX_BLOB_BYTES:
         raise Invalid(f"size_bytes is {blob.size_bytes}: it must be from 0 to {MAX_BLOB_BYTES}")
@@ -193,16 +195,17 @@ def check_blob(blob: BlobRef) -> BlobRef:
 
 
 def check_artifact_id(artifact_id: str) -> str:
-    """Return `artifact_id` if it is valid. Raises Invalid otherwise."""
+    """Return `artifact_id` if it is a valid id of an artifact. Raises Invalid otherwise."""
     if not ARTIFACT_ID.fullmatch(artifact_id):
         raise Invalid(f"{artifact_id[:80]!r} is not the id of an artifact: it begins with 'art-'")
     return artifact_id
 
 
 def check_lifetime(seconds: float | None, *, is_left: bool = False) -> float | None:
-    """Return `seconds` if it is a valid lifetime of an artifact, else raise Invalid. None means until deletion.
+    """Return `seconds` if it is a valid lifetime of an artifact. Raises Invalid otherwise. None means until deletion.
 
-    `is_left` checks the remaining lifetime of an existing artifact, which may be 0, or longer after a clock change.
+    `is_left` is True for the remaining lifetime of an existing artifact. It may be 0, and exceed the maximum after a
+    change of the clock.
     """
     most = MAX_LIFETIME_SECONDS * (2 if is_left else 1)
     if seconds is not None and not (0 <= seconds <= most and (seconds or is_left)):
@@ -214,7 +217,7 @@ def check_lifetime(seconds: float | None, *, is_left: bool = False) -> float | N
 
 
 def check_file_name(name: str) -> str:
-    """Return `name` if it is valid for a file on all supported systems. Raises Invalid otherwise."""
+    """Return `name` if it is a valid file name on all supported systems. Raises Invalid otherwise."""
     problem = _file_name_problem(name)
     if problem:
         raise Invalid(f"{name[:80]!r} cannot name a file: {problem}")
@@ -222,7 +225,7 @@ def check_file_name(name: str) -> str:
 
 
 def visible_name(name: str) -> str:
-    """Return `name` with `_` for a leading dot or hyphen, so that it is neither hidden nor read as an option."""
+    """Return `name` with `_` for a leading dot or hyphen, so that it names no hidden file and looks like no option."""
     return f"_{name[1:]}" if name.startswith((".", "-")) else name
 
 

@@ -1,4 +1,4 @@
-"""Functions that open regular files only, and never block if the path names a pipe, a device or a broken link."""
+"""Functions that open only regular files, and do not block if the path names a pipe or a device."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _KINDS = (
 
 
 class NotRegularFile(OSError):
-    """A path names something other than a regular file. The message says what it is."""
+    """An error for a path that is not a regular file. The message says what the path is, such as "a pipe"."""
 
 
 def kind_of(mode: int) -> str:
-    """Return the kind of file with this mode in words, or "" for a regular file."""
+    """Return a word for the kind of file with this `st_mode`, such as "a pipe", or "" for a regular file."""
     if stat.S_ISREG(mode):
         return ""
     return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "no regular file")
@@ -36,7 +36,7 @@ def kind_of(mode: int) -> str:
 
 def open_regular(path: Path, flags: int, mode: int = 0o666, *, through_links: bool = True) -> int:
     """Open a regular file without blocking, and return its descriptor. Raises NotRegularFile, OSError."""
-    with suppress(FileNotFoundError):  # checked before opening: opening a device can have an effect
+    with suppress(FileNotFoundError):  # checked before opening, since opening a device can have an effect
         _check(os.stat(path, follow_symlinks=through_links))
     descriptor = os.open(path, flags | _ALWAYS | (0 if through_links else _NOT_THROUGH_LINKS), mode)
     try:
@@ -48,9 +48,9 @@ def open_regular(path: Path, flags: int, mode: int = 0o666, *, through_links: bo
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:
-    """Return the first `most_bytes` + 1 bytes of a regular file: more than `most_bytes` mean that it is too large.
+    """Return the first `most_bytes` + 1 bytes of a regular file. Raises NotRegularFile, OSError.
 
-    Raises NotRegularFile, OSError.
+    If the result is longer than `most_bytes`, the file is larger than the caller allows.
     """
     with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         return file.read(most_bytes + 1)

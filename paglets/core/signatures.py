@@ -1,7 +1,7 @@
-"""Checks of the signatures of methods that authors write, and the calls of these methods.
+"""Check the signatures of the methods that users write, and call these methods.
 
-A submitting script and the process of a paglet use the same functions. So a class that cannot run is refused before
-anything is sent, and a class that changed since fails instead of doing nothing.
+A submitting script uses the same checks as the process of a paglet. So the script reports a class that cannot run
+before it sends anything. If the class changed after the check, the call raises an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HOOKS: Mapping[str, Kind] = {
     "on_activation": "activation",
     "on_disposing": "disposing",
 }
-"""The hooks and the kinds of their events. A hook takes no argument, or the event."""
+"""The hooks, each with the kind of its event. A hook takes no argument, or the event."""
 
 _TAKE_NOTHING = ("run", "run_compute_job", "build_result_payload", "after_compute_success")
 _TAKE_ONE = ("handle_message", "after_compute_failure")
@@ -50,8 +50,8 @@ _UNFINISHED: tuple[tuple[Callable[[object], bool], str], ...] = (
 class HookEvent:
     """The event that is passed to a hook.
 
-    `kind` is the name of the hook without `on_`. `from_host` is the name of the host that a paglet arrived from, and
-    None for other kinds. `when` is the time in seconds since the epoch.
+    `kind` is the name of the hook without `on_`. `from_host` is the name of the host that the paglet arrived from, and
+    None if `kind` is not "arrival". `when` is the time in seconds since the epoch.
     """
 
     kind: Kind
@@ -60,13 +60,13 @@ class HookEvent:
 
 
 class _Unfit(Exception):
-    """The reason why a host cannot call a method."""
+    """An error whose text is the reason why a host cannot call a method."""
 
 
 def check_methods(*classes: type) -> None:
-    """Raise Invalid if a host could not call a hook, `run`, a handler or a method of a job of these classes."""
+    """Check that a host can call the hooks, `run`, handlers and job methods of these classes. Raises Invalid."""
     for cls in classes:
-        with suppress(TypeError):  # an abstract class, which a host cannot create either
+        with suppress(TypeError):  # Python creates no instance of an abstract class, and neither will a host
             instance: object = object.__new__(cls)
             for name in (*HOOKS, *_TAKE_NOTHING, *_TAKE_ONE):
                 _check(cls, instance, name)
@@ -89,7 +89,7 @@ def _check(cls: type, instance: object, name: str) -> None:
 
 
 def call_hook(paglet: object, name: str, event: HookEvent) -> None:
-    """Call a hook, with `event` if its signature takes one. Raise Invalid if it can never run."""
+    """Call a hook, with `event` if its signature takes an argument. Raises Invalid if the hook cannot be called."""
     method = getattr(paglet, name)
     try:
         way = _way_of(method)
@@ -99,12 +99,12 @@ def call_hook(paglet: object, name: str, event: HookEvent) -> None:
 
 
 def call_method(paglet: object, name: str, *args: Any) -> Any:
-    """Call a method that is no hook and return its value. Raise Invalid if its body did not run."""
+    """Call a method that is not a hook, and return its value. Raises Invalid if it returns a coroutine or generator."""
     return _checked(paglet, name, getattr(paglet, name)(*args))
 
 
 def _checked(paglet: object, name: str, value: Any) -> Any:
-    """Return `value`. Raise Invalid for a coroutine or generator, whose body did not run."""
+    """Return `value`. Raises Invalid for a coroutine or a generator, which shows that the method's body did not run."""
     for is_one, what in _UNFINISHED:
         if is_one(value):
             getattr(value, "close", lambda: None)()
@@ -126,7 +126,7 @@ _WAYS: Mapping[_Way, Callable[[Callable[..., Any], HookEvent], Any]] = {
 
 
 def _way_of(method: object) -> _Way:
-    """Return how a hook takes its event: as its only required argument, as the one named `event`, or not at all."""
+    """Return how a hook takes its event: as the argument `event`, as its only required argument, or not at all."""
     signature = _signature(method)
     if signature is None:
         return "nothing"
@@ -160,7 +160,7 @@ def _check_binds(signature: inspect.Signature, *args: None, **named: None) -> No
 
 
 def _signature(method: object) -> inspect.Signature | None:
-    """Return the signature without `self`, or None if it is unknown, as for code in C."""
+    """Return the signature of a method without `self`, or None if it is unknown, as for a method written in C."""
     if not callable(method):
         raise _Unfit(f"is not a method: it is of type {type(method).__name__}")
     for is_one, reason in _NEVER_RUN:
@@ -168,7 +168,7 @@ def _signature(method: object) -> inspect.Signature | None:
             raise _Unfit(reason)
     try:
         own = inspect.signature(method, follow_wrapped=False)
-        # A decorator's `*args` stand for the parameters of the function that it wraps.
+        # A decorator with `*args` passes them to the function that it wraps, so that function's signature counts.
         passes_on = any(each.kind is each.VAR_POSITIONAL for each in own.parameters.values())
         return inspect.signature(method) if passes_on else own
     except (TypeError, ValueError):

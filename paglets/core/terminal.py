@@ -1,4 +1,4 @@
-"""Lines on stderr: a progress line that is redrawn on a terminal, and lines printed in its place."""
+"""Print lines on stderr, where a terminal may show a progress line that is redrawn."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ MOST_NAME_CHARACTERS = 30
 
 
 def draws_on(out: TextIO) -> bool:
-    """Return True if `out` is a terminal that can redraw a line."""
+    """Return True if `out` is a terminal on which a line can be redrawn."""
     return out.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def put_line(text: object) -> None:
-    """Print one line on stderr, in the place of a progress line."""
+    """Print one line on stderr, which overwrites the progress line if there is one."""
     clear = CLEAR if draws_on(sys.stderr) else ""
     print(f"{clear}{printable(text)}", file=sys.stderr, flush=True)
 
 
 def put_hint(text: str) -> None:
-    """Print a hint on stderr."""
+    """Print a line `hint: ...` on stderr."""
     put_line(f"hint: {as_advice(text)}")
 
 
 def put_next(text: str) -> None:
-    """Print a next step on stderr."""
+    """Print a line `next: ...` on stderr, for a next step."""
     put_line(f"next: {as_advice(text)}")
 
 
 def fitted(name: str, words: str, part: float, width: int | None = None) -> str:
-    """Return a line of at most `width` characters: all `words`, and as much of the name and the bar as fits.
+    """Return a progress line of at most `width` characters: as much of the name and the bar as fits, and `words`.
 
-    `width` is that of the terminal by default, `part` the filled part of the bar from 0 to 1.
+    The default of `width` is the width of the terminal. `part`, from 0 to 1, is the filled part of the bar.
     """
     room = (shutil.get_terminal_size().columns - 1 if width is None else width) - len(words)
     name = name[: max(0, min(MOST_NAME_CHARACTERS, room - len(GAP)))]

@@ -1,4 +1,4 @@
-"""Transition tables, each the one place that defines the status changes of a thing."""
+"""Transition tables: each one defines all status changes that one kind of object can make."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ S = TypeVar("S", bound=str)
 
 
 class Transitions(Generic[S]):
-    """A transition table. `what` names the thing in error messages; `table` maps (status, event) to the next status."""
+    """A transition table. `what` names the kind of object in errors. `table` maps (status, event) to the new status."""
 
     def __init__(self, what: str, start: S, table: Mapping[tuple[S, str], S]) -> None:
         self._what = what
@@ -20,7 +20,7 @@ class Transitions(Generic[S]):
         self._table: dict[tuple[str, str], S] = {(old, event): new for (old, event), new in table.items()}
 
     def move(self, old: str, event: str) -> S:
-        """Return the status after `event`. Raises IllegalTransition."""
+        """Return the status that `event` changes `old` to. Raises IllegalTransition if the table does not allow it."""
         try:
             return self._table[old, event]
         except KeyError:
@@ -39,12 +39,12 @@ class Transitions(Generic[S]):
         return tuple(dict.fromkeys(str(status) for status in seen))
 
     def final(self) -> tuple[str, ...]:
-        """Return the final statuses."""
+        """Return the final statuses, which no event changes."""
         left = {old for old, _ in self._table}
         return tuple(status for status in self.statuses() if status not in left)
 
     def diagram(self) -> str:
-        """Return the table as a Mermaid state diagram with one arrow for each pair of statuses."""
+        """Return the table as a Mermaid state diagram with at most one arrow from one status to another."""
         arrows: dict[tuple[str, str], list[str]] = {}
         for (old, event), new in self._table.items():
             arrows.setdefault((old, new), []).append(event.replace("_", " "))

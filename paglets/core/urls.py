@@ -1,4 +1,4 @@
-"""Addresses of hosts in one normal form, `http://name:port`."""
+"""Parse the addresses of hosts, and convert them to the normal form `http://name:port`."""
 
 from __future__ import annotations
 

@@ -131,4 +131,4 @@ def test_no_process_of_a_paglet_inherits_the_variable(trio: Mesh) -> None:
 def test_a_host_does_not_start_with_a_failpoint_that_there_is_not(mesh: Mesh) -> None:
     done = mesh.paglets("host", "--name", "alone", "--port", 0, PAGLETS_FAIL="mid-job:kill")
     assert done.code == 2
-    assert "unknown point 'mid-job'" in done.err
+    assert "unknown failpoint 'mid-job'" in done.err
