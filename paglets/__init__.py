@@ -26,9 +26,10 @@ complete script, `squares.py`, submits three jobs and prints each result as its 
         for job_key, record in group.as_completed(timeout=60):
             print(job_key, record["result"])
 
-Hosts import the script to get its classes, so the lines that submit stand under `if __name__ == "__main__":`.
+Hosts import the script to get its classes, so put the lines that submit under `if __name__ == "__main__":`.
 
-Each name is loaded when it is first used: a job's process that only needs `Job` and `JobState` loads no network code.
+Each public name is imported on first use. So the process of a job, which needs only `Job` and `JobState`, imports no
+network code.
 """
 
 TYPE_CHECKING = False  # type checkers treat this name like `typing.TYPE_CHECKING`; `typing` is not loaded
@@ -50,7 +51,7 @@ __all__ = [  # noqa: RUF022  grouped by use
     # Jobs
     "Job",
     "JobState",
-    # Submitting them
+    # Submission of jobs
     "submit_compute_job_group",
     "Group",
     "HostClient",
@@ -70,7 +71,7 @@ __all__ = [  # noqa: RUF022  grouped by use
     "Unreachable",
     "TimedOut",
     "CallOutcomeUnknown",
-    # This program
+    # Version of the program
     "__version__",
 ]
 
@@ -96,12 +97,12 @@ _PLACES = {
     "CallOutcomeUnknown": ("paglets.core.errors", "CallOutcomeUnknown"),
     "__version__": ("paglets.program", "PROGRAM_VERSION"),
 }
-"""Public name -> the module and name of the object. The long names are the ones on the wire and in stores."""
+"""The module and name of the object of each public name. Messages and databases contain these longer names."""
 
-if not TYPE_CHECKING:  # hidden from type checkers, which would accept any name
+if not TYPE_CHECKING:  # a type checker that sees `__getattr__` accepts any attribute
 
     def __getattr__(name):
-        """Load a public name. Python itself suggests a near one for an unknown name."""
+        """Import the object of a public name. Raises AttributeError, for which Python suggests a similar name."""
         import sys
         from importlib import import_module
 
@@ -116,6 +117,6 @@ if not TYPE_CHECKING:  # hidden from type checkers, which would accept any name
 
 def __dir__():
     # type: () -> list[str]
-    # This file has the syntax of Python 2: an old Python must parse it before it reports that it is too old.
+    # This file has the syntax of Python 2, so that an old Python can parse it and then report that it is too old.
     shown = set(name for name in globals() if not name.startswith("_"))  # noqa: C401
     return sorted(shown.union(__all__) - {"TYPE_CHECKING"})

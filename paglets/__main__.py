@@ -1,6 +1,7 @@
-"""Starts the program: `python -m paglets`, the command `paglets`, and the archive, whose first file is a copy of this.
+"""Start the program: `python -m paglets`, the command `paglets`, and the archive, which starts a copy of this file.
 
-It runs under every Python from 2.7 on, only to say that a newer one is needed: so no annotations and no f-strings here.
+Python 2.7 and later must be able to parse this file, to report that a newer version is needed. So it has no
+annotations and no f-strings.
 """
 
 import os
@@ -13,17 +14,17 @@ if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(2)
 
 INNER_COMMANDS = {"_worker": "paglets.worker.child.main", "_zygote": "paglets.worker.zygote.main"}
-"""The commands that only a host starts, and the modules with their `main(arguments)`.
+"""The commands that only hosts run, each with the module whose `main(arguments)` runs it.
 
-They are looked up first, without the modules of the command line: each process of a job pays for its imports.
+These commands are looked up before the command line is imported, which would slow the start of each job's process.
 """
 
 
 def main(argv=None):
     # type: (list[str] | None) -> int
-    """Run the command in `argv`, by default that of sys.argv, and return the exit code.
+    """Run the command in `argv` (default: `sys.argv[1:]`) and return its exit code.
 
-    If the command is a script, this process becomes that script.
+    A script replaces this process, so `main` does not return.
     """
     import importlib
 
@@ -44,6 +45,6 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    # An archive named by a relative path must still be found after the program changed its folder.
+    # A relative path of the archive would become wrong when the program changes its working directory.
     sys.path[0] = os.path.abspath(sys.path[0])
     sys.exit(main())

@@ -1,5 +1,7 @@
 """The options of a host, from flags and from its section of a TOML file that describes the whole mesh.
 
+An example of such a file:
+
 [mesh]                      # for every host of the file
 mesh_version = "analysis"
 peers = ["http://laptop:8765"]
@@ -35,18 +37,18 @@ MOST_TOLD = 20
 """The maximum number of mistakes that are listed for one file."""
 
 FEW_MISTAKES = 3
-"""The number of mistakes up to which an unknown key is reported with all known keys."""
+"""The number of mistakes in a file after which messages about unknown keys no longer list all known keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostOptions:
-    """The options of a host. An amount of None means all that the machine has; port 0 means any free port.
+    """The options of a host. None for an amount means all that the machine has; port 0 means any free port.
 
     `bind_public` is "auto" or an address of this machine to listen on besides `host`. The default of `data_dir` is
     `PAGLETS_HOME/hosts/NAME`. `key_file` comes from a flag, `config_key_file` from the file. `pin_cpus` binds each job
     to its leased cores. `artifact_max_bytes` limits one stored artifact, `artifact_quota_bytes` all of them; 0 means no
-    limit. A host without direct contact to a collector's host for `host_lost_after_seconds` counts as lost, and the
-    collector resubmits its jobs. A job waits `input_wait_seconds` for inputs that no host has. A process that has not
+    limit. Collectors on this host resubmit the jobs of a host that this host has not reached for
+    `host_lost_after_seconds`. A job waits `input_wait_seconds` for inputs that no host has. A process that has not
     ended `report_grace_seconds` after its report is killed.
     """
 
@@ -87,7 +89,7 @@ _OTHER_FLAGS = {
     "memory": "--mem",
     "temp_storage": "--disk",
 }
-"""The settings whose flag has another name."""
+"""The flags of settings whose flag is not simply the name of the setting with hyphens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,20 +103,20 @@ class Setting:
 def host_options(name: str, *, flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> HostOptions:
     """Return the options of the host `name` from `flags` (setting -> value) and `file` (see `read_config`).
 
-    Flags override the file. Raises Invalid, which names the flag or key.
+    Flags override the file. Raises Invalid for a wrong value; its message names the flag or key.
     """
     given = settings_of(name, flags=flags, file=file)
     values = {SETTINGS[setting][0]: found.value for setting, found in given.items()}
     if "key_file" in values and "key_file" not in flags:
-        # The environment overrides the file, and a flag overrides the environment.
+        # These two options are separate because PAGLETS_API_KEY overrides the key file of the file, but not of a flag.
         values["config_key_file"] = values.pop("key_file")
     return HostOptions(name=name, **values)
 
 
 def settings_of(name: str, *, flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> dict[str, Setting]:
-    """Return the given settings of the host `name`. Flags override its section of `file`, which overrides `[mesh]`.
+    """Return the settings given for the host `name`. Flags override its section of `file`, which overrides `[mesh]`.
 
-    All sections of the file are checked. Raises Invalid, which names the flag or key.
+    All sections of the file are checked. Raises Invalid for a wrong value; its message names the flag or key.
     """
     check_host_name(name)
     mesh, hosts = _sections(file or {})
@@ -148,7 +150,7 @@ def _sections(file: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[s
 
 @contextmanager
 def _noted(mistakes: list[str], place: str = "") -> Iterator[None]:
-    """Add an Invalid error of the block to `mistakes`, so that all mistakes are reported together."""
+    """Catch Invalid from the block and append its message to `mistakes`, so that all are reported together."""
     try:
         yield
     except Invalid as error:
@@ -156,7 +158,7 @@ def _noted(mistakes: list[str], place: str = "") -> Iterator[None]:
 
 
 def _refuse(mistakes: list[str]) -> None:
-    """Raise Invalid with the first mistake, if any."""
+    """Raise Invalid if there are mistakes. Its message has the first, its detail `mistakes` the first MOST_TOLD."""
     if mistakes:
         more, left = len(mistakes) - 1, len(mistakes) - MOST_TOLD
         raise Invalid(
@@ -166,19 +168,19 @@ def _refuse(mistakes: list[str]) -> None:
 
 
 def host_names(file: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the hosts in a file, after a check of the whole file. Raises Invalid."""
+    """Return the names of the hosts in a configuration file. Raises Invalid for any mistake in the file."""
     return tuple(_sections(file)[1])
 
 
 def data_dirs(file: Mapping[str, Any]) -> dict[str, Path]:
-    """Return the data directories in a file by host, after a check of the whole file. Raises Invalid."""
+    """Return the configured data directories by host name. Raises Invalid for any mistake in the file."""
     mesh, sections = _sections(file)
     found = {name: (mesh | section).get("data_dir") for name, section in sections.items()}
     return {name: path for name, path in found.items() if path is not None}
 
 
 def addresses_read(file: Mapping[str, Any]) -> dict[str, str]:
-    """Return the addresses of hosts in a valid file: as written -> in normal form."""
+    """Return a dict that maps each address in a valid file, as it is written there, to its normal form."""
     sections = (file.get("mesh", {}), *file.get("hosts", {}).values())
     written = [text for section in sections for text in section.get("peers", ())]
     written += [section["public_url"] for section in sections if "public_url" in section]
@@ -186,7 +188,7 @@ def addresses_read(file: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the tree of a TOML file. Raises StartFailed, which names the file and, if known, the line."""
+    """Return the content of a TOML file as a dict. Raises StartFailed, which names the file and, if known, the line."""
     try:
         data = read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
@@ -199,14 +201,15 @@ def read_config(path: Path) -> dict[str, Any]:
         raise StartFailed(f"{path} is not TOML: {error}") from error
     except RecursionError as error:
         raise StartFailed(f"{path} cannot be read: lists or tables in it are nested too deep") from error
-    except ValueError as error:  # Python refuses to parse thousands of digits
+    except ValueError as error:  # Python refuses to convert a number with thousands of digits
         raise StartFailed(f"{path} cannot be read: a number in it has too many digits") from error
 
 
 def checked_config(path: Path) -> dict[str, Any]:
-    """Return the tree of a TOML file after a check of all keys. Raises StartFailed and Invalid, which name the file.
+    """Return the content of a TOML file as a dict, after a check of all keys and values.
 
-    The detail `mistakes` of Invalid lists the first mistakes.
+    Raises StartFailed for an unreadable file, and Invalid for mistakes in it. Both name the file. The detail `mistakes`
+    of Invalid lists the first MOST_TOLD mistakes.
     """
     tree = read_config(path)
     try:
@@ -245,7 +248,7 @@ def _hint(name: str, known: tuple[str, ...], mistakes: int) -> str:
 
 
 def _checked(settings: Mapping[str, Any], place: Callable[[str], str], mistakes: list[str]) -> dict[str, Any]:
-    """Return the valid options by setting, and add the others to `mistakes`."""
+    """Return the converted values of the valid settings. Append a message to `mistakes` for each other one."""
     values = {}
     for setting, value in settings.items():
         _, check = SETTINGS[setting]

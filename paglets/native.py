@@ -1,8 +1,8 @@
-"""psutil and tomli_w, either installed or from the archive.
+"""Import psutil and tomli_w, either installed or from the archive.
 
 An extension module cannot be imported from a zip file. So the psutil of this platform is unpacked once from the archive
-into a folder named by the hash of its wheel. paglets works without psutil, too, but measures less. A failure here is
-therefore a text (`psutil_problem`), never an error.
+into a folder named by the hash of its wheel. paglets also works without psutil, but measures less. So a failure to
+load psutil raises no error: `psutil_problem` returns the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from paglets.program import Program, this_program
 from paglets.wire.keys import paglets_home
 
 DEFLATED = ".deflate"
-"""The suffix of compressed files in the archive."""
+"""The suffix of files in the archive that contain raw deflate data."""
 
 OLDEST_PSUTIL = (5, 9)
 """The oldest psutil with wheels of the stable ABI, which pyproject.toml requires."""
@@ -39,7 +39,7 @@ def load_psutil() -> ModuleType | None:
 
 
 def psutil_problem() -> str:
-    """Return the reason why psutil is missing, or "" if it is not."""
+    """Return the reason why psutil cannot be imported, or "" if it can."""
     return _load()[1]
 
 
@@ -104,15 +104,15 @@ def _bundled(program: Program, environment: Mapping[str, str]) -> tuple[ModuleTy
         try:
             return _import_from(unpacked(program, files, cache / str(wheel["sha256"]))), ""
         except (OSError, ImportError) as error:
-            # Read-only, full, owned by another user, mounted noexec, or a Python without zlib: try the next.
+            # The folder may be read-only, full, of another user or mounted noexec, or Python lacks zlib: try the next.
             _forget()
             problems.append(f"{cache}: {error}")
     return None, "the bundled one cannot be used: " + ("; ".join(problems) or "there is no folder to unpack it to")
 
 
 def cache_folders(environment: Mapping[str, str]) -> Iterator[Path]:
-    """Yield the folders where psutil may be unpacked, the best one first."""
-    # Without a home folder, there may still be XDG_RUNTIME_DIR.
+    """Yield the folders where psutil may be unpacked, in order of preference."""
+    # A user without a home folder may still have XDG_RUNTIME_DIR.
     with contextlib.suppress(StartFailed):
         yield paglets_home(environment) / "cache" / "native"
     runtime = environment.get("XDG_RUNTIME_DIR")
@@ -121,10 +121,10 @@ def cache_folders(environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def unpacked(program: Program, files: Mapping[str, str], target: Path) -> Path:
-    """Unpack these files into the folder `target`, unless it exists, and return it. Raises OSError.
+    """Unpack `files` into the folder `target`, unless it exists, and return `target`. Raises OSError.
 
-    `files` maps names in the folder to names of compressed files of the program. Many processes may do this at once:
-    each writes a folder of its own, one rename wins, and the others use its result.
+    `files` maps names in `target` to names of compressed files in the archive. Several processes may call this at once:
+    each fills a temporary folder, the first one renames it to `target`, and the others use `target`.
     """
     refuse_foreign(str(target))  # check before creating folders: root must not leave any in the home of another user
     private_folder(target.parent)

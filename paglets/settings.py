@@ -1,4 +1,4 @@
-"""The settings of a host, each with its check and its option."""
+"""The settings of a host: for each, the option that it sets, and the function that checks its value."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ MAX_AMOUNT = 1 << 62
 MAX_SECONDS = 10 * 365 * 86400.0
 LEAST_LOST_AFTER_SECONDS = 10.0
 MOST_PROPERTIES = MAX_PROPERTIES - 2
-"""The limit of a user's properties. The host may add two: a damaged database, and a reason for starting no job."""
+"""The maximum number of properties that a user can set.
+
+The host itself may add two, which report a damaged database and the reason why the host starts no jobs.
+"""
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _BYTES = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([kmgt]?)(?:i?b)?\s*", re.IGNORECASE)
-"""The pattern of an amount of bytes, with limited digits: Python refuses to parse thousands of them."""
+"""The pattern of an amount of bytes. It limits the digits, because Python refuses to convert thousands of digits."""
 
 MOST_SHOWN = 80
 
@@ -65,8 +68,8 @@ def shown(value: Any) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
-# Each function checks the value of one setting and converts it to the value of the option. Its Invalid does not say
-# where the setting stands; the caller adds that.
+# Each function below checks the value of a setting and converts it to the value of the option. The messages of its
+# errors do not name the setting, because the caller adds the name.
 
 
 def _text(value: Any) -> str:
@@ -204,4 +207,4 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "report_grace": ("report_grace_seconds", _above_zero),
     "log_level": ("log_level", _log_level),
 }
-"""Settings by name -> (option, check). The flag has the same name with dashes."""
+"""The settings by name, each with its field of `HostOptions` and the function that checks its value."""
