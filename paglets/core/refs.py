@@ -16,8 +16,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 ARTIFACT_ID = re.compile(r"art-[a-z0-9]{8,60}")
 MAX_JOB_KEY_CHARACTERS = 200
 MAX_FILE_NAME_BYTES = 200
-"""The maximum length of a file name. File systems allow 255 bytes, but a file in transfer has a longer temporary name.
-"""
+"""The maximum length of a file name. File systems allow 255 bytes, but a file in transfer gets a longer name."""
 
 MAX_BLOB_BYTES = 1 << 50
 MAX_LIFETIME_SECONDS = 100 * 365 * 86400.0

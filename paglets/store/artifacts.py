@@ -1,4 +1,4 @@
-"""Named blobs and their owners."""
+"""The table of artifacts, which are blobs with a name and an owner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOST = ""
 
 
 def add(tx: Tx, owner: str, artifact: CarriedArtifact, now: float) -> None:
-    """Add an artifact; do nothing if its id exists. The blob must be here."""
+    """Add an artifact, unless its id exists. Its blob must be on this host."""
     left = artifact.expires_in_seconds
     tx.run(
         "INSERT OR IGNORE INTO artifacts (artifact_id, owner, name, sha256, size_bytes, created_at, expires_at)"
@@ -36,7 +36,7 @@ def add(tx: Tx, owner: str, artifact: CarriedArtifact, now: float) -> None:
 
 
 def create(tx: Tx, owner: str, artifact: CarriedArtifact, now: float, host_name: str) -> ArtifactRef:
-    """Add an artifact and return its ref. Raises Invalid if another artifact has the id."""
+    """Add an artifact and return its reference. Raises Invalid if another artifact has the id."""
     add(tx, owner, artifact, now)
     ref = find(tx, artifact.artifact_id, host_name)
     if ref is None or (ref.owner, ref.blob) != (owner, artifact.blob):
@@ -45,7 +45,7 @@ def create(tx: Tx, owner: str, artifact: CarriedArtifact, now: float, host_name:
 
 
 def carried(tx: Tx, owner: str, now: float) -> tuple[CarriedArtifact, ...]:
-    """Return all artifacts of a paglet for its envelope, without files listed as artifacts (`jobfiles`)."""
+    """Return the artifacts of a paglet that its envelope carries, without the job files that `jobfiles` lists."""
     rows = tx.all("SELECT * FROM artifacts WHERE owner = ? AND group_id IS NULL ORDER BY artifact_id", owner)
     return tuple(
         CarriedArtifact(
@@ -61,7 +61,7 @@ def carried(tx: Tx, owner: str, now: float) -> tuple[CarriedArtifact, ...]:
 
 
 def carried_of(ref: ArtifactRef) -> CarriedArtifact:
-    """Return the artifact that a message carries. Its lifetime restarts at the receiver."""
+    """Convert the reference in a message to the artifact that the receiver stores. Its lifetime restarts there."""
     lasts = None if ref.expires_at is None else max(0.0, ref.expires_at - ref.created_at)
     return CarriedArtifact(
         artifact_id=ref.artifact_id,
@@ -79,12 +79,12 @@ def find(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
 
 
 def find_any(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
-    """Return an artifact that is here, or that a report in the outbox carries to its collector."""
+    """Return the artifact with that id if it is on this host or a post in the outbox carries it, else None."""
     return find(tx, artifact_id, host_name) or find_in_outbox(tx, artifact_id, host_name)
 
 
 def find_in_outbox(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
-    """Return the artifact with that id in the outbox, whose owner has not received it yet."""
+    """Return the artifact with that id if a post in the outbox carries it to its new owner, else None."""
     text = tx.value(
         "SELECT message FROM outbox_artifacts JOIN outbox_messages USING (n) WHERE artifact_id = ? ORDER BY n LIMIT 1",
         artifact_id,
@@ -96,7 +96,10 @@ def find_in_outbox(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | No
 def page(
     tx: Tx, after: str, limit: int, host_name: str, *, owner: str | None = None, group_id: str | None = None
 ) -> tuple[ArtifactRef, ...]:
-    """Return artifacts here after the id `after`, in order: all, or those of the owner and of the group's jobs."""
+    """Return the artifacts on this host whose ids follow `after`, sorted by id.
+
+    If `owner` or `group_id` is given, return only the artifacts of that owner and of that group's jobs.
+    """
     which = "1" if owner is None and group_id is None else "(owner = ? OR group_id = ?)"
     values = () if which == "1" else (owner, group_id)
     rows = tx.all(
@@ -110,7 +113,7 @@ def count(tx: Tx, owner: str) -> int:
 
 
 def delete(tx: Tx, artifact_id: str) -> bool:
-    """Delete an artifact. Return False if it is not here, or is leaving with its owner."""
+    """Delete an artifact. Return False if it is not on this host, or is leaving with its owner."""
     return tx.run(f"DELETE FROM artifacts WHERE artifact_id = ? AND {_STAYS}", artifact_id) == 1
 
 
@@ -118,12 +121,12 @@ _STAYS = "NOT EXISTS (SELECT 1 FROM handoffs h WHERE h.agent_id = artifacts.owne
 
 
 def is_leaving(tx: Tx, artifact_id: str) -> bool:
-    """Return True if the artifact is here and is leaving with its owner."""
+    """Return True if the artifact is on this host and is leaving with its owner."""
     return tx.value(f"SELECT 1 FROM artifacts WHERE artifact_id = ? AND NOT {_STAYS}", artifact_id) is not None
 
 
 def delete_owned(tx: Tx, owner: str, artifact_ids: Iterable[str]) -> None:
-    """Delete these artifacts of that owner, if they are here."""
+    """Delete those of the artifacts that are on this host and belong to that owner."""
     rows = ((owner, artifact_id) for artifact_id in artifact_ids)
     tx.run_many("DELETE FROM artifacts WHERE owner = ? AND artifact_id = ?", rows)
 
@@ -134,7 +137,7 @@ def remove(tx: Tx, owner: str) -> None:
 
 
 def next_expiry(tx: Tx) -> float | None:
-    """Return when the next artifact expires, in epoch seconds, or None. Artifacts that are leaving do not count."""
+    """Return the epoch seconds when the next artifact expires, or None. Artifacts that are leaving do not count."""
     first = tx.value(
         f"SELECT expires_at FROM artifacts WHERE expires_at IS NOT NULL AND {_STAYS} ORDER BY expires_at LIMIT 1"
     )
@@ -142,7 +145,7 @@ def next_expiry(tx: Tx) -> float | None:
 
 
 def expire(tx: Tx, now: float, most: int) -> int:
-    """Delete at most `most` expired artifacts. Return how many. Those of a leaving paglet stay until it has left."""
+    """Delete at most `most` expired artifacts and return their number. Those of leaving paglets are not deleted."""
     return tx.run(
         "DELETE FROM artifacts WHERE artifact_id IN"
         f" (SELECT artifact_id FROM artifacts WHERE expires_at <= ? AND {_STAYS} LIMIT ?)",

@@ -1,4 +1,4 @@
-"""The blobs of this host and the references to them."""
+"""The table of the blobs on this host, and the references that keep blobs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from paglets.store.db import Tx
 
 
 def add(tx: Tx, blob: BlobRef, now: float) -> None:
-    """Record a blob whose bytes are synced to the disk."""
+    """Record a blob, whose bytes must have been synced to the disk."""
     tx.run("INSERT OR IGNORE INTO blobs VALUES (?, ?, ?)", blob.sha256, blob.size_bytes, now)
 
 
 def size(tx: Tx, sha256: str) -> int | None:
-    """Return the size of a blob in bytes, or None if it is not here."""
+    """Return the size of a blob in bytes, or None if it is not on this host."""
     found = tx.value("SELECT size_bytes FROM blobs WHERE sha256 = ?", sha256)
     return None if found is None else int(found)
 
 
 def missing(tx: Tx, blobs: Iterable[BlobRef]) -> list[BlobRef]:
-    """Return the blobs that are not here, or have another size here."""
+    """Return the blobs that this host does not have, or has with another size."""
     return [blob for blob in blobs if size(tx, blob.sha256) != blob.size_bytes]
 
 
@@ -33,7 +33,7 @@ def is_needed(tx: Tx, sha256: str) -> bool:
 
 
 def unneeded(tx: Tx, after: str, most: int) -> list[str]:
-    """Return blobs after `after` without references, in order."""
+    """Return the hashes of blobs without references that follow the hash `after`, sorted."""
     rows = tx.all(
         "SELECT sha256 FROM blobs b WHERE sha256 > ?"
         " AND NOT EXISTS (SELECT 1 FROM blob_refs r WHERE r.sha256 = b.sha256) ORDER BY sha256 LIMIT ?",
@@ -44,7 +44,7 @@ def unneeded(tx: Tx, after: str, most: int) -> list[str]:
 
 
 def forget(tx: Tx, sha256: str) -> bool:
-    """Delete the row of an unreferenced blob. Return False if it has references or is not here."""
+    """Delete the row of an unreferenced blob. Return False if the blob has references or is not on this host."""
     return not is_needed(tx, sha256) and tx.run("DELETE FROM blobs WHERE sha256 = ?", sha256) == 1
 
 

@@ -16,11 +16,11 @@ from paglets.store.db import Tx
 from paglets.store.queue import JobRow
 
 Copy = tuple[ProxyRef, JobCopy]
-"""The collector of a copy, and the status of the copy."""
+"""A copy of a group job: the reference to its collector, and the status that is reported to the collector."""
 
 
 def copies_of(tx: Tx, agent_ids: Iterable[str]) -> list[Copy]:
-    """Return the unfinished copies of group jobs, here or leaving, among these paglets."""
+    """Return the copies among these paglets that are unfinished, leaving, or have an undeliverable report."""
     found: list[Copy] = []
     for agent_id in agent_ids:
         for source in _SOURCES:
@@ -29,7 +29,10 @@ def copies_of(tx: Tx, agent_ids: Iterable[str]) -> list[Copy]:
 
 
 def page(tx: Tx, after: str, most: int) -> tuple[list[Copy], str]:
-    """Return the copies with the next ids, about `most` (-1: all), and the id to continue after: "" after the last."""
+    """Return about `most` of the copies that `copies_of` returns, with ids after `after`; -1 means all.
+
+    Also return the `after` of the next page, or "" if there are no further copies.
+    """
     found: list[Copy] = []
     ends: list[str] = []
     for source in _SOURCES:
@@ -45,7 +48,7 @@ _COPIES = (
     "SELECT r.agent_id, r.group_id, r.job_key, r.collector, r.generation, r.attempt, r.status, r.reason, r.reason_text,"
     " r.never, s.epoch"
 )
-"""The columns of a copy. The states are left out: they may be gigabytes, and all copies are read often."""
+"""The columns of a copy. The states are left out: all copies are read often, and their states can be gigabytes."""
 
 
 def _here(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
@@ -61,7 +64,7 @@ def _here(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
 
 
 def _unreported(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
-    """Return copies that have ended and whose report cannot be delivered."""
+    """Return the copies that have ended and whose report cannot be delivered."""
     rows = tx.all(
         f"{_COPIES} FROM outbox o JOIN requests r ON r.agent_id = o.report_of"
         " JOIN residence s ON s.agent_id = r.agent_id"
@@ -84,7 +87,7 @@ def _collector(row: sqlite3.Row) -> ProxyRef:
 
 @lru_cache(maxsize=256)
 def _proxy(text: str) -> ProxyRef:
-    """Parse a reference, once for all copies of a group: they have the same collector."""
+    """Parse the reference to a collector. The cache saves parsing the same one for each copy of a group."""
     return from_json(ProxyRef, loads(text))
 
 
@@ -100,13 +103,13 @@ def _leaving(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
 
 
 _SOURCES = (_here, _unreported, _leaving)
-"""Functions that read copies in order of agent id: `which` is `= ?` for one id, `> ?` for all after it."""
+"""The functions that read copies, sorted by agent id. `which` is `= ?` for one id, or `> ?` for all later ids."""
 
 
 def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:
-    """Count copies of these keys (None: all) that wait, run or leave.
+    """Count the copies with these job keys (None: all) that wait, run or are leaving.
 
-    A copy counts until its process tree has ended.
+    A running copy counts until its process tree has ended.
     """
     rows = tx.each(
         "SELECT job_key FROM requests WHERE group_id = ? AND status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
@@ -119,12 +122,12 @@ def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:
 
 
 def running_count(tx: Tx, group_id: str) -> int:
-    """Count the jobs of a group that run here."""
+    """Count the jobs of a group that run on this host."""
     return int(tx.value("SELECT count(*) FROM requests WHERE group_id = ? AND status = 'RUNNING'", group_id))
 
 
 def unfinished_here(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> list[JobRow]:
-    """Return the copies of these keys (None: all) that wait or run here and report to a collector."""
+    """Return the copies with these job keys (None: all) that wait or run on this host and report to a collector."""
     rows = tx.all(
         "SELECT agent_id, job_key FROM requests WHERE group_id = ? AND collector IS NOT NULL"
         " AND status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING') ORDER BY job_key, agent_id",
@@ -135,7 +138,7 @@ def unfinished_here(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> l
 
 
 def leaving(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> list[tuple[str, str]]:
-    """Return agent ids and keys of the copies of these keys (None: all) that are leaving and not cancelled."""
+    """Return agent id and job key of each copy with these keys (None: all) that is leaving and not cancelled."""
     rows = tx.all(
         "SELECT agent_id, job_key FROM handoffs WHERE group_id = ? AND kind = 'job' AND recall != ?"
         " AND ended = 0 ORDER BY job_key, agent_id",
@@ -146,7 +149,7 @@ def leaving(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> list[tupl
 
 
 def all_ids(tx: Tx, group_id: str) -> list[str]:
-    """Return the agent ids of all copies of a group that are here or leaving."""
+    """Return the agent ids of all copies of a group that are on this host or leaving it."""
     rows = tx.all(
         "SELECT agent_id FROM requests WHERE group_id = ? AND collector IS NOT NULL"
         " UNION SELECT agent_id FROM handoffs WHERE group_id = ? AND kind = 'job'",
@@ -157,7 +160,7 @@ def all_ids(tx: Tx, group_id: str) -> list[str]:
 
 
 def mark_unwanted(tx: Tx, agent_id: str, cause: str) -> bool:
-    """Store that a running copy is cancelled, and why. Return False if it does not run or is marked already."""
+    """Mark a running copy as cancelled, and store the cause. Return False if it does not run or is marked already."""
     return bool(
         tx.run(
             "UPDATE requests SET unwanted = ? WHERE agent_id = ? AND status = 'RUNNING' AND unwanted IS NULL",
@@ -168,7 +171,7 @@ def mark_unwanted(tx: Tx, agent_id: str, cause: str) -> bool:
 
 
 def set_collector(tx: Tx, group_id: str, collector: ProxyRef) -> None:
-    """Store the address of the collector in all copies that are here or leaving."""
+    """Store the reference to the collector in all copies of its group that are on this host or leaving it."""
     ref = dumps(to_json(collector))
     tx.run("UPDATE requests SET collector = ? WHERE group_id = ? AND collector IS NOT NULL", ref, group_id)
     tx.run(

@@ -1,8 +1,9 @@
-"""The transaction helper of the store: changes of many callers share one COMMIT.
+"""The transactions of the store. The changes of many callers share one COMMIT.
 
-A change is a function of the transaction. It reads its input there, does no I/O, and has its own SAVEPOINT, so that its
-failure undoes no other change. `Store.write` returns after the COMMIT. The holder of the writer lock commits for all
-waiting callers (group commit). That needs no thread, so the simulator runs the same code.
+A change is a function that gets the transaction. It must read its input in that transaction and do no I/O. It runs in
+its own SAVEPOINT, so that its failure does not undo other changes. `Store.write` returns after the COMMIT. The holder
+of the writer lock commits for all waiting callers (group commit). This needs no extra thread, so the simulator runs the
+same code.
 """
 
 from __future__ import annotations
@@ -34,19 +35,28 @@ T = TypeVar("T")
 Change = Callable[["Tx"], T]
 
 MAX_CHANGES_A_COMMIT = 500
-"""The limit of a batch, which bounds the wait of its first caller: 500 changes of well under 1 ms."""
+"""The maximum number of changes that share a COMMIT.
+
+It bounds the time that the first caller waits: each change takes well under 1 ms.
+"""
 
 CHECKED_BYTES = 1 << 30
-"""A database up to this size is checked at each start: about 3 s for the largest (measured: 330 MiB/s; 0.3 s for
-100,000 jobs). Damage in a larger one shows when the page is read; `paglets doctor` checks any size."""
+"""The maximum size of a database that is checked at each start.
+
+The check takes about 3 s for this size (measured: 330 MiB/s; 0.3 s for 100,000 jobs). Damage in a larger database is
+found when the damaged page is read. `paglets doctor` checks a database of any size.
+"""
 
 PROBE_BYTES = 256 << 10
 PROBE_BEYOND_BYTES = 4 << 20
-"""The free space that a database needs: some bytes, and a file size a little beyond the present one."""
+"""A full disk is detected with a probe file: PROBE_BYTES are written, and PROBE_BEYOND_BYTES is its extra length.
+
+The extra length, compared with the database, also finds a limit of the file size.
+"""
 
 
 class Tx:
-    """An open transaction. `wake` names parts of the host that have to react to the change."""
+    """An open transaction, which also collects the parts of the host to wake after the COMMIT."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -58,7 +68,7 @@ class Tx:
         return self._connection.execute(sql, args).rowcount
 
     def insert(self, sql: str, *args: Any) -> int:
-        """Execute an INSERT and return the rowid."""
+        """Execute an INSERT and return the rowid of the new row."""
         return self._connection.execute(sql, args).lastrowid or 0
 
     def run_many(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -71,7 +81,7 @@ class Tx:
         return self._connection.execute(sql, args).fetchall()
 
     def each(self, sql: str, *args: Any) -> Iterator[sqlite3.Row]:
-        """Yield rows one by one. Do not change the tables that the query reads during the iteration."""
+        """Yield the rows one by one. The tables that the query reads must not change during the iteration."""
         return iter(self._connection.execute(sql, args))
 
     def value(self, sql: str, *args: Any) -> Any:
@@ -93,7 +103,7 @@ class Tx:
         self._connection.execute("RELEASE step")
 
     def wake(self, *parts: str) -> None:
-        """Schedule these parts of the host at once after the COMMIT."""
+        """Make these parts of the host run at once after the COMMIT."""
         self.wakes.update(dict.fromkeys(parts))
 
     def touch(self, agent_id: str) -> None:
@@ -121,10 +131,10 @@ def _commit(connection: sqlite3.Connection) -> None:
 class Store:
     """The database of a host: one writer connection, and readers that never write or checkpoint.
 
-    `on_commit(wakes, touched)` runs after each COMMIT, before the callers resume. `commit` is where a
-    simulation crashes. `on_fatal` is called if a COMMIT fails for another reason than a full disk, or if the database
-    is damaged: the host must stop, and nothing more is stored. `is_full` returns True if an I/O error comes from a full
-    disk, a quota or a file size limit, which SQLite does not say.
+    `on_commit(wakes, touched)` runs after each COMMIT, before the callers resume. A simulation replaces `commit` to
+    crash during it. `on_fatal` is called after an error that is not transient, such as damage of the database. The host
+    must then stop, and nothing more is stored. `is_full` returns True if the disk is full or a quota or file size limit
+    is reached, because SQLite may report these as a general I/O error.
     """
 
     def __init__(
@@ -159,7 +169,7 @@ class Store:
         return ticket.result()
 
     def write_all(self, changes: Iterable[Change[Any]]) -> list[Any | BaseException]:
-        """Run many changes in as few transactions as the limit allows. Return the value or error of each."""
+        """Run many changes in as few transactions as MAX_CHANGES_A_COMMIT allows. Return the value or error of each."""
         tickets = [_Ticket(change) for change in changes]
         self._waiting.extend(tickets)
         with self._lock:
@@ -203,7 +213,7 @@ class Store:
 
     @property
     def is_malformed(self) -> bool:
-        """Return True if the database was found damaged since it was opened."""
+        """True if a query or change has found damage in the database since it was opened."""
         return self._dead is not None and kind_of(self._dead) is ErrorKind.MALFORMED
 
     def close(self) -> None:
@@ -267,7 +277,7 @@ class Store:
         if kind is ErrorKind.FULL or (kind is ErrorKind.IO_ERROR and self._is_full()):
             return StoreFull(f"the disk of the host's database is full ({error}); nothing was stored")
         if kind is ErrorKind.LOCKED:
-            return StoreLocked(f"another program holds the host's database ({error}); nothing was stored")
+            return StoreLocked(f"another program has locked the host's database ({error}); nothing was stored")
         return None
 
     def _die(self, error: sqlite3.Error) -> None:
@@ -289,10 +299,10 @@ def fitting(rows: Iterable[sqlite3.Row], column: str, most_bytes: int) -> list[s
 
 
 def open_store(path: Path, on_fatal: Callable[[BaseException], None], store_id: str = "") -> Store:
-    """Open the store in the file `path`; create or migrate it first. Raises StoreDamaged, StoreTransient.
+    """Open the store in the file `path`, after creating or migrating it. Raises StoreDamaged, StoreTransient.
 
-    After an error the file is unchanged. `on_fatal` gets an error that names the file and the next step. `store_id`:
-    the id that the database must have; "": any.
+    After an error the file is unchanged. `on_fatal` gets an error that names the file and the next step. The database
+    must have the id `store_id`, unless that is "".
     """
     try:
         check_identity(path, inspect(path, immutable=is_checkpointed(path)), store_id)
@@ -322,7 +332,7 @@ def open_store(path: Path, on_fatal: Callable[[BaseException], None], store_id: 
 
 
 def _open_error(path: Path, error: sqlite3.Error) -> PagletsError:
-    """Map an error of opening. On a full disk, SQLite may also report that it cannot open, or an I/O error."""
+    """Map an SQLite error at the opening of a database. On a full disk, SQLite may report various other errors."""
     kind = kind_of(error)
     if kind in (ErrorKind.IO_ERROR, ErrorKind.NOT_WRITABLE) and _has_no_room(path):
         kind = ErrorKind.FULL
@@ -330,7 +340,7 @@ def _open_error(path: Path, error: sqlite3.Error) -> PagletsError:
 
 
 def _has_no_room(path: Path) -> bool:
-    """Return True if the disk has no room for a probe file beside the database, a little longer than the database."""
+    """Return True if the disk has no space for a probe file that is a little longer than the database."""
     probe = path.with_name(f"{path.name}.probe")
     try:
         files = [path, path.with_name(f"{path.name}-wal")]

@@ -21,6 +21,6 @@ def record_event(tx: Tx, now: float, kind: str, subject: str, text: str, keep: i
 
 
 def record_event_once(tx: Tx, now: float, kind: str, subject: str, text: str) -> None:
-    """Store an event unless the table still holds one of this kind and subject."""
+    """Store an event unless the table still contains one with the same kind and subject."""
     if tx.value("SELECT 1 FROM events WHERE kind = ? AND subject = ? LIMIT 1", kind, subject) is None:
         record_event(tx, now, kind, subject, text)

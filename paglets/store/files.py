@@ -1,4 +1,4 @@
-"""Files that travel with paglets, and their sources, which are removed after the arrival."""
+"""Files that move with paglets, and the originals of registered files, which may be removed after the move."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredSource:
-    """The source of a registered file, as it was when its bytes were read."""
+    """The original of a registered file, with its mtime and inode at the time when the content was captured."""
 
     path: str
     mtime_ns: int
@@ -22,7 +22,7 @@ class RegisteredSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """A source to remove if it is unchanged."""
+    """A scheduled removal of the original of a moved file. An original that has changed is not removed."""
 
     number: int
     path: str
@@ -32,7 +32,7 @@ class Removal:
 
 
 def add(tx: Tx, agent_id: str, files: Iterable[FileRef]) -> None:
-    """Add files that arrived with a paglet, or that it got at its creation."""
+    """Add files that arrived with a paglet, or inputs that it got at its creation."""
     tx.run_many(
         "INSERT OR REPLACE INTO files (agent_id, name, sha256, size_bytes, mode, attempt, registered)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -44,7 +44,7 @@ def add(tx: Tx, agent_id: str, files: Iterable[FileRef]) -> None:
 
 
 def register(tx: Tx, agent_id: str, file: FileRef, source: RegisteredSource) -> None:
-    """Register a file. It replaces an earlier file with that name."""
+    """Register a file of a paglet. It replaces an earlier file with the same name."""
     tx.run(
         "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
         agent_id,
@@ -76,7 +76,7 @@ def _file(row: sqlite3.Row) -> FileRef:
 
 
 def with_sources(tx: Tx, agent_id: str) -> list[tuple[FileRef, RegisteredSource | None]]:
-    """Return the files of a paglet, each with its source if it was registered on this host."""
+    """Return the files of a paglet, each with its original, or with None if it was not registered on this host."""
     rows = tx.all("SELECT * FROM files WHERE agent_id = ? ORDER BY name", agent_id)
     return [(_file(row), _source(row)) for row in rows]
 
@@ -93,12 +93,12 @@ def begin_attempt(tx: Tx, agent_id: str) -> None:
 
 
 def checkpoint(tx: Tx, agent_id: str) -> None:
-    """Keep the files registered so far, so that a further attempt does not delete them."""
+    """Mark the files registered so far as part of the checkpoint, so that later attempts do not delete them."""
     tx.run("UPDATE files SET attempt = 0 WHERE agent_id = ?", agent_id)
 
 
 def release_sources(tx: Tx, agent_id: str) -> None:
-    """Delete the files of a paglet that arrived at its target, and schedule the removal of moved sources."""
+    """Delete the file rows of a paglet that has left, and schedule the removal of originals with the mode "move"."""
     moved = tx.run(
         "INSERT INTO removals (path, size_bytes, mtime_ns, inode)"
         " SELECT source_path, size_bytes, source_mtime_ns, source_inode FROM files"
@@ -115,7 +115,7 @@ def remove(tx: Tx, agent_id: str) -> None:
 
 
 def removals(tx: Tx, most: int, skip: Iterable[int] = ()) -> list[Removal]:
-    """Return the oldest removals, without the numbers in `skip`."""
+    """Return the oldest scheduled removals, except those whose numbers are in `skip`."""
     rows = tx.all(
         "SELECT * FROM removals WHERE id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?",
         dumps(list(skip)),

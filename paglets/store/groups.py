@@ -1,4 +1,4 @@
-"""The groups submitted to this host: their rows, and why a group still needs this host."""
+"""The groups submitted to this host: their rows, and the reasons why a group still needs this host."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredGroup:
-    """A new group. `code` and `inputs`: hashes of its code and input files.
+    """The data of a new group. `code` and `inputs` are hashes of its code and of its input files.
 
-    `creation_errors` and `obstacles` are JSON values, `spec` is JSON text.
+    `creation_errors` and `obstacles` are JSON values, and `spec` is JSON text.
     """
 
     group_id: str
@@ -61,17 +61,17 @@ def insert(tx: Tx, group: StoredGroup, now: float) -> None:
 
 
 def find(tx: Tx, group_id: str) -> sqlite3.Row | None:
-    """Return the row of a group, without its jobs."""
+    """Return the row of a group, which does not contain its jobs, or None."""
     return tx.one("SELECT * FROM groups WHERE group_id = ?", group_id)
 
 
 def delete(tx: Tx, group_id: str) -> None:
-    """Delete the row of a group, and with it the rows that belong to it."""
+    """Delete the row of a group. The database also deletes the rows that refer to it."""
     tx.run("DELETE FROM groups WHERE group_id = ?", group_id)
 
 
 def not_detached(tx: Tx) -> list[sqlite3.Row]:
-    """Return the groups that still need this host."""
+    """Return id, collector id and reason of each group that still needs this host."""
     return tx.all("SELECT group_id, collector_id, detached_reason FROM groups WHERE detached = 0 ORDER BY group_id")
 
 
@@ -81,7 +81,7 @@ def is_detached(tx: Tx, group_id: str) -> bool:
 
 
 def set_detached_reason(tx: Tx, group_id: str, reason: str) -> None:
-    """Store why the group still needs this host; "" marks it as detached for good."""
+    """Store the reason why the group still needs this host. "" marks the group as detached, which is final."""
     tx.run(
         "UPDATE groups SET detached = ?, detached_reason = ? WHERE group_id = ? AND detached = 0",
         int(not reason),
@@ -91,7 +91,7 @@ def set_detached_reason(tx: Tx, group_id: str, reason: str) -> None:
 
 
 def set_last_counts(tx: Tx, group_id: str, seen: Any) -> None:
-    """Store the last counts that the collector's host reported, as JSON."""
+    """Store the counts of jobs that the collector's host reported last, as JSON."""
     tx.run("UPDATE groups SET seen = ? WHERE group_id = ?", dumps(seen), group_id)
 
 
@@ -101,7 +101,7 @@ def has_specs(tx: Tx) -> bool:
 
 
 def with_specs(tx: Tx, after: str, most: int) -> list[sqlite3.Row]:
-    """Return a page of the groups whose jobs are kept for a resubmission."""
+    """Return up to `most` groups after the id `after` whose jobs are kept for a resubmission."""
     return tx.all(
         "SELECT group_id, collector_id, collector FROM group_specs JOIN groups USING (group_id) WHERE group_id > ?"
         " ORDER BY group_id LIMIT ?",
@@ -111,7 +111,7 @@ def with_specs(tx: Tx, after: str, most: int) -> list[sqlite3.Row]:
 
 
 def complete_here(tx: Tx) -> list[str]:
-    """Return groups whose jobs are kept although their collector is complete on this host."""
+    """Return the ids of groups whose jobs are still kept although their collector on this host is complete."""
     rows = tx.all(
         "SELECT group_id FROM group_specs JOIN groups g USING (group_id) JOIN paglet_states p"
         " ON p.agent_id = g.collector_id WHERE json_extract(p.state, '$.status') = 'COMPLETE' ORDER BY group_id"
@@ -120,14 +120,14 @@ def complete_here(tx: Tx) -> list[str]:
 
 
 def delete_specs(tx: Tx, group_id: str) -> None:
-    """Delete the jobs that were kept for a resubmission, and their references to blobs."""
+    """Delete the jobs of a group that were kept for a resubmission, and their references to blobs."""
     tx.run("DELETE FROM group_specs WHERE group_id = ?", group_id)
     tx.run("DELETE FROM group_blobs WHERE group_id = ?", group_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Dependency:
-    """A reason why a group still needs this host: a query that counts, and its text."""
+    """A reason why a group still needs this host: a query that counts its cases, and texts for one and for many."""
 
     sql: str
     one: str
@@ -159,7 +159,7 @@ _DEPENDENCIES = (
 
 
 def dependency(tx: Tx, group_id: str) -> str:
-    """Return a text why the group still needs this host, or ""."""
+    """Return the first reason why the group still needs this host, or "" if there is none."""
     for each in _DEPENDENCIES:
         count = tx.value(each.sql, group_id)
         if count:

@@ -1,6 +1,6 @@
-"""Hand-offs without an answer: their envelopes, the data for sending them, and the data for display.
+"""Hand-offs that their targets have not answered: their envelopes, and the data for sending and displaying them.
 
-The functions of `residence` start and end a hand-off.
+The module `residence` starts and ends hand-offs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from paglets.store import paglets
 from paglets.store.db import Tx
 
 Key = tuple[str, int]
-"""The key of a hand-off: agent id, and epoch of the leaving paglet."""
+"""The key of a hand-off: the agent id and the epoch of the leaving paglet."""
 
 Place = tuple[float, str]
-"""The position of an envelope in the queue for its target: start of the hand-off, and agent id."""
+"""The position of an envelope in the queue for its target: the start time of the hand-off, and the agent id."""
 
 FIRST_PLACE: Place = (float("-inf"), "")
 
@@ -35,7 +35,7 @@ MOVING = "moving"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handoff:
-    """A hand-off with its envelope. `recall`: see the schema."""
+    """A hand-off with its envelope. `recall` is the requested rollback, as in the table `handoffs`."""
 
     agent_id: str
     epoch: int
@@ -46,9 +46,10 @@ class Handoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
-    """The data for sending an envelope. `size_bytes`: of its JSON. `needs`: blobs that the target must have first.
+    """The data for sending an envelope. `size_bytes` is the size of its JSON.
 
-    `asked_for`: a move of a paglet, not of a job that waits for a slot.
+    `needs` lists the blobs that the target must have first. `asked_for` is True for a requested move, and False for the
+    move of a job to a slot.
     """
 
     agent_id: str
@@ -67,7 +68,8 @@ class Leaving:
 class LeavingJob:
     """A moving job: the `copy` that is reported to its collector, and further data for display.
 
-    `ended`: the job has its outcome. `waited_seconds`: time in queues until the hand-off started at `began_at`.
+    `ended` is True if the job has its outcome. `waited_seconds` is the time in queues before the hand-off, which
+    started at `began_at`.
     """
 
     copy: JobCopy
@@ -79,9 +81,9 @@ class LeavingJob:
 
 
 def add(tx: Tx, envelope: Envelope, storage: str, target: HostRef, now: float) -> None:
-    """Store a hand-off, under the epoch before that of its envelope. `storage`: the envelope's storage as JSON text.
+    """Store a hand-off under the epoch before that of its envelope. `storage` is the envelope's storage as JSON text.
 
-    The text is not parsed, because the storage of a large group's collector has several rows for each job.
+    The text is not parsed, because the storage of a large group's collector has several entries for each job.
     """
     job, tree = envelope.job, to_json(envelope)
     del tree["storage"]
@@ -114,7 +116,7 @@ _COLLECTOR_FIELDS = ("class_name", "home", "state", "created_at")
 
 
 def _summary(envelope: Envelope) -> dict[str, Any]:
-    """Return the part of an envelope for display: no user state of jobs, no storage."""
+    """Return the part of an envelope that is displayed, without the user's state of a job and without the storage."""
     if envelope.job is not None:
         return {name: to_json(getattr(envelope.job, name)) for name in _JOB_FIELDS}
     if envelope.kind == "collector":
@@ -133,7 +135,7 @@ def find(tx: Tx, agent_id: str, epoch: int) -> Handoff | None:
 
 
 def by_ids(tx: Tx, agent_ids: Iterable[str]) -> list[Handoff]:
-    """Return the hand-offs of these paglets that still have no answer, in that order."""
+    """Return the hand-offs of these paglets that still have no answer, in the order of `agent_ids`."""
     rows = (tx.one(f"{_WHOLE} WHERE agent_id = ?", agent_id) for agent_id in agent_ids)
     return [_read(row) for row in rows if row is not None]
 
@@ -149,7 +151,7 @@ def _read(row: sqlite3.Row) -> Handoff:
 
 
 def _envelope(row: sqlite3.Row) -> Envelope:
-    """Return the envelope with the last known collector of its job."""
+    """Return the envelope in a row. If it is of a job, replace the collector by the last known one."""
     envelope = from_json(Envelope, loads(row["envelope"]))
     if envelope.job is None or row["collector"] is None:
         return envelope
@@ -163,7 +165,7 @@ def keys(tx: Tx) -> set[Key]:
 
 
 def targets(tx: Tx) -> list[HostRef]:
-    """Return the targets of hand-offs. The cost grows with the number of targets, not of hand-offs."""
+    """Return the targets of all hand-offs. The cost grows with the number of targets, not of hand-offs."""
     rows = tx.all(
         "WITH RECURSIVE hosts (store) AS (SELECT min(target_store) FROM handoffs UNION ALL"
         " SELECT (SELECT min(target_store) FROM handoffs WHERE target_store > store) FROM hosts WHERE store NOT NULL)"
@@ -207,16 +209,17 @@ def envelope_text(tx: Tx, agent_id: str, epoch: int) -> str:
 
 
 def set_problem(tx: Tx, key: Key, text: str) -> None:
-    """Store why this hand-off makes no progress."""
+    """Store the reason why a hand-off makes no progress."""
     cut = text[:MAX_PROBLEM_CHARACTERS]
     if tx.run("UPDATE handoffs SET problem = ? WHERE agent_id = ? AND epoch = ? AND problem != ?", cut, *key, cut):
         tx.wake("groups")
 
 
 def set_target_problem(tx: Tx, target_store: str, text: str, *, jobs: bool) -> int:
-    """Store why all jobs for that target, or all other paglets, make no progress. Return the number of changed rows.
+    """Store the reason why no job for that target (or no other paglet, if `jobs` is False) makes progress.
 
-    Rows with this text are not read, so each further retry for an offline host costs nothing.
+    Return the number of changed rows. Rows that have this text already are not read, so that repeated calls for an
+    offline host are cheap.
     """
     cut = text[:MAX_PROBLEM_CHARACTERS]
     others = "SELECT agent_id FROM handoffs WHERE target_store = ?2 AND (kind = 'job') = ?3 AND problem"
@@ -236,9 +239,9 @@ _JOBS = (
 def jobs(
     tx: Tx, condition: str = "", *values: Any, most: int = -1, order: str = "began_at, agent_id"
 ) -> list[LeavingJob]:
-    """Return the moving jobs, oldest first, all or `most`, without reading envelopes.
+    """Return at most `most` moving jobs (-1: all), by default the oldest first, without reading envelopes.
 
-    `condition`, `order`: SQL over columns of `handoffs`, the first with `values`.
+    `condition` and `order` are SQL with columns of `handoffs`; `values` are the parameters of `condition`.
     """
     more = f" AND {condition}" if condition else ""
     rows = tx.each(f"{_JOBS}{more} ORDER BY {order} LIMIT ?", *values, most)
@@ -278,12 +281,12 @@ def _job(row: sqlite3.Row) -> LeavingJob:
 
 
 def collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:
-    """Return id, class, home, state and creation time of the moving collectors, or of one."""
+    """Return id, class, home, state and creation time of all moving collectors, or of one."""
     only, ids = ("", ()) if agent_id is None else (" AND agent_id = ?", (agent_id,))
     rows = tx.all(f"SELECT agent_id, summary FROM handoffs WHERE kind = 'collector'{only} ORDER BY agent_id", *ids)
     return [{"agent_id": row["agent_id"], **loads(row["summary"])} for row in rows]
 
 
 def problem(tx: Tx, agent_id: str) -> str:
-    """Return why the hand-off of a paglet makes no progress, or ""."""
+    """Return the reason why the hand-off of a paglet makes no progress, or ""."""
     return tx.value("SELECT problem FROM handoffs WHERE agent_id = ?", agent_id) or ""

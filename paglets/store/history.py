@@ -1,4 +1,4 @@
-"""The history of ended attempts, limited to the newest, for display."""
+"""The history of ended attempts, which is kept for display and limited to the newest."""
 
 from __future__ import annotations
 

@@ -16,9 +16,10 @@ FORGOTTEN = "mesh_forgotten"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredHost:
-    """A row of the table `hosts`. `row`: JSON of `api.hosts.MeshHost`, which the store does not interpret.
+    """A row of the table `hosts`. `row` is the JSON of an `api.hosts.MeshHost`, which the store does not interpret.
 
-    `offline_since`: epoch seconds when this host marked the host as offline; None: it was online.
+    `offline_since` is the time in epoch seconds when this host marked the other one as offline, or None if it was
+    online.
     """
 
     store_id: str
@@ -40,7 +41,7 @@ def load(tx: Tx) -> tuple[StoredHost, ...]:
 def load_others(tx: Tx) -> tuple[str, ...]:
     """Return the names of all stored hosts. If there is none, return the stored URLs of `--peer`.
 
-    An old and a new store with one name count once. Raises StoreDamaged if a row cannot be read.
+    The name of a host that has had several stores is returned once. Raises StoreDamaged if a row cannot be read.
     """
     try:
         names = sorted({str(host.row["name"]) for host in load(tx)})
@@ -54,7 +55,7 @@ def _damaged(error: Exception) -> StoreDamaged:
 
 
 def save(tx: Tx, hosts: Iterable[StoredHost]) -> None:
-    """Insert these rows, or replace the rows of the same stores."""
+    """Insert the rows of these hosts, and replace the rows with the same store ids."""
     tx.run_many(
         "INSERT INTO hosts (store_id, row, offline_since) VALUES (?, ?, ?)"
         " ON CONFLICT (store_id) DO UPDATE SET row = excluded.row, offline_since = excluded.offline_since",
@@ -72,7 +73,7 @@ def load_peers(tx: Tx) -> tuple[str, ...]:
 
 
 def save_peers(tx: Tx, urls: Iterable[str], joined: Iterable[str]) -> None:
-    """Store these URLs. Delete earlier URLs that are not in `joined`."""
+    """Store the URLs given by `--peer`. Delete earlier ones, except the addresses `joined` of known hosts."""
     tx.run("DELETE FROM peers WHERE url NOT IN (SELECT value FROM json_each(?))", dumps(sorted(joined)))
     tx.run_many("INSERT INTO peers (url) VALUES (?) ON CONFLICT DO NOTHING", ((url,) for url in urls))
 
@@ -80,7 +81,7 @@ def save_peers(tx: Tx, urls: Iterable[str], joined: Iterable[str]) -> None:
 def load_forgotten(tx: Tx) -> dict[str, tuple[int, int, bool]]:
     """Return (boot_count, heartbeat, for_good) of each forgotten host, by store id.
 
-    The first two come from its last row. `for_good`: a user removed the host.
+    `boot_count` and `heartbeat` are from the last row of the host. `for_good` is True if a user removed the host.
     """
     marks = loads(tx.value("SELECT value FROM meta WHERE key = ?", FORGOTTEN) or "{}")
     return {store_id: (boot, heartbeat, for_good) for store_id, (boot, heartbeat, for_good) in marks.items()}
@@ -91,7 +92,7 @@ def save_forgotten(tx: Tx, marks: Mapping[str, tuple[int, int, bool]]) -> None:
 
 
 def load_joined(tx: Tx) -> int:
-    """Return the position at which this host joined its mesh, counted from 1; 0: it has not joined."""
+    """Return the position at which this host joined its mesh, counted from 1, or 0 if it has not joined."""
     return int(tx.value("SELECT value FROM meta WHERE key = ?", JOINED) or 0)
 
 

@@ -1,6 +1,7 @@
-"""The inspection of a database without changes: its owner and its integrity.
+"""Inspect the owner and the integrity of a database without changing it.
 
-It must precede the writer, which creates our tables in any file that SQLite can open, and merges its WAL.
+This must happen before the writer opens the database: the writer creates its tables in any file that SQLite can open,
+and merges the WAL file into it.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from paglets.store.migrations.steps import MIGRATIONS, PROGRAM_KEY
 from paglets.store.sqlite_errors import ErrorKind, kind_of, to_paglets_error
 
 BUSY_TIMEOUT_SECONDS = 5.0
-"""The wait for a lock. A backup tool may hold it for a moment; no other program writes."""
+"""The time limit of a wait for a lock. Only programs such as backup tools lock the database, and only briefly."""
 
 OURS = frozenset(("residence", "paglets"))
-"""The tables that identify a database of paglets: each schema has at least one of them."""
+"""The tables that identify a database of paglets. Each version of the schema has at least one of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseInfo:
-    """The facts about a database; all empty for an empty file. `foreign`: the tables of a database of another program.
+    """The identity of a database. An empty file has the default values.
 
-    `schema`: the number of its migrations. `program`: the program that last used it.
+    `foreign` lists the tables of a database of another program. `schema` is the number of migrations that were applied.
+    `program` is the version of paglets that last used the database.
     """
 
     foreign: tuple[str, ...] = ()
@@ -36,7 +38,10 @@ class DatabaseInfo:
 
 
 def inspect(path: Path, *, immutable: bool) -> DatabaseInfo:
-    """Return facts about a database; `immutable` as in `connect_read_only`. Raises sqlite3.Error, StoreMalformed."""
+    """Return the identity of a database. `immutable` is as in `connect_read_only`.
+
+    Raises sqlite3.Error, and StoreMalformed if the names of the tables cannot be read.
+    """
     if not size_of(path):
         return DatabaseInfo()
     try:
@@ -72,11 +77,14 @@ def _inspect(path: Path, immutable: bool) -> DatabaseInfo:
 
 
 def check_identity(path: Path, seen: DatabaseInfo, store_id: str) -> None:
-    """Raise StoreUndecided or StoreNewer if this program, or the host of `store_id` ("": any), must not use it."""
+    """Check that this program may use the database for the host `store_id`, or for any host if that is "".
+
+    Raises StoreUndecided for the database of another program or host, and StoreNewer for one of a newer version.
+    """
     if seen.foreign:
         tables = ", ".join(seen.foreign[:3])
         raise StoreUndecided(
-            f"{path} is no database of paglets: it has the tables {tables}. Nothing was changed. Next: move "
+            f"{path} is not a database of paglets: it has the tables {tables}. Nothing was changed. Next: move "
             "it elsewhere, or choose another folder with --data-dir"
         )
     if seen.schema > len(MIGRATIONS):
@@ -93,16 +101,18 @@ def check_identity(path: Path, seen: DatabaseInfo, store_id: str) -> None:
 
 
 def is_checkpointed(path: Path) -> bool:
-    """Return True if the file itself has all stored data (no WAL, no journal). Valid only while no host has it open."""
+    """Return True if the database has no WAL and no journal, so that the file itself contains all stored data.
+
+    The result is valid only while no host has the database open.
+    """
     return not any(size_of(path.with_name(f"{path.name}{more}")) for more in ("-wal", "-journal"))
 
 
 def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
-    """Open a connection that does not change the database. With `immutable` it also creates no files beside it.
+    """Open a connection that does not change the database. With `immutable` it also creates no companion files.
 
-    `immutable` requires that no other program has the database open.
-
-    Raises sqlite3.Error, at once or when it is used.
+    `immutable` requires that no other program has the database open. Raises sqlite3.Error, or the first use of the
+    connection raises it.
     """
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}",
@@ -114,10 +124,10 @@ def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connect
 
 
 def check(path: Path, *, thorough: bool = False, immutable: bool = False) -> None:
-    """Check all pages of the database; `thorough`: also the indexes. `immutable` as in `connect_read_only`.
+    """Check all pages of the database, and with `thorough` also the indexes. `immutable` is as in `connect_read_only`.
 
-    Raises StoreMalformed if it is damaged, sqlite3.Error if it cannot be read. Changed bits within a value are not
-    found, because SQLite keeps no checksums of pages.
+    Raises StoreMalformed if the database is damaged, and sqlite3.Error if it cannot be read. The check does not find
+    changed bits within a value, because SQLite keeps no checksums of pages.
     """
     reader = connect_read_only(path, immutable=immutable)
     try:
@@ -133,12 +143,12 @@ def check(path: Path, *, thorough: bool = False, immutable: bool = False) -> Non
 
 
 def blob_sizes(base: sqlite3.Connection) -> list[tuple[str, int]]:
-    """Return SHA-256 and size of each blob."""
+    """Return SHA-256 and size in bytes of each blob that the database records."""
     return list(base.execute("SELECT sha256, size_bytes FROM blobs ORDER BY sha256"))
 
 
 def size_of(path: Path) -> int:
-    """Return the size of the file in bytes; 0 if there is no file."""
+    """Return the size of the file in bytes, or 0 if it does not exist."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""The files of finished jobs that no hook took, as artifacts with the group and key of their job; and failed hooks.
+"""Keep the registered files of finished group jobs as artifacts, and keep finished jobs whose hook failed.
 
-A finished job of a group leaves nothing behind that waits for delivery. Its registered files become artifacts of the
-host where the job ends (`keep_files`). If a hook fails, the job stays (`hold`) until a rerun of the hook
-returns, a user ends it, or KEEP_SECONDS are over. Meanwhile its files are listed as artifacts of the paglet.
+Each artifact has the group and key of its job. `keep_files` makes the files artifacts of the host where the job ends.
+If a hook fails, the job is kept until a rerun of the hook returns, a user ends the job, or KEEP_SECONDS have passed.
+Until then `keep_failed` lists its files as artifacts of the paglet.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from paglets.store import artifacts
 from paglets.store.db import Tx
 
 KEEP_SECONDS = 30 * 86400.0
-"""The time that a job with a failed hook is kept: as long as the row of a paglet that left."""
+"""The time in seconds that a job with a failed hook is kept. The row of a paglet that left is kept as long."""
 
 MAX_ERROR_CHARACTERS = 2_000
 MAX_TRACEBACK_CHARACTERS = 20_000
@@ -36,7 +36,7 @@ class GroupJob:
 
 
 def finished_job(tx: Tx, agent_id: str) -> GroupJob | None:
-    """Return group and key of a job that has finished here, or is leaving after its end; None for other paglets."""
+    """Return group and key of a finished job that is on this host or leaving it. Return None for other paglets."""
     row = tx.one(
         "SELECT group_id, job_key FROM requests WHERE agent_id = ? AND group_id IS NOT NULL"
         " AND status IN ('COMPLETED', 'FAILED_FINAL', 'CANCELLED') UNION ALL"
@@ -49,7 +49,7 @@ def finished_job(tx: Tx, agent_id: str) -> GroupJob | None:
 
 
 def keep_files(tx: Tx, agent_id: str, now: float) -> int:
-    """Turn the registered files of a finished job into artifacts of this host that do not expire. Return how many."""
+    """Make the registered files of a finished job artifacts of this host, without expiry. Return their number."""
     job = finished_job(tx, agent_id)
     if job is None:
         return 0
@@ -79,7 +79,7 @@ def _list(tx: Tx, agent_id: str, job: GroupJob, owner: str, now: float, expires_
 
 
 def _artifact_id(agent_id: str, epoch: int, name: str) -> str:
-    """Return the id of the artifact of that file on this host. The epoch makes it differ from copies elsewhere."""
+    """Return the id of the artifact for a file of a job. The epoch makes it differ from ids on other hosts."""
     return f"art-{hashlib.sha256(f'{agent_id} {epoch} {name}'.encode()).hexdigest()[:32]}"
 
 
@@ -87,7 +87,7 @@ def _artifact_id(agent_id: str, epoch: int, name: str) -> str:
 
 
 def keep_failed(tx: Tx, agent_id: str, failed: FailedHook, intent: str | None) -> int:
-    """Store that a hook of a finished job failed. Return the number of kept files. `intent`: see the schema."""
+    """Store that a hook of a finished job failed, with the pending action `intent`. Return the number of kept files."""
     tx.run(
         "INSERT OR REPLACE INTO failed_hooks VALUES (?, ?, ?, ?, ?, ?)",
         agent_id,
@@ -113,14 +113,14 @@ def clear_failure(tx: Tx, agent_id: str) -> None:
 
 
 def take_failure(tx: Tx, agent_id: str) -> sqlite3.Row | None:
-    """Delete and return the row of the failure before a rerun. The files stay listed until the hook returns."""
+    """Delete the row of a failed hook before its rerun, and return it. The files stay listed until the hook returns."""
     row = tx.one("SELECT * FROM failed_hooks WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM failed_hooks WHERE agent_id = ?", agent_id)
     return row
 
 
 def give_to_host(tx: Tx, agent_id: str) -> int:
-    """Make the listed files of an ending job artifacts of this host, with the same expiry. Return how many."""
+    """Make the listed files of an ending job artifacts of this host, with the same expiry. Return their number."""
     return tx.run("UPDATE artifacts SET owner = '' WHERE owner = ? AND group_id IS NOT NULL", agent_id)
 
 
@@ -134,7 +134,7 @@ def failed_hook(tx: Tx, agent_id: str, own: HostRef) -> FailedHook | None:
 
 
 def failed_hooks(tx: Tx, group_id: str, job_key: str, own: HostRef) -> tuple[FailedHook, ...]:
-    """Return at most MOST_KEPT failed hooks here, of a group's jobs, or of one job if `job_key` is not empty."""
+    """Return at most MOST_KEPT failed hooks of a group's jobs on this host; `job_key` selects one job, "" all."""
     rows = tx.all(
         f"{_HEAD} WHERE r.group_id = ? AND (? = '' OR r.job_key = ?) ORDER BY r.job_key, h.agent_id LIMIT ?",
         group_id,
@@ -146,7 +146,7 @@ def failed_hooks(tx: Tx, group_id: str, job_key: str, own: HostRef) -> tuple[Fai
 
 
 def files_of(tx: Tx, group_id: str, job_key: str, host_name: str) -> tuple[ArtifactRef, ...]:
-    """Return at most MOST_KEPT artifacts here, of a group's jobs, or of one job if `job_key` is not empty."""
+    """Return at most MOST_KEPT artifacts of a group's jobs on this host; `job_key` selects one job, "" all."""
     rows = tx.all(
         "SELECT artifact_id FROM artifacts WHERE group_id = ? AND (? = '' OR job_key = ?) ORDER BY artifact_id LIMIT ?",
         group_id,
@@ -159,7 +159,10 @@ def files_of(tx: Tx, group_id: str, job_key: str, host_name: str) -> tuple[Artif
 
 
 def undelivered(tx: Tx, group_id: str, job_key: str, own: HostRef) -> tuple[Undelivered, ...]:
-    """Return at most MOST_KEPT finished jobs here with a pending hook or move; `job_key` selects one job."""
+    """Return at most MOST_KEPT finished jobs of a group on this host that have a pending hook or move.
+
+    `job_key` selects one job, and "" all jobs.
+    """
     rows = tx.all(
         "SELECT agent_id, r.job_key, p.hook, p.intent, p.problem, '' AS target, EXISTS"
         " (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id) AS runs FROM requests r JOIN paglets p USING (agent_id)"
@@ -196,7 +199,7 @@ def _to_come(row: sqlite3.Row, own: HostRef) -> str:
 
 
 def expired(tx: Tx, now: float, own: HostRef) -> tuple[FailedHook, ...]:
-    """Return failed hooks that were kept for KEEP_SECONDS."""
+    """Return the failed hooks that have been kept for KEEP_SECONDS, at most MOST_KEPT."""
     rows = tx.all(f"{_HEAD} WHERE h.failed_at <= ? ORDER BY h.agent_id LIMIT ?", now - KEEP_SECONDS, MOST_KEPT)
     return tuple(_read(row, own) for row in rows)
 

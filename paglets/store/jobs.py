@@ -1,4 +1,4 @@
-"""Single values of jobs on this host, in `requests` and `job_states`."""
+"""Read and change single columns of jobs in the tables `requests` and `job_states`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from paglets.store.db import Tx
 
 
 def reason_text(tx: Tx, agent_id: str) -> str:
-    """Return the text why a job waits."""
+    """Return the text of the reason why a job waits."""
     return str(tx.value("SELECT reason_text FROM requests WHERE agent_id = ?", agent_id))
 
 
 def disk_fulls(tx: Tx, agent_id: str) -> int:
-    """Return how many attempts of a job met a full disk."""
+    """Return the number of attempts of a job that failed on a full disk."""
     return int(tx.value("SELECT disk_fulls FROM requests WHERE agent_id = ?", agent_id) or 0)
 
 
@@ -26,7 +26,7 @@ def set_stolen(tx: Tx, agent_id: str) -> None:
 
 
 def set_checkpoint(tx: Tx, agent_id: str) -> None:
-    """Make the present state of a job its checkpoint."""
+    """Store the current state of a job as its checkpoint."""
     tx.run(
         "UPDATE job_states SET checkpoint = (SELECT state FROM paglet_states p WHERE p.agent_id = job_states.agent_id)"
         " WHERE agent_id = ?",

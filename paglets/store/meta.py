@@ -1,4 +1,4 @@
-"""The identity of a database in the table `meta`: its store id, its number of starts, the program that opened it."""
+"""The identity of a database in the table `meta`: store id, number of starts, and the program that last used it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from paglets.store.migrations.steps import PROGRAM_KEY
 
 
 def identity(tx: Tx) -> tuple[str, int]:
-    """Return store id and number of starts: "" and 0 for a new database."""
+    """Return the store id and the number of starts, or "" and 0 for a new database."""
     store_id = tx.value("SELECT value FROM meta WHERE key = 'store_id'")
     return store_id or "", int(tx.value("SELECT value FROM meta WHERE key = 'boot_count'") or 0)
 
 
 def record_start(tx: Tx, entropy: Entropy, earlier_starts: int, program: str) -> tuple[str, int]:
-    """Count this start, and draw a store id for a new database. Return store id and number of starts."""
+    """Count this start, and generate the store id of a new database. Return store id and number of starts."""
     store_id, _ = identity(tx)
     if not store_id:
         store_id = entropy.token()
@@ -25,5 +25,5 @@ def record_start(tx: Tx, entropy: Entropy, earlier_starts: int, program: str) ->
 
 
 def rewrite(tx: Tx) -> None:
-    """Write a page without a change: a COMMIT after this shows that the database can be written."""
+    """Rewrite a row with the same value, so that a successful COMMIT shows that the database can be written."""
     tx.run("UPDATE meta SET value = value WHERE key = 'boot_count'")

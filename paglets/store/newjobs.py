@@ -1,4 +1,4 @@
-"""The bulk insert of a group's first copies: many rows in few statements, with JSON made before the transaction."""
+"""Insert the first copies of a group's jobs in few statements. Their JSON is made before the transaction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """A job without a host. `request`, `state` and `template` are JSON text (`template`: see `groups.rows`)."""
+    """A job that has no host yet. `request`, `state` and `template` (see `groups.rows`) are JSON text."""
 
     agent_id: str
     job_key: str
@@ -28,7 +28,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewGroup:
-    """The data common to all jobs of a group. `generation`: the generation of these first copies."""
+    """The data that all jobs of a group have in common. `generation` is that of the first copies."""
 
     group_id: str
     class_name: str
@@ -39,9 +39,9 @@ class NewGroup:
 
 
 def add(tx: Tx, jobs: Sequence[NewJob], group: NewGroup, now: float) -> None:
-    """Store the jobs here as PLACING, with the rows that `residence.create` stores for `group_jobs.job_copy`.
+    """Store the jobs on this host with the status PLACING. Raises Conflict if one of the ids exists already.
 
-    Raises Conflict if one of the ids exists already.
+    This inserts the same rows as a call of `residence.create` for each job.
     """
     _check_unknown(tx, jobs)
     home, collector = dumps(to_json(group.home)), dumps(to_json(group.collector))

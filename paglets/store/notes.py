@@ -1,4 +1,4 @@
-"""Notes of paglets to their users. A note is a post to the paglet's home, which keeps the newest."""
+"""Notes of paglets to their users. A note is sent as a post to the paglet's home host, which keeps the newest notes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from paglets.core.record import from_json, to_json
 from paglets.store.db import Tx
 
 READER = "user-notes"
-"""The addressee of notes on every host; no paglet has this id."""
+"""The id to which notes are posted on every host. No paglet has this id."""
 
 MAX_NOTES = 2_000
 MAX_NOTE_BYTES = 4 << 20
-"""The total size of stored notes. Notes in the outbox are limited by MAX_NOTES."""
+"""The maximum total size of received notes. Only MAX_NOTES limits the notes in the outbox."""
 
 LATEST_AT = 253_402_214_400.0
 """The last day of the year 9999, in epoch seconds. Later times cannot be displayed."""
 
 
 def keep(tx: Tx, args: dict[str, Any]) -> None:
-    """Store a received note. Drop a malformed one, because an error would make its sender retry endlessly."""
+    """Store a received note. A malformed note is dropped, because an error would make its sender retry endlessly."""
     try:
         note = from_json(Note, args, "note")
     except Invalid:
@@ -43,7 +43,7 @@ def keep(tx: Tx, args: dict[str, Any]) -> None:
 
 
 def trim_outbox(tx: Tx) -> None:
-    """Keep only the newest MAX_NOTES notes in the outbox, which wait for homes that are offline."""
+    """Delete all but the newest MAX_NOTES notes in the outbox, where notes wait for unreachable home hosts."""
     tx.run(
         "DELETE FROM outbox WHERE n IN (SELECT n FROM outbox WHERE agent_id = ? ORDER BY n DESC LIMIT -1 OFFSET ?)",
         READER,
@@ -52,7 +52,7 @@ def trim_outbox(tx: Tx) -> None:
 
 
 def page(tx: Tx, after: int | None, limit: int, group_id: str | None) -> Notes:
-    """Return a page of notes; see `api.Notes`."""
+    """Return up to `limit` notes with numbers above `after`, or the newest notes if `after` is None."""
     order = "DESC" if after is None else "ASC"
     rows = tx.all(
         f"SELECT id, note FROM notes WHERE id > ? AND (? IS NULL OR group_id = ?) ORDER BY id {order} LIMIT ?",

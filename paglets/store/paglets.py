@@ -1,4 +1,4 @@
-"""The rows of paglets that are here: conversion from and to envelopes, and the storage of a paglet."""
+"""The rows of the paglets on this host: their conversion from and to envelopes, and the storage of each paglet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _optional(value: Any) -> str | None:
 
 
 def insert(tx: Tx, envelope: Envelope, now: float) -> None:
-    """Insert the rows of a paglet, without files and artifacts. Its residence row must be `here`."""
+    """Insert the rows of a paglet, except its files and artifacts. Its residence must have the status `here`."""
     tx.run(
         "INSERT INTO paglets (agent_id, class_name, kind, name, home, hook, created_at, bundle, bundle_bytes,"
         " service, inactive, wakes_at, launcher_deaths) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -57,7 +57,10 @@ def insert(tx: Tx, envelope: Envelope, now: float) -> None:
 
 
 def insert_bytes(tx: Tx, envelope: Envelope, now: float) -> None:
-    """Insert the files and artifacts of a paglet, whose blobs are here. A rollback does not need this."""
+    """Insert the files and artifacts of a paglet, whose blobs must be on this host.
+
+    A rollback of a hand-off does not call this, because the rows of files and artifacts still exist.
+    """
     files.add(tx, envelope.agent_id, envelope.files)
     for artifact in envelope.artifacts:
         artifacts.add(tx, envelope.agent_id, artifact, now)
@@ -69,12 +72,12 @@ def remove_bytes(tx: Tx, agent_id: str) -> None:
 
 
 def class_of(tx: Tx, agent_id: str) -> str:
-    """Return the class name of a paglet that is here."""
+    """Return the class name of a paglet, which must be on this host."""
     return str(tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id))
 
 
 def bundle_of(tx: Tx, agent_id: str) -> BlobRef | None:
-    """Return the bundle of a paglet that is here, or None."""
+    """Return the bundle of a paglet on this host, or None if it has no bundle."""
     row = tx.one("SELECT bundle, bundle_bytes FROM paglets WHERE agent_id = ?", agent_id)
     if row is None or row["bundle"] is None:
         return None
@@ -82,19 +85,22 @@ def bundle_of(tx: Tx, agent_id: str) -> BlobRef | None:
 
 
 def state(tx: Tx, agent_id: str) -> Any:
-    """Return the tagged state of a paglet, or None if it is not here."""
+    """Return the state of a paglet as tagged JSON, or None if the paglet is not on this host."""
     text = tx.value("SELECT state FROM paglet_states WHERE agent_id = ?", agent_id)
     return None if text is None else loads(text)
 
 
 def set_state(tx: Tx, agent_id: str, text: str) -> None:
-    """Store the state of a paglet that is here, as the JSON of its tagged value."""
+    """Store the state of a paglet on this host, given as the text of its tagged JSON."""
     tx.run("UPDATE paglet_states SET state = ? WHERE agent_id = ?", text, agent_id)
     tx.run("UPDATE paglets SET version = version + 1 WHERE agent_id = ?", agent_id)
 
 
 def blobs_of(tx: Tx, agent_id: str, bundle: str | None) -> tuple[BlobRef, ...]:
-    """Return all blobs that a target must have before this paglet, here or leaving, can arrive; each once."""
+    """Return the blobs, each once, that a target must have before this paglet can arrive there.
+
+    The paglet must be on this host or leaving it.
+    """
     rows = tx.all(
         "SELECT sha256, size_bytes FROM blobs WHERE sha256 = ? UNION"
         " SELECT sha256, size_bytes FROM files WHERE agent_id = ? UNION"
@@ -107,12 +113,12 @@ def blobs_of(tx: Tx, agent_id: str, bundle: str | None) -> tuple[BlobRef, ...]:
 
 
 def blobs_here(tx: Tx, agent_id: str) -> tuple[BlobRef, ...]:
-    """Return `blobs_of` for a paglet that is here."""
+    """Return the blobs that `blobs_of` returns, for a paglet on this host."""
     return blobs_of(tx, agent_id, tx.value("SELECT bundle FROM paglets WHERE agent_id = ?", agent_id))
 
 
 def launcher_deaths(tx: Tx, agent_id: str) -> int:
-    """Return how many times in a row a zygote died while code of this paglet ran."""
+    """Return the number of zygotes in succession that died while code of this paglet ran."""
     return int(tx.value("SELECT launcher_deaths FROM paglets WHERE agent_id = ?", agent_id) or 0)
 
 
@@ -121,7 +127,7 @@ def set_launcher_deaths(tx: Tx, agent_id: str, count: int) -> None:
 
 
 def set_problem(tx: Tx, agent_id: str, problem: str) -> None:
-    """Store why a requested move does not start; "": no problem."""
+    """Store the reason why a requested move does not start, or "" if there is none."""
     tx.run("UPDATE paglets SET problem = ? WHERE agent_id = ? AND problem != ?", problem[:500], agent_id, problem[:500])
 
 
@@ -158,7 +164,7 @@ def _insert_job(tx: Tx, agent_id: str, job: JobPart, now: float) -> None:
 
 
 def remove(tx: Tx, agent_id: str) -> None:
-    """Delete all rows of a paglet except residence, files, artifacts and sent posts."""
+    """Delete all rows of a paglet except its residence, files, artifacts and the posts that it has sent."""
     tx.run("DELETE FROM taken WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM taken_marks WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM paglets WHERE agent_id = ?", agent_id)
@@ -166,13 +172,13 @@ def remove(tx: Tx, agent_id: str) -> None:
 
 
 def freeze(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
-    """Return the whole paglet as an envelope for a hand-off under `epoch`."""
+    """Return all data of a paglet as an envelope with the given epoch."""
     rows = tx.all("SELECT key, value FROM storage WHERE agent_id = ?", agent_id)
     return replace(outline(tx, agent_id, epoch, now), storage={row["key"]: loads(row["value"]) for row in rows})
 
 
 def outline(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
-    """Return the envelope without the storage, for use with `storage_text`."""
+    """Return the envelope of a paglet with an empty storage. `storage_text` returns the storage."""
     row = tx.one("SELECT * FROM paglets WHERE agent_id = ?", agent_id)
     if row is None:
         raise Unknown(f"paglet {agent_id} is not on this host")
@@ -293,7 +299,7 @@ def storage_scan(tx: Tx, agent_id: str, prefix: str, after: str, limit: int) -> 
 
 
 def storage_keys(tx: Tx, agent_id: str, prefix: str, after: str, limit: int) -> list[str]:
-    """Return the keys of `storage_scan` without reading values."""
+    """Return the keys of the entries that `storage_scan` returns, without reading the values."""
     rows = tx.all(
         "SELECT key FROM storage WHERE agent_id = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?",
         agent_id,
@@ -306,17 +312,17 @@ def storage_keys(tx: Tx, agent_id: str, prefix: str, after: str, limit: int) -> 
 
 
 def storage_add(tx: Tx, agent_id: str, entries: Iterable[tuple[str, Any]]) -> None:
-    """Insert entries whose keys do not exist yet."""
+    """Insert entries into a paglet's storage. None of the keys may exist."""
     tx.run_many("INSERT INTO storage VALUES (?, ?, ?)", ((agent_id, key, dumps(value)) for key, value in entries))
 
 
 def storage_add_text(tx: Tx, agent_id: str, entries: Iterable[tuple[str, str]]) -> None:
-    """Insert entries like `storage_add`, with values as JSON text."""
+    """Insert entries like `storage_add`. The values are given as JSON text."""
     tx.run_many("INSERT INTO storage VALUES (?, ?, ?)", ((agent_id, key, text) for key, text in entries))
 
 
 def storage_text(tx: Tx, agent_id: str) -> str:
-    """Return the whole storage as the JSON text of an object, without parsing values."""
+    """Return the storage of a paglet as the text of a JSON object, without parsing the values."""
     rows = tx.each("SELECT key, value FROM storage WHERE agent_id = ? ORDER BY key", agent_id)
     return "{" + ",".join(f"{dumps(key)}:{value}" for key, value in rows) + "}"
 
@@ -326,34 +332,34 @@ def storage_count(tx: Tx, agent_id: str) -> int:
 
 
 def class_name(tx: Tx, agent_id: str) -> str | None:
-    """Return the class of a paglet that is here."""
+    """Return the class name of a paglet, or None if it is not on this host."""
     name: str | None = tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id)
     return name
 
 
 def state_version(tx: Tx, agent_id: str) -> int | None:
-    """Return the version of the state, which grows with each change; None if the paglet is not here."""
+    """Return the version of the state, which each change increases, or None if the paglet is not on this host."""
     version: int | None = tx.value("SELECT version FROM paglets WHERE agent_id = ?", agent_id)
     return version
 
 
 def set_arrival(tx: Tx, agent_id: str) -> None:
-    """Set the hook to `arrival` and drop the pending action, before the paglet leaves."""
+    """Set the next hook to `arrival` and delete the pending action, before the paglet leaves."""
     tx.run("UPDATE paglets SET hook = 'arrival', intent = NULL WHERE agent_id = ?", agent_id)
 
 
 def drop_intent(tx: Tx, agent_id: str) -> None:
-    """Drop the pending action of a paglet."""
+    """Delete the pending action of a paglet, such as a requested move."""
     tx.run("UPDATE paglets SET intent = NULL WHERE agent_id = ?", agent_id)
 
 
 def state_value(tx: Tx, agent_id: str, name: str) -> Any:
-    """Return one top-level value of the state of a paglet that is here."""
+    """Return one top-level value of the state of a paglet on this host."""
     return tx.value(f"SELECT json_extract(state, '$.{name}') FROM paglet_states WHERE agent_id = ?", agent_id)
 
 
 def unfinished_collectors(tx: Tx) -> list[str]:
-    """Return the collectors here that have templates, that is jobs that have not ended."""
+    """Return the collectors on this host that have unfinished jobs, whose templates are in their storage."""
     rows = tx.all(
         "SELECT agent_id FROM paglets WHERE kind = 'collector' AND EXISTS (SELECT 1 FROM storage s"
         " WHERE s.agent_id = paglets.agent_id AND s.key > 'template/' AND s.key < 'template0') ORDER BY agent_id"

@@ -1,4 +1,4 @@
-"""Posts: stored in the outbox with the change that causes them, delivered at least once, accepted once."""
+"""Posts between paglets: they are stored in the outbox with the change that causes them, and accepted exactly once."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from paglets.store import artifacts, blobs, notes, residence
 from paglets.store.db import Tx, fitting
 
 MAX_TRIES = 5
-"""A post whose handler raises this often is `dead`: it is kept and shown, but not retried."""
+"""The number of errors of its handler after which a post is `dead`: it is kept and shown, but not retried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """A row of the outbox."""
+    """A post in the outbox, which its target has not acknowledged yet. `n` is its number."""
 
     n: int
     target: ProxyRef
@@ -29,7 +29,7 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnhandledPost:
-    """A post in the inbox that its paglet has not handled yet."""
+    """A post in the inbox that its paglet has not handled yet. `seq` is its number in the inbox."""
 
     seq: int
     agent_id: str
@@ -46,7 +46,7 @@ def send(
     group_id: str | None = None,
     report_of: str | None = None,
 ) -> int:
-    """Add a post to the outbox and return its number. The blobs of its artifacts must be here."""
+    """Add a post to the outbox and return its number. The blobs of its artifacts must be on this host."""
     n = tx.insert(
         "INSERT INTO outbox (agent_id, host, host_store, group_id, report_of, created_at) VALUES (?, ?, ?, ?, ?, ?)",
         target.agent_id,
@@ -65,20 +65,20 @@ def send(
 
 
 def deliver_here(tx: Tx, target: ProxyRef, message: WireMessage, now: float) -> None:
-    """Put a post into the inbox of a paglet that was created in this transaction, before all other posts."""
+    """Put a post into the empty inbox of a paglet that was created in the same transaction."""
     n = send(tx, target, message, now)
     _receive_one(tx, Post(sender_store=target.host.store_id, n=n, agent_id=target.agent_id, message=message), now)
     remove_delivered(tx, n)
 
 
 def skip_numbers(tx: Tx, count: int) -> None:
-    """Skip `count` post numbers, so that the next post gets a higher one."""
+    """Increase the number of the next post by `count`."""
     if not tx.run("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'outbox'", count):
         tx.run("INSERT INTO sqlite_sequence VALUES ('outbox', ?)", count)
 
 
 def is_first(tx: Tx, token: str, keep: int = 10_000) -> bool:
-    """Return True if a client's post with that token is new, and store the token. Keep the newest `keep` tokens."""
+    """Return True if no client has posted with this token before, and store it. Keep only the newest `keep` tokens."""
     if tx.value("SELECT 1 FROM client_posts WHERE token = ?", token) is not None:
         return False
     new = tx.insert("INSERT INTO client_posts (token) VALUES (?)", token)
@@ -100,9 +100,10 @@ def destinations(tx: Tx) -> list[HostRef]:
 def next_outgoing(
     tx: Tx, host_store: str, most: int, most_bytes: int, skip: Iterable[str] = (), ready: Iterable[int] = ()
 ) -> list[Outgoing]:
-    """Return the oldest posts for one host, at least one, as many as fit, without the paglets in `skip`.
+    """Return the oldest posts to one host, except posts to the paglets in `skip`.
 
-    Posts with artifacts are included only if their numbers are in `ready`.
+    Return at most `most` posts with `most_bytes` in total, but at least one. A post with artifacts is included only if
+    its number is in `ready`.
     """
     rows = tx.all(
         "SELECT n, agent_id, host, message FROM outbox o CROSS JOIN outbox_messages USING (n) WHERE host_store = ?"
@@ -119,7 +120,7 @@ def next_outgoing(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostWithArtifacts:
-    """A post in the outbox that carries artifacts: its number, its addressee, and the blobs."""
+    """A post in the outbox that carries artifacts: its number, the paglet it is for, and the blobs of the artifacts."""
 
     n: int
     agent_id: str
@@ -129,7 +130,7 @@ class PostWithArtifacts:
 def with_artifacts(
     tx: Tx, host_store: str, most: int, skip: Iterable[str] = (), after: int = 0
 ) -> list[PostWithArtifacts]:
-    """Return the oldest posts with artifacts for one host, after the number `after`, without the paglets in `skip`."""
+    """Return the oldest posts with artifacts to one host, with numbers above `after`, except to paglets in `skip`."""
     rows = tx.all(
         "SELECT x.n, o.agent_id, b.sha256, b.size_bytes FROM outbox_blobs x JOIN blobs b USING (sha256)"
         " JOIN outbox o USING (n) WHERE x.n IN"
@@ -157,9 +158,10 @@ def _read_outgoing(row: sqlite3.Row) -> Outgoing:
 
 
 def settled_below(tx: Tx, agent_ids: tuple[str, ...], host_store: str) -> tuple[SettledBelow, ...]:
-    """Return for each paglet the number below which all posts from this host are acknowledged.
+    """Return for each paglet the number below which it has acknowledged all posts from this host.
 
-    Posts follow a paglet to any host. Notes count per host, because each host has its own reader of notes.
+    A paglet's posts follow it to any host. Notes are counted for each target host separately, because each host has its
+    own reader of notes.
     """
     marks = []
     for agent_id in agent_ids:
@@ -175,14 +177,14 @@ def settled_below(tx: Tx, agent_ids: tuple[str, ...], host_store: str) -> tuple[
 
 
 def remove_delivered(tx: Tx, n: int) -> str | None:
-    """Delete an acknowledged post. Return the job copy whose report it was, or None."""
+    """Delete an acknowledged post. Return the id of the job copy whose report it was, or None."""
     report_of = tx.value("SELECT report_of FROM outbox WHERE n = ?", n)
     tx.run("DELETE FROM outbox WHERE n = ?", n)
     return None if report_of is None else str(report_of)
 
 
 def redirect(tx: Tx, agent_id: str, host: HostRef) -> None:
-    """Change the target host of all posts in the outbox for this paglet."""
+    """Set the target host of all posts to this paglet in the outbox."""
     tx.run(
         "UPDATE outbox SET host = ?, host_store = ? WHERE agent_id = ? AND host_store != ?",
         dumps(to_json(host)),
@@ -194,7 +196,7 @@ def redirect(tx: Tx, agent_id: str, host: HostRef) -> None:
 
 
 def receive(tx: Tx, posts: tuple[Post, ...], settled: tuple[SettledBelow, ...], now: float) -> tuple[PostAnswer, ...]:
-    """Store a batch of posts from one sender, each once. The addressee of a post becomes the owner of its artifacts."""
+    """Store a batch of posts from one sender, each once. The receiver of a post becomes the owner of its artifacts."""
     marks = {mark.agent_id: mark.settled_below for mark in settled}
     answers = [_receive_one(tx, post, now) for post in posts]
     for (agent_id, sender), below in _marks_of(posts, marks).items():
@@ -269,7 +271,7 @@ def _forget_settled(tx: Tx, agent_id: str, sender: str, below: int) -> None:
 
 
 def unhandled(tx: Tx, agent_id: str, most: int, skip: Iterable[int] = ()) -> list[UnhandledPost]:
-    """Return the next posts of this paglet by priority and age, without the numbers (`seq`) in `skip`."""
+    """Return the next posts to this paglet by priority and age, except those whose `seq` is in `skip`."""
     rows = tx.all(
         "SELECT * FROM inbox WHERE agent_id = ? AND status = 'waiting'"
         " AND seq NOT IN (SELECT value FROM json_each(?)) ORDER BY priority DESC, seq LIMIT ?",
@@ -289,14 +291,14 @@ def unhandled(tx: Tx, agent_id: str, most: int, skip: Iterable[int] = ()) -> lis
 
 
 def remove_handled(tx: Tx, seq: int) -> bool:
-    """Delete a post in the transaction with its handler's changes. Return False if it was handled already."""
+    """Delete a post in the transaction that stores its handler's changes. Return False if it was handled already."""
     return tx.run("DELETE FROM inbox WHERE seq = ?", seq) == 1
 
 
 def record_error(tx: Tx, seq: int, error: str) -> int:
-    """Record an error of the handler, and mark the post as dead after MAX_TRIES errors.
+    """Record an error of a post's handler, and mark the post as dead after MAX_TRIES errors.
 
-    Return the number of errors so far; 0: the post does not exist.
+    Return the number of errors so far, or 0 if the post does not exist.
     """
     tx.run(
         "UPDATE inbox SET tries = tries + 1, error = ?,"
@@ -310,7 +312,7 @@ def record_error(tx: Tx, seq: int, error: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxReport:
-    """A report in a collector's inbox. `dead`: its handler raised MAX_TRIES times, last with `error`."""
+    """A report in a collector's inbox. It is `dead` after its handler raised MAX_TRIES errors, the last one `error`."""
 
     seq: int
     job_key: str
@@ -319,7 +321,7 @@ class InboxReport:
 
 
 def reports(tx: Tx, collector: str, after: int = 0) -> list[InboxReport]:
-    """Return the reports in a collector's inbox after the number `after`, in order."""
+    """Return the reports in a collector's inbox whose `seq` is above `after`, sorted by `seq`."""
     rows = tx.all(
         "SELECT seq, json_extract(message, '$.args.job_key') AS job_key, status, error FROM inbox"
         " WHERE agent_id = ? AND seq > ? AND json_extract(message, '$.kind') IN ('job_result', 'job_failure')"
@@ -334,22 +336,22 @@ def reports(tx: Tx, collector: str, after: int = 0) -> list[InboxReport]:
 
 
 def numbers_for(tx: Tx, agent_id: str) -> list[int]:
-    """Return the numbers of the posts in the outbox for a paglet."""
+    """Return the numbers of the posts to a paglet in the outbox."""
     return [row["n"] for row in tx.all("SELECT n FROM outbox WHERE agent_id = ? ORDER BY n", agent_id)]
 
 
 def set_problem(tx: Tx, n: int, text: str) -> None:
-    """Store why a post cannot be delivered."""
+    """Store the reason why a post cannot be delivered."""
     _set_problem(tx, "n = ?2", n, text)
 
 
 def set_problem_of_host(tx: Tx, store_id: str, text: str) -> None:
-    """Store why no post for a host can be delivered."""
+    """Store the reason why no post to a host can be delivered."""
     _set_problem(tx, "host_store = ?2", store_id, text)
 
 
 def _set_problem(tx: Tx, which: str, value: int | str, text: str) -> None:
-    """Store a problem and touch the jobs whose report cannot be delivered, so that their collectors learn of it."""
+    """Store a problem of posts. For reports, also schedule the report of the problem to the collectors of the jobs."""
     rows = tx.all(
         f"UPDATE outbox SET problem = ?1 WHERE n IN (SELECT n FROM outbox WHERE {which} AND problem < ?1"
         f" UNION ALL SELECT n FROM outbox WHERE {which} AND problem > ?1) RETURNING report_of",

@@ -1,7 +1,7 @@
 """The queue of one host: its compute jobs, their statuses, outcomes and leases.
 
-Every change names its expected status, and the attempt if there is one. If the row has another, the change does nothing
-and returns False. `paglets.slots.states` has the allowed transitions.
+A change of a status gets the expected status and may get the expected attempt. If the row has others, the change does
+nothing and returns False. `paglets.slots.states` defines the allowed transitions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedJob:
-    """A waiting job, with the data for decisions about it."""
+    """A waiting job, with the data that decides where and when it runs."""
 
     agent_id: str
     group_id: str | None
@@ -37,7 +37,7 @@ class QueuedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
-    """The row of a job copy, without user values."""
+    """The row of a job copy, without the user's states."""
 
     agent_id: str
     group_id: str | None
@@ -57,7 +57,7 @@ class JobRow:
 
 @lru_cache(maxsize=4096)
 def _request(text: str) -> SlotRequest:
-    """Parse a request. The cache shares one value among jobs of a group, whose requests are mostly equal."""
+    """Parse a request. The cache returns one object for all equal requests, such as those of a group's jobs."""
     return from_json(SlotRequest, loads(text))
 
 
@@ -83,7 +83,7 @@ _QUEUED = (
 
 
 Place = tuple[float, str]
-"""The position of a job in the queue: the time it was queued, and its id."""
+"""The position of a job in the queue: the time when it was queued, and its id."""
 
 FIRST: Place = (0.0, "")
 """The position before the oldest job."""
@@ -99,7 +99,7 @@ SKIPPED_A_TURN = 20_000
 def unplaced(tx: Tx, most: int, after: Place = FIRST) -> tuple[list[QueuedJob], Place]:
     """Return jobs without a host after the position `after`, oldest first, and the position for the next call.
 
-    After the last job the position is FIRST. Jobs whose collector is still moving are left out.
+    After the last job this position is FIRST. Jobs whose collector is still moving are left out.
     """
     held_back = _groups_on_their_way(tx)
     last = _last_of_turn(tx, after) if held_back else None
@@ -122,7 +122,7 @@ def unplaced(tx: Tx, most: int, after: Place = FIRST) -> tuple[list[QueuedJob], 
 
 
 def _last_of_turn(tx: Tx, after: Place) -> Place | None:
-    """Return the last position of a turn if all its jobs were held back; None if there are fewer jobs."""
+    """Return the position that is SKIPPED_A_TURN jobs after `after`, or None if fewer jobs follow."""
     row = tx.one(
         "SELECT queued_at, agent_id FROM requests WHERE status = 'PLACING' AND (queued_at, agent_id) > (?, ?)"
         " ORDER BY queued_at, agent_id LIMIT 1 OFFSET ?",
@@ -133,7 +133,7 @@ def _last_of_turn(tx: Tx, after: Place) -> Place | None:
 
 
 def _groups_on_their_way(tx: Tx) -> list[str]:
-    """Return the groups submitted on this host whose collector is moving to another host."""
+    """Return the ids of groups submitted to this host whose collector is moving to another host."""
     rows = tx.all(
         "SELECT g.group_id FROM handoffs h CROSS JOIN groups g ON g.collector_id = h.agent_id"
         " WHERE h.kind = 'collector' ORDER BY g.group_id"
@@ -142,7 +142,7 @@ def _groups_on_their_way(tx: Tx) -> list[str]:
 
 
 def waiting_for_slot(tx: Tx, most: int) -> Iterator[QueuedJob]:
-    """Yield jobs that wait for a slot here and can start now, oldest first."""
+    """Yield the jobs that wait for a slot on this host and have no pending hook, action or run, oldest first."""
     rows = tx.each(
         f"{_QUEUED} WHERE status = 'WAITING_FOR_SLOT' AND p.intent IS NULL AND p.hook IS NULL AND r.unwanted IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)"
@@ -153,7 +153,7 @@ def waiting_for_slot(tx: Tx, most: int) -> Iterator[QueuedJob]:
 
 
 def has_status(tx: Tx, status: str) -> bool:
-    """Return True if a job here has that status. The cost does not depend on the number of jobs."""
+    """Return True if a job on this host has that status. The cost does not depend on the number of jobs."""
     return tx.value("SELECT 1 FROM requests WHERE status = ? LIMIT 1", status) is not None
 
 
@@ -163,7 +163,7 @@ def count(tx: Tx, *statuses: str) -> int:
 
 
 def with_status(tx: Tx, status: str, agent_ids: Iterable[str]) -> list[str]:
-    """Return the jobs of `agent_ids` that have that status."""
+    """Return those of `agent_ids` that are jobs with that status."""
     sql = "SELECT 1 FROM requests WHERE agent_id = ? AND status = ?"
     return [agent_id for agent_id in agent_ids if tx.value(sql, agent_id, status)]
 
@@ -195,7 +195,7 @@ def job(tx: Tx, agent_id: str) -> JobRow | None:
 
 
 def move(tx: Tx, agent_id: str, old: str, new: str, attempt: int | None = None) -> bool:
-    """Change the status from `old` to `new`. Return False if the job has another status or attempt."""
+    """Change the status of a job from `old` to `new`. Return False if it has another status or attempt."""
     changed = tx.run(
         "UPDATE requests SET status = ?, reason = '', reason_text = '', never = 0"
         " WHERE agent_id = ? AND status = ? AND (? IS NULL OR attempt = ?)",
@@ -212,7 +212,7 @@ def move(tx: Tx, agent_id: str, old: str, new: str, attempt: int | None = None) 
 
 
 def set_reason(tx: Tx, agent_id: str, reason: str, text: str, never: bool, now: float) -> None:
-    """Store why the job does not run. `reason_at` stays while the reason is the same."""
+    """Store the reason why a job does not run. `reason_at` is set to `now` only if the reason is a new one."""
     changed = tx.run(
         "UPDATE requests SET reason_at = CASE WHEN reason = ? THEN reason_at ELSE ? END,"
         " reason = ?, reason_text = ?, never = ?"
@@ -233,7 +233,7 @@ def set_reason(tx: Tx, agent_id: str, reason: str, text: str, never: bool, now: 
 
 
 def set_blocked(tx: Tx, agent_id: str, attempt: int, reason: str, text: str, now: float) -> None:
-    """Store what blocks that running attempt; "": nothing."""
+    """Store the reason why a running attempt makes no progress, or "" if it does."""
     changed = tx.run(
         "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ?"
         " WHERE agent_id = ? AND status = 'RUNNING' AND attempt = ? AND reason_text != ?",
@@ -250,7 +250,7 @@ def set_blocked(tx: Tx, agent_id: str, attempt: int, reason: str, text: str, now
 
 
 def clear_reasons(tx: Tx, reasons: Iterable[str]) -> None:
-    """Clear these reasons of waiting jobs, until the scheduler checks the jobs again."""
+    """Clear the reason of waiting jobs that have one of `reasons`, until the scheduler checks the jobs again."""
     tx.run(
         "UPDATE requests SET reason = '', reason_text = ''"
         " WHERE status = 'WAITING_FOR_SLOT' AND reason IN (SELECT value FROM json_each(?))",
@@ -259,7 +259,7 @@ def clear_reasons(tx: Tx, reasons: Iterable[str]) -> None:
 
 
 def set_default_reason(tx: Tx, reason: str, text: str, now: float) -> None:
-    """Store this reason for all waiting jobs without one, which are those that the scheduler did not check."""
+    """Store this reason for all waiting jobs without a reason, which the scheduler has not checked."""
     rows = tx.all(
         "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ?"
         " WHERE status = 'WAITING_FOR_SLOT' AND reason = '' RETURNING agent_id",
@@ -277,18 +277,21 @@ DEFAULT_REASONS = {
     "PLACING": ("placing", "it was submitted a moment ago; the collector of its group must be placed first"),
     "WAITING_FOR_SLOT": ("queued", "it arrived a moment ago"),
 }
-"""The reason and text of a status until a part of the host has checked the job."""
+"""The reason and its text for a job with this status that the placer or scheduler has not checked yet."""
 
 
 def reason_of(row: sqlite3.Row) -> tuple[str, str]:
-    """Return the reason and its text why the job of a row of `requests` waits; never empty for a waiting job."""
+    """Return the reason why a job waits, and its text. They are not empty for a waiting job.
+
+    `row` is the job's row of `requests`.
+    """
     if row["reason"]:
         return row["reason"], row["reason_text"]
     return DEFAULT_REASONS.get(row["status"], ("", ""))
 
 
 def report_problem(tx: Tx, agent_id: str) -> str:
-    """Return why the report of a finished copy has not reached its collector; "" if there is no problem."""
+    """Return the reason why the report of a finished copy cannot be delivered, or "" if there is no problem."""
     problem = tx.value("SELECT problem FROM outbox WHERE report_of = ? AND problem != '' ORDER BY n LIMIT 1", agent_id)
     return f"it has ended, and its report waits: {problem}" if problem else ""
 
@@ -296,7 +299,7 @@ def report_problem(tx: Tx, agent_id: str) -> str:
 def grant(
     tx: Tx, queued: QueuedJob, cores: Sequence[int], gpus: Sequence[int], token: str, epoch: int, now: float
 ) -> bool:
-    """Change WAITING_FOR_SLOT to RUNNING, with a lease and a run. Return False if the job has changed."""
+    """Set a waiting job to RUNNING, and store its lease and its run. Return False if the job has changed."""
     changed = tx.run(
         "UPDATE requests SET status = 'RUNNING', attempt = attempt + 1, reason = '', reason_text = '', never = 0,"
         " reason_at = ?"
@@ -329,7 +332,7 @@ def grant(
 def start_run(
     tx: Tx, agent_id: str, token: str, entry: str, epoch: int, generation: int, attempt: int, now: float
 ) -> None:
-    """Store the run of a process that is about to start. A paglet has at most one."""
+    """Store the run of a process that is about to start. A paglet has at most one run."""
     tx.run(
         "INSERT INTO runs (agent_id, token, entry, epoch, generation, attempt, started_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -344,7 +347,7 @@ def start_run(
 
 
 def release(tx: Tx, agent_id: str) -> float | None:
-    """End the lease of an attempt whose process tree has ended. Return when it was granted, or None."""
+    """Delete the lease of an attempt whose process tree has ended. Return the time it was granted, or None."""
     granted_at: float | None = tx.value("SELECT granted_at FROM leases WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM leases WHERE agent_id = ?", agent_id)
     tx.wake("scheduler")
@@ -352,7 +355,7 @@ def release(tx: Tx, agent_id: str) -> float | None:
 
 
 def total_leased(tx: Tx) -> Resources:
-    """Return the sum of all leases."""
+    """Return the sum of the resources of all leases."""
     row = tx.one("SELECT total(memory_bytes) AS memory, total(temp_storage_bytes) AS disk FROM leases")
     assert row is not None
     return Resources(
@@ -368,7 +371,7 @@ def leased_units(tx: Tx, kind: str) -> frozenset[int]:
 
 
 def set_outcome(tx: Tx, agent_id: str, attempt: int, outcome: dict[str, Any]) -> bool:
-    """Store the outcome of this attempt. Return False if it has one, or another attempt runs."""
+    """Store the outcome of a running attempt. Return False if it has an outcome already or no longer runs."""
     changed = tx.run(
         "UPDATE job_states SET outcome = ? WHERE agent_id = ? AND outcome IS NULL AND EXISTS"
         " (SELECT 1 FROM requests r WHERE r.agent_id = job_states.agent_id AND status = 'RUNNING' AND attempt = ?)",
@@ -380,7 +383,7 @@ def set_outcome(tx: Tx, agent_id: str, attempt: int, outcome: dict[str, Any]) ->
 
 
 def leased_amounts(tx: Tx) -> dict[str, Resources]:
-    """Return the memory and disk that each running job has leased."""
+    """Return the memory and the disk space that each running job has leased."""
     rows = tx.all("SELECT agent_id, memory_bytes, temp_storage_bytes FROM leases ORDER BY agent_id")
     return {
         row["agent_id"]: Resources(memory_bytes=row["memory_bytes"], temp_storage_bytes=row["temp_storage_bytes"])

@@ -1,7 +1,7 @@
-"""The residence of paglets: one row per paglet, here, leaving, gone, refused or disposed, with its epoch.
+"""The residence of paglets: a row for each paglet with its epoch and status (here, leaving, gone, refused, disposed).
 
-These rows alone decide a hand-off. The source is `leaving` at epoch e and sends the envelope under e + 1. The target
-always gives the same answer for the same epoch.
+Only these rows decide a hand-off. On the source the paglet is `leaving` with epoch e, and its envelope has epoch e + 1.
+The target always gives the same answer for the same epoch.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from paglets.store.db import Tx
 from paglets.store.handoffs import Handoff
 
 Refuse = Callable[[Tx, Envelope], str | None]
-"""A function that returns why this host does not accept an envelope, or None."""
+"""A function that returns the reason why this host does not accept an envelope, or None if it accepts it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedHandoff:
-    """A hand-off whose answer the source has stored."""
+    """A finished hand-off, for which this host, the source, has stored the target's answer."""
 
     agent_id: str
     epoch: int
@@ -50,7 +50,7 @@ def _residence(row: sqlite3.Row) -> ResidenceRow:
 
 
 def id_of(tx: Tx, id_or_name: str) -> str:
-    """Return the id of the paglet here with that name. If there is none, return the argument, which may be an id."""
+    """Return the id of the paglet with that name on this host, or else the argument, which may be an id."""
     return _named(tx, id_or_name) or id_or_name
 
 
@@ -60,7 +60,10 @@ def _named(tx: Tx, name: str) -> str | None:
 
 
 def holder_of(tx: Tx, name: str) -> str | None:
-    """Return the paglet with this name here. A leaving paglet keeps its name until it is gone, as it may come back."""
+    """Return the id of the paglet that has this name on this host, or None.
+
+    A leaving paglet keeps its name until it is gone, because its hand-off may be rolled back.
+    """
     holder = _named(tx, name)
     if holder is None:
         holder = tx.value("SELECT agent_id FROM handoffs WHERE kind = 'paglet' AND name = ?", name)
@@ -68,7 +71,7 @@ def holder_of(tx: Tx, name: str) -> str | None:
 
 
 def get_here(tx: Tx, agent_id: str) -> ResidenceRow:
-    """Return the row of a paglet that is here. Raises Unknown if it is not here."""
+    """Return the residence of a paglet with the status `here`. Raises Unknown for any other paglet."""
     row = find(tx, agent_id)
     if row is None or row.status != "here":
         raise Unknown(f"paglet {agent_id} is not on this host")
@@ -76,7 +79,7 @@ def get_here(tx: Tx, agent_id: str) -> ResidenceRow:
 
 
 def create(tx: Tx, envelope: Envelope, now: float) -> bool:
-    """Store a new paglet here. Return False if its id exists already (a repeated request)."""
+    """Store a new paglet on this host. Return False if its id exists already, as after a repeated request."""
     if find(tx, envelope.agent_id) is not None:
         return False
     _arrive(tx, envelope, None, now)
@@ -84,7 +87,10 @@ def create(tx: Tx, envelope: Envelope, now: float) -> bool:
 
 
 def replace_gone(tx: Tx, envelope: Envelope, now: float) -> bool:
-    """Store a new paglet with a used id and a higher epoch. Return False if the old one is here or leaving."""
+    """Store a new paglet with the id of one that has left or ended.
+
+    Return False if the old one is here or leaving, or the new epoch is not higher.
+    """
     known = find(tx, envelope.agent_id)
     if known is not None and (known.status in ("here", "leaving") or known.epoch >= envelope.epoch):
         return False
@@ -94,7 +100,7 @@ def replace_gone(tx: Tx, envelope: Envelope, now: float) -> bool:
 
 
 def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse) -> TransferAnswer:
-    """Accept, refuse or recognise an envelope. If its blobs are not here, answer `missing` and change nothing."""
+    """Accept or refuse an envelope, or repeat the earlier answer. If blobs are missing, answer only that."""
     known = known_answer(tx, envelope.agent_id, envelope.epoch)
     if known is not None:
         return known
@@ -112,24 +118,24 @@ def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse
 
 
 def has_stale_scratch(tx: Tx, agent_id: str) -> bool:
-    """Return True if the scratch directory is from an earlier stay, so that its files may be outdated."""
+    """Return True if the scratch directory is from an earlier stay of the paglet, so its files may be outdated."""
     return bool(tx.value("SELECT stale_scratch FROM residence WHERE agent_id = ?", agent_id))
 
 
 def mark_scratch_stale(tx: Tx, agent_id: str) -> None:
-    """Mark the scratch directory as stale: it is emptied before code runs in it again."""
+    """Mark the scratch directory of a paglet as stale. It is emptied before code runs in it again."""
     tx.run("UPDATE residence SET stale_scratch = 1 WHERE agent_id = ?", agent_id)
 
 
 def mark_scratch_clean(tx: Tx, agent_id: str) -> None:
-    """Mark the scratch directory as in use by the present stay."""
+    """Record that the scratch directory of a paglet belongs to its current stay on this host."""
     tx.run("UPDATE residence SET stale_scratch = 0 WHERE agent_id = ? AND stale_scratch = 1", agent_id)
 
 
 def known_answer(tx: Tx, agent_id: str, epoch: int) -> TransferAnswer | None:
-    """Return the answer to an envelope that was answered before, or is older than the row here; else None.
+    """Return the answer to an envelope that was answered before or is older than the residence row, else None.
 
-    The envelope itself, which may be large, is not necessary.
+    This needs only the epoch. So a source can ask for the answer before it sends the envelope, which may be large.
     """
     known = find(tx, agent_id)
     if known is None or known.epoch < epoch:
@@ -147,9 +153,10 @@ def known_answer(tx: Tx, agent_id: str, epoch: int) -> TransferAnswer | None:
 
 
 def _forget_older(tx: Tx, agent_id: str) -> None:
-    """Delete the rows of a lower epoch, even `leaving`: an envelope of a higher epoch proves that they are obsolete.
+    """Delete the rows of a paglet, even a leaving one, because an envelope with a higher epoch makes them obsolete.
 
-    A paglet that was `here` did not leave: another host rolled back its hand-off, so the sources of its files stay.
+    If the paglet is `here`, it did not leave: another host rolled back the hand-off to this host. Then the originals of
+    its registered files are kept.
     """
     known = find(tx, agent_id)
     tx.run("DELETE FROM leases WHERE agent_id = ?", agent_id)
@@ -165,7 +172,7 @@ def _forget_older(tx: Tx, agent_id: str) -> None:
 
 
 def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
-    """Convert the paglet to an envelope for `target`. Raises Conflict while its code runs or it holds a lease."""
+    """Convert the paglet to an envelope for `target`. Raises Conflict if its code runs or it has a lease."""
     row = get_here(tx, agent_id)
     if tx.value("SELECT 1 FROM runs WHERE agent_id = ?", agent_id) is not None:
         raise Conflict(f"paglet {agent_id} is running; it can move when its code has ended")
@@ -179,7 +186,7 @@ def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
 
 
 def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> bool:
-    """Set the row to `gone`, as the target has the envelope of `epoch`. Return False if there is no such hand-off."""
+    """Set a paglet to `gone`, since the target accepted it under `epoch`. Return False if no such hand-off exists."""
     row = tx.one("SELECT target FROM handoffs WHERE agent_id = ? AND epoch = ?", agent_id, epoch - 1)
     if row is None:
         return False
@@ -192,10 +199,10 @@ def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> bool:
 
 
 def put_back(tx: Tx, agent_id: str, epoch: int, now: float, *, under: int = 0) -> Handoff | None:
-    """Roll back a hand-off that the target will never accept: the paglet is here again, with the age of a job kept.
+    """Roll back a hand-off that the target will never accept, so that the paglet is on this host again.
 
-    Its epoch is `epoch`, or `under` if the target may have accepted it and cannot be asked. Return None if there is no
-    such hand-off.
+    The new epoch is `epoch`, or `under` if the target may have accepted the paglet and cannot be asked. A job keeps its
+    place in the queue. Return None if there is no such hand-off.
     """
     handoff = handoffs.find(tx, agent_id, epoch - 1)
     if handoff is None:
@@ -211,7 +218,7 @@ def put_back(tx: Tx, agent_id: str, epoch: int, now: float, *, under: int = 0) -
 
 
 def settle(tx: Tx, agent_id: str, epoch: int, source: HostRef, now: float) -> TransferAnswer:
-    """Answer whether `epoch` was accepted. If not, store a refusal first, so that it never will be."""
+    """Answer whether the envelope of `epoch` was accepted. If not, store a refusal, so that it never will be."""
     known = find(tx, agent_id)
     if known is not None and known.epoch >= epoch:
         taken = known.epoch > epoch or known.status != "refused"
@@ -222,7 +229,7 @@ def settle(tx: Tx, agent_id: str, epoch: int, source: HostRef, now: float) -> Tr
 
 
 def dispose(tx: Tx, agent_id: str, now: float) -> None:
-    """End a paglet that is here: delete its rows and set its residence to `disposed`."""
+    """End a paglet on this host: delete its rows and set its residence to `disposed`."""
     row = get_here(tx, agent_id)
     paglets.remove(tx, agent_id)
     paglets.remove_bytes(tx, agent_id)
@@ -231,9 +238,9 @@ def dispose(tx: Tx, agent_id: str, now: float) -> None:
 
 
 def closed_handoffs(tx: Tx, most: int) -> list[ClosedHandoff]:
-    """Return ended hand-offs that are not acknowledged to their target, at most `most` for each target.
+    """Return finished hand-offs whose target has no acknowledgement yet, at most `most` for each target.
 
-    The limit per target keeps hand-offs to offline hosts from blocking the others.
+    Without the limit for each target, hand-offs to unreachable hosts could block all others.
     """
     rows = tx.all(
         "SELECT agent_id, epoch, peer FROM (SELECT agent_id, epoch, peer, row_number()"
@@ -248,7 +255,7 @@ def closed_handoffs(tx: Tx, most: int) -> list[ClosedHandoff]:
 
 
 def target_acknowledged(tx: Tx, closed: Iterable[ClosedHandoff]) -> None:
-    """Record that the targets have got the acknowledgements."""
+    """Record that the targets of these hand-offs have received the acknowledgements."""
     tx.run_many(
         "UPDATE residence SET told = 1 WHERE agent_id = ? AND epoch = ?",
         [(handoff.agent_id, handoff.epoch) for handoff in closed],
@@ -256,12 +263,12 @@ def target_acknowledged(tx: Tx, closed: Iterable[ClosedHandoff]) -> None:
 
 
 def close(tx: Tx, agent_id: str, epoch: int) -> None:
-    """Record that the source of that epoch will not send it again."""
+    """Record that the source of a paglet will not send its envelope of that epoch again."""
     tx.run("UPDATE residence SET settled = 1 WHERE agent_id = ? AND epoch >= ? AND settled = 0", agent_id, epoch)
 
 
 def forget(tx: Tx, before: float, most: int) -> int:
-    """Delete rows of paglets that are gone, disposed or refused since before `before`. Return how many."""
+    """Delete at most `most` rows of paglets that left, ended or were refused before `before`. Return their number."""
     return tx.run(
         "DELETE FROM residence WHERE agent_id IN (SELECT agent_id FROM residence"
         " WHERE status IN ('gone', 'refused', 'disposed') AND settled = 1 AND told = 1 AND since_at < ? LIMIT ?)",
@@ -271,7 +278,7 @@ def forget(tx: Tx, before: float, most: int) -> int:
 
 
 def _arrive(tx: Tx, envelope: Envelope, source: HostRef | None, now: float) -> None:
-    """Insert the rows of a paglet that arrived, or was created here (no source)."""
+    """Insert the rows of a paglet that arrived from `source`, or was created on this host if `source` is None."""
     _begin_row(tx, envelope.agent_id, envelope.epoch, "here", source, now, "")
     paglets.insert(tx, envelope, now)
     paglets.insert_bytes(tx, envelope, now)
@@ -298,7 +305,7 @@ def _begin_row(tx: Tx, agent_id: str, epoch: int, status: str, source: HostRef |
 
 
 def become(tx: Tx, agent_id: str, epoch: int, status: str, peer: HostRef | None, now: float, told: bool = True) -> None:
-    """Change the residence of a paglet that was here. The column `settled` stays unchanged."""
+    """Change the residence row of a paglet, except its column `settled`."""
     tx.run(
         "UPDATE residence SET epoch = ?, status = ?, peer = ?, reason = '', told = ?, since_at = ? WHERE agent_id = ?",
         epoch,
@@ -311,6 +318,6 @@ def become(tx: Tx, agent_id: str, epoch: int, status: str, peer: HostRef | None,
 
 
 def epoch_here(tx: Tx, agent_id: str) -> int | None:
-    """Return the epoch of a paglet that is here, else None."""
+    """Return the epoch of a paglet on this host, or None for any other paglet."""
     epoch: int | None = tx.value("SELECT epoch FROM residence WHERE agent_id = ? AND status = 'here'", agent_id)
     return epoch

@@ -1,4 +1,4 @@
-"""The rollback of hand-offs that must end before their targets reply, and the fences for those targets."""
+"""Rollbacks of hand-offs that must end without a reply of their target, and fences for such targets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DISPOSE = "dispose"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnfinishedHandoff:
-    """A hand-off without an answer: `epoch` of the source, the requested `recall`, and the last `problem`."""
+    """A hand-off without an answer, with the source's `epoch`, the requested `recall`, and the last `problem`."""
 
     agent_id: str
     epoch: int
@@ -35,7 +35,7 @@ class UnfinishedHandoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fence:
-    """A notice for a target: the paglet is elsewhere, under `epoch`."""
+    """A notice to a target host that the paglet is on another host under the newer `epoch`."""
 
     agent_id: str
     epoch: int
@@ -43,7 +43,10 @@ class Fence:
 
 
 def request(tx: Tx, agent_id: str, recall: str) -> bool:
-    """Request `recall` for a paglet that is leaving. Return False if it is not leaving. `unwanted` stays."""
+    """Request the rollback `recall` for a leaving paglet. Return False if the paglet is not leaving.
+
+    A request of the kind `unwanted` is not replaced.
+    """
     changed = tx.run(
         "UPDATE handoffs SET recall = ? WHERE agent_id = ? AND (? != 'unwanted' OR kind = 'job')"
         " AND recall NOT IN ('unwanted', ?)",
@@ -59,7 +62,7 @@ def request(tx: Tx, agent_id: str, recall: str) -> bool:
 
 
 def requested(tx: Tx, most: int, skip: Iterable[str] = ()) -> list[UnfinishedHandoff]:
-    """Return hand-offs with a requested rollback, without those of the paglets in `skip`."""
+    """Return the hand-offs with a requested rollback, except those of the paglets in `skip`."""
     rows = tx.all(
         "SELECT agent_id, epoch, target, recall, problem FROM handoffs WHERE recall != ''"
         " AND agent_id NOT IN (SELECT value FROM json_each(?)) ORDER BY agent_id LIMIT ?",
@@ -70,13 +73,13 @@ def requested(tx: Tx, most: int, skip: Iterable[str] = ()) -> list[UnfinishedHan
 
 
 def by_keys(tx: Tx, keys: Iterable[Key]) -> list[UnfinishedHandoff]:
-    """Return these hand-offs if they still have no answer."""
+    """Return the hand-offs with these keys that still have no answer."""
     sql = "SELECT agent_id, epoch, target, recall, problem FROM handoffs WHERE agent_id = ? AND epoch = ?"
     return [_under_way(row) for key in keys if (row := tx.one(sql, *key)) is not None]
 
 
 def to_target(tx: Tx, target_store: str, most: int) -> list[UnfinishedHandoff]:
-    """Return the oldest hand-offs to that host."""
+    """Return the oldest hand-offs to the host with the store id `target_store`."""
     rows = tx.all(
         "SELECT agent_id, epoch, target, recall, problem FROM handoffs WHERE target_store = ?"
         " ORDER BY began_at, agent_id LIMIT ?",
@@ -87,11 +90,11 @@ def to_target(tx: Tx, target_store: str, most: int) -> list[UnfinishedHandoff]:
 
 
 def discard_job(tx: Tx, agent_id: str, epoch: int, now: float, *, tell: bool = True) -> bool:
-    """End a cancelled job here, whatever its target has of it. Return False if it is not leaving under `epoch`.
+    """End a cancelled job that is leaving, without its target's answer. Return False if no such hand-off exists.
 
-    If the target accepted the job, it has it under the epoch of the end here, and ends it by its own status
-    reconciliation. `tell`: acknowledge to the target later that this hand-off is over. The sources of the job's files
-    stay, because their arrival is unknown.
+    If the target has accepted the job, its own status reconciliation ends the job there. With `tell`, this host later
+    acknowledges to the target that the hand-off is over. The originals of the job's files are kept, because their
+    arrival is unknown.
     """
     target = tx.value("SELECT target FROM handoffs WHERE agent_id = ? AND epoch = ? AND kind = 'job'", agent_id, epoch)
     if target is None:
@@ -108,7 +111,7 @@ def discard_job(tx: Tx, agent_id: str, epoch: int, now: float, *, tell: bool = T
 
 
 def passed_on(tx: Tx, each: UnfinishedHandoff, found: ResidenceRow, now: float) -> bool:
-    """Complete a hand-off whose target passed the paglet on. Return False if it has an answer already."""
+    """Complete a hand-off whose target moved the paglet to a further host. Return False if it has an answer already."""
     if not residence.acknowledged(tx, each.agent_id, each.epoch + 1, now):
         return False
     residence.become(tx, each.agent_id, found.epoch, "gone", found.peer or each.target, now)
@@ -116,7 +119,7 @@ def passed_on(tx: Tx, each: UnfinishedHandoff, found: ResidenceRow, now: float) 
 
 
 def fence(tx: Tx, fenced: Fence) -> bool:
-    """Store a fence. Return False if there is already one with this epoch or a higher one, which stays."""
+    """Store a fence. Return False, and keep the old one, if there is one with the same or a higher epoch."""
     changed = tx.run(
         "INSERT INTO fences (agent_id, target_store, epoch, target) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
         " SET epoch = excluded.epoch, target = excluded.target WHERE excluded.epoch > fences.epoch",
@@ -130,7 +133,7 @@ def fence(tx: Tx, fenced: Fence) -> bool:
 
 
 def fenced(tx: Tx) -> dict[str, int]:
-    """Return the highest fenced epoch of each paglet that has a fence."""
+    """Return the highest epoch in the fences of each paglet that has any."""
     rows = tx.all("SELECT agent_id, max(epoch) AS epoch FROM fences GROUP BY agent_id ORDER BY agent_id")
     return {row["agent_id"]: row["epoch"] for row in rows}
 
@@ -162,7 +165,7 @@ def unfence(tx: Tx, fenced: Fence) -> None:
 
 
 def stop_acknowledging(tx: Tx, target_store: str) -> None:
-    """Cancel acknowledgements to a host that is not expected back."""
+    """Cancel the acknowledgements to a host that is not expected to return."""
     tx.run(
         "UPDATE residence SET told = 1 WHERE told = 0 AND json_extract(peer, '$.store_id') = ?",
         target_store,
@@ -170,7 +173,10 @@ def stop_acknowledging(tx: Tx, target_store: str) -> None:
 
 
 def moves_to(tx: Tx, target_store: str, most: int) -> list[str]:
-    """Return the paglets here with a pending move to that host. Collectors stay: they go home if it comes back."""
+    """Return the paglets on this host with a pending move to that host, except collectors.
+
+    A collector keeps its pending move, because it moves home if that host returns.
+    """
     rows = tx.all(
         "SELECT agent_id FROM paglets WHERE intent IS NOT NULL AND kind != 'collector'"
         " AND json_extract(intent, '$.move.store_id') = ? ORDER BY agent_id LIMIT ?",

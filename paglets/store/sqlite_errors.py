@@ -1,7 +1,4 @@
-"""The map of SQLite's errors: their effect on a host, and advice for the user.
-
-`kind_of` classifies an error. `to_paglets_error` converts it, with the file and the next step.
-"""
+"""Classify the errors of SQLite by their effect on a host, and convert them to errors with advice for the user."""
 
 from __future__ import annotations
 
@@ -14,10 +11,10 @@ from paglets.core.errors import PagletsError, StoreDamaged, StoreFull, StoreLock
 
 
 class ErrorKind(Enum):
-    """A class of SQLite errors.
+    """A kind of SQLite error.
 
-    FULL and LOCKED are transient. MALFORMED: the content is damaged. NOT_WRITABLE: the file must not be written.
-    IO_ERROR: the disk failed. OTHER: the error says nothing about the file.
+    FULL and LOCKED are transient. MALFORMED means that the content is damaged, NOT_WRITABLE that the file cannot be
+    opened or written, and IO_ERROR that the disk failed. OTHER errors say nothing about the file.
     """
 
     FULL = "full"
@@ -42,9 +39,9 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorRule:
-    """The handling of one kind of SQLite error.
+    """The handling of one kind of SQLite error. `cls` is the class of the error to raise.
 
-    `cls`: the error to raise. `ends`: the whole transaction fails, and the host stops.
+    If `ends` is True, the whole transaction fails and the host stops.
     """
 
     cls: type[PagletsError]
@@ -72,17 +69,17 @@ ERROR_RULES = {
 
 
 def kind_of(error: BaseException) -> ErrorKind:
-    """Return the class of an error. Extended codes of SQLite count as their primary code."""
+    """Return the kind of an error. An extended error code of SQLite counts as its primary code."""
     return _KINDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, ErrorKind.OTHER)
 
 
 def is_store_error(error: BaseException) -> bool:
-    """Return True if the store itself failed, so that the error says nothing about the processed row."""
+    """Return True if the store itself failed, so that the processed row did not cause the error."""
     of_row = (sqlite3.IntegrityError, sqlite3.DataError)
     return isinstance(error, (sqlite3.Error, StoreTransient)) and not isinstance(error, of_row)
 
 
 def to_paglets_error(path: Path, error: BaseException, kind: ErrorKind | None = None) -> PagletsError:
-    """Return the error for users, of the class in ERROR_RULES. `kind` overrides the class of the error."""
+    """Return an error with advice for users. `kind`, by default that of `error`, selects the rule in ERROR_RULES."""
     meaning = ERROR_RULES[kind or kind_of(error)]
     return meaning.cls(f"the database {path} cannot be used: {error}; {meaning.advice}")

@@ -15,7 +15,7 @@ from paglets.groups.records import failure_report, kind_of, record_of, result_re
 from paglets.store.db import Tx, fitting
 
 KEPT_CLEARED = 10_000
-"""The number of cleared group ids to keep; the oldest go first. One row takes about 200 bytes."""
+"""The maximum number of cleared group ids. The oldest are deleted. A row takes about 200 bytes."""
 
 _OF_GROUP = "o.group_id = ? AND o.report_of IS NOT NULL"
 
@@ -23,11 +23,11 @@ _KEY = (
     "coalesce((SELECT job_key FROM requests r WHERE r.agent_id = o.report_of),"
     " json_extract(m.message, '$.args.job_key'))"
 )
-"""The job key of a report, as SQL. It is read from the message only if the copy has left and its row is gone."""
+"""The SQL for the job key of a report. The key is read from the message only if the row of the job copy is deleted."""
 
 
 def counts(tx: Tx, group_id: str) -> ReportCounts:
-    """Count the reports of a group that wait here, and their files."""
+    """Count the reports of a group that wait in the outbox, and their files."""
     row = tx.one(
         "SELECT count(*) AS reports, coalesce(sum(json_extract(m.message, '$.kind') = 'job_result'), 0) AS results"
         f" FROM outbox o JOIN outbox_messages m USING (n) WHERE {_OF_GROUP}",
@@ -49,7 +49,7 @@ def counts(tx: Tx, group_id: str) -> ReportCounts:
 
 
 def counts_by_group(tx: Tx) -> dict[str, int]:
-    """Return the number of waiting reports for each group that has any. Reads only an index."""
+    """Return the number of waiting reports for each group that has any. The query reads only an index."""
     rows = tx.all(
         "SELECT group_id, count(*) AS reports FROM outbox WHERE group_id IS NOT NULL"
         " GROUP BY group_id ORDER BY group_id"
@@ -60,7 +60,10 @@ def counts_by_group(tx: Tx) -> dict[str, int]:
 def page(
     tx: Tx, group_id: str, own: HostRef, *, after: int, most: int, most_bytes: int, job_key: str | None = None
 ) -> tuple[tuple[WaitingReport, ...], int | None]:
-    """Return the oldest reports after the number `after`, at least one, and the `after` of the next page or None."""
+    """Return the oldest reports with numbers above `after`, and the `after` of the next page, or None after the last.
+
+    The page has at most `most` reports with `most_bytes` in total, but at least one report.
+    """
     rows = tx.all(
         "SELECT o.n, m.message, o.report_of, o.created_at FROM outbox o"
         f" JOIN outbox_messages m USING (n) WHERE {_OF_GROUP} AND o.n > ?"
@@ -94,7 +97,7 @@ def _report(row: sqlite3.Row, own: HostRef) -> WaitingReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredReport:
-    """A report in the outbox: its number, its job copy, its target host, and its message."""
+    """A report in the outbox: its number, the id of its job copy, its target host, and its message."""
 
     n: int
     agent_id: str
@@ -103,7 +106,7 @@ class StoredReport:
 
 
 def posts_of(tx: Tx, group_id: str, after: int, most: int) -> list[StoredReport]:
-    """Return the oldest reports of a group after the number `after`."""
+    """Return the oldest reports of a group with numbers above `after`."""
     rows = tx.all(
         "SELECT o.n, o.report_of, o.host, m.message FROM outbox o JOIN outbox_messages m USING (n)"
         f" WHERE {_OF_GROUP} AND o.n > ? ORDER BY o.n LIMIT ?",
@@ -123,7 +126,7 @@ def posts_of(tx: Tx, group_id: str, after: int, most: int) -> list[StoredReport]
 
 
 def collector_hosts(tx: Tx, group_id: str) -> tuple[HostRef, ...]:
-    """Return the last known hosts of the collector, which are the targets of reports and jobs here."""
+    """Return the last known hosts of a group's collector, according to the reports and jobs on this host."""
     rows = tx.all(
         "SELECT DISTINCT host FROM outbox WHERE group_id = ? AND report_of IS NOT NULL UNION"
         " SELECT DISTINCT json_extract(collector, '$.host') FROM requests WHERE group_id = ? AND collector IS NOT NULL",
@@ -147,7 +150,7 @@ def replace_message(tx: Tx, n: int, message: WireMessage) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleared:
-    """A row of `cleared_groups`."""
+    """A row of the table `cleared_groups`, for a group id that was cleared after the loss of its collector."""
 
     submissions: int
     epoch: int
@@ -183,7 +186,7 @@ def remember_cleared(tx: Tx, group_id: str, now_cleared: Cleared, now: float) ->
 
 
 def submissions(tx: Tx, group_id: str) -> int:
-    """Return the number of groups with this id that this host knows: cleared ones and the present one."""
+    """Return the number of groups with this id that this host knows: the cleared ones and the current one."""
     known = cleared(tx, group_id)
     count = known.submissions if known else 0
     here = tx.value("SELECT 1 FROM groups WHERE group_id = ?", group_id) is not None
@@ -192,7 +195,7 @@ def submissions(tx: Tx, group_id: str) -> int:
 
 
 def forget_late_reports(tx: Tx, before: float) -> None:
-    """Delete the replaced reports of groups that were cleared before `before`, epoch seconds."""
+    """Delete the replaced reports of groups that were cleared before the time `before`, in epoch seconds."""
     rows = tx.all("SELECT group_id FROM cleared_groups WHERE cleared_at < ? ORDER BY group_id", before)
     tx.run_many(
         "DELETE FROM outbox WHERE agent_id = ? AND report_of IS NULL AND group_id IS NULL AND created_at < ?",

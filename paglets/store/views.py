@@ -1,4 +1,4 @@
-"""The views of paglets and jobs for users and other hosts."""
+"""Make the views of paglets and jobs that are shown to users and other hosts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from paglets.store.handoffs import MOVING, LeavingJob
 MAX_FOUND = 1_000
 
 LONG_HOOK_SECONDS = 600.0
-"""A hook that takes longer is reported to users: it may block the paglet, or never end."""
+"""The time in seconds after which a running hook is reported to users: it may block the paglet, or never end."""
 
 MOST_LONG_HOOKS = 10
 
@@ -80,7 +80,7 @@ def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float, *, brief: bool 
 
 
 def _group_of_collector(tx: Tx, row: sqlite3.Row) -> str | None:
-    """Return the group that a collector keeps; None for another paglet. `row` is of `paglets`."""
+    """Return the id of a collector's group, or None if the paglet is not a collector. `row` is from `paglets`."""
     if row["kind"] != "collector":
         return None
     query = "SELECT json_extract(state, '$.group_id') FROM paglet_states WHERE agent_id = ?"
@@ -89,7 +89,7 @@ def _group_of_collector(tx: Tx, row: sqlite3.Row) -> str | None:
 
 
 def _long_hook(tx: Tx, agent_id: str, own: HostRef, now: float) -> str:
-    """Return `on_arrival has been running for 12 min on laptop`, or "" if no hook of the paglet takes long."""
+    """Return a text such as `on_arrival has been running for 12 min on laptop`, or "" if no hook takes long."""
     run = tx.one(f"SELECT * FROM runs WHERE agent_id = ? AND {_IS_LONG_HOOK}", agent_id, now - LONG_HOOK_SECONDS)
     if run is None:
         return ""
@@ -100,7 +100,7 @@ _IS_LONG_HOOK = "entry NOT IN ('run', 'attempt', 'message') AND started_at < ?"
 
 
 def long_hooks(tx: Tx, own: HostRef, now: float) -> tuple[str, ...]:
-    """Return texts of long-running hooks here, at most MOST_LONG_HOOKS, each with its paglet."""
+    """Return at most MOST_LONG_HOOKS texts about long-running hooks on this host. Each names its paglet."""
     since = now - LONG_HOOK_SECONDS
     rows = tx.all(
         f"SELECT agent_id FROM runs WHERE {_IS_LONG_HOOK} ORDER BY started_at LIMIT ?", since, MOST_LONG_HOOKS
@@ -115,7 +115,7 @@ def _reason(intent: str | None, hook_error: str | None, problem: str, failed: Fa
         tree = loads(intent)
         if "move" in tree:
             return problem or f"it moves to {from_json(HostRef, tree['move']).name} when its code here has ended"
-        return f"it {'rests' if 'rest' in tree else 'ends'} when its code has ended"
+        return f"it {'becomes inactive' if 'rest' in tree else 'ends'} when its code has ended"
     return problem or ("" if hook_error is None else f"its last hook failed: {hook_error}")
 
 
@@ -136,12 +136,12 @@ _SHOWN = (
 
 
 def shown_count(tx: Tx) -> int:
-    """Return the total number of jobs in `job_views` and `leaving_views` without a limit."""
+    """Return the number of jobs that `job_views` and `leaving_views` would return together without a limit."""
     return int(tx.value(f"SELECT count(*) {_SHOWN}")) + handoffs.job_count(tx)
 
 
 def job_views(tx: Tx, own: HostRef, now: float, most: int) -> tuple[JobView, ...]:
-    """Return unfinished jobs, running ones first, then by age.
+    """Return the views of unfinished jobs, the running ones first, each sorted by age.
 
     Finished jobs follow if they wait for a move or the delivery of their report, or if a hook failed.
     """
@@ -161,7 +161,7 @@ def leaving_views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
 
 
 def _view_here(tx: Tx, row: sqlite3.Row, own: HostRef, now: float) -> JobView:
-    """Return the view of a job that is here. `row`: from `requests`."""
+    """Return the view of a job on this host. `row` is its row of `requests`."""
     agent_id = row["agent_id"]
     reason, text = queue.reason_of(row)
     if not reason and row["status"] in states.FINAL:
@@ -231,7 +231,7 @@ def _leaving_view(job: LeavingJob, now: float) -> JobView:
 
 
 def copy_here(row: sqlite3.Row) -> JobCopy:
-    """Return the copy that is reported to the collector. `row`: from `requests`, with the `epoch` of its residence."""
+    """Return the copy of a job that is reported to its collector. `row` is from `requests`, with the epoch added."""
     reason, text = queue.reason_of(row)
     return JobCopy(
         agent_id=row["agent_id"],

@@ -281,7 +281,7 @@ def test_what_asks_to_rest_is_shown_and_so_is_what_rests(rig: Rig) -> None:
     process = rig.process("p1")
     rig.handle(process, intent=Intent(rest=Rest()))
     view = rig.get(PagletView, "GET", "/v1/paglets/p1")
-    assert (view.inactive, view.reason) == (False, "it rests when its code has ended")
+    assert (view.inactive, view.reason) == (False, "it becomes inactive when its code has ended")
     rig.finish(process)
     assert rig.get(PagletView, "GET", "/v1/paglets/p1").inactive
 

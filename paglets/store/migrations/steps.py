@@ -1,4 +1,4 @@
-"""The migrations: steps from one schema to the next. All of them together produce `schema.sql`."""
+"""The migrations, which are the steps from one schema to the next. All of them together produce `schema.sql`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ MIGRATIONS = (
     "away",
     "hosts",
 )
-"""The recorded name of each migration. Its statements are in the file `NUMBER_NAME.sql` of this folder.
+"""The names of the migrations, which each database records. The statements are in files `NUMBER_NAME.sql`.
 
-Never change a name or a released file: existing databases were made by them.
+Never change a name or a released file, because existing databases were made with them.
 """
 
 PROGRAM_KEY = "program"
@@ -44,7 +44,7 @@ def apply(connection: sqlite3.Connection, number: int) -> None:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Apply all missing migrations in one transaction. `inspection.check_identity` refuses a newer schema."""
+    """Apply all missing migrations in one transaction. `inspection.check_identity` must have checked the database."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         for number in range(_applied(connection) + 1, len(MIGRATIONS) + 1):
@@ -64,7 +64,7 @@ def _read(name: str) -> str:
 
 
 def _applied(connection: sqlite3.Connection) -> int:
-    """Return the number of the last migration that this database had; 0 for an empty database."""
+    """Return the number of the last migration that was applied to this database, or 0 if the database is empty."""
     found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'").fetchone()
     if found is None:
         return 0
