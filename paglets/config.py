@@ -194,7 +194,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise StartFailed(f"{path} cannot be read: {error.strerror or error}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise StartFailed(f"{path} has more than {MAX_FILE_BYTES:,} bytes: that is no configuration")
+        raise StartFailed(f"{path} has more than {MAX_FILE_BYTES:,} bytes, too many for a configuration file")
     try:
         return tomllib.loads(data.decode("utf-8-sig"))  # Windows editors start a file with a byte-order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

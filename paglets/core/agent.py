@@ -20,7 +20,7 @@ from paglets.core.signatures import call_method
 class PagletState:
     """The state of a paglet: derive a dataclass from this class and add fields, each with a default.
 
-    All fields travel with the paglet. The host sets these two before each entry into the paglet's code:
+    All fields move with the paglet. The host sets these two before each call of the paglet's code:
 
         home_host_name = ""    Name of the host where the paglet was created.
         home_host_url = ""     URL of that host.
@@ -182,7 +182,7 @@ class Paglet(Generic[S]):
         """
         return self.context.wait_state(predicate, timeout_seconds)
 
-    # Files that travel with the paglet.
+    # Files that move with the paglet.
 
     def register_file(self, path: str | Path, name: str | None = None, mode: str = "copy") -> FileRef:
         """Register a file that moves with this paglet. Each later host puts it into the scratch directory, as `name`.

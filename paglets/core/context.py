@@ -19,7 +19,7 @@ from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostInfo:
-    """The last known status of a host of the mesh, on another host."""
+    """A host of the mesh, with its last known status, which may be outdated."""
 
     store_id: str
     name: str
@@ -188,9 +188,9 @@ class Context(Protocol):
         """Commit the outcome of this attempt. Return False if one was committed already.
 
         `report` is {"success": True, "result": VALUE} or {"success": False, "cause", "message", "traceback"}.
-        VALUE is any value that a message can carry; raises Invalid for any other. An additional key "file" with
-        {"path", "name", "move"} sends a file as an artifact. Its reference is added to VALUE, then a mapping, under the
-        key `artifact`.
+        VALUE is any value that a message can carry; raises Invalid for any other. The optional key "file" with
+        {"path", "name", "move"} sends a file as an artifact. VALUE is then a mapping, and the reference to the artifact
+        is added to it under the key `artifact`.
         """
         ...
 

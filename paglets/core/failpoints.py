@@ -95,6 +95,6 @@ def _kill(point: str) -> None:
 
 
 def _fail(point: str) -> None:
-    """Print the failpoint on stderr, and raise InternalError, which is perhaps caught without being logged."""
+    """Raise InternalError. Also print a line on stderr, because the caller may catch the error without logging it."""
     os.write(2, f"failpoint {point}\n".encode())
     raise InternalError(f"failpoint {point}")

@@ -1,4 +1,4 @@
-"""The class `Message`, which users send to paglets, and checks of arguments that have two forms."""
+"""Messages to paglets, and the checks of arguments that can be given in two forms."""
 
 from __future__ import annotations
 

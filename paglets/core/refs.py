@@ -16,7 +16,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 ARTIFACT_ID = re.compile(r"art-[a-z0-9]{8,60}")
 MAX_JOB_KEY_CHARACTERS = 200
 MAX_FILE_NAME_BYTES = 200
-"""The maximum length of a file name. File systems allow 255 bytes, but a file in transfer gets a longer name."""
+"""The maximum length of a file name in bytes. File systems allow 255, but a file in transfer gets a longer name."""
 
 MAX_BLOB_BYTES = 1 << 50
 MAX_LIFETIME_SECONDS = 100 * 365 * 86400.0
@@ -103,7 +103,7 @@ class ArtifactRef:
         owner                Id of the paglet that the file moves and ends with; "" means the host.
         created_at           Seconds since the epoch.
         expires_at = None    Seconds since the epoch when the file is deleted; None means never.
-        group_id = None      Group of a finished job that sent the file, if no hook has taken it; else None.
+        group_id = None      Group of the finished job that registered the file, if no hook took it; else None.
         job_key = ""         Key of that job, else "".
     """
 

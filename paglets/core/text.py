@@ -89,6 +89,6 @@ def as_typed(text: str) -> str:
 
 
 def as_advice(text: str) -> str:
-    """Return a hint or next step with the commands that the user must type. It may itself start with a command."""
+    """Return a hint or next step with the commands that the user must type. It may start with an unquoted command."""
     rest = text.removeprefix("paglets ")
     return as_typed(text) if rest == text else f"{command_name()} {as_typed(rest)}"

@@ -49,9 +49,9 @@ found when the damaged page is read. `paglets doctor` checks a database of any s
 
 PROBE_BYTES = 256 << 10
 PROBE_BEYOND_BYTES = 4 << 20
-"""A full disk is detected with a probe file: PROBE_BYTES are written, and PROBE_BEYOND_BYTES is its extra length.
+"""The number of bytes by which a probe file is longer than the database. Only PROBE_BYTES of the file are written.
 
-The extra length, compared with the database, also finds a limit of the file size.
+The probe file cannot be written if the disk is full or a limit of the file size is reached.
 """
 
 
@@ -134,7 +134,7 @@ class Store:
     `on_commit(wakes, touched)` runs after each COMMIT, before the callers resume. A simulation replaces `commit` to
     crash during it. `on_fatal` is called after an error that is not transient, such as damage of the database. The host
     must then stop, and nothing more is stored. `is_full` returns True if the disk is full or a quota or file size limit
-    is reached, because SQLite may report these as a general I/O error.
+    is reached. SQLite may report these causes only as an I/O error.
     """
 
     def __init__(
@@ -332,7 +332,7 @@ def open_store(path: Path, on_fatal: Callable[[BaseException], None], store_id: 
 
 
 def _open_error(path: Path, error: sqlite3.Error) -> PagletsError:
-    """Map an SQLite error at the opening of a database. On a full disk, SQLite may report various other errors."""
+    """Map an SQLite error at the opening of a database. SQLite may report a full disk as another error."""
     kind = kind_of(error)
     if kind in (ErrorKind.IO_ERROR, ErrorKind.NOT_WRITABLE) and _has_no_room(path):
         kind = ErrorKind.FULL

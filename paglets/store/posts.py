@@ -65,7 +65,7 @@ def send(
 
 
 def deliver_here(tx: Tx, target: ProxyRef, message: WireMessage, now: float) -> None:
-    """Put a post into the empty inbox of a paglet that was created in the same transaction."""
+    """Put a post into the inbox of a paglet that was created in the same transaction, before any other post."""
     n = send(tx, target, message, now)
     _receive_one(tx, Post(sender_store=target.host.store_id, n=n, agent_id=target.agent_id, message=message), now)
     remove_delivered(tx, n)

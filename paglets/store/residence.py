@@ -100,7 +100,10 @@ def replace_gone(tx: Tx, envelope: Envelope, now: float) -> bool:
 
 
 def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse) -> TransferAnswer:
-    """Accept or refuse an envelope, or repeat the earlier answer. If blobs are missing, answer only that."""
+    """Accept or refuse an envelope, or repeat the earlier answer.
+
+    If blobs of the envelope are missing, answer `missing` and change nothing.
+    """
     known = known_answer(tx, envelope.agent_id, envelope.epoch)
     if known is not None:
         return known
@@ -135,7 +138,7 @@ def mark_scratch_clean(tx: Tx, agent_id: str) -> None:
 def known_answer(tx: Tx, agent_id: str, epoch: int) -> TransferAnswer | None:
     """Return the answer to an envelope that was answered before or is older than the residence row, else None.
 
-    This needs only the epoch. So a source can ask for the answer before it sends the envelope, which may be large.
+    This needs only the epoch. So an envelope that was answered before, which may be large, need not be read.
     """
     known = find(tx, agent_id)
     if known is None or known.epoch < epoch:

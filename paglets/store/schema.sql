@@ -25,7 +25,7 @@ CREATE TABLE meta (
 -- settled: the source of the paglet has acknowledged that it will not send this epoch again.
 -- told: this host has sent the same acknowledgement to the target.
 -- A row that is neither 'here' nor 'leaving' is deleted after 30 days if both are 1.
--- stale_scratch: the scratch directory, if there is one, is from an earlier stay. 0 as soon as code runs in it.
+-- stale_scratch: 1 if the scratch directory is from an earlier stay of the paglet. It becomes 0 when code runs in it.
 CREATE TABLE residence (
   agent_id TEXT PRIMARY KEY,
   epoch INTEGER NOT NULL CHECK (epoch >= 1),
@@ -43,8 +43,8 @@ CREATE INDEX residence_untold ON residence (agent_id) WHERE told = 0;
 -- The paglets that are here (status 'here' in residence). The state is in paglet_states.
 -- home: JSON of HostRef. hook: the next hook to run; NULL: none.
 --   creation, clone, arrival -> run -> NULL;  dispatching -> NULL with intent 'move';  disposing -> row deleted
--- inactive: the paglet rests. A message or the time wakes_at (NULL: no time) starts its entry `activation`, whose end
---   makes it active again: hook run -> NULL. wakes_at is a wall clock time, so that it survives a restart of the host.
+-- inactive: 1 if the paglet is inactive. A message or the time wakes_at (NULL: no time) starts its entry `activation`,
+--   whose end makes it active again: hook run -> NULL. wakes_at is a wall-clock time, which survives a restart.
 -- service: the service that the paglet offers to the mesh; '': none.
 -- bundle: the blob of its code, bundle_bytes long.
 -- problem: why a requested move does not start, or was dropped, as text.
@@ -93,10 +93,10 @@ CREATE TABLE storage (
 ) STRICT;
 
 -- Hand-offs without an answer: a row exists exactly while the residence row is 'leaving'. The envelope is in
--- handoff_envelopes. It is the paglet: meanwhile there is no row in paglets.
--- target: JSON of HostRef. name: of the paglet, if it has one. size_bytes: of the envelope's JSON.
--- asked_for: a move of a paglet, not of a job that waits for a slot.
--- collector: of a job, JSON of ProxyRef; it replaces the collector in the envelope.
+-- handoff_envelopes. It contains the paglet, which has no row in paglets.
+-- target: JSON of HostRef. name: the name of the paglet, if it has one. size_bytes: the size of the envelope's JSON.
+-- asked_for: 1 for a requested move, 0 for the move of a job to a slot.
+-- collector: the collector of a job, JSON of ProxyRef; it replaces the collector in the envelope.
 -- ended: the job has its outcome. summary: JSON for display (`store.handoffs`).
 -- recall: a requested rollback; '': none. 'unwanted': cancel the job, which ends here; 'dispose': get the paglet back
 --   and dispose of it.
@@ -133,8 +133,8 @@ CREATE TABLE handoff_envelopes (
   envelope TEXT NOT NULL
 ) STRICT;
 
--- Paglets that were rolled back from a removed host. That host, or a host to which it passed them on, may still have
--- them. When that target is seen again, it is informed that `epoch` is newer than its own. target: JSON of HostRef.
+-- Paglets whose hand-off to a removed host was rolled back. That host, or a further host, may still have the paglet.
+-- When it is reachable again, it is informed of the newer `epoch`. target: that host, JSON of HostRef.
 CREATE TABLE fences (
   agent_id TEXT NOT NULL,
   target_store TEXT NOT NULL,
@@ -206,9 +206,9 @@ CREATE TABLE blobs (
   taken_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Files that travel with a paglet that is here or leaving. attempt: the attempt that registered it; 0: the submitter.
--- source_*: the source file as it was registered on this host; it does not travel.
--- registered: 1: by the paglet's own code; 0: at the creation of the paglet.
+-- Files that move with a paglet that is here or leaving. attempt: the attempt that registered the file; 0: an input.
+-- source_*: the original of a file registered on this host. These columns do not move with the paglet.
+-- registered: 1 if the paglet's own code registered the file, 0 for an input.
 CREATE TABLE files (
   agent_id TEXT NOT NULL,
   name TEXT NOT NULL,
@@ -395,7 +395,7 @@ CREATE TABLE history (
 CREATE INDEX history_group ON history (group_id, job_key);
 
 -- Groups submitted from this host. Their jobs are in group_jobs and group_specs.
--- digest: of class, keys and states. code: the hash of its bundle; '': none. inputs: `groups.keys.inputs_digest`.
+-- digest: hash of class, keys and states. code: hash of the bundle; '': none. inputs: `groups.keys.inputs_digest`.
 -- collector: JSON of ProxyRef, a hint. seen: JSON of the last known counts.
 -- Jobs leave only when the collector is placed, that is, not 'leaving' here.
 CREATE TABLE groups (
@@ -450,7 +450,7 @@ CREATE TABLE client_posts (
   token TEXT NOT NULL UNIQUE
 ) STRICT;
 
--- Notes of paglets to the users of this host, their home; the newest are kept. note: JSON of api.Note.
+-- Notes of paglets whose home is this host, for its users. Only the newest are kept. note: JSON of api.Note.
 CREATE TABLE notes (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   group_id TEXT,
@@ -459,7 +459,7 @@ CREATE TABLE notes (
 ) STRICT;
 CREATE INDEX notes_group ON notes (group_id, id) WHERE group_id IS NOT NULL;
 
--- Events, the newest are kept, for display.
+-- Events, for display. Only the newest are kept.
 CREATE TABLE events (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   at REAL NOT NULL,

@@ -141,7 +141,7 @@ def shown_count(tx: Tx) -> int:
 
 
 def job_views(tx: Tx, own: HostRef, now: float, most: int) -> tuple[JobView, ...]:
-    """Return the views of unfinished jobs, the running ones first, each sorted by age.
+    """Return the views of unfinished jobs, sorted by status with the running ones first, and by age.
 
     Finished jobs follow if they wait for a move or the delivery of their report, or if a hook failed.
     """
