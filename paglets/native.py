@@ -165,7 +165,7 @@ def _import_from(folder: Path) -> ModuleType:
         "psutil", package / "__init__.py", submodule_search_locations=[str(package)]
     )
     if spec is None or spec.loader is None:
-        raise ImportError(f"{package} holds no module")
+        raise ImportError(f"{package} contains no module")
     module = importlib.util.module_from_spec(spec)
     sys.modules["psutil"] = module
     spec.loader.exec_module(module)

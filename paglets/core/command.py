@@ -12,10 +12,10 @@ import sys
 NAME = "paglets"
 
 COMMAND_VARIABLE = "PAGLETS_COMMAND"
-"""The environment variable that contains the command that the user typed, a tab, and the path of the program.
+"""The environment variable that contains the command to print in hints, a tab, and the path of the program.
 
-It is set for scripts, background hosts and child processes. The program at that path prints the command in its hints.
-Nothing executes the command.
+It is set for scripts, for background hosts that run from an archive, and for the processes of paglets. Only the program
+at that path uses the command, and nothing executes it.
 """
 
 MOST_CHARACTERS = 4096

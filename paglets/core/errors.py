@@ -174,7 +174,7 @@ class StalePeer(PagletsError):
 
 
 class PeerReplaced(PagletsError):
-    """Another store than the intended one answers at this address."""
+    """A host with another store id than the intended one answers at this address."""
 
     code, status, exit_code = "peer_replaced", 409, EXIT_UNREACHABLE
     no_reply = needs_lookup = True
@@ -225,7 +225,7 @@ class NameTaken(Conflict):
 
 
 class IllegalTransition(Conflict):
-    """A state change that is not in the transition table."""
+    """The requested change of a status is not in the transition table."""
 
     code = "illegal_transition"
 

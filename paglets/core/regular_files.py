@@ -31,7 +31,7 @@ def kind_of(mode: int) -> str:
     """Return a word for the kind of file with this `st_mode`, such as "a pipe", or "" for a regular file."""
     if stat.S_ISREG(mode):
         return ""
-    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "no regular file")
+    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "a special file")
 
 
 def open_regular(path: Path, flags: int, mode: int = 0o666, *, through_links: bool = True) -> int:

@@ -20,7 +20,7 @@ Copy = tuple[ProxyRef, JobCopy]
 
 
 def copies_of(tx: Tx, agent_ids: Iterable[str]) -> list[Copy]:
-    """Return the copies among these paglets that are unfinished, leaving, or have an undeliverable report."""
+    """Return the copies among these paglets that are unfinished, or whose report cannot be delivered."""
     found: list[Copy] = []
     for agent_id in agent_ids:
         for source in _SOURCES:

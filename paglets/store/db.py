@@ -132,9 +132,9 @@ class Store:
     """The database of a host: one writer connection, and readers that never write or checkpoint.
 
     `on_commit(wakes, touched)` runs after each COMMIT, before the callers resume. A simulation replaces `commit` to
-    crash during it. `on_fatal` is called after an error that is not transient, such as damage of the database. The host
-    must then stop, and nothing more is stored. `is_full` returns True if the disk is full or a quota or file size limit
-    is reached. SQLite may report these causes only as an I/O error.
+    crash during it. `on_fatal` is called if a COMMIT fails with an error that is not transient, or if the database is
+    damaged. The host must then stop, and nothing more is stored. `is_full` returns True if the disk is full or a quota
+    or file size limit is reached. SQLite may report these causes only as an I/O error.
     """
 
     def __init__(

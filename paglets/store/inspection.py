@@ -27,7 +27,7 @@ class DatabaseInfo:
     """The identity of a database. An empty file has the default values.
 
     `foreign` lists the tables of a database of another program. `schema` is the number of migrations that were applied.
-    `program` is the version of paglets that last used the database.
+    `program` names the program that last used the database.
     """
 
     foreign: tuple[str, ...] = ()
