@@ -1,6 +1,6 @@
-"""The address under which other hosts can reach this host.
+"""The choice of the address under which other hosts can reach this host.
 
-The choice is a pure function. The two functions that ask the operating system are at the end.
+The last two functions query the operating system. The other functions are pure.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from paglets.core.urls import IpAddress, host_address, ip_literal
 LOOPBACK = "127.0.0.1"
 ANYWHERE = ("0.0.0.0", "::")
 TEST_NETS = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
-"""Addresses reserved for documentation. No host has them, so the route to them is the default route."""
+"""Addresses that are reserved for documentation. No host has them, so packets to them take the default route."""
 
 
 def choose_address(routed: Iterable[str], interfaces: Iterable[str]) -> str:
-    """Return the best of this machine's addresses for other hosts; loopback if there is no other.
+    """Return the address of this machine that other hosts should use; the loopback address if there is no other.
 
-    The order: the private address on the default route (a laptop's LAN), any address on that route, then addresses of
-    interfaces; private before public, IPv4 before IPv6. Container bridges also have private addresses, but the default
-    route does not use them.
+    Addresses on the default route (`routed`) come before other addresses (`interfaces`), private before public, and
+    IPv4 before IPv6. Container bridges also have private addresses, but they are not on the default route.
     """
     on_route = list(routed)
     found = [(host, True) for host in on_route] + [(host, False) for host in interfaces]
@@ -41,12 +40,18 @@ def _usable(host: str) -> IpAddress | None:
 
 
 def public_url(bind_host: str, port: int, choose: Callable[[], str]) -> str:
-    """Return the public URL of a host bound to `bind_host`. `choose` returns the address if it is bound to all."""
+    """Return the public URL of a host that is bound to `bind_host`.
+
+    `choose`: returns the address to use if the host is bound to all addresses.
+    """
     return host_address(choose() if bind_host in ANYWHERE else bind_host, port).url
 
 
 def bind_for(address: str) -> str:
-    """Return the address to bind to, so that `address` and all addresses of its family are served."""
+    """Return the address to bind to, for a host with this public address.
+
+    This is the wildcard address of the same family, or a loopback address itself.
+    """
     parsed = ip_literal(address)
     if parsed is not None and parsed.is_loopback:
         return address
@@ -54,7 +59,7 @@ def bind_for(address: str) -> str:
 
 
 def routed_addresses() -> tuple[str, ...]:
-    """Return this machine's addresses on the default route. Nothing is sent: a UDP connect only looks up the route."""
+    """Return this machine's addresses on the default route. This sends nothing: a UDP connect only looks up a route."""
     return tuple(address for family, target in TEST_NETS if (address := _source_towards(family, target)))
 
 
@@ -68,5 +73,5 @@ def _source_towards(family: int, target: str) -> str | None:
 
 
 def public_address(interfaces: Callable[[], Iterable[str]] = lambda: ()) -> str:
-    """Return the address for `--bind-public auto`. `interfaces` lists addresses (psutil.net_if_addrs) if available."""
+    """Return the address for `--bind-public auto`. `interfaces`: returns the addresses of the network interfaces."""
     return choose_address(routed_addresses(), interfaces())

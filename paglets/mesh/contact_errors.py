@@ -1,4 +1,4 @@
-"""The errors of connections between hosts, for display."""
+"""Failed connections between hosts, and the texts that show them to users."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from paglets.mesh.table import MAX_UNREACHABLE_HOSTS, ONLINE_SECONDS, Row, Table
 from paglets.mesh.view import MAX_NAMES_SHOWN
 
 ONE_WAY_FAILURES = 3
-"""The number of failed connections in a row, to a host from which requests still arrive, before that is reported."""
+"""Number of consecutive failed connections to an online host before they are reported."""
 
 ONE_WAY_SECONDS = 15.0
-"""The time for which connections must fail before that is reported.
+"""Time for which connections to an online host must fail before they are reported.
 
-A host that starts or comes back is reachable within a few seconds.
+A host that starts or returns is reachable within a few seconds.
 """
 
 MAX_BROKEN_LINKS = 50
-"""The maximum number of pairs of hosts in one reply."""
+"""Maximum number of broken links (pairs of hosts) in one reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Failed:
-    """The last error of connections to a host. `times`: how often they failed although the host was online.
+    """The last failed connection to a host. `times`: the number of failures while the host was online.
 
-    `since`: the monotonic second of the first such failure; `at`: the same moment in epoch seconds.
+    `since`: the monotonic time of the first failure. `at`: the same time in seconds since the epoch.
     """
 
     error: PagletsError
@@ -37,15 +37,15 @@ class _Failed:
     times: int
 
     def lasts(self, now: float) -> bool:
-        """Return True if connections failed often and long enough. A host that just starts or returns fails briefly."""
+        """Return True if connections have failed often and long enough to be reported."""
         return self.times >= ONE_WAY_FAILURES and now - self.since >= ONE_WAY_SECONDS
 
 
 class ContactErrors:
-    """The last error for each host that has not replied since, by store id, and contact errors that others report.
+    """The hosts to which this host cannot connect, and the hosts that report that they cannot connect to this host.
 
-    The runner changes it; any thread may call `texts` and `is_one_way`. `seconds_since_contact`: time since direct
-    contact with a host.
+    Only the runner thread changes the object. `texts` and `is_one_way` may be called from any thread.
+    `seconds_since_contact`: returns the time since direct contact with a host.
     """
 
     def __init__(self, seconds_since_contact: Callable[[str], float]) -> None:
@@ -63,31 +63,31 @@ class ContactErrors:
             self._failures[store_id] = _Failed(error=error, since=now, at=wall, times=int(counts))
 
     def answered(self, store_id: str, unreachable_at: str) -> None:
-        """Record a reply. `unreachable_at`: the URL at which that host cannot connect to this host, or ""."""
+        """Record a reply of a host. `unreachable_at`: the URL of this host, if the other cannot connect to it."""
         self._failures.pop(store_id, None)
         self._unreachable.pop(store_id, None)
         if unreachable_at:
             self._unreachable[store_id] = unreachable_at
 
     def keep(self, known: Collection[str]) -> None:
-        """Drop hosts that are no longer in the table."""
+        """Drop the errors of hosts that are no longer in the membership table (`known`)."""
         self._failures = {store_id: each for store_id, each in self._failures.items() if store_id in known}
         self._unreachable = {store_id: url for store_id, url in self._unreachable.items() if store_id in known}
 
     def is_one_way(self, row: Row, now: float) -> bool:
-        """Return True if this host gets requests from that host but cannot connect to it."""
+        """Return True if this host receives requests from the host in `row` but cannot connect to it."""
         found = self._failures.get(row.host.store_id)
         if found is None or not row.up or not row.host.reachable:
             return False
         return found.lasts(now) and self._seconds_since_contact(row.host.store_id) < ONLINE_SECONDS
 
     def is_failing(self, row: Row) -> bool:
-        """Return True if the last connection to that host failed, though it is online."""
+        """Return True if the last connection to the host in `row` failed although that host was online."""
         found = self._failures.get(row.host.store_id)
         return found is not None and found.times > 0
 
     def noted(self, own: MeshHost, table: Table, now: float) -> MeshHost:
-        """Return `own` with the online hosts to which this host cannot connect, the longest failure first."""
+        """Return this host's row `own` with the online hosts to which it cannot connect, longest failure first."""
         failing = [
             (found.at, store_id)
             for store_id, found in self._failures.items()
@@ -99,12 +99,13 @@ class ContactErrors:
         return replace(own, unreachable_hosts=found)
 
     def texts(self, own: MeshHost, table: Table, now: float) -> Mapping[str, str]:
-        """Return a text for each host that has a problem, including this host."""
+        """Return a text for each host with a contact error, by store id. This host may be one of them."""
         texts = {}
         for store_id, found in list(self._failures.items()):
             row = table.rows.get(store_id)
             if row is not None and not row.host.reachable and isinstance(found.error, Unreachable):
-                continue  # no host is expected to connect to it
+                # The host is configured as not reachable, so no host is expected to connect to it.
+                continue
             is_one_way = row is not None and self.is_one_way(row, now)
             texts[store_id] = _one_way(own, row.host) if row and is_one_way else contact_error_text(found.error)
         rows = [
@@ -117,7 +118,10 @@ class ContactErrors:
 
 
 def broken_links(own: MeshHost, table: Table, wall: float) -> tuple[BrokenLink, ...]:
-    """Return the pairs of online hosts whose connections fail, as the hosts report; at most MAX_BROKEN_LINKS."""
+    """Return the pairs of online hosts between which connections fail, as reported by the hosts.
+
+    At most MAX_BROKEN_LINKS are returned.
+    """
     rows = {key: row.host for key, row in table.rows.items() if row.up and same_mesh(row.host, own)}
     online = {**rows, own.store_id: own}
     found = [

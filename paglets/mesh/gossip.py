@@ -1,10 +1,10 @@
-"""The part of a host that exchanges membership with other hosts: heartbeats, pushed changes, and replies.
+"""The gossip service of a host. It exchanges the membership table with other hosts.
 
-Every 2 s a host exchanges all its rows with one random host. It adds the host not seen for longest if that is more than
-3 s. So lost messages do no harm, and each row is refreshed before it expires. Important changes are also
-pushed at once to all online hosts: a new host, a restart, a changed URL or tag, a stop. Load travels with the
-heartbeats. A host that becomes full or idle, or whose queue appears or empties, reports that to a few hosts, at most
-once a second. They use it to decide from which host to steal jobs; a stale value costs only a detour.
+Every 2 s a host exchanges all its rows with a random host, and with the host that it has not seen for longest, if that
+is more than 3 s. Each row is thus refreshed before it expires, even if messages are lost. Important changes (a new
+host, a restart, a new URL or tag, a stop) are also pushed at once to all online hosts. Load travels with the
+heartbeats. A host also pushes its load to a few hosts, at most once a second, if it becomes full or idle, or if its
+queue fills or empties. They use it to decide from which host to steal jobs.
 """
 
 from __future__ import annotations
@@ -30,40 +30,39 @@ from paglets.store.db import Store
 from paglets.wire.request import Request, Response, Transport, dump_json, parsed
 
 BEAT_SECONDS = 2.0
-"""The interval of heartbeats: half a request per second, and five heartbeats fit in ONLINE_SECONDS."""
+"""Interval between heartbeats. Five heartbeats fit into ONLINE_SECONDS."""
 
 FIRST_BEAT_SECONDS = 0.2
-"""The delay of the first heartbeat, so that replies to the first pushes arrive before the first full exchange."""
+"""Delay of the first heartbeat, so that replies to the first pushes arrive before the first full exchange."""
 
 QUIET_SECONDS = 3.0
-"""A host that was not seen for this long is asked directly, well before it would count as offline."""
+"""Time without a sign of life after which a host gets a heartbeat directly, well before it would count as offline."""
 
 OFFLINE_EVERY_BEATS = 5
-"""The number of heartbeats (10 s) between attempts to reach an offline host. So the halves of a partitioned mesh find
-each other again."""
+"""Number of heartbeats (10 s) between attempts to reach an offline host, which reunite a partitioned mesh."""
 
 PUSH_PAUSE_SECONDS = 0.1
-"""The pause between pushes, so that many changes (fifty hosts start at once) go out in a few messages."""
+"""Pause between pushes, so that many changes, such as the start of fifty hosts, are sent in a few messages."""
 
 LOAD_PAUSE_SECONDS = 1.0
 LOAD_HOSTS = 8
-"""The number of hosts that get a changed load: at most eight small messages per second."""
+"""Number of hosts to which a changed load is pushed: at most eight small messages per second."""
 
 FIRST_CONTACTS = 200
-"""The maximum number of known hosts that a starting host contacts at once; more than the largest intended mesh."""
+"""Maximum number of known hosts that a starting host contacts at once. It exceeds the largest intended mesh."""
 
 OFFLINE_ROWS = 20
-"""The number of rows of offline hosts in one exchange. Each exchange picks others, so that all are sent."""
+"""Number of rows of offline hosts in one exchange. Each exchange has a random selection of them."""
 
 ANSWER_SECONDS = 3.0
-"""The timeout of an exchange, which normally takes milliseconds. The next heartbeat asks another host."""
+"""Timeout of an exchange, which normally takes milliseconds. The next heartbeat goes to another host."""
 
 
 class Gossiper:
-    """The part `gossip` of a host. Any thread may use the views and `receive`; only the runner uses the rest.
+    """The gossip service of a host. Views and `receive` may be called from any thread, other methods by the runner.
 
-    `first`: this host's row at its start. `own` returns the current row; the heartbeat and `joined` are filled in here.
-    `peers`: URLs to try, which are stored. `on_change`: parts to wake if a host comes online or moves, and after a gap.
+    `first`: this host's row at its start. `own`: returns its current row. `peers`: the URLs from `--peer`, which are
+    also stored. `on_change`: the parts of the host to wake if a host comes online or moves, and after a gap.
     """
 
     name = "gossip"
@@ -90,7 +89,7 @@ class Gossiper:
         if urls:
             hosts = [row.host for row in self._mesh.table.rows.values()]
             joined = {address for each in hosts for address in (each.url, *each.addresses)}
-            # An earlier URL of `--peer` where no host ever replied was a mistake: the new URLs replace it.
+            # Replace earlier `--peer` URLs at which no host ever replied, because they were probably mistakes.
             store.write(lambda tx: stored.save_peers(tx, urls, joined))
         self._peers = Peers(entropy, store.read(stored.load_peers), urls)
         self._spread: deque[str] = deque()
@@ -107,7 +106,7 @@ class Gossiper:
     # Views.
 
     def hosts(self) -> tuple[MeshHostView, ...]:
-        """Return this host first, then all others of the table by name, with their problems."""
+        """Return all hosts of the table with their problems: this host first, then the others by name."""
         mesh, table = self._mesh, self._mesh.table
         errors = self._errors.texts(mesh.own, table, self._clock.monotonic())
         return view.views(mesh.own, table, mesh.problems(), mesh.seconds_since_seen, mesh.offline_seconds, errors)
@@ -120,11 +119,11 @@ class Gossiper:
         return any(host.store_id == store_id for host in self.online())
 
     def find(self, name_or_url: str) -> HostRef:
-        """Return the host with that name or URL; it may be this one. Raises Unknown with the known names."""
+        """Return the host with this name or URL, which may be this host. Raises Unknown, which lists known names."""
         return view.find(self._mesh.own, self._mesh.table, self._mesh.problems(), name_or_url)
 
     def by_store(self, store_id: str) -> MeshHost | None:
-        """Return the host with that store, online or not, even if its name is disputed; None for another mesh."""
+        """Return the host with this store id, online or not; None if it is unknown or belongs to another mesh."""
         own = self._mesh.own
         row = self._mesh.table.rows.get(store_id)
         if store_id == own.store_id:
@@ -132,72 +131,67 @@ class Gossiper:
         return row.host if row is not None and same_mesh(row.host, own) else None
 
     def address(self, host: HostRef) -> HostRef:
-        """Return `host` with the URL that the mesh knows for its store, or without a URL if the mesh does not know it.
-
-        The URL in `host` came with a message and is never contacted.
-        """
+        """Return `host` with the URL, or "", that the mesh knows for its store id. Its own URL is not trusted."""
         known = self.by_store(host.store_id)
         return replace(host, url="") if known is None else known.ref
 
     def seconds_since_seen(self, store_id: str) -> float:
-        """Return the seconds since the last sign of life of a host. A gap of this host restarts the count."""
+        """Return the time since the last sign of life of a host. A gap (`membership.Gap`) restarts this time."""
         return 0.0 if store_id == self._mesh.own.store_id else self._mesh.seconds_since_seen(store_id)
 
     def seconds_since_contact(self, store_id: str) -> float:
-        """Return the seconds since direct contact with another host, without reports of third hosts."""
+        """Return the time since direct contact with another host. Reports of third hosts do not count."""
         return self._mesh.seconds_since_contact(store_id)
 
     def last_seen_at(self, store_id: str) -> float:
-        """Return the time of the last sign of life of another host, in monotonic seconds."""
+        """Return the monotonic time of the last sign of life of another host."""
         return self._mesh.last_seen_at(store_id)
 
     def last_gap(self) -> Gap:
-        """Return the last gap of this host; at first the time before its start, of unknown length."""
+        """Return the last gap in which this host did not run. The first gap ends at its start and is infinite."""
         return self._mesh.last_gap()
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """Return all hosts for placement, this one first."""
-        awaited = self._peers.awaited()  # read before the table, because a peer that replies enters the table first
+        """Return all hosts as candidates for placement, this host first."""
+        # Read the peers before the table: a peer that replies enters the table before it leaves the awaited peers.
+        awaited = self._peers.awaited()
         return view.candidates(self._mesh.own, self._mesh.table, self._mesh.problems(), awaited)
 
     def problem(self) -> str:
-        """Return why this host itself is not joined, or ""."""
+        """Return why this host has not joined the mesh; "" if it has."""
         return self._mesh.problems().get(self._mesh.own.store_id, "")
 
     def peer_problems(self) -> tuple[tuple[str, str], ...]:
-        """Return (URL, problem) of each `--peer` where no host has replied yet and that no known host has."""
+        """Return the URL and the problem of each `--peer` without a reply. URLs of known hosts are left out."""
         rows = self._mesh.table.rows.values()
         return self._peers.problems([row.host for row in rows if same_mesh(row.host, self._mesh.own)])
 
     def broken_links(self) -> tuple[BrokenLink, ...]:
-        """Return the pairs of online hosts whose connections fail, as the hosts report."""
+        """Return the pairs of online hosts between which connections fail, as reported by the hosts."""
         return broken_links(self._mesh.own, self._mesh.table, self._clock.wall())
 
     # Signs of life and failures.
 
     def record_contact(self, store_id: str) -> None:
-        """Record an authenticated request of that store. Any thread may call this."""
+        """Record an authenticated request from the host with this store id. May be called from any thread."""
         self._mesh.record_contact(store_id)
 
     def record_failure(self, store_id: str) -> None:
-        """Record a failed connection. After two failures, a host not seen for 4 s counts as offline."""
+        """Record a failed connection to a host. After two failures, and 4 s without a sign of life, it is offline."""
         now = self._clock.monotonic()
         self._mesh.update(lambda table: tables.failed(table, store_id, now))
 
     def forget(self, store_id: str) -> None:
-        """Remove a host for good, even across restarts. Only a newer message of that host itself brings it back."""
+        """Remove a host permanently. Only a newer message from that host itself adds it again."""
         self._mesh.update(lambda table: tables.forget(table, store_id))
 
     def is_forgotten(self, store_id: str) -> bool:
         return self._mesh.table.forgotten.get(store_id, tables.NEVER_SEEN).for_good
 
-    # Requests of other hosts, on threads of the server.
+    # Requests from other hosts, handled on threads of the server.
 
     def receive(self, told: Gossip, sender: str) -> Gossip:
-        """Merge the rows of `sender` and return the reply. Afterwards the sender is in the table.
-
-        Raises Invalid if rows are malformed.
-        """
+        """Merge the rows from the host `sender`, add it to the table, and return the reply. Raises Invalid."""
         check_gossip(told, sender)
         if sender == self._mesh.own.store_id:
             return self._message(())
@@ -231,13 +225,13 @@ class Gossiper:
         return [row for row in rows if row.up] + self._some(offline, OFFLINE_ROWS)
 
     def _some(self, rows: list[Row], most: int) -> list[Row]:
-        """Return `most` consecutive rows, with a random start."""
+        """Return at most `most` rows: consecutive ones from a random position."""
         if len(rows) <= most:
             return rows
         start = self._entropy.pick(len(rows))
         return (rows[start:] + rows[:start])[:most]
 
-    # Work of the runner.
+    # Methods for the runner thread.
 
     def tick(self, now: float) -> float | None:
         if self._left:
@@ -262,7 +256,7 @@ class Gossiper:
         return min(due)
 
     def leave(self) -> None:
-        """Tell all online hosts that this host stops, and send nothing afterwards."""
+        """Tell all online hosts that this host stops. Nothing is sent afterwards."""
         for row in self._contactable(True):
             self._send(row.host, self._message((), push=True, leaving=True))
         self._left = True
@@ -271,7 +265,7 @@ class Gossiper:
         self._store.write(lambda tx: tx.wake(self.name))
 
     def _contactable(self, up: bool) -> list[Row]:
-        """Return the hosts to contact. An online host of another mesh is left out, because it contacts this host."""
+        """Return the hosts to contact, online or not (`up`). Online hosts of another mesh contact this host instead."""
         rows = self._mesh.table.rows.values()
         own = self._mesh.own
         return [row for row in rows if row.up == up and row.host.reachable and (same_mesh(row.host, own) or not up)]
@@ -299,7 +293,7 @@ class Gossiper:
             self._mesh.found_mesh()
 
     def _queue(self, subjects: Iterable[str], targets: Iterable[Row]) -> None:
-        """Push this host's row, and the rows of `subjects`, to `targets`."""
+        """Queue a push of this host's row, and of the rows of `subjects`, to the hosts in `targets`."""
         news = dict.fromkeys(subjects)
         for row in targets:
             if row.host.store_id not in news:
@@ -394,7 +388,8 @@ class Gossiper:
             else:
                 if sender != self._mesh.own.store_id:
                     self._answered(answer, False)
-                self._peers.answered(url, sender, now)  # only now, so that either the peer or the row is always there
+                # Do this after the merge, so that the host is always an awaited peer or in the table.
+                self._peers.answered(url, sender, now)
             self._wake()
 
         self._post(HostRef(store_id="", name="", url=url), self._message(()), done)

@@ -1,7 +1,7 @@
-"""The locator: the part of a host that asks all online hosts at once where paglets are.
+"""The locator of a host. It asks all online hosts at once which of them has a paglet.
 
-Questions of one tick share one request to each host, and answers are cached for a second. So a host with a thousand
-posts for a paglet that moved asks only once.
+All questions of one tick share one request to each host, and answers are cached for a second. A host with a thousand
+posts for a paglet that moved therefore asks only once.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from paglets.core.refs import HostRef
 from paglets.wire.request import Request, Response, Transport, dump_json
 
 ANSWER_SECONDS = 2.0
-"""A host that does not reply in this time counts as not knowing. The caller asks again if necessary."""
+"""Timeout of a request. A host that does not reply in time is left out; the caller asks again if necessary."""
 
 LATE_SECONDS = ANSWER_SECONDS + 1.0
-"""The time limit of a round, whatever the transport does."""
+"""Time limit of a round of requests, in case the transport does not report their outcome."""
 
 REMEMBER_SECONDS = 1.0
-"""The time that answers are cached. Addresses are hints: a sender to an old address gets `moved` or `unknown`."""
+"""Time for which answers are cached. An old answer does no harm: that host then replies `moved` or `unknown`."""
 
 MAX_IDS = 1_000
-"""The number of ids in one request: about 50 kB."""
+"""Maximum number of paglet ids in one request. They take about 50 kB."""
 
 MAX_REMEMBERED = 10_000
 
 STANDING = {"here": 4, "leaving": 3, "disposed": 2, "gone": 1, "refused": 0}
-"""The precedence of residence statuses with one epoch: the place of the paglet first, then its end."""
+"""Precedence of residence statuses of the same epoch. A status with a higher number replaces a lower one."""
 
 Asked = Callable[[Located], None]
 
@@ -48,9 +48,10 @@ class Answer:
 
 
 def merge(answers: Iterable[Answer], others: Located | None = None) -> Located:
-    """Merge replies into one row per paglet, and the stores that answered. The highest epoch wins, then STANDING.
+    """Merge replies into one row per paglet: the one with the highest epoch, then with the highest STANDING.
 
-    In the result, `peer` of a `here` row is the host that has the paglet. `others`: a merged result to include.
+    In the result, `peer` of a `here` row is the host that has the paglet, and `answered` has the store ids of the hosts
+    that replied. `others`: an earlier result to include.
     """
     replies, known = tuple(answers), others or Located()
     answered = {*known.answered, *(answer.host.store_id for answer in replies)}
@@ -58,7 +59,7 @@ def merge(answers: Iterable[Answer], others: Located | None = None) -> Located:
 
 
 def combine(rounds: Sequence[Located]) -> Located:
-    """Combine several rounds into one row per paglet. A store has answered only if it answered in all rounds."""
+    """Combine the results of several rounds. A host counts as answered only if it answered in all rounds."""
     who = set(rounds[0].answered if rounds else ())
     return _joined(rounds, who.intersection(*(each.answered for each in rounds)))
 
@@ -79,12 +80,12 @@ def _placed(answer: Answer) -> Located:
 
 
 def _standing(row: ResidenceRow) -> tuple[int, int, str]:
-    """Return the sort key of a row. The store id breaks ties, so that the order of replies does not matter."""
+    """Return the precedence of a row. The store id breaks ties, so that the order of replies does not matter."""
     return (row.epoch, STANDING.get(row.status, -1), row.peer.store_id if row.peer else "")
 
 
 def pick(located: Located, agent_ids: frozenset[str]) -> Located:
-    """Return the rows of `located` with these ids."""
+    """Return `located` with only the rows of these paglets."""
     return replace(located, rows=tuple(row for row in located.rows if row.agent_id in agent_ids))
 
 
@@ -96,7 +97,10 @@ class Question:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Round:
-    """A round of one request to each online host, open or finished. Only the runner uses it."""
+    """A round of requests, one to each online host. Only the runner thread uses it.
+
+    `waiting`: the number of replies that are missing. `located`: the merged replies; None while the round is open.
+    """
 
     ends_at: float
     waiting: int
@@ -105,10 +109,9 @@ class Round:
 
 
 class Locator:
-    """The locator of paglets.
+    """The locator of paglets on other hosts. Callers must look into this host's own store first.
 
-    `online` returns the other hosts to ask. `on_contact` gets the store id of each host that replies. Callers look into
-    this host's own store first.
+    `online`: returns the other hosts to ask. `on_contact`: called with the store id of each host that replies.
     """
 
     name = "locate"
@@ -132,10 +135,10 @@ class Locator:
         self._rounds: dict[str, Round] = {}
 
     def locate(self, agent_ids: Iterable[str], done: Asked) -> None:
-        """Ask where paglets are. Any thread may call this; `done` is called once, on the runner.
+        """Ask all online hosts for paglets, and call `done` once with the result, on the runner thread.
 
-        The answer lacks ids that no host knows, and ids whose host did not reply in 2 s. `answered` has the stores that
-        replied.
+        The result has no row for paglets that no host knows, or whose host did not reply in 2 s. Its `answered` has the
+        store ids of the hosts that replied. May be called from any thread.
         """
         self._asked.append(Question(agent_ids=frozenset(agent_ids), done=done))
         self._wake.wake(self.name)
@@ -152,7 +155,7 @@ class Locator:
         return min((r.ends_at for r in self._rounds.values() if r.ends_at > now), default=None)
 
     def _forget(self, now: float) -> None:
-        """End overdue rounds. Drop old answers, or all answers if there are too many."""
+        """Close overdue rounds. Remove expired answers from the cache, or all answers if there are too many."""
         for late in {id(r): r for r in self._rounds.values()}.values():
             if late.located is None and now >= late.ends_at:
                 self._close(late, now)
@@ -180,7 +183,7 @@ class Locator:
             asked.waiting -= 1
             if isinstance(outcome, Response):
                 self._on_contact(host.store_id)
-                # An error reply says nothing about the paglet, like no reply.
+                # Treat an error like a missing reply: it says nothing about the paglet.
                 with suppress(PagletsError):
                     asked.answers.append(Answer(host=host, located=outcome.parse(Located)))
             if asked.waiting == 0 and asked.located is None:
@@ -203,7 +206,7 @@ class Locator:
             else:
                 still.append(question)
         self._waiting = still
-        # If one callback raises, the next tick answers the other questions.
+        # Remove each question before its callback. If a callback raises, the next tick answers the other questions.
         while self._ready:
             question, located = self._ready.popleft()
             question.done(located)

@@ -1,9 +1,10 @@
 """The membership service of a host: one table, shared by the runner and the server's threads.
 
-The table and this host's own row are immutable values. A lock protects their replacement; readers use the current
-value. Afterwards, durable changes are written to the store. Heartbeats and load are not durable, so an idle host writes
-nothing, and the host answers gossip while a large change holds the writer. The time when a host went offline is stored,
-too, for display. If the COMMIT fails, the table in memory is ahead of the stored one until the next `refresh`.
+The table and this host's own row are immutable values. A lock protects their replacement, but readers need no lock.
+After the replacement, durable changes are written to the store. Heartbeats and load are not durable. So an idle host
+writes nothing, and a host can answer gossip while a long transaction holds the store. The time when a host went offline
+is also stored, for display. If the COMMIT fails, the table in memory is ahead of the stored one until the next
+`refresh`.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from paglets.store.db import Store, Tx
 from paglets.store.hosts import StoredHost
 
 GAP_SECONDS = 5.0
-"""A tick that is this late means that this host was suspended or stopped. All timers then restart."""
+"""Delay of a tick from which this host counts as having been suspended or stopped. The timers of all hosts restart."""
 
 CLONE_SIGNS = 3
-"""The number of newer rows of its own store that a host must see before it assumes a running copy of the store.
+"""Number of rows with its own store id from another start that make a host report a running copy of its store.
 
-After a restore from a backup, a host sees its own newer rows once or twice."""
+After a restore from a backup, a host receives such rows once or twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """A period in which this host did nothing, because it was stopped or the machine slept.
+    """A period in which this host did not run, because it was stopped or the machine slept.
 
-    `seconds` includes sleep, which only `Clock.boottime` counts. `ended_at`: a monotonic second.
+    `seconds`: its length, including sleep, which only `Clock.boottime` counts. `ended_at`: its end in monotonic time.
     """
 
     ended_at: float
@@ -43,9 +44,10 @@ class Gap:
 
 
 class MembershipService:
-    """The table of hosts and the row of this host.
+    """The membership table and the row of this host.
 
-    `on_change` names the parts to wake after a gap, or if a host comes online, restarts or changes its URL.
+    `on_change`: the names of the parts of the host to wake after a gap, and when a host comes online, restarts or
+    changes its URL.
     """
 
     def __init__(self, store: Store, clock: Clock, own: MeshHost, on_change: tuple[str, ...]) -> None:
@@ -73,7 +75,7 @@ class MembershipService:
         self._judge()
         self._record_offline()
 
-    # Queries, from any thread.
+    # Queries, which may be called from any thread.
 
     def problems(self) -> view.Problems:
         own, table, found = self._judged
@@ -91,42 +93,42 @@ class MembershipService:
         return found
 
     def seconds_since_seen(self, store_id: str) -> float:
-        """Return the time from the last sign of life to the last `refresh`, without gaps of this host."""
+        """Return the time from the last sign of life of a host to the last `refresh`. A gap restarts this time."""
         return max(0.0, self._refreshed_at - self.last_seen_at(store_id))
 
     def last_seen_at(self, store_id: str) -> float:
-        """Return the monotonic second of the last sign of life, or of the end of a gap of this host if that is later.
+        """Return the monotonic time of the last sign of life of a host, or the end of a later gap.
 
-        For a store that is not in the table: the second when this host started or its last gap ended.
+        For a store id that is not in the table, return when this host started or its last gap ended.
         """
         row = self.table.rows.get(store_id)
         heard = self._started_at if row is None else row.last_seen_at
         return max(heard, self._contacts.get(store_id, heard))
 
     def offline_seconds(self, store_id: str) -> float:
-        """Return the seconds since this host marked that host as offline, by the wall clock; 0 if it is online."""
+        """Return the wall-clock time since another host was marked as offline; 0 if it is online."""
         since = self._offline.get(store_id)
         return 0.0 if since is None else max(0.0, self._clock.wall() - since)
 
     def seconds_since_contact(self, store_id: str) -> float:
-        """Return the time since that host last sent a request or reply to this host, like `seconds_since_seen`."""
+        """Return the time from the last request or reply of a host to the last `refresh`. A gap restarts this time."""
         row = self.table.rows.get(store_id)
         spoke = self._started_at if row is None else row.last_contact_at
         return max(0.0, self._refreshed_at - max(spoke, self._contacts.get(store_id, spoke)))
 
     def last_gap(self) -> Gap:
-        """Return the last gap, even if the runner has not noticed it yet: ticks do not come during sleep."""
+        """Return the last gap, even if it is a sleep that the runner thread has not noticed yet."""
         asleep = self._asleep_seconds() - self._asleep_before
         return Gap(ended_at=self._clock.monotonic(), seconds=asleep) if asleep > GAP_SECONDS else self._last_gap
 
     def _asleep_seconds(self) -> float:
-        """Return how long this machine has slept, from an arbitrary start."""
+        """Return how long this machine has slept since an arbitrary time."""
         return self._clock.boottime() - self._clock.monotonic()
 
     def record_contact(self, store_id: str) -> None:
-        """Record an authenticated request of that host. It is cheap, because each request calls it.
+        """Record an authenticated request from a host. This is fast, because each request calls it.
 
-        Do not call it inside a store change.
+        Do not call it inside a transaction of the store.
         """
         row = self.table.rows.get(store_id)
         if row is None:
@@ -144,15 +146,15 @@ class MembershipService:
         return self._saved(change)
 
     def merge(self, gossip: Gossip, sender: str) -> Change:
-        """Merge the rows that `sender` sent. For a sender of another mesh version, record only its presence."""
+        """Merge the rows that `sender` sent. If its mesh version is different, merge only the sender's own row."""
         with self._lock:
             change = self._merge(gossip, sender, self._clock.monotonic())
         return self._saved(change)
 
     def refresh(self, now: float, due: float, own: MeshHost, beat: bool) -> Change:
-        """Update the table at a tick of the runner: expired hosts, gaps, and this host's own row from `own`.
+        """Update the table at a tick of the runner thread: expire hosts, detect gaps, and set this host's row to `own`.
 
-        `due`: the scheduled second of the tick. `beat`: a heartbeat is due.
+        `now` and `due`: the actual and the scheduled time of the tick. `beat`: True if a heartbeat is due.
         """
         with self._lock:
             change, came_late = self._refresh(now, due, own, beat)
@@ -167,7 +169,8 @@ class MembershipService:
         rows = [m for m in known if m.store_id != own.store_id and (same_mesh(m, own) or m.store_id == sender)]
         change = tables.merge(self.table, rows, now=now, direct=sender, offline=gossip.offline)
         if gossip.leaving:
-            self._contacts.pop(sender, None)  # a message that the host is leaving is no sign of life
+            # A message that a host is leaving is not a sign of life.
+            self._contacts.pop(sender, None)
             change = tables.change_between(self.table, tables.left(change.table, sender).table)
         if same_mesh(gossip, own) and rows:
             joined = [row.host.joined for row in change.table.rows.values() if same_mesh(row.host, own)]
@@ -175,7 +178,10 @@ class MembershipService:
         return self._put(change)
 
     def _met_own_store(self, host: MeshHost) -> None:
-        """Handle a row of this very store that is not older: the store was restored from a backup, or runs twice."""
+        """Handle a row with this host's own store id.
+
+        If the row is not older but from another start, the store was restored from a backup or a copy of it runs.
+        """
         if order(host) >= order(self.own) and host.boot_id != self.own.boot_id:
             self._copies_met += 1
             self._least_boot_count = host.boot_count + 1
@@ -188,13 +194,13 @@ class MembershipService:
             self.own = replace(self.own, joined=joined, heartbeat=self.own.heartbeat + 1)
 
     def found_mesh(self) -> None:
-        """Make this host the first of its mesh, because there is no host to join."""
+        """Make this host the first of its mesh, because no other host is known."""
         with self._lock:
             self._join(1)
         self._save()
 
     def _refresh(self, now: float, due: float, own: MeshHost, beat: bool) -> tuple[Change, bool]:
-        """Return the change, and True if there was a gap of this host."""
+        """Return the change, and True if this host had a gap before this tick."""
         table = self.table
         asleep = self._asleep_seconds()
         late = max(0.0, now - due) + asleep - self._asleep_before
@@ -229,7 +235,7 @@ class MembershipService:
         return change
 
     def _record_offline(self) -> None:
-        """Record which hosts go offline or come back. A host that was online before this start counts from it."""
+        """Record when hosts go offline, until they return. If the time is unknown, use the start of this host."""
         rows = self.table.rows
         for store_id in [key for key, row in rows.items() if row.up == (key in self._offline)]:
             self._unsaved.add(store_id)
@@ -240,7 +246,7 @@ class MembershipService:
         for store_id in self._offline.keys() - rows.keys():
             del self._offline[store_id]
 
-    # Storing happens without the lock, because it waits for the writer.
+    # Changes are stored without holding the lock, because storing waits for other transactions.
 
     def _saved(self, change: Change, *, wake: bool = False) -> Change:
         if change.news or wake or self._unsaved or self._unsaved_marks or self._unsaved_join:
@@ -248,7 +254,7 @@ class MembershipService:
         return change
 
     def _save(self, *wakes: str) -> None:
-        """Write all changes since the last write, with their values when the writer is free, and wake those parts."""
+        """Write all unsaved changes to the store, with the values at that time, and wake the parts `wakes`."""
         with self._lock:
             unsaved = (set(self._unsaved), self._unsaved_marks, self._unsaved_join)
             self._unsaved.clear()
@@ -281,7 +287,7 @@ class MembershipService:
 
 
 def _known(store: Store) -> tuple[tuple[MeshHost, float | None], ...]:
-    """Return the stored hosts and the time since when each is offline. Raises StoreDamaged if a row is invalid."""
+    """Return each stored host with the time at which it went offline, or None. Raises StoreDamaged for a bad row."""
     try:
         return tuple((from_json(MeshHost, each.row), each.offline_since) for each in store.read(stored.load))
     except Invalid as error:

@@ -1,4 +1,4 @@
-"""The addresses given with `--peer`: tried until a host answers, and again when that host goes offline."""
+"""The addresses given with `--peer`. Each is tried until a host answers, and again when that host goes offline."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from paglets.core.clock import Entropy
 from paglets.mesh import view
 
 FIRST_RETRY_SECONDS = 0.5
-"""The first pause. A script often starts all hosts, and the peer may start a moment after the hosts that need it."""
+"""First pause between two attempts. A script often starts all hosts, and a peer may start after this host."""
 
 MOST_RETRY_SECONDS = 5.0
-"""The longest pause. A laptop that wakes up finds its peer within it; a refused connection costs almost nothing."""
+"""Longest pause between two attempts. A laptop that wakes up finds its peer within this time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """An address to try. `store_id`: the host that answered last ("": none yet). `problem`: why no host answered."""
+    """An address to try. `store_id`: the host that answered last; "" if none has. `problem`: why the last try failed.
+
+    `waiting`: True while an attempt is in progress.
+    """
 
     url: str
     store_id: str = ""
@@ -29,10 +32,10 @@ class Peer:
 
 
 class Peers:
-    """The peers and their retry times. Only the runner changes them."""
+    """The peers and the times of their next attempts. Only the runner thread changes them."""
 
     def __init__(self, entropy: Entropy, urls: Iterable[str], given: Iterable[str] = ()) -> None:
-        """Prepare to try `urls`. `given`: the URLs from the command line of this start."""
+        """Create a peer for each of `urls`. `given`: the URLs among them that this start has on its command line."""
         self._entropy = entropy
         self._given = tuple(given)
         self._peers = {url: Peer(url=url) for url in urls}
@@ -41,14 +44,13 @@ class Peers:
         return tuple(self._peers.values())
 
     def awaited(self) -> tuple[str, ...]:
-        """Return the URLs given at this start where no host has answered yet. Any thread may call this."""
+        """Return the URLs given at this start where no host has answered yet. May be called from any thread."""
         return tuple(url for url in self._given if not self._peers[url].store_id)
 
     def problems(self, hosts: Iterable[MeshHost]) -> tuple[tuple[str, str], ...]:
-        """Return (URL, problem) of the addresses where no host answered.
+        """Return the URL and the problem of each address where no host answered.
 
-        Addresses of known hosts are left out, also those known earlier in this start: a host that sleeps, has moved or
-        is unreachable has joined already.
+        Addresses of the known `hosts` are left out: a known host has joined, even if it now sleeps or has moved.
         """
         joined = {host.store_id: view.urls(host) for host in hosts}
         known = {url for urls in joined.values() for url in urls}
@@ -56,7 +58,7 @@ class Peers:
         return tuple((peer.url, peer.problem) for peer in failed if peer.problem)
 
     def due(self, now: float, online: frozenset[str]) -> tuple[str, ...]:
-        """Return the URLs to try now, whose host is not in `online` (store ids, including this host's)."""
+        """Return the URLs to try now. URLs of hosts in `online` (store ids, including this host's) are left out."""
         wanted = [p for p in self._peers.values() if p.store_id not in online and not p.waiting and p.due_at <= now]
         for peer in wanted:
             self._peers[peer.url] = replace(peer, waiting=True)
@@ -67,7 +69,7 @@ class Peers:
         return min(times, default=float("inf"))
 
     def answered(self, url: str, store_id: str, now: float) -> None:
-        """Record that a host answered. If it does not count as online, it is retried after the longest pause."""
+        """Record that a host answered at `url`. If the host does not come online, retry after the longest pause."""
         self._peers[url] = Peer(url=url, store_id=store_id, due_at=now + MOST_RETRY_SECONDS)
 
     def failed(self, url: str, problem: str, now: float) -> None:

@@ -1,8 +1,8 @@
-"""The membership table and its merge, as pure functions of values: no clock, no store, no network.
+"""The membership table and its merge, as pure functions without a clock, a store or a network.
 
-Each store has one row. Of two rows of one store, the one with the higher (`boot_count`, `heartbeat`) wins, in whatever
-order they arrive, so all hosts get the same rows. Each host decides by its own monotonic clock which hosts are online;
-that is never merged.
+Each host has one row, identified by its store id. Of two rows of a host, the one with the higher (`boot_count`,
+`heartbeat`) is kept, in whatever order they arrive. So all hosts get the same rows. Each host decides by its own
+monotonic clock which hosts are online; these decisions are not merged.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from paglets.core.urls import normalise_url
 from paglets.slots.model import MAX_PROPERTIES, MAX_PROPERTY_CHARACTERS, MAX_TAG_CHARACTERS, MAX_TAGS
 
 ONLINE_SECONDS = 10.0
-"""The time without a sign of life after which a host is offline: five heartbeats of 2 s. One lost message, a slow disk
-or a busy minute must not remove a host, and a user who pulls a plug sees the effect within this time."""
+"""Time without a sign of life after which a host is offline: five heartbeats of 2 s. A lost message or a slow disk does
+not make a host offline, and a user who disconnects a host sees the effect within this time."""
 
 SUSPECT_SECONDS = 4.0
-"""The time of two missed heartbeats. From then on, failed connections count as evidence that the host is offline."""
+"""Time without a sign of life, two heartbeats, after which failed connections can make a host count as offline."""
 
 FAILURES_TO_OFFLINE = 2
-"""The number of failed connections to a suspect host before it counts as offline."""
+"""Number of failed connections after which a host counts as offline, if it was not seen for SUSPECT_SECONDS."""
 
 MAX_HOSTS = 1_000
-"""Twenty times the largest intended mesh. Limits memory and the size of a gossip message."""
+"""Maximum number of hosts in the table: twenty times the largest intended mesh. It limits the size of messages."""
 
 FORGET_SECONDS = 30 * 86_400.0
-"""A host that was not seen for this long, counted while this host ran, is removed from the table."""
+"""Time without a sign of life, while this host runs, after which another host is removed from the table."""
 
 FORGET_FOREIGN_SECONDS = 3_600.0
-"""The same for hosts of another mesh version, which are kept only for display, and for hosts that never joined because
-their name was in use. Such a host may have joined in another part of a partitioned mesh."""
+"""Like FORGET_SECONDS, for hosts of another mesh version, which are only displayed, and for hosts that never joined
+because their name was in use. Such a host may have joined in another part of a partitioned mesh."""
 
 MAX_ADDRESSES = 16
 MAX_UNREACHABLE_HOSTS = 8
-"""The maximum number of unreachable hosts in a row. A user fixes the first problem and then sees the next."""
+"""Maximum number of unreachable hosts that a host reports in its row. After a user fixes one, the next is reported."""
 
 MAX_TEXT_CHARACTERS = 500
 MAX_COUNT = 2**53
@@ -56,10 +56,10 @@ STORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class Row:
     """A row of the membership table: another host, and its state as this host sees it.
 
-    `last_seen_at`: monotonic second of the last sign of life, direct or reported by another host. `last_contact_at`:
-    the same for direct contact only. While there was no sign of life (`was_seen` is false), both are the second when
-    this host started, resumed or first got the row. `was_in_mesh`: the host was online and the only one of its name, as
-    seen by this host or by the sender of the row.
+    `last_seen_at`: the monotonic time of the last sign of life, direct or reported by another host. `last_contact_at`:
+    the same for direct contact only. `was_seen`: False before the first sign of life; until then, both times are when
+    this host started, resumed or received the row. `was_in_mesh`: True if the host once was online and the only one
+    with its name, as seen by this host or by the sender of the row.
     """
 
     host: MeshHost
@@ -72,10 +72,10 @@ class Row:
 
 
 class Mark(NamedTuple):
-    """A mark of a removed host: the order of its last row.
+    """A mark of a removed host, with the `boot_count` and `heartbeat` of its last row.
 
-    Only a newer row of it is accepted from other hosts. `for_good`: a user removed it, so rows from other hosts are
-    never accepted; only a newer row from the host itself brings it back.
+    Only newer rows of the removed host are accepted from other hosts. `for_good`: True if a user removed the host. Then
+    only a newer row from the host itself is accepted.
     """
 
     boot_count: int
@@ -83,7 +83,7 @@ class Mark(NamedTuple):
     for_good: bool = False
 
     def keeps_out(self, host: MeshHost, direct: bool) -> bool:
-        """Return True if this row is not accepted. `direct`: the row comes from that host itself."""
+        """Return True if the row `host` is not accepted. `direct`: True if the row comes from that host itself."""
         is_old = order(host) <= (self.boot_count, self.heartbeat)
         return (is_old or not direct) if self.for_good else (is_old and not direct)
 
@@ -91,13 +91,13 @@ class Mark(NamedTuple):
 NEVER_SEEN = Mark(-1, -1)
 
 LATE_BEATS = 20
-"""The last rows of a removed host may be this many heartbeats newer than the known row, and arrive after its removal.
-A host that still runs without a restart is accepted again after this many heartbeats: 40 s."""
+"""Number of heartbeats by which rows of a removed host may be newer than its last known row, if they arrive late. A
+removed host that still runs is accepted again after this many heartbeats (40 s)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """The membership table. `rows` by store id, without this host itself. `forgotten`: marks of removed hosts."""
+    """The membership table. `rows`: the other hosts. `forgotten`: the marks of removed hosts. Keys are store ids."""
 
     rows: Mapping[str, Row] = field(default_factory=dict)
     forgotten: Mapping[str, Mark] = field(default_factory=dict)
@@ -105,10 +105,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A new table and its differences, as store ids in order.
+    """A new table and its differences from the previous one, as store ids.
 
-    `stored`: durable fields changed. `dropped`: no longer in the table. `news`: came online, restarted or changed the
-    URL, which parts of the host have to know.
+    `stored`: the hosts to store, because durable fields changed. `dropped`: the removed hosts. `news`: the hosts that
+    came online, restarted or changed their URL.
     """
 
     table: Table
@@ -118,12 +118,15 @@ class Change:
 
 
 def order(host: MeshHost) -> tuple[int, int]:
-    """Return the value that orders two rows of one store."""
+    """Return the value by which two rows of the same host are ordered."""
     return (host.boot_count, host.heartbeat)
 
 
 def newer(one: MeshHost, other: MeshHost) -> bool:
-    """Return True if `one` replaces `other`. For different rows of equal age the text decides, so that hosts agree."""
+    """Return True if the row `one` replaces the row `other` of the same host.
+
+    Different rows with the same order are compared as text, so that all hosts agree.
+    """
     if order(one) != order(other):
         return order(one) > order(other)
     return one != other and _text(one) > _text(other)
@@ -138,7 +141,7 @@ _lasting = attrgetter(*(each.name for each in fields(MeshHost) if each.name not 
 
 
 def durable(host: MeshHost) -> tuple[Any, ...]:
-    """Return the fields that do not change all the time. If they are equal, no write to the disk is necessary."""
+    """Return the fields whose changes are stored. They do not include fields that change often, such as the load."""
     values: tuple[Any, ...] = _lasting(host)
     return values
 
@@ -149,7 +152,7 @@ def same_mesh(one: MeshHost | Gossip, other: MeshHost | Gossip) -> bool:
 
 
 def stored_table(hosts: Iterable[MeshHost], now: float, forgotten: Mapping[str, Mark]) -> Table:
-    """Return the table of a host that just started, with the stored hosts, all offline and not seen yet."""
+    """Return the table of a host that just started: all stored hosts, marked as offline and not seen."""
     rows = {m.store_id: Row(host=m, last_seen_at=now, up=False, last_contact_at=now, was_in_mesh=True) for m in hosts}
     return Table(rows=rows, forgotten=forgotten)
 
@@ -162,10 +165,10 @@ def merge(
     direct: str = "",
     offline: Iterable[str] = (),
 ) -> Change:
-    """Merge rows that arrived at `now`.
+    """Merge rows that arrived at the monotonic time `now`.
 
-    A newer row is a sign of life, unless that host is `offline` for the sender. `direct` is the sender's store: its
-    message is a sign of life however old its row is, except after a removal for good.
+    A newer row is a sign of life of its host, unless the sender reports the host as `offline`. `direct`: the store id
+    of the sender. A message is a sign of life of its sender, even if the sender's row is not newer.
     """
     rows, held_offline = dict(table.rows), frozenset(offline)
     for host in hosts:
@@ -179,7 +182,7 @@ def merge(
 
 
 def _merged(old: Row | None, host: MeshHost, now: float, direct: bool, offline: frozenset[str]) -> Row | None:
-    """Return the row after `host` arrived; None if nothing changes."""
+    """Return the row that replaces `old` after `host` has arrived; None if nothing changes."""
     fresh = old is None or newer(host, old.host)
     alive = direct or (fresh and host.store_id not in offline)
     if not fresh and not alive:
@@ -196,7 +199,7 @@ def _merged(old: Row | None, host: MeshHost, now: float, direct: bool, offline: 
 
 
 def contact(table: Table, store_ids: Mapping[str, float]) -> Change:
-    """Record direct contacts with these hosts at these monotonic seconds."""
+    """Record direct contacts. `store_ids`: the monotonic time of the last contact with each host, by store id."""
     rows = dict(table.rows)
     for store_id, at in store_ids.items():
         row = rows.get(store_id)
@@ -209,9 +212,9 @@ def contact(table: Table, store_ids: Mapping[str, float]) -> Change:
 
 
 def failed(table: Table, store_id: str, now: float) -> Change:
-    """Record a failed connection to `store_id`.
+    """Record a failed connection to a host.
 
-    A host that was seen a moment ago stays online, because then only this host cannot reach it.
+    A host that was seen less than SUSPECT_SECONDS ago stays online, because other hosts can probably reach it.
     """
     row = table.rows.get(store_id)
     if row is None:
@@ -222,13 +225,13 @@ def failed(table: Table, store_id: str, now: float) -> Change:
 
 
 def left(table: Table, store_id: str) -> Change:
-    """Mark a host as offline: it said that it stops, or another store answers at its address."""
+    """Mark a host as offline, because it reported that it stops or because another host answers at its address."""
     row = table.rows.get(store_id)
     return Change(table=table) if row is None else _replaced(table, store_id, replace(row, up=False))
 
 
 def expire(table: Table, now: float, own: MeshHost) -> Change:
-    """Mark hosts as offline that were not seen for long, and remove those not seen for very long."""
+    """Mark hosts as offline that were not seen for ONLINE_SECONDS, and remove those not seen for FORGET_SECONDS."""
     rows = {}
     for store_id, row in table.rows.items():
         unseen_seconds = now - row.last_seen_at
@@ -240,7 +243,7 @@ def expire(table: Table, now: float, own: MeshHost) -> Change:
 
 
 def restart_timers(table: Table, now: float) -> Table:
-    """Restart the timers of all hosts after a gap of this host, in which it could see no host."""
+    """Restart the timers of all hosts after a gap, in which this host could not receive signs of life."""
     rows = {
         key: replace(row, last_seen_at=now, failures=0, last_contact_at=now, was_seen=False)
         for key, row in table.rows.items()
@@ -249,7 +252,7 @@ def restart_timers(table: Table, now: float) -> Table:
 
 
 def forget(table: Table, store_id: str) -> Change:
-    """Remove the row for good. Only a newer message of that host itself brings it back."""
+    """Remove a host permanently. Only a newer row from that host itself is accepted afterwards."""
     marked = _marked(table, {key: row for key, row in table.rows.items() if key != store_id})
     mark = marked.forgotten.get(store_id, NEVER_SEEN)
     if mark != NEVER_SEEN and not mark.for_good:
@@ -259,7 +262,7 @@ def forget(table: Table, store_id: str) -> Change:
 
 
 def joined(change: Change, store_ids: Iterable[str]) -> Change:
-    """Mark these hosts as joined, so that they are stored."""
+    """Mark hosts as joined in the table of `change`, so that they are stored."""
     rows = {key: replace(change.table.rows[key], was_in_mesh=True) for key in store_ids}
     table = replace(change.table, rows={**change.table.rows, **rows})
     return replace(change, table=table, stored=tuple(dict.fromkeys((*change.stored, *rows))))
@@ -270,7 +273,7 @@ def _replaced(table: Table, store_id: str, row: Row) -> Change:
 
 
 def _bounded(before: Table, after: Table) -> Change:
-    """Keep at most MAX_HOSTS rows: remove offline hosts first, then the hosts not seen for longest."""
+    """Return a change with at most MAX_HOSTS rows. Offline hosts are removed first, then those not seen for longest."""
     if len(after.rows) <= MAX_HOSTS:
         return change_between(before, after)
     kept = sorted(after.rows.items(), key=lambda item: (not item[1].up, -item[1].last_seen_at, item[0]))[:MAX_HOSTS]
@@ -278,14 +281,14 @@ def _bounded(before: Table, after: Table) -> Change:
 
 
 def _marked(table: Table, rows: Mapping[str, Row]) -> Table:
-    """Return the table with `rows` instead of its own. Hosts without a row get a mark, so that old rows stay out."""
+    """Return the table with `rows` as its rows. Each removed host gets a mark, so that its old rows are rejected."""
     dropped = {key: Mark(*order(row.host)) for key, row in table.rows.items() if key not in rows}
     marks = list({**table.forgotten, **dropped}.items())[-MAX_HOSTS:]
     return Table(rows=rows, forgotten=dict(marks))
 
 
 def change_between(before: Table, after: Table) -> Change:
-    """Return the new table with its differences from the old one."""
+    """Return the Change from one table to another."""
     stored, news = [], []
     for store_id, row in after.rows.items():
         old = before.rows.get(store_id)
@@ -304,7 +307,7 @@ def _place(host: MeshHost) -> tuple[str, str, str]:
 
 
 def check_gossip(gossip: Gossip, sender: str) -> Gossip:
-    """Return `gossip` if its rows are valid and the first is the sender's own. Raises Invalid."""
+    """Return `gossip` if its rows are valid and the first row is that of `sender`. Raises Invalid otherwise."""
     if not gossip.hosts or gossip.hosts[0].store_id != sender:
         raise Invalid("gossip: the first row must be the sender's own")
     if len(gossip.hosts) > MAX_HOSTS + 1:
@@ -317,7 +320,7 @@ def check_gossip(gossip: Gossip, sender: str) -> Gossip:
 
 
 def check_host(host: MeshHost) -> MeshHost:
-    """Return `host` if every field is within its limits. Raises Invalid, which names the field."""
+    """Return `host` if each of its fields is within its limits. Raises Invalid, which names the field."""
     if not all(
         STORE_ID.fullmatch(each) for each in (host.store_id, *(each.store_id for each in host.unreachable_hosts))
     ):
@@ -339,7 +342,7 @@ def check_host(host: MeshHost) -> MeshHost:
     )
     for name, amount, most in bounds:
         if not 0 <= amount <= most:
-            raise Invalid(f"host {host.name}: {name} is {amount}, allowed is 0 to {most}")
+            raise Invalid(f"host {host.name}: {name} is {amount}, but must be 0 to {most}")
     for url in (host.url, *host.addresses):
         if not _is_url(url):
             raise Invalid(f"host {host.name}: {url[:200]!r} is not of the form http://host:port")

@@ -1,4 +1,4 @@
-"""The interpretation of a membership table: joined hosts, disputed names, lookup by name, placement candidates."""
+"""Views of a membership table: joined hosts, disputed names, lookup by name, and candidates for placement."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from paglets.mesh.table import MAX_COUNT, ONLINE_SECONDS, Row, Table, same_mesh
 from paglets.slots.model import Candidate
 
 Problems = Mapping[str, str]
-"""A map from store id to the reason why that host is not joined, or has lost its name."""
+"""A map from the store id of a host to the reason why the host has not joined the mesh, or has lost its name."""
 
 MAX_NAMES_SHOWN = 12
 
 OLD_STORE = "an old store"
-"""The start of the problem text of an offline host whose name now belongs to another host."""
+"""First words of the problem text of an offline host whose name now belongs to another host."""
 
 
 def urls(host: MeshHost) -> tuple[str, ...]:
-    """Return all URLs of a host, the preferred one first."""
+    """Return all URLs of a host, starting with the preferred URL."""
     return (host.url, *(url for url in host.addresses if url != host.url))
 
 
 def problems(own: MeshHost, table: Table) -> Problems:
-    """Return the problems of all hosts, including this one. Both sides of a problem apply the same rule."""
+    """Return the problems of all hosts, including this host. All hosts apply the same rules to a disputed name."""
     found: dict[str, str] = {}
     by_name: dict[str, list[Row]] = {}
     by_name.setdefault(own.name, []).append(Row(host=own, last_seen_at=0.0, up=True))
@@ -44,14 +44,14 @@ def problems(own: MeshHost, table: Table) -> Problems:
 
 
 def newly_joined(own: MeshHost, table: Table) -> tuple[str, ...]:
-    """Return the store ids of hosts that join now: online, of this mesh, and the only one of their name."""
+    """Return the store ids of hosts that join now: online hosts of this mesh whose name no other host has."""
     fresh = [key for key, row in table.rows.items() if row.up and not row.was_in_mesh and same_mesh(row.host, own)]
     wrong = problems(own, table) if fresh else {}
     return tuple(key for key in fresh if key not in wrong)
 
 
 def is_listed(row: Row, own: MeshHost) -> bool:
-    """Return False for an offline host that never joined because its name was in use: it has no jobs of this mesh."""
+    """Return False for an offline host that never joined because its name was in use. It has no jobs of this mesh."""
     return row.up or row.was_in_mesh or not same_mesh(row.host, own)
 
 
@@ -71,7 +71,7 @@ def _other_version(row: Row, own: MeshHost) -> str:
 
 
 def _disputed(rows: list[Row]) -> dict[str, str]:
-    """Return the problems of hosts with one name. The online host that joined the mesh first keeps the name."""
+    """Return the problems of hosts with the same name. The online host that joined the mesh first keeps the name."""
     online = [row.host for row in rows if row.up]
     if not online:
         return {}
@@ -80,7 +80,7 @@ def _disputed(rows: list[Row]) -> dict[str, str]:
 
 
 def _seniority(host: MeshHost) -> tuple[int, str]:
-    """Return the sort key of seniority. It counts joins instead of time, because clocks may be wrong."""
+    """Return a sort key that is lowest for the host that joined first. It is a count, because clocks may be wrong."""
     return (host.joined or MAX_COUNT + 1, host.store_id)
 
 
@@ -98,7 +98,7 @@ def _not_holder(row: Row, holder: MeshHost) -> str:
 
 
 def online(own: MeshHost, table: Table, wrong: Problems) -> tuple[MeshHost, ...]:
-    """Return the other joined hosts that are online, by name; none while this host is not joined."""
+    """Return the other joined hosts that are online, by name. Return no hosts if this host has not joined."""
     if own.store_id in wrong:
         return ()
     hosts = [row.host for row in table.rows.values() if row.up and row.host.store_id not in wrong]
@@ -106,7 +106,7 @@ def online(own: MeshHost, table: Table, wrong: Problems) -> tuple[MeshHost, ...]
 
 
 def load_edge(host: MeshHost) -> tuple[bool, bool, bool]:
-    """Return (has waiting jobs, has free cores, has running jobs). A change of these is pushed to others at once."""
+    """Return three flags: the host has waiting jobs, free cores, running jobs. Their changes are pushed to others."""
     return (host.queued_jobs > 0, host.free.cpu_cores > 0, host.running_jobs > 0)
 
 
@@ -122,9 +122,9 @@ def views(
     offline_seconds: Callable[[str], float],
     contact_errors: Mapping[str, str],
 ) -> tuple[MeshHostView, ...]:
-    """Return this host first, then the others by name, and last the offline hosts that lost their name.
+    """Return views of all hosts: this host, then the others by name, then offline hosts that have lost their name.
 
-    `contact_errors`: texts by store id.
+    `contact_errors`: the texts of contact errors, by store id.
     """
     joined = own.store_id not in wrong
     no_route = {
@@ -152,7 +152,7 @@ def _is_past(row: Row, wrong: Problems) -> bool:
 
 
 def no_routes(own: MeshHost, table: Table, wrong: Problems) -> Mapping[str, str]:
-    """Return, by store id, texts for hosts that are offline because no third host can forward requests."""
+    """Return a text for each host that needs a third host to forward requests while none is online, by store id."""
     if own.reachable or own.store_id in wrong or any(host.reachable for host in online(own, table, wrong)):
         return {}
     rows = [row.host for row in table.rows.values() if not row.up and not row.host.reachable]
@@ -164,10 +164,10 @@ def no_route_text(name: str, own_name: str) -> str:
 
 
 def candidates(own: MeshHost, table: Table, wrong: Problems, awaited_peers: tuple[str, ...]) -> tuple[Candidate, ...]:
-    """Return all hosts for placement, this one first, without hosts whose name belongs to another host.
+    """Return all hosts as candidates for placement, this host first. Hosts that have lost their name are left out.
 
-    `awaited_peers`: URLs where a host is expected but none has replied yet. If there are none, and the table is empty,
-    this host is the only one. Offline hosts and other mesh versions count as well.
+    `awaited_peers`: the URLs where a host is expected but none has replied yet. `is_only` is set for this host if there
+    is no such URL and no other host, not even an offline host or one of another mesh version.
     """
     there = {host.store_id for host in online(own, table, wrong)}
     rows = [row for key, row in table.rows.items() if key not in wrong or not same_mesh(row.host, own)]
@@ -197,9 +197,9 @@ def _candidate(host: MeshHost, is_online: bool, no_route: str) -> Candidate:
 
 
 def find(own: MeshHost, table: Table, wrong: Problems, name_or_url: str) -> HostRef:
-    """Return the joined host with that name or URL; an online host is preferred.
+    """Return the host with this name or URL. Joined hosts are preferred, then online hosts.
 
-    Raises Unknown, which lists the known hosts.
+    Raises Unknown, which lists the names of the known hosts.
     """
     rows = [Row(host=own, last_seen_at=0.0, up=True)]
     rows += sorted(table.rows.values(), key=lambda row: (not row.up, -row.last_seen_at, row.host.store_id))
