@@ -1,4 +1,4 @@
-"""Artifacts: upload, send, download, list and delete them. `HostClient` documents these methods."""
+"""Upload, send, download, list and delete artifacts. `HostClient` has the public methods and their documentation."""
 
 from __future__ import annotations
 
@@ -33,14 +33,17 @@ from paglets.core.refs import (
 
 PAGE_ARTIFACTS = 1000
 MOST_PAGES = 1000
-"""Bound for a faulty host whose list never ends: a million artifacts."""
+"""Pages to read before a host whose list does not end counts as faulty: a million artifacts."""
 
 SEND_ATTEMPTS = 3
-"""A host keeps new bytes for an hour. If it lacks them after this many uploads, it is faulty."""
+"""Uploads of the same bytes before the host counts as faulty. A working host keeps new bytes for an hour."""
 
 
 class ArtifactTransfers:
-    """Transfers of artifacts. `timeout`: seconds without progress until a transfer fails, and the bound of requests."""
+    """Transfers of artifacts to and from the hosts of a mesh.
+
+    `timeout`: seconds until a single request fails. A transfer fails after this time without progress.
+    """
 
     def __init__(self, mesh: MeshClient, timeout: float) -> None:
         self._mesh = mesh
@@ -109,16 +112,19 @@ class ArtifactTransfers:
     def _with_bytes(
         self, source: UploadSource, progress: Progress, store: Callable[[], ArtifactRef | HostRef]
     ) -> ArtifactRef:
-        """Return the artifact of `store`. Whenever it returns a host that lacks the bytes, upload them there first."""
+        """Call `store` until it returns an artifact. If it returns a host, that host lacks the bytes: upload them."""
         for _ in range(SEND_ATTEMPTS):
             stored = store()
             if isinstance(stored, ArtifactRef):
                 return stored
             self._uploader.publish(source, stored, progress)
-        raise Conflict(f"{stored.name} does not keep uploaded bytes; that host is faulty")
+        raise Conflict(
+            f"host {stored.name} lost the uploaded bytes {SEND_ATTEMPTS} times",
+            hint=["look for disk errors on that machine, or use another host"],
+        )
 
     def _add(self, wanted: AddArtifact, owner: ProxyRef | str | None) -> ArtifactRef | HostRef:
-        """Return the artifact, or the host that needs the bytes first."""
+        """Add the artifact and return it, or return the host that must receive the bytes before."""
         if owner is None:
             return self._add_at(self._mesh.host(), wanted, self._timeout)
         return self._mesh.follow(owner, lambda host, left: self._add_at(host, wanted, left), self._timeout)
@@ -126,7 +132,8 @@ class ArtifactTransfers:
     def _add_at(self, host: HostRef, wanted: AddArtifact, timeout: float) -> ArtifactRef | HostRef:
         try:
             return self._mesh.ask("POST", "/v1/artifacts", wanted, ArtifactRef, host=host, timeout=timeout)
-        except CallOutcomeUnknown as error:  # its id makes a retry safe, also on another host
+        except CallOutcomeUnknown as error:
+            # A retry is safe, also on another host, because it has the same artifact id.
             raise Unreachable(error.message) from error
         except Conflict as error:
             if "missing" in error.details:
@@ -164,10 +171,10 @@ class ArtifactTransfers:
         return place
 
     def _view_of(self, ref: ArtifactRef) -> ArtifactView:
-        """Return the artifact with its current host."""
+        """Return the artifact with its current host. Raises Conflict if its bytes are not those of `ref`."""
         view = self.find(ref)
         if view.artifact.blob != ref.blob:
-            raise Conflict(f"{ref.artifact_id} has other bytes than the reference says")
+            raise Conflict(f"artifact {ref.artifact_id} has other bytes than the reference says: list artifacts again")
         return replace_fields(view, host=listed_host(self._mesh, view))
 
     # Find, list and delete.
@@ -176,9 +183,9 @@ class ArtifactTransfers:
         return find_artifact(self._mesh, _artifact_id(artifact), self._timeout)
 
     def listed(self, host: HostRef, owner: str | None, group_id: str = "") -> tuple[ArtifactRef, ...]:
-        """Return the artifacts on that host, optionally those of one owner, and files of one group's finished jobs.
+        """Return the artifacts on that host. `owner`: only those of this paglet. `group_id`: only files of its jobs.
 
-        Raises BadRequest if the list has no end.
+        With both, return artifacts that match one of them. Raises BadRequest after MOST_PAGES pages.
         """
         filtered = "" if owner is None else f"&owner={quoted(owner)}"
         filtered += f"&group={quoted(group_id)}" if group_id else ""
@@ -191,26 +198,26 @@ class ArtifactTransfers:
             if not (page.artifacts and page.next and page.next > after):
                 return tuple(found)
             after = page.next
-        raise BadRequest(f"its list of artifacts has no end ({len(found):,} so far); that host is faulty")
+        raise BadRequest(f"the host's list of artifacts has no end ({len(found):,} so far); the host is faulty")
 
     def delete(self, artifact: ArtifactRef | str) -> None:
         self._delete(self.find(artifact).artifact.artifact_id)
 
     def _delete(self, artifact_id: str) -> None:
-        """Delete an artifact that existed a moment ago."""
-        # Unknown: an earlier request, whose reply was lost, has deleted it.
+        """Delete an artifact that the caller has just found."""
+        # Unknown means that an earlier request, whose reply was lost, has deleted the artifact.
         with suppress(Unknown):
             self._mesh.ask("DELETE", artifact_route(artifact_id), None, Done, timeout=self._timeout)
 
 
 def once_each(found: tuple[tuple[ArtifactRef, ...], ...]) -> tuple[ArtifactRef, ...]:
-    """Return each artifact once, by id. Two hosts may list an artifact that moves."""
+    """Return each artifact once, sorted by id. Two hosts may list an artifact that moves between them."""
     by_id = {artifact.artifact_id: artifact for artifacts in found for artifact in artifacts}
     return tuple(by_id[artifact_id] for artifact_id in sorted(by_id))
 
 
 def _name(path: str | Path, name: str | None) -> str:
-    """Return the name of the artifact for the file at `path`. Raises Invalid, also if there is no such file."""
+    """Return `name`, or the file name of `path` if it is None. Raises Invalid for a bad name or a missing file."""
     stat_of(Path(path))
     if name is not None:
         return check_file_name(name)

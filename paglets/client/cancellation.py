@@ -1,4 +1,4 @@
-"""Cancellation of jobs of a group: the collector cancels their keys, then all hosts are asked until no copy is left."""
+"""Cancel jobs of a group: ask the collector to cancel them, then poll all hosts until no copy of a job is left."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from paglets.core.refs import HostRef
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 1.0
 COUNT_SECONDS = 3.0
-"""Timeout of one round. A host counts its copies at once. A slower one is asked again in the next round."""
+"""Timeout of one round of requests. A host that does not answer in time is asked again in the next round."""
 
 QUIET_ROUNDS = 2
-"""Rounds without a copy before all have ended. One is not enough: it may miss a copy that moves between two hosts."""
+"""Rounds in a row that must find no copy of a job. A single round may miss a copy that moves between two hosts."""
 
 AWAY = "away"
-"""`collector` in the details of an Unreachable: its host cannot be asked, and nothing was cancelled."""
+"""Value of the detail `collector` of Unreachable: the host of the collector did not answer, so nothing was changed."""
 
 CANCELLED = ("cancelled", "already_cancelled")
 
@@ -43,9 +43,9 @@ CANCELLED = ("cancelled", "already_cancelled")
 class CancelOutcome:
     """The outcome of a cancellation.
 
-    `keys`: the outcome of each job: `cancelled`, `already_completed`, `already_failed`, `already_cancelled` or
-    `unknown`. `running`: by name of host, the number of copies that have not ended yet. `unreachable`: names of hosts
-    that may have copies and could not be asked. Their copies end when these hosts are back.
+    `keys`: by job key, the outcome of the job: `cancelled`, `already_completed`, `already_failed`, `already_cancelled`
+    or `unknown`. `running`: by host name, the number of copies of jobs that have not ended yet. `unreachable`: names
+    of hosts that did not answer and may have copies. They end these copies when they are online again.
     """
 
     group_id: str
@@ -69,9 +69,9 @@ def cancel_jobs(
     answer_seconds: float,
     timeout: float,
 ) -> CancelOutcome:
-    """Cancel these keys of a group (None: all) and wait until their copies have ended. `call` calls the collector.
+    """Cancel the jobs `job_keys` of a group (None: all) and wait until all copies of them have ended.
 
-    Raises Unreachable if the collector cannot be asked.
+    `call` sends a message to the collector and returns the reply. Raises Unreachable if the collector does not answer.
     """
     try:
         reply = call(Message("cancel", {"job_keys": job_keys, "reason": reason}))
@@ -79,7 +79,8 @@ def cancel_jobs(
         raise Unreachable(error.message, collector=AWAY) from None
     outcome = wait_ended(mesh, group_id, reply, whole=job_keys is None, answer_seconds=answer_seconds, timeout=timeout)
     if outcome.ended and reply["copies"]:
-        with suppress(PagletsError):  # on failure, the next cancellation asks these hosts again
+        # If the collector does not get this message, the next cancellation only asks these hosts once more.
+        with suppress(PagletsError):
             call(Message("copies_gone", {"job_keys": job_keys}))
     return outcome
 
@@ -87,10 +88,10 @@ def cancel_jobs(
 def wait_ended(
     mesh: MeshClient, group_id: str, reply: Mapping[str, Any], *, whole: bool, answer_seconds: float, timeout: float
 ) -> CancelOutcome:
-    """Wait until no host has a copy of the cancelled keys, for at most `timeout` seconds.
+    """Wait until no host has a copy of the cancelled jobs, for at most `timeout` seconds.
 
-    `reply`: the reply of the collector to `cancel`. `whole`: the request was for all keys of the group. Each host has
-    `answer_seconds` to answer, and at most COUNT_SECONDS.
+    `reply`: the reply of the collector to `cancel`. `whole`: True if all jobs of the group are to be cancelled. A
+    request to a host times out after `answer_seconds` or COUNT_SECONDS, whichever is less.
     """
     keys: dict[str, str] = reply["keys"]
     gone = tuple(key for key, what in keys.items() if what in CANCELLED)
@@ -98,12 +99,12 @@ def wait_ended(
         return CancelOutcome(group_id=group_id, keys=keys)
     body = FlushJobStatus(job_keys=None if whole else gone)
     rounds = _Rounds(mesh, timeout)
-    # Names by store id of hosts that have not reported zero copies. A host that went offline meanwhile stays here.
+    # Names, by store id, of hosts that may have copies. A host that goes offline before it reports zero copies stays.
     may_have = {copy["host"]["store_id"]: copy["host"]["name"] for copy in reply["copies"]}
     while True:
         views = mesh.hosts()
         hosts = online_refs(views)
-        # A host that was removed meanwhile cannot answer any more.
+        # Hosts that were removed from the mesh cannot answer any more, so stop waiting for them.
         listed = {view.host.store_id for view in views}
         may_have = {store_id: name for store_id, name in may_have.items() if store_id in listed}
         seconds = min(answer_seconds, COUNT_SECONDS, rounds.left())
@@ -123,7 +124,7 @@ def wait_ended(
 
 
 class _Rounds:
-    """Rounds of requests to all hosts, until QUIET_ROUNDS in a row found no copy, or `timeout` seconds have passed."""
+    """Rounds of requests to all hosts, until QUIET_ROUNDS in a row find no copy of a job or `timeout` seconds pass."""
 
     def __init__(self, mesh: MeshClient, timeout: float) -> None:
         self._mesh = mesh
@@ -132,11 +133,11 @@ class _Rounds:
         self._quiet = 0
 
     def left(self) -> float:
-        """Return the seconds left."""
+        """Return the seconds until the timeout."""
         return self._end - self._mesh.clock.monotonic()
 
     def go_on(self, *, is_quiet: bool) -> bool:
-        """Pause and return True if another round is due. `is_quiet`: the last one found no copy."""
+        """Pause and return True if another round is needed. `is_quiet`: True if the last round found no copy."""
         self._quiet = self._quiet + 1 if is_quiet else 0
         if self._quiet == QUIET_ROUNDS or self.left() <= self._pause_seconds:
             return False
@@ -146,7 +147,7 @@ class _Rounds:
 
 
 def _unfinished(mesh: MeshClient, group_id: str, body: FlushJobStatus, timeout: float, host: HostRef) -> int:
-    """Have `host` report its copies to the collector and end unwanted ones. Return how many of these keys it has."""
+    """Ask `host` to report its jobs to the collector and to end cancelled ones. Return how many of them are left."""
     route = f"/v1/groups/{quoted(group_id)}/unfinished"
     return mesh.ask("POST", route, body, UnfinishedCount, host=host, timeout=timeout).count
 
@@ -155,9 +156,10 @@ def _unfinished(mesh: MeshClient, group_id: str, body: FlushJobStatus, timeout: 
 class EndOutcome:
     """The outcome of a cancellation without the collector.
 
-    All dicts are by name of host. `ended`: keys of the copies that the host ended. `running`: the number of copies
-    that have not ended yet. `unreachable`: the reason why a host was not asked; it may have more copies. `cleared`:
-    finished reports that were removed. `kept`: results that still wait. `freed`: the group id can be used again.
+    The keys of all dicts are host names. `ended`: keys of the jobs whose copies the host ended. `running`: the number
+    of copies that have not ended, and of reports that were not removed yet. `unreachable`: the reason why a host did
+    not answer; it may have more copies. `cleared`: the removed reports of finished jobs. `kept`: the number of results
+    that still wait for the collector. `freed`: True if the group id can be used again.
     """
 
     group_id: str
@@ -172,10 +174,10 @@ class EndOutcome:
 def end_copies(
     mesh: MeshClient, group_id: str, job_keys: tuple[str, ...] | None, *, reason: str, timeout: float
 ) -> EndOutcome:
-    """Have each online host cancel its copies of these keys (None: all), and wait until they have ended.
+    """Ask each online host to cancel its copies of the jobs `job_keys` (None: all), and wait until they have ended.
 
-    Hosts are asked repeatedly, for at most `timeout` seconds, because copies in transit may arrive or return. A host
-    refuses while it sees the collector's host as online, which is up to ten seconds after that host has died.
+    Hosts are asked repeatedly, for at most `timeout` seconds, because jobs in transit may arrive later. A host refuses
+    while it sees the host of the collector as online. This may take up to ten seconds after that host has died.
     """
     return _end(mesh, group_id, EndCopies(job_keys=job_keys, reason=reason), timeout)
 
@@ -189,10 +191,10 @@ def clear_group(
     timeout: float,
     drop_results: bool,
 ) -> EndOutcome:
-    """Cancel copies like `end_copies`, and remove the reports that wait for a collector whose host was removed.
+    """Cancel jobs like `end_copies`, and remove the reports that wait for a collector whose host was removed.
 
-    Without `drop_results`, results stay. If nothing of the whole group is left, its id can be used again. Raises
-    Unknown if no host that answers has anything of the group.
+    Without `drop_results`, results are kept. If no host has jobs or reports of the group any more, its id can be used
+    again. Raises Unknown if no host that answers knows the group.
     """
     left = orphaned_group(mesh, group_id, min(timeout, COUNT_SECONDS))
     host = _collector_host(mesh, group_id, left, timeout)
@@ -215,7 +217,7 @@ def clear_group(
 
 
 def _collector_host(mesh: MeshClient, group_id: str, left: OrphanedGroup, timeout: float) -> HostRef:
-    """Return the last host of the collector, as the home host or the copies of jobs know it. Raises Unknown."""
+    """Return the last host of the collector: ask the home host, then hosts with jobs of the group. Raises Unknown."""
     try:
         return mesh.ask("GET", _route(group_id), None, GroupView, timeout=timeout).collector.host
     except Unknown:
@@ -237,7 +239,7 @@ def _end(mesh: MeshClient, group_id: str, body: EndCopies, timeout: float) -> En
         hosts = online_refs(views)
         seconds = min(COUNT_SECONDS, rounds.left())
         answers = ask_all(returning_errors(partial(_end_on, mesh, group_id, body, seconds)), hosts)
-        unreachable = {view.host.name: "it is offline" for view in views if not view.online}
+        unreachable = {view.host.name: "the host is offline" for view in views if not view.online}
         running: dict[str, int] = {}
         for host, answer in zip(hosts, answers, strict=True):
             if isinstance(answer, PagletsError):

@@ -1,4 +1,4 @@
-"""Lookup of the collector of a group: return its current host, or say why it cannot be asked."""
+"""Find the current host of a group's collector, or raise an error that says why the collector does not answer."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from paglets.core.errors import Moving, PagletsError, Unreachable
 from paglets.core.refs import ProxyRef
 
 FIRST_SECONDS = 5.0
-"""Time for the collector to answer a request."""
+"""Timeout of a request to the collector, or to the hosts about the collector."""
 
 UNSEEN_SECONDS = 3.0
-"""Give up if the collector has not answered and its host was not seen for this long."""
+"""Give up on a collector that does not answer if its host has not been seen for this many seconds."""
 
 ATTEMPTS = 2
-"""One is too few: contact that other hosts had with a host that just died may be reported only after the first."""
+"""Requests to the collector. After the first one, the host of the collector may still count as seen just now, because
+other hosts report their contact with a host that has died some seconds late."""
 
 REPLACED, FORGOTTEN = "replaced", "forgotten"
-"""`collector` in the details of an Unreachable: the state of the host where the collector was."""
+"""Values of the detail `collector` of Unreachable: the host of the collector was replaced by another, or removed."""
 
 LOST = (REPLACED, FORGOTTEN)
-"""States of a host that is not expected back, so waiting for the collector is of no use."""
+"""Values of the detail `collector` for a host that is not expected to return. Waiting for the collector is useless."""
 
 
 @runtime_checkable
 class CollectorFinder(Protocol):
-    """The methods of HostClient that find a collector."""
+    """The methods of `HostClient` that `find_collector` needs."""
 
     timeout: float
 
@@ -52,10 +53,10 @@ def find_collector(
     tell: Callable[[str], None],
     now: Callable[[], float],
 ) -> ProxyRef:
-    """Return a reference to the collector of a group, last known as `collector`, on its current host.
+    """Return a reference to the collector of a group on its current host. `collector`: the last known reference.
 
-    Raises Unreachable if its host is offline, removed or does not answer. Waits for the timeout of the client at most.
-    If that takes long, calls `tell` with a text.
+    Waits for the timeout of the client at most, and calls `tell` with a text if that takes long. Raises Unreachable if
+    the collector is moving, or if its host is offline, was removed or has just stopped answering.
     """
     collector = online_collector(client, collector, group_id)
     end = now() + client.timeout
@@ -69,7 +70,7 @@ def find_collector(
                 client.paglet(collector, timeout=min(FIRST_SECONDS, left))
             except PagletsError as error:
                 if not error.no_reply:
-                    break  # the next request to it raises the same error
+                    break  # the caller's next request to the collector raises the same error
                 if isinstance(error.__cause__, Moving):
                     raise Unreachable(
                         f"the collector of {group_id} is moving from {collector.host.name}: {error.__cause__.message}",
@@ -85,9 +86,9 @@ def find_collector(
 def online_collector(
     client: CollectorFinder, collector: ProxyRef, group_id: str, most_seconds: float = math.inf
 ) -> ProxyRef:
-    """Return the collector on its current host, which is online and was seen in the last `most_seconds`.
+    """Return a reference to the collector on its current host, without a request to the collector.
 
-    Raises Unreachable at once if that host is offline or was not seen.
+    Raises Unreachable if that host is offline or has not been seen for `most_seconds`.
     """
     found = moved_group(client, collector, group_id, most_seconds)
     return collector if found is None else found.collector
@@ -96,9 +97,9 @@ def online_collector(
 def moved_group(
     client: CollectorFinder, collector: ProxyRef, group_id: str, most_seconds: float = math.inf
 ) -> GroupView | None:
-    """Return the group, as reported by the new host of its collector. Return None if the collector has not moved.
+    """Return the group as the new host of its collector reports it. Return None if the collector has not moved.
 
-    Raises like `online_collector`.
+    Raises Unreachable like `online_collector`.
     """
     host, views = collector.host, client.hosts()
     view = view_of(host, views)
@@ -122,10 +123,10 @@ def moved_group(
 
 
 def next_steps(group_id: str, state: str, host: str) -> list[str]:
-    """Return the next steps for a group whose collector cannot be asked. `host`: its name, or its store id."""
-    shown = f"`paglets jobs groups {group_id}` shows what other hosts have of {group_id}"
+    """Return the next steps for the user if a collector does not answer. `host`: name or store id of its host."""
+    shown = f"`paglets jobs groups {group_id}` shows the jobs and reports that other hosts have of {group_id}"
     if state == FORGOTTEN:
-        return [shown, f"`paglets jobs cancel {group_id}` clears it; then submit it again"]
+        return [shown, f"`paglets jobs cancel {group_id}` clears the group; then submit it again"]
     if state == REPLACED:
-        return [shown, f"`paglets mesh forget {host}`, then `paglets jobs cancel {group_id}` clears it"]
-    return [f"start that host again; if it is gone for good: `paglets mesh forget {host}`", shown]
+        return [shown, f"`paglets mesh forget {host}`, then `paglets jobs cancel {group_id}` clears the group"]
+    return [f"start host {host} again; if it is gone for good: `paglets mesh forget {host}`", shown]

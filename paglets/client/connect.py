@@ -1,4 +1,4 @@
-"""Connections of a client to the mesh: choose the host, and find the key."""
+"""Connect a client to the mesh: choose a host, and find the mesh key."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from paglets.wire.pooled_client import PooledClient
 
 
 def find_host(at: str | None, home: Path, client_of: Callable[[HostRef], MeshClient]) -> tuple[MeshClient, str]:
-    """Return a client of the host that `at` names, and a note if there was a choice of hosts.
+    """Return a client of the host `at`, and a note for the user if one of several local hosts was chosen, else "".
 
-    `at`: a URL, the name of a host on this machine, or of one in its mesh. Raises Unreachable, Unknown.
+    `at`: a URL, or the name of a host on this machine or in its mesh; None: a host on this machine. Raises Unreachable,
+    Unknown.
     """
     if at and ":" in at:
         url = at if "://" in at else f"http://{at}"
@@ -31,7 +32,7 @@ def find_host(at: str | None, home: Path, client_of: Callable[[HostRef], MeshCli
     if not running_hosts(home):
         raise Unreachable(
             f"no host runs on this machine, so the name {at!r} cannot be looked up",
-            hint=[f"give its URL, such as http://{at}:8765", "paglets host --background"],
+            hint=[f"give the URL of that host, such as http://{at}:8765", "or start one: paglets host --background"],
         )
     through, _ = local_host(home)
     mesh = client_of(through.ref)
@@ -41,7 +42,7 @@ def find_host(at: str | None, home: Path, client_of: Callable[[HostRef], MeshCli
 def open_mesh_client(
     at: str | None, transport: BlockingTransport, environ: Mapping[str, str]
 ) -> tuple[MeshClient, str]:
-    """Return a client, like `find_host`. By default, it uses the host of `PAGLETS_AT`, else one on this machine."""
+    """Return a client and a note like `find_host`. `at` defaults to the environment variable `PAGLETS_AT`."""
 
     def client_of(base: HostRef) -> MeshClient:
         return MeshClient(base, transport, clock=SystemClock(), entropy=SystemEntropy(), pause=system_pause)

@@ -14,18 +14,19 @@ from paglets.core.refs import BlobRef, check_file_name, visible_name
 from paglets.core.text import printable
 
 HashProgress = Callable[[int], None]
-"""A callback with the number of bytes of an existing file that were read so far."""
+"""A callback that gets the number of bytes of an existing file that have been hashed so far."""
 
 
 def destination_for(target: str | Path, name: str) -> Path:
-    """Return the path for the file `name`. If `target` ends with a slash, the folder is created.
+    """Return the path at which to store the file `name`. If `target` ends with a slash, that folder is created.
 
-    In a folder the file keeps its name, unless it begins with a dot or hyphen (`visible_name`). Raises Invalid.
+    If `target` is a folder, the file is stored in it as `name`, without a leading dot or hyphen (see `visible_name`).
+    Raises Invalid.
     """
     path = Path(target)
     if str(target).endswith(("/", os.sep)):
         _make_folder(path)
-    if not os.path.isdir(path):  # returns False for an invalid path instead of raising
+    if not os.path.isdir(path):  # for an invalid path, isdir returns False instead of raising an error
         return path
     try:
         return path / visible_name(check_file_name(name))
@@ -37,14 +38,18 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(exist_ok=True)
     except FileNotFoundError:
-        raise Invalid(f"there is no folder {printable(path.parent)}") from None
+        problem = f"there is no folder {printable(path.parent)}"
+        raise Invalid(f"folder {printable(path)} cannot be created: {problem}") from None
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise Invalid(f"folder {printable(path)} cannot be created: {why}") from None
 
 
 def is_downloaded(place: Path, blob: BlobRef, hashing: HashProgress = lambda done: None) -> bool:
-    """Return True if the file exists at `place` with these bytes. Raises Conflict if something else is there."""
+    """Return True if `place` is a file with the bytes of `blob`, and False if nothing exists at that path.
+
+    Raises Conflict or Invalid if something else exists at that path.
+    """
     if not os.path.lexists(place):
         return False
     check_replaceable(place)
@@ -54,10 +59,10 @@ def is_downloaded(place: Path, blob: BlobRef, hashing: HashProgress = lambda don
 
 
 def check_replaceable(place: Path) -> None:
-    """Raise Conflict or Invalid unless `place` is a file, a link or missing. A rename would replace even a device."""
+    """Raise Conflict or Invalid if `place` is a folder, device or pipe. A rename would replace even a device."""
     if os.path.isdir(place):
         raise Conflict(f"{printable(place)} is a folder: name another target")
-    with suppress(FileNotFoundError):  # but an invalid name is reported now, not after the download
+    with suppress(FileNotFoundError):  # other errors, such as an invalid name, are raised before the download
         mode = os.lstat(place).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
             raise Invalid(f"{printable(place)} is neither a file nor a folder: name another target")
@@ -71,15 +76,18 @@ def _is_same(place: Path, blob: BlobRef, hashing: HashProgress) -> bool:
 
 
 def put_in_place(part: Path, place: Path, *, replace: bool) -> None:
-    """Give a complete file its name, in one step. Raises OSError, and Conflict if the name exists."""
+    """Rename the complete file `part` to `place` in one step. Raises OSError, and Conflict if `place` exists.
+
+    With `replace`, an existing file is replaced.
+    """
     if replace:
         os.replace(part, place)
         return
     try:
-        os.link(part, place)  # unlike a rename, this fails if the name exists, even since a moment ago
+        os.link(part, place)  # unlike a rename, this fails if another process has just created `place`
     except FileExistsError:
         raise _exists(place) from None
-    except OSError:  # a file system without hard links
+    except OSError:  # the file system does not support hard links
         if os.path.lexists(place):
             raise _exists(place) from None
         os.replace(part, place)

@@ -24,7 +24,10 @@ PAGE = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeshNotes:
-    """The notes of all home hosts that answered, oldest first. Pass `seen` to `HostClient.notes` for later notes."""
+    """The notes of all hosts that answered, oldest first, and the errors of the others.
+
+    To get only newer notes, pass `seen` to the next call of `HostClient.notes`.
+    """
 
     notes: tuple[Note, ...]
     seen: dict[str, int]
@@ -47,19 +50,21 @@ class DirectoryClient:
     def forget_host(self, host: str) -> ForgottenHost:
         """Remove a host that is gone for good from all online hosts. `host`: its name, URL or store id.
 
-        Paglets that were moving there return to the hosts that sent them. Raises Conflict if it is online, Unknown.
+        Paglets that were moving to that host return to the hosts that sent them. Raises Conflict if the host is online,
+        Invalid if several hosts match, Unknown if none does.
         """
         return forget_host(self._mesh, host, self.timeout)
 
     def find(self, name: str) -> tuple[PagletProxy, ...]:
-        """Return the paglets of that name on all online hosts that answer: those of this host first, then by host.
+        """Return proxies of the paglets with this name on all online hosts that answer.
 
-        Names are unique on one host only: two hosts may each have a paglet of that name.
+        The paglet on the client's host is first, the others follow by host name. Names are unique only on one host, so
+        several hosts may have a paglet with this name.
         """
         return self._found(FindPaglets(name=name))
 
     def lookup(self, service_name: str) -> tuple[PagletProxy, ...]:
-        """Return the paglets that offer the service of that name (`ServicePaglet.contract`), like `find`."""
+        """Return proxies of the paglets that offer this service (`ServicePaglet.contract`), in the order of `find`."""
         return self._found(FindPaglets(service=service_name))
 
     def _found(self, wanted: FindPaglets) -> tuple[PagletProxy, ...]:
@@ -67,9 +72,9 @@ class DirectoryClient:
         return tuple(self.proxy(each.ref) for found in answers for each in found.paglets)
 
     def paglets(self, *, timeout: float | None = None) -> tuple[tuple[PagletView, ...], tuple[PagletsError, ...]]:
-        """Return all paglets, without their states, on the hosts that answer, and an error for each of the others.
+        """Return the paglets on all online hosts, without their states, and the errors of hosts that did not answer.
 
-        All hosts are asked at once. `timeout` bounds each answer, a page of paglets.
+        All hosts are asked at once. `timeout`: seconds for each request, which returns a page of paglets.
         """
         answers, errors = self._everybody(lambda host: self._paglets_of(host, timeout))
         return tuple(view for views in answers for view in views), errors
@@ -92,11 +97,11 @@ class DirectoryClient:
         seen: dict[str, int] | None = None,
         timeout: float | None = None,
     ) -> MeshNotes:
-        """Return the newest `limit` notes that online hosts have for their users, oldest first.
+        """Return the newest `limit` notes to users that the online hosts have, oldest first.
 
-        With the `seen` of an earlier result, return the notes since then, at most `limit` of each home host. A home
-        host that did not answer then adds only notes from now on. All hosts are asked at once; `timeout` bounds each
-        answer.
+        With the `seen` of an earlier result, return only newer notes, at most `limit` from each host. A host that did
+        not answer the earlier call contributes only notes that are written after this call. All hosts are asked at
+        once. `timeout`: seconds for each request.
         """
         group = {} if group_id is None else {"group": group_id}
 
@@ -113,7 +118,7 @@ class DirectoryClient:
         return MeshNotes(notes=tuple(notes[-limit:] if seen is None else notes), seen=last, errors=errors)
 
     def _everybody(self, ask: Callable[[HostRef], T]) -> tuple[list[T], tuple[PagletsError, ...]]:
-        """Return the answers of the online hosts, this one first, then by name, and the errors of the others."""
+        """Ask all online hosts. Return the answers, that of the client's host first, then by name, and the errors."""
         own = self._mesh.host().store_id
         hosts = sorted(online_hosts(self._mesh), key=lambda host: host.store_id != own)
         answers: Sequence[T | PagletsError] = ask_all(returning_errors(ask), hosts)

@@ -1,4 +1,4 @@
-"""Downloads of artifacts and blobs, piece by piece, from the host where they are."""
+"""Downloads of artifacts and blobs, piece by piece, from the host that stores them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Download:
         self._progress = progress
 
     def into(self, target: Path, *, replace: bool) -> None:
-        """Download the file to `target`. The file appears there in one step, complete and synced to the disk.
+        """Download the artifact to `target`. The file appears in one step, when it is complete and synced to the disk.
 
-        The partial file of an earlier attempt is resumed. Raises NoRoom, Invalid, Conflict, FileChanged.
+        If an earlier attempt left a partial file, resume it. Raises NoRoom, Invalid, Conflict, FileChanged.
         """
         blob = self._artifact.blob
         with partial_file(target, blob) as part:
@@ -54,7 +54,7 @@ class Download:
             part.finish(replace=replace)
 
     def _request_check(self, blob: BlobRef) -> None:
-        """Ask the host to check its copy of the blob. If it is damaged, the same file can be uploaded again."""
+        """Ask the host to check its copy of the blob, and to delete a damaged copy so that it can be uploaded again."""
         if self._host is not None:
             asked = AskBlobs(sha256s=(blob.sha256,), check=True)
             with suppress(PagletsError):
@@ -69,10 +69,10 @@ class Download:
             self._receive(part, blob)
 
     def _receive(self, part: PartialFile, blob: BlobRef) -> None:
-        """Receive the rest of the blob.
+        """Receive the remaining bytes of the blob.
 
-        This thread requests a piece, while another one hashes and writes the piece before, and a third one syncs the
-        file.
+        This thread requests a piece while a second thread hashes and writes the previous piece, and a third thread
+        syncs the file to the disk.
         """
         pace = ChunkSizer(self._mesh.clock)
         patience = RetryBudget(self._mesh.clock, self._mesh.pause, self._timeout)
@@ -93,7 +93,7 @@ class Download:
                 except PagletsError as error:
                     if not _may_be_elsewhere(error):
                         raise
-                    # An unreachable host explains more than "no other host has it".
+                    # Report that the host was unreachable rather than that no other host has the artifact.
                     cut = error if error.retryable else cut
                     patience.wait(cut or error)
                     pace.failed()
@@ -116,14 +116,14 @@ class Download:
         host = self._host or self._look_up(timeout)
         piece = self._mesh.fetch(host, f"/v1/blobs/{blob.sha256}?offset={offset}&length={length}", timeout)
         if not 0 < len(piece) <= length:
-            raise Conflict(f"{host.name} sent {len(piece):,} bytes instead of {length:,}")
+            raise Conflict(f"{host.name} sent {len(piece):,} bytes of blob {blob.sha256[:8]} instead of {length:,}")
         return piece
 
     def _look_up(self, timeout: float) -> HostRef:
-        """Return the current host of the artifact, at the address that the mesh lists."""
+        """Look up the current host of the artifact, and return it with the address that the mesh lists."""
         view = find_artifact(self._mesh, self._artifact.artifact_id, timeout)
         if view.artifact.sha256 != self._artifact.sha256:
-            raise Conflict(f"the artifact {view.artifact.artifact_id} now has other bytes")
+            raise Conflict(f"the bytes of artifact {view.artifact.artifact_id} changed; start the download again")
         self._host = listed_host(self._mesh, view)
         return self._host
 
@@ -142,11 +142,16 @@ def find_artifact(mesh: MeshClient, artifact_id: str, timeout: float) -> Artifac
 
 
 def listed_host(mesh: MeshClient, view: ArtifactView) -> HostRef:
-    """Return the host of `view` at the address that the mesh lists now. Addresses in replies are never contacted."""
+    """Return the host of `view` with the address that the mesh lists now. Raises Unreachable if it is not listed.
+
+    Addresses in replies are never contacted.
+    """
     mesh.hosts()
     found = mesh.listed(view.host)
     if found is None:
-        raise Unreachable(f"{view.artifact.artifact_id} is on {view.host.name}, which {mesh.base.name} does not list")
+        raise Unreachable(
+            f"{view.artifact.artifact_id} is on {view.host.name}, which {mesh.base.name} does not list as a host"
+        )
     return found
 
 
@@ -157,16 +162,18 @@ def artifact_route(artifact_id: str) -> str:
 def read_blob(mesh: MeshClient, blob: BlobRef, host: HostRef, timeout: float) -> bytes:
     """Return all bytes of a blob on `host`. Raises Unknown, TooLarge, FileChanged, Unreachable."""
     if check_blob(blob).size_bytes > MAX_READ_BYTES:
-        raise TooLarge(f"a blob of {blob.size_bytes:,} bytes exceeds the limit of {MAX_READ_BYTES:,} for one read")
+        raise TooLarge(
+            f"blob {blob.sha256[:8]} has {blob.size_bytes:,} bytes; at most {MAX_READ_BYTES:,} are read into memory"
+        )
     at = mesh.listed(host)
     if at is None:
-        raise Unreachable(f"{mesh.base.name} does not list {host.name}")
+        raise Unreachable(f"blob {blob.sha256[:8]} is on {host.name}, which {mesh.base.name} does not list as a host")
     data = bytearray()
     while len(data) < blob.size_bytes:
         length = min(MAX_PIECE_BYTES, blob.size_bytes - len(data))
         piece = mesh.fetch(at, f"/v1/blobs/{blob.sha256}?offset={len(data)}&length={length}", timeout)
         if not 0 < len(piece) <= length:
-            raise FileChanged(f"{host.name} sent {len(piece):,} bytes instead of {length:,}")
+            raise FileChanged(f"{host.name} sent {len(piece):,} bytes of blob {blob.sha256[:8]} instead of {length:,}")
         data += piece
     if hashlib.sha256(data).hexdigest() != blob.sha256:
         raise FileChanged(f"the bytes of blob {blob.sha256[:8]} on {host.name} do not match its hash")

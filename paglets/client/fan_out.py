@@ -1,4 +1,4 @@
-"""Requests to several hosts at once."""
+"""Requests to several hosts in parallel."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ MOST_PARALLEL_ASKS = 16
 
 
 def online_hosts(mesh: MeshClient) -> list[HostRef]:
-    """Return the hosts that are online as the client's host sees them, by name."""
+    """Return the hosts that the client's host sees as online, sorted by name."""
     return online_refs(mesh.hosts())
 
 
 def online_refs(views: Iterable[MeshHostView]) -> list[HostRef]:
-    """Return the hosts of `views` that are online, by name."""
+    """Return the hosts of `views` that are online, sorted by name."""
     return sorted((view.host.ref for view in views if view.online), key=lambda host: host.name)
 
 
 def ask_all(ask: Callable[[A], T], things: Sequence[A]) -> list[T]:
-    """Return `ask(thing)` for each of `things`, called in parallel: one unresponsive host does not delay the others.
+    """Call `ask` with each of `things` in parallel, and return the results in the same order.
 
-    An error, or Ctrl-C, ends the call at once. Daemon threads then finish the calls in progress. The threads of an
+    An error or Ctrl-C ends this function at once, and the calls in progress go on in daemon threads. The threads of an
     executor would delay the end of the process.
     """
     if len(things) < 2:
@@ -68,12 +68,12 @@ def _fill(answer: Future[T], ask: Callable[[A], T], thing: A) -> None:
 
 
 def with_host_name(host: HostRef, error: PagletsError) -> PagletsError:
-    """Return the error with the name of the host before its message."""
+    """Return a copy of `error` whose message starts with the name of the host."""
     return type(error)(f"{host.name}: {error.message}", **error.details)
 
 
 def names_host(name: str, error: PagletsError) -> bool:
-    """Return True if `with_host_name` put this name before the message of `error`."""
+    """Return True if the message of `error` starts with the host name `name`, added by `with_host_name`."""
     return error.message.startswith(f"{name}: ")
 
 

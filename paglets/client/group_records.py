@@ -13,7 +13,8 @@ Ask = Callable[[Message], Any]
 """A function that calls the collector and returns its reply, with values decoded or as tagged JSON."""
 
 MOST_BYTES = 1 << 30
-"""Bound of the records in one dict, because more may not fit into memory. `as_completed` returns them one by one."""
+"""Maximum size of the records in one dict, because more may not fit into memory. For larger groups, callers use
+`Submission.as_completed`, which returns the records one by one."""
 
 ONE_BY_ONE = "iterate over submission.as_completed(), which returns them one by one"
 
@@ -21,11 +22,14 @@ LISTS = ("pending_jobs", "results", "failures", "duplicate_reports", "unexpected
 
 
 def whole_summary(ask: Ask, summary: dict[str, Any], lists: Collection[str] = LISTS) -> dict[str, Any]:
-    """Return `summary` with these of its lists complete. Raises TooLarge if its records exceed 1 GiB."""
+    """Return `summary` after fetching all entries of those `lists` that the collector did not send completely.
+
+    Raises TooLarge if the records exceed 1 GiB.
+    """
     lacking = [name for name in summary.get("left_out") or {} if name in lists]
     if not lacking:
         return summary
-    # Fetch pending jobs first: a job that ends meanwhile is then in both lists, but never in none.
+    # Fetch pending jobs before results. A job that ends between both requests is then in both lists, not in neither.
     others: dict[str, Any] = {name: _listed(ask, name) for name in lacking if name not in ("results", "failures")}
     if "jobs" in others:
         others["jobs"] = {entry["job_key"]: entry["metadata"] for entry in others["jobs"]}
@@ -34,9 +38,9 @@ def whole_summary(ask: Ask, summary: dict[str, Any], lists: Collection[str] = LI
 
 
 def all_records(ask: Ask, group_id: str, *, with_results: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return results and failures by job key. Raises TooLarge if they exceed 1 GiB.
+    """Return the results and the failures of a group, by job key. Raises TooLarge if the records exceed 1 GiB.
 
-    Without `with_results`, each result is None and does not count.
+    Without `with_results`, each result is None, and pages that contain only results do not count.
     """
     results: dict[str, Any] = {}
     failures: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Submission of a group of jobs: choose the host that stores it, and make sure that its id is free."""
+"""Submit a group of jobs: choose the host that stores the group, and make sure that the group id is free."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from paglets.core.refs import HostRef, check_group_id
 from paglets.groups.keys import new_group_id
 
 SECONDS_PER_JOB = 0.005
-"""Added to the timeout for each job: ten times what an idle host needs, because both sides may share one core."""
+"""Seconds added to the timeout per job: ten times what an idle host needs, as client and host may share a core."""
 
 HOME_SECONDS = 5.0
-"""Time for the home host to answer a small request before a large submission is sent to it."""
+"""Seconds for the home host to answer a small request before a large submission is sent to it."""
 
 ORPHAN_SECONDS = 2.0
-"""Time for each host to say what it has of a group, so that one unresponsive host does not delay a submission."""
+"""Seconds for each host to report its jobs of an earlier group. An unresponsive host must not delay a submission."""
 
 
 def submit(mesh: MeshClient, group: SubmitGroup, timeout: float) -> GroupView:
-    """Store a group, and return the host's view of it. A group without an id gets a new one.
+    """Submit a group, and return the stored group as its home host shows it. A group without an id gets a new one.
 
-    If a group with this id exists, its home host decides whether both are the same. Raises GroupExists if the groups
-    differ or the home host does not answer, GroupLost if hosts still have jobs of an earlier group with this id.
+    If a group with this id exists, its home host compares both groups. Raises GroupExists if the groups differ or the
+    home host does not answer, GroupLost if hosts still have jobs of an earlier group with this id.
     """
     home = None
     if group.group_id is None:
@@ -40,7 +40,7 @@ def submit(mesh: MeshClient, group: SubmitGroup, timeout: float) -> GroupView:
     seconds = timeout + len(group.jobs) * SECONDS_PER_JOB
     try:
         return mesh.ask("POST", "/v1/groups", group, GroupView, host=home, timeout=seconds)
-    except (Unreachable, PeerReplaced) as error:  # after any other error the group may have been stored
+    except (Unreachable, PeerReplaced) as error:  # these errors mean that the group was not stored
         if home is None:
             raise
         raise _home_needed(str(group.group_id), home, f"does not answer ({error.message})") from error
@@ -67,7 +67,7 @@ def _other_home(mesh: MeshClient, group_id: str, timeout: float) -> HostRef | No
 
 
 def _cleared_submissions(mesh: MeshClient, group_id: str) -> int:
-    """Return how many groups had this id and were cleared. Raises GroupLost if hosts still have jobs of one."""
+    """Return the number of cleared groups that had this id. Raises GroupLost if a host still has jobs of one."""
     left = orphaned_group(mesh, group_id, ORPHAN_SECONDS)
     if not left.hosts:
         return left.submissions
@@ -83,11 +83,11 @@ def _cleared_submissions(mesh: MeshClient, group_id: str) -> int:
 
 
 def _home_needed(group_id: str, home: HostRef, reason: str) -> GroupExists:
-    """Return the error for an existing group whose home host cannot compare both groups."""
+    """Return the error for a group id in use, if the home host cannot compare the new group with the existing one."""
     return GroupExists(
         f"nothing was submitted: group {group_id} exists, and its home host {home.name} {reason}",
         next=[
-            f"submit it again when {home.name} is back: only that host can tell whether it is the same group",
+            f"submit it again when {home.name} is back: only that host can compare it with the existing group",
             "or choose another group_id",
         ],
     )

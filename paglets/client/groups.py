@@ -23,7 +23,7 @@ from paglets.core.messages import Message
 from paglets.core.refs import HostRef, ProxyRef, check_group_id
 
 UNKNOWN = "UNKNOWN"
-"""Status of a group on a host that only has reports of it."""
+"""Status of a group on a host that has only reports of the group's finished jobs."""
 
 
 class GroupClient:
@@ -47,8 +47,8 @@ class GroupClient:
     def groups(self) -> tuple[GroupLine, ...]:
         """Return the groups that the online hosts submitted or collect, newest first.
 
-        The counts come from the host of the collector. If it is offline, they are the last ones that the home host
-        received, or None.
+        The counts come from the host of the collector. If that host is offline, they are the last counts that the home
+        host received, or None.
         """
         return self.mesh_groups(self.timeout)[0]
 
@@ -65,7 +65,7 @@ class GroupClient:
         return merged_groups([answer for answer in answers if not isinstance(answer, PagletsError)]), errors
 
     def group(self, group_id: str) -> GroupView:
-        """Return one group, from whichever host of the mesh knows it. Raise Unknown, Invalid."""
+        """Return a group that any online host of the mesh knows. Raises Unknown, Invalid."""
         route = f"/v1/groups/{quoted(check_group_id(group_id))}"
         return self._mesh.ask("GET", route, None, GroupView, timeout=self.timeout)
 
@@ -73,7 +73,7 @@ class GroupClient:
         """Return a group as the host of its collector shows it; None if no online host has the collector.
 
         All hosts are asked at once, because the home host may not know the last move of the collector. Raises
-        Unreachable if a host does not answer within `timeout` seconds: it may have the collector.
+        Unreachable if no collector is found and a host did not answer within `timeout` seconds.
         """
         route, hosts = f"/v1/groups/{quoted(check_group_id(group_id))}?here=1", online_hosts(self._mesh)
 
@@ -93,15 +93,15 @@ class GroupClient:
         return None
 
     def _collector(self, group_id: str) -> ProxyRef:
-        """Return the collector as the home host knows it. If its host was removed, find the host that has it now.
+        """Return the collector on the host that the home host reports. If that host was removed, ask all hosts.
 
-        Raises Unreachable with the next steps if no host has it.
+        Raises Unreachable, with next steps for the user, if no host has the collector.
         """
         known = self.group(group_id).collector
         return known if self._mesh.listed(known.host) else online_collector(self, known, group_id)
 
     def summary(self, group_id: str) -> dict[str, Any]:
-        """Return the collector's summary of a group with all its records (its fields: `groups.summary`).
+        """Return the collector's summary of a group with all records of jobs. `groups.summary` describes its fields.
 
         Raises TooLarge if the records exceed 1 GiB in all: `Submission.as_completed` returns them one by one.
         """
@@ -122,11 +122,11 @@ class GroupClient:
     def cancel(
         self, group_id: str, job_keys: Sequence[str] | None = None, *, reason: str = "", timeout: float | None = None
     ) -> CancelOutcome:
-        """Cancel these jobs of a group (None: all), queued and running ones. Jobs that have ended stay as they are.
+        """Cancel queued and running jobs of a group (`job_keys` None: all). Jobs that have ended are not changed.
 
-        Returns when their process trees have ended, or after `timeout` seconds (default: the timeout of the client).
-        `reason` is stored in the failures of the jobs. If the host of the collector is offline, nothing is cancelled,
-        and Unreachable is raised (see `end_copies`).
+        Returns when the process trees of the jobs have ended, or after `timeout` seconds (default: the timeout of the
+        client). `reason` is stored in the failures of the jobs. Raises Unreachable if the host of the collector is
+        offline; nothing is cancelled then (see `end_copies`).
         """
         keys = None if job_keys is None else tuple(job_keys)
         call = self.proxy(self._collector(group_id)).call
@@ -136,10 +136,10 @@ class GroupClient:
     def end_copies(
         self, group_id: str, job_keys: Sequence[str] | None = None, *, reason: str = "", timeout: float | None = None
     ) -> EndOutcome:
-        """Cancel these jobs of a group (None: all) on each host that answers, if its collector cannot be asked.
+        """Cancel jobs of a group (`job_keys` None: all) on each host that answers, without its collector.
 
-        A host that has contact with the host of the collector refuses. When the collector is back, it gets reports of
-        these jobs as failures with the cause `cancelled`. Returns like `cancel`.
+        A host refuses if it has contact with the host of the collector. When the collector is back, it receives these
+        jobs as failures with the cause `cancelled`. Returns like `cancel`.
         """
         keys = None if job_keys is None else tuple(job_keys)
         wait = self.timeout if timeout is None else timeout
@@ -148,13 +148,13 @@ class GroupClient:
     # Groups whose collector is lost.
 
     def orphaned_group(self, group_id: str, *, timeout: float | None = None) -> OrphanedGroup:
-        """Return the finished reports and the copies of jobs that online hosts have of a group."""
+        """Return the reports of finished jobs, and the unfinished jobs, that online hosts have of a group."""
         return orphaned_group(self._mesh, check_group_id(group_id), timeout or self.timeout)
 
     def waiting_reports(
         self, left: OrphanedGroup, job_key: str | None = None
     ) -> Iterator[tuple[HostRef, WaitingReport]]:
-        """Yield the finished reports of a group that wait on the hosts of `left`, optionally of one job only."""
+        """Yield the reports of finished jobs that wait on the hosts of `left`, optionally of one job only."""
         hosts = tuple(each.host for each in left.hosts if each.counts.results or each.counts.failures)
         return waiting_reports(self._mesh, left.group_id, hosts, self.timeout, job_key)
 
@@ -167,10 +167,10 @@ class GroupClient:
         timeout: float | None = None,
         drop_results: bool = False,
     ) -> EndOutcome:
-        """Cancel a group (or these jobs of it) whose collector was lost with a removed host, and delete its reports.
+        """Cancel jobs (None: all) of a group whose collector was lost with a removed host, and delete their reports.
 
-        Finished results that wait for the collector stay, unless `drop_results`. When nothing is left, the group id
-        can be used again. Returns like `cancel`. Raises Unknown.
+        Results that wait for the collector are kept, unless `drop_results`. When no jobs and reports are left, the
+        group id can be used again. Returns like `cancel`. Raises Unknown.
         """
         keys = None if job_keys is None else tuple(job_keys)
         wait = self.timeout if timeout is None else timeout
@@ -180,7 +180,7 @@ class GroupClient:
 
 
 def merged_groups(answers: Sequence[Sequence[GroupLine]]) -> tuple[GroupLine, ...]:
-    """Return each group once, newest first: as the host of its collector shows it, else as its home host does."""
+    """Return each group once, newest first, as the host of its collector shows it, else as its home host shows it."""
     found: dict[str, GroupLine] = {}
     waiting: dict[str, int] = {}
     for line in (line for lines in answers for line in lines):

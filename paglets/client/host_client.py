@@ -1,4 +1,4 @@
-"""The client of scripts and commands: it connects to one host and, through it, to the mesh."""
+"""The client for scripts and commands. It connects to one host and, through that host, to the mesh."""
 
 from __future__ import annotations
 
@@ -51,26 +51,26 @@ T = TypeVar("T")
 
 @runtime_checkable
 class HasSlotRequest(Protocol):
-    """A state with a slot request: a ComputeJobState."""
+    """The state of a job, such as a ComputeJobState. It has a slot request."""
 
     def slot_request(self) -> SlotRequest: ...
 
 
 class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
-    """A connection to one host and, through it, to the mesh. Use it in a `with` block, or call `close`.
+    """A connection to one host and, through that host, to the mesh. Use it in a `with` block, or call `close`.
 
-    `url`: URL or name of the host; by default `PAGLETS_AT`, else the host that runs here. `key`: the mesh key as text;
-    by default it is found as hosts find it. `timeout`: default timeout of methods, in seconds. `environ`: environment
-    variables; by default those of this process. `exchange`: replaces the network in tests. Threads may share a client.
-    Methods raise Unreachable, NotAllowed, TimedOut, and errors of the host. Submit jobs with
+    `url`: URL or name of the host; by default `PAGLETS_AT`, else a host on this machine. `key`: the mesh key as text;
+    by default the key that hosts of this user have. `timeout`: default timeout of methods, in seconds. `environ`:
+    environment variables; by default those of this process. `exchange`: replaces the network in tests. Threads may
+    share a client. Methods raise Unreachable, NotAllowed, TimedOut, and the errors that hosts report. Submit jobs with
     `submit_compute_job_group`.
 
         hosts, identity, candidates             the mesh; this host; hosts that could run a job
         groups, group, summary, cancel          list groups of jobs; show one, its results; cancel its jobs
         job_attempts, read_log, notes           output of jobs; notes of jobs to the user
-        download_artifact, upload_artifact      download, upload a file (artifact, list_artifacts, delete_artifact)
+        download_artifact, upload_artifact      download, upload a file; also artifact, list_artifacts, delete_artifact
         create, proxy, find, lookup, paglet     create a paglet; find one by id, name or service; show it
-        call, post, dispatch, dispose           send it a message; move it; remove it
+        call, post, dispatch, dispose           send a message to a paglet; move a paglet; remove a paglet
     """
 
     @trim_traceback
@@ -86,7 +86,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         refuse_while_importing()
         self.timeout = timeout
         self._entropy = SystemEntropy()
-        # No default argument: `help` would print it, and with it the key.
+        # os.environ is not the default value of `environ`, because `help` would print it, including the mesh key.
         variables = os.environ if environ is None else environ
         self._mesh, self.note = open_mesh_client(url, exchange or connect(key, variables), variables)
 
@@ -97,7 +97,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to all hosts."""
         self._mesh.close()
 
     # The host and its mesh.
@@ -108,30 +108,36 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         return self._mesh.host()
 
     def identity(self, host: HostRef | None = None) -> HostIdentity:
-        """Return the identity and status of this host, or of another host of its mesh."""
+        """Return the identity and status of the client's host, or of `host`, another host of the mesh."""
         return self._ask("GET", "/v1/host", None, HostIdentity, host=host) if host else self._mesh.identity()
 
     def hosts(self) -> tuple[MeshHostView, ...]:
-        """Return the hosts of the mesh as this host sees them, itself first."""
+        """Return the hosts of the mesh as the client's host sees them. The client's host is first."""
         return self._mesh.hosts()
 
     def slots(self, *, limit: int = 100, host: str | None = None, timeout: float | None = None) -> Slots:
-        """Return queue and leases of this host, or of the host of that name or URL. `limit` bounds its jobs."""
+        """Return the scheduler of the host with the name or URL `host` (default: the client's host).
+
+        `limit`: the maximum number of jobs in the result.
+        """
         at = None if host is None else self._mesh.host_named(host)
         return slots_of(self._mesh, at, limit, timeout or self.timeout)
 
     def mesh_slots(
         self, *, limit: int = 100, timeout: float | None = None
     ) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
-        """Return the schedulers of all online hosts by name, and an error for each host that did not answer."""
+        """Return the schedulers of all online hosts, by host name, and the errors of hosts that did not answer."""
         return mesh_slots(self._mesh, limit, timeout or self.timeout)
 
     def jobs(self, *, limit: int = 1000) -> tuple[JobView, ...]:
-        """Return the unfinished jobs on this host, oldest first."""
+        """Return at most `limit` unfinished jobs on the client's host: running jobs first, then the oldest."""
         return self.slots(limit=limit).jobs
 
     def candidates(self, wanted: SlotRequest | HasSlotRequest | Mapping[str, Any]) -> PlacementPreview:
-        """Return the hosts that could run a job, and why others not. `wanted`: the state of the job, or its request."""
+        """Return which hosts could run a job, and why the others could not.
+
+        `wanted`: the state of the job, or its slot request.
+        """
         request = wanted.slot_request() if isinstance(wanted, HasSlotRequest) else wanted
         return self._ask(
             "POST", "/v1/slots/candidates", PreviewPlacement(request=dict(to_json(request))), PlacementPreview
@@ -142,21 +148,22 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     def call(self, target: Target, message: Message | str, *, timeout_seconds: float | None = None, **args: Any) -> Any:
         """Send a message and return the reply. If the paglet moves, the message follows it.
 
-        `target` may be the id or name of a paglet or service on this host. Raise what `PagletProxy.call` raises.
+        `target` may also be a paglet id, or the name of a paglet or service on the client's host. Raises the errors of
+        `PagletProxy.call`.
         """
         return decode(self.call_tree(target, *message_and_timeout(message, args, timeout_seconds)), keep_missing=True)
 
     send = call
 
     def call_tree(self, target: Target, message: Message, timeout_seconds: float | None = None) -> Any:
-        """Send a message and return the reply as tagged JSON (`codec.tagged_json`). No class is needed here."""
+        """Send a message and return the reply as tagged JSON (`codec.tagged_json`), without importing its classes."""
         timeout = self.timeout if timeout_seconds is None else timeout_seconds
         return call_paglet(self._mesh, plain(target), to_wire(message), timeout)
 
     def post(self, target: Target, message: Message | str, **args: Any) -> None:
-        """Send a message without waiting for a reply. Return when this host has stored it for delivery.
+        """Send a message without waiting for a reply. Return when the client's host has stored it for delivery.
 
-        Raise Unknown for a name that no paglet on this host has.
+        Raises Unknown if `target` is a name that no paglet on the client's host has.
         """
         ref = resolve(self._mesh, target, self.timeout)
         wire = to_wire(as_message(message, args))
@@ -166,7 +173,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     def create(
         self, cls: type[Paglet[S]], state: S | None = None, *, name: str | None = None, inputs: InputPaths | None = None
     ) -> PagletProxy:
-        """Create a paglet here with copies of the files `inputs` (name -> path). `state` defaults to `cls.State()`."""
+        """Create a paglet on the client's host. `state` defaults to `cls.State()`. `inputs`: files to copy, by name."""
         if not (isinstance(cls, type) and issubclass(cls, Paglet)):
             raise TypeError(f"{cls!r} is not a subclass of Paglet")
         check_methods(cls)
@@ -195,7 +202,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         return PagletProxy(ProxyRef(agent_id=view.agent_id, host=view.host), self)
 
     def proxy(self, target: Target) -> PagletProxy:
-        """Return a proxy of a paglet. An id, or a name on this host, is looked up when you send a message."""
+        """Return a proxy of a paglet. No request is sent: an id or name is looked up when the proxy sends a message."""
         if isinstance(target, PagletProxy):
             target = target.ref
         if isinstance(target, str):
@@ -203,34 +210,34 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         return PagletProxy(target, self)
 
     def paglet(self, target: Target, *, timeout: float | None = None) -> PagletView:
-        """Return the location and activity of a paglet, on any host of the mesh. Raise Unknown."""
+        """Return the location and activity of a paglet on any host of the mesh. Raises Unknown."""
         return self._at(target, "GET", None, PagletView, timeout=timeout)
 
     def dispatch(self, target: Target, host: str) -> None:
-        """Move a paglet to the host of that name or URL. Return when its current host has accepted the request."""
+        """Move a paglet to the host with the name or URL `host`. Return when its current host has accepted the move."""
         self._at(target, "POST", MovePaglet(target=host), Done, "dispatch")
 
     def dispose(self, target: Target) -> None:
         """Run `on_disposing` of a paglet, then remove it."""
         self._at(target, "DELETE", None, Done)
 
-    # Files and artifacts. An interrupted transfer resumes, and fails `timeout` seconds after its last progress.
+    # Files and artifacts. An interrupted transfer is resumed. It fails after `timeout` seconds without progress.
     # `progress` is called with the step ("reading", "sending", "receiving"), the bytes done and the total bytes.
 
     def publish_bytes(self, data: bytes) -> BlobRef:
-        """Upload bytes. The host keeps them for an hour, and as long as something refers to them."""
+        """Upload bytes. The host keeps them for an hour, and longer while a paglet, artifact or message uses them."""
         return self._files.publish_bytes(data)
 
     def publish_file(self, path: str | Path, progress: Progress | None = None) -> BlobRef:
-        """Upload the bytes of a file, like `publish_bytes`. Raise Invalid, FileChanged, NoRoom."""
+        """Upload the bytes of a file, like `publish_bytes`. Raises Invalid, FileChanged, NoRoom."""
         return self._files.publish_file(path, progress or no_progress)
 
     def missing_blobs(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
-        """Return the blobs that the host lacks. It keeps the others for an hour from now on."""
+        """Return those of `blobs` that the host lacks. The host keeps the others for another hour."""
         return self._files.missing(blobs)
 
     def read_blob(self, blob: BlobRef, host: HostRef) -> bytes:
-        """Return all bytes of a small blob on `host`. Raise Unknown, TooLarge, FileChanged."""
+        """Return all bytes of a small blob on `host`. Raises Unknown, TooLarge, FileChanged."""
         from paglets.client.download import read_blob
 
         return read_blob(self._mesh, blob, host, self.timeout)
@@ -245,9 +252,10 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         move: bool = False,
         progress: Progress | None = None,
     ) -> ArtifactRef:
-        """Store a file as an artifact of this host, or of the paglet `owner`, with which it then moves and ends.
+        """Store a file as an artifact of the client's host, or of the paglet `owner`.
 
-        `move` removes the file when the artifact is stored. Raise Invalid, FileChanged, NoRoom, Unknown.
+        The artifact of a paglet moves with the paglet, and is deleted with it. `move` removes the file after the
+        artifact is stored. Raises Invalid, FileChanged, NoRoom, Unknown.
         """
         return self._files.upload(
             path,
@@ -267,11 +275,12 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         replace: bool = False,
         progress: Progress | None = None,
     ) -> Path:
-        """Download an artifact to the file `target`, or with its own name into that folder. Return its path.
+        """Download an artifact to the file `target`, or into the folder `target` under its own name. Return the path.
 
-        A folder that ends with "/" is created. The bytes are checked, and the file appears in one step. The next call
-        resumes an interrupted download. If an equal file exists, it is kept; if another one exists, raise Conflict,
-        unless `replace`. `move` deletes the artifact after the download. Raise Unknown, Invalid, NoRoom.
+        If `target` ends with "/", the folder is created. The bytes are checked, and the file appears in one step. The
+        next call resumes an interrupted download. A file with equal bytes is kept. `replace` replaces another file.
+        `move` deletes the artifact after the download. Raises Unknown, Invalid, NoRoom, and Conflict if another file
+        exists.
         """
         return self._files.download(artifact, target, move=move, replace=replace, progress=progress or no_progress)
 
@@ -282,13 +291,14 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         return self._files.send(target, path, to_wire(message), name=name, move=move)
 
     def artifact(self, artifact: ArtifactRef | str) -> ArtifactView:
-        """Return an artifact and its host, on any host of the mesh. Raise Unknown."""
+        """Return an artifact on any host of the mesh, and the host that has its bytes. Raises Unknown."""
         return self._files.find(artifact)
 
     def list_artifacts(self, owner: Target | None = None) -> tuple[ArtifactRef, ...]:
-        """Return the artifacts on all online hosts by id, optionally those of one owner ("": of hosts).
+        """Return the artifacts on all online hosts, sorted by id.
 
-        Raise the error of a host that does not answer.
+        `owner`: only the artifacts of this paglet; with "", only those of hosts. Raises the error of a host that does
+        not answer.
         """
         found, errors = self.mesh_artifacts(owner)
         if errors:
@@ -298,9 +308,10 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     def mesh_artifacts(
         self, owner: Target | None = None, *, group_id: str = "", timeout: float | None = None
     ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...]]:
-        """Return the artifacts on the online hosts that answer, and an error for each of the others.
+        """Return the artifacts on all online hosts, and the errors of hosts that did not answer.
 
-        `group_id`: also return files of that group's finished jobs. `timeout` bounds each answer, a page of artifacts.
+        `group_id`: return files of the group's finished jobs, too. `timeout`: seconds for each request, which returns a
+        page of artifacts.
         """
         from paglets.client.artifacts import ArtifactTransfers, once_each
 
@@ -314,7 +325,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         )
 
     def delete_artifact(self, artifact: ArtifactRef | str) -> None:
-        """Delete an artifact, on whichever host it is. Raise Unknown."""
+        """Delete an artifact on any host of the mesh. Raises Unknown."""
         self._files.delete(artifact)
 
     @property
@@ -326,11 +337,11 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     # Submission of groups. The other methods for groups are in GroupClient.
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Store a group of jobs: take an `api.SubmitGroup` as JSON, and return the `GroupView` as JSON.
+        """Submit a group of jobs. `request`: an `api.groups.SubmitGroup` as JSON. Return a `GroupView` as JSON.
 
-        If a group with this id and the same jobs exists anywhere in the mesh, it is returned. If there is no id, a new
-        one is used. After an error without a reply, submit the same request again. Raises GroupExists, GroupLost, and
-        errors of the home host.
+        If the mesh has a group with this id and the same jobs, return that group. So a request with an id can be
+        repeated if no reply came. A request without an id gets a new one. Raises GroupExists, GroupLost, and the errors
+        of the home host.
         """
         view: Mapping[str, Any] = to_json(submit(self._mesh, from_json(SubmitGroup, dict(request)), self.timeout))
         return view
@@ -338,15 +349,18 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     # Logs.
 
     def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
-        """Return the attempts of `GROUP/KEY`, or of the paglet with that id, that the online hosts know.
+        """Return the attempts of a job that the online hosts know. `job`: `GROUP/KEY`, or the id of a paglet.
 
-        All hosts are asked at once; `timeout` bounds each answer.
+        All hosts are asked at once. `timeout`: seconds for each request.
         """
         ask = partial(ask_attempts, self._mesh, job=job, timeout=timeout or self.timeout)
         return merged_attempts(ask_all(ask, online_hosts(self._mesh)))
 
     def read_log(self, attempt: AttemptView, stream: str, offset: int = 0, limit: int = 1 << 20) -> LogBytes:
-        """Return a piece of the output of an attempt to stdout ("out") or stderr ("err"), from byte `offset` on."""
+        """Return at most `limit` bytes of the output of an attempt, from byte `offset` on.
+
+        `stream`: "out" for stdout, "err" for stderr.
+        """
         return read_log(self._mesh, attempt, stream, offset, limit, self.timeout)
 
     def _ask(self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None) -> T:
@@ -362,4 +376,4 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
 
 
 HostClient.__module__ = "paglets.remote.client"
-"""The public import path."""
+"""The module from which users import HostClient, as shown in its repr and in `help`."""

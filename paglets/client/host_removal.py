@@ -1,4 +1,4 @@
-"""Removal of a host from the mesh (`paglets mesh forget`): tell every online host that it is gone for good."""
+"""Remove a host from the mesh (`paglets mesh forget`): ask every online host to remove it from its table."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef
 from paglets.core.urls import normalise_url
 
 STORE_ID = re.compile(r"[0-9a-f]{32}")
-"""The form of store ids. A paglet may be moving to a store that no host lists."""
+"""The form of store ids. The user may give the id of a host that no host lists, because paglets may be moving to it."""
 
 LIST_SECONDS = 5.0
-"""Time for other hosts to list the mesh. A host that was just cut off must not delay the command."""
+"""Seconds for other hosts to send their lists of hosts. A host that has just died must not delay the command."""
 
 LEAST_PREFIX_CHARACTERS = 4
-"""Shortest prefix of a store id that names a host."""
+"""Length of the shortest prefix of a store id that the user may give instead of the whole id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgottenHost:
-    """The outcome of a removal.
+    """The outcome of the removal of a host.
 
-    `answers`: from the hosts that removed it. `errors`: from the hosts that refused or did not answer. `unreachable`:
-    names of hosts that are offline and still know it. `which`: words that tell the host from others of its name.
-    `others`: other hosts with the same name.
+    `which`: the short store id, URL and state of the removed host. `others`: other hosts with the same name. `answers`:
+    replies of the hosts that removed it. `errors`: errors of the hosts that refused or did not answer. `unreachable`:
+    names of offline hosts, which may still list the removed host.
     """
 
     store_id: str
@@ -42,9 +42,9 @@ class ForgottenHost:
 
 
 def forget_host(mesh: MeshClient, wanted: str, timeout: float) -> ForgottenHost:
-    """Remove the host `wanted` (name, URL, store id or a prefix of it) from all online hosts.
+    """Remove the host `wanted` (name, URL, store id or prefix of a store id) from the tables of all online hosts.
 
-    Raises Conflict if the host is online, Invalid, Unknown.
+    Raises Conflict if the host is online, Invalid if several offline hosts match, Unknown if no host matches.
     """
     views = mesh.hosts()
     online = online_refs(views)
@@ -76,7 +76,7 @@ def forget_host(mesh: MeshClient, wanted: str, timeout: float) -> ForgottenHost:
 
 
 def _others(mesh: MeshClient, hosts: list[HostRef], timeout: float) -> tuple[MeshHostView, ...]:
-    """Return the hosts that `hosts` list. The client's host may have removed a host that others still list."""
+    """Return the hosts that any of `hosts` lists, because others may list a host that the client's host removed."""
 
     def ask(host: HostRef) -> tuple[MeshHostView, ...]:
         return mesh.ask("GET", "/v1/mesh/hosts", None, Hosts, host=host, timeout=timeout).hosts
@@ -87,19 +87,19 @@ def _others(mesh: MeshClient, hosts: list[HostRef], timeout: float) -> tuple[Mes
 
 
 def _unknown_here(others: tuple[MeshHostView, ...], views: tuple[MeshHostView, ...]) -> tuple[MeshHostView, ...]:
-    """Return the views of offline hosts that the client's host does not list."""
+    """Return the offline hosts of `others` that the client's host does not list. `views`: the list of that host."""
     listed = {view.host.store_id for view in views}
     online = {view.host.store_id for view in others if view.online}
     return tuple(view for view in others if view.host.store_id not in listed | online)
 
 
 def _check_offline(wanted: str, views: tuple[MeshHostView, ...]) -> None:
-    """Raise Conflict if the host is online."""
+    """Raise Conflict if one of `views` has the name `wanted`. The caller has found no offline host of that name."""
     for view in _named(wanted, views):
         seconds = 10 if view.host.reachable else 20
         raise Conflict(
             f"{view.host.name} is online; stop it first",
-            hint=[f"a host that was just cut off counts as online for up to {seconds} s"],
+            hint=[f"a host that has just died counts as online for up to {seconds} s"],
         )
 
 
@@ -111,19 +111,19 @@ def _unlisted(mesh: MeshClient, wanted: str) -> tuple[str, str]:
 
 
 def _meant(wanted: str, views: tuple[MeshHostView, ...]) -> MeshHostView | None:
-    """Return the offline host that `wanted` names. Raises Invalid if there are several."""
+    """Return the offline host that `wanted` names, or None. Raises Invalid if several offline hosts match."""
     found = _named(wanted, views)
     offline = [view for view in found if not view.online]
     if len(offline) > 1:
         raise Invalid(
-            f"{wanted!r} names several hosts; name one by its store id: {', '.join(map(shown, offline))}"
+            f"{wanted!r} names several hosts; give the store id of one: {', '.join(map(shown, offline))}"
             + "".join(f"; online is {shown(view)}" for view in found if view.online)
         )
     return offline[0] if offline else None
 
 
 def _named(wanted: str, views: tuple[MeshHostView, ...]) -> list[MeshHostView]:
-    """Return the hosts with that name, URL or store id; else those whose store id begins with `wanted`."""
+    """Return the hosts whose name, URL or store id is `wanted`; if none, those whose store id begins with it."""
     exact = [view for view in views if _address(wanted) in _names(view)]
     if exact or len(wanted) < LEAST_PREFIX_CHARACTERS:
         return exact
@@ -131,7 +131,7 @@ def _named(wanted: str, views: tuple[MeshHostView, ...]) -> list[MeshHostView]:
 
 
 def shown(view: MeshHostView) -> str:
-    """Return words that tell this host from others with its name."""
+    """Return the short store id, URL and state of a host, to distinguish it from other hosts with its name."""
     return f"{view.host.store_id[:SHORT_ID_CHARACTERS]} at {view.host.url}{_state(view)}"
 
 

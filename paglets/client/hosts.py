@@ -1,4 +1,4 @@
-"""Lists of hosts: find a host by name or reference, and say in words when it was last seen."""
+"""Functions on lists of hosts: find a host by name or reference, and describe when it was last seen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from paglets.core.refs import HostRef
 from paglets.core.text import duration_text
 
 STEP_SECONDS = 60.0
-"""Smallest difference of two ages that counts. One is measured with a wall clock, which may be adjusted."""
+"""Ignore smaller differences between `offline_seconds` and `seconds_since_seen`: `offline_seconds` is measured with a
+wall clock, which may be adjusted."""
 
 NOT_JOINED = "not joined"
 """Start of `problem` for a host that answers but has not joined the mesh."""
@@ -31,17 +32,17 @@ def view_of(host: HostRef, views: Iterable[MeshHostView]) -> MeshHostView | None
 
 
 def offline_seconds(view: MeshHostView) -> float:
-    """Return the seconds for which a host has been offline, at least."""
+    """Return the minimum number of seconds for which a host has been offline."""
     return max(view.offline_seconds, view.seconds_since_seen)
 
 
 def is_long_known(view: MeshHostView) -> bool:
-    """Return True if a host was offline before the answering host started to listen."""
+    """Return True if a host was already offline when the answering host last started or resumed."""
     return view.offline_seconds > view.seconds_since_seen + STEP_SECONDS
 
 
 def last_contact_text(view: MeshHostView) -> str:
-    """Return `last seen 24 s ago`, or for how long the host has been offline, at least."""
+    """Return a text such as `last seen 24 s ago` or, if the answering host never saw the host, `not seen for 2 h`."""
     if view.was_seen:
         return f"last seen {duration_text(view.seconds_since_seen)} ago"
     if is_long_known(view):
@@ -50,7 +51,7 @@ def last_contact_text(view: MeshHostView) -> str:
 
 
 def removed_text(host: HostRef, views: Sequence[MeshHostView]) -> str:
-    """Return words for a host that was removed from the mesh, or whose name another host has now; else ""."""
+    """Return a text about a host that was removed from the mesh, or whose name another host has now; else ""."""
     view = view_of(host, views)
     if view is None:
         what = f"{host.name}, which is no longer a host of this mesh"

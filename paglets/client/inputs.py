@@ -1,7 +1,7 @@
-"""Input files of paglets and jobs: all are checked first, then uploaded; files with equal bytes are uploaded once.
+"""Input files of paglets and jobs: check all files, then upload them. Files with equal bytes are uploaded once.
 
-A host keeps bytes that nothing refers to for an hour, and to send others may take longer: `UploadSession`
-sends such bytes again.
+A host keeps uploaded bytes for an hour until a request refers to them. If the upload of the other files takes longer,
+`UploadSession` uploads deleted bytes again.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from paglets.core.text import printable, type_of
 T = TypeVar("T")
 
 RENEW_SECONDS = 300.0
-"""Time after which the host is asked for the uploaded blobs. It then keeps them for another hour."""
+"""Seconds between requests for the state of uploaded blobs. Each request makes the host keep them for another hour."""
 
 SUBMIT_ATTEMPTS = 3
 InputPaths = Mapping[str, str | Path]
-"""Paths by the name that the file gets in the scratch directory."""
+"""Paths of input files. Each key is the name that the file gets in the scratch directory."""
 
 
 class FilePublisher(BytesPublisher, Protocol):
@@ -41,20 +41,20 @@ class FilePublisher(BytesPublisher, Protocol):
 
 @runtime_checkable
 class RenewingPublisher(Protocol):
-    """A publisher whose host may delete blobs meanwhile: a HostClient.
+    """A publisher whose host deletes unused blobs after an hour: a HostClient.
 
-    A running paglet does not need this, because its host keeps what it publishes.
+    The context of a paglet is not such a publisher, because its host keeps the blobs that a running paglet publishes.
     """
 
     def publish_file(self, path: str | Path, progress: Progress) -> BlobRef: ...
 
     def missing_blobs(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
-        """Return the blobs that the host lacks. It keeps the others for an hour from now on."""
+        """Return those of `blobs` that the host lacks. The host keeps the others for another hour."""
         ...
 
 
 class UploadSession:
-    """A publisher of the blobs that one request names. `submit` makes sure that the host has all of them."""
+    """A publisher of the blobs for one request. `submit` makes sure that the host has all of them."""
 
     def __init__(self, publisher: FilePublisher, clock: Clock | None = None) -> None:
         self._publisher = publisher
@@ -80,7 +80,7 @@ class UploadSession:
         return blob
 
     def _meanwhile(self, what: str, done: int, total: int) -> None:
-        """Renew earlier blobs during the upload of a long file."""
+        """Make the host keep earlier blobs during the upload of a large file. This is a progress callback."""
         try:
             self._renew()
         except PagletsError as error:
@@ -93,9 +93,9 @@ class UploadSession:
             self._lost.update(dict.fromkeys(self._publisher.missing_blobs(self._again)))
 
     def submit(self, send: Callable[[], T]) -> T:
-        """Upload blobs that the host no longer has, and return the result of `send`, the request that names them.
+        """Upload the blobs that the host has deleted, then call `send`, which sends the request. Return its result.
 
-        Raises what `send` raises, and FileChanged.
+        Raises the errors of `send`, and FileChanged.
         """
         for _ in range(SUBMIT_ATTEMPTS):
             self._renew()
@@ -115,13 +115,13 @@ class UploadSession:
     def _send_lost(self) -> None:
         for blob in tuple(self._lost):
             if self._again[blob]() != blob:
-                raise FileChanged("a file changed after its upload: write it completely, then submit again")
+                raise FileChanged("an input file changed after its upload: finish writing it, then submit again")
             self._lost.pop(blob, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFile:
-    """A regular file that this process may read."""
+    """A regular file that this process may read, and its name in the scratch directory."""
 
     name: str
     path: Path
@@ -129,7 +129,10 @@ class InputFile:
 
 
 def check_inputs(paths: InputPaths | None, whose: str = "") -> tuple[InputFile, ...]:
-    """Return the files by name. Raises Invalid, which names the first bad file and `whose` it is, and TypeError."""
+    """Return the input files, sorted by name. `whose`: the job that they belong to, for error messages.
+
+    Raises TypeError if `paths` is no mapping, and Invalid for the first file that is missing or has a bad name.
+    """
     if paths is not None and not isinstance(paths, Mapping):
         raise TypeError(f"{_of(whose)}inputs is {type_of(paths)}: give a dict, {{'name': 'path of the file'}}")
     found = tuple(_checked(name, path, whose) for name, path in sorted((paths or {}).items()))
@@ -138,7 +141,7 @@ def check_inputs(paths: InputPaths | None, whose: str = "") -> tuple[InputFile, 
 
 
 def check_apart(names: Iterable[str], whose: str) -> None:
-    """Raise Invalid if two names are the same in a scratch directory."""
+    """Raise Invalid if two names are equal or differ only in case: some file systems ignore case."""
     spellings: dict[str, str] = {}
     for name in names:
         folded = name.casefold()
@@ -166,7 +169,10 @@ def _of(whose: str) -> str:
 
 
 class PublishedInputs:
-    """Uploaded input files. Files of equal size are hashed before the upload, because their bytes may be equal."""
+    """Input files, which are uploaded when this object is created.
+
+    Files of equal size are hashed before the upload, so that files with equal bytes are uploaded once.
+    """
 
     def __init__(self, publisher: FilePublisher, inputs: Iterable[InputFile]) -> None:
         sizes = {each.path: each.size_bytes for each in inputs}
@@ -178,7 +184,7 @@ class PublishedInputs:
             if known is None or known.sha256 not in by_hash:
                 blob = publisher.publish_file(path)
                 if known not in (None, blob):
-                    raise FileChanged(f"{printable(path)} changed during the upload: write it completely, then retry")
+                    raise FileChanged(f"{printable(path)} changed during the upload: finish writing it, then retry")
                 by_hash[blob.sha256] = blob
             self._blobs[path] = blob if known is None else by_hash[known.sha256]
 
@@ -189,7 +195,10 @@ class PublishedInputs:
 
 
 class GroupInputs:
-    """The input files of a group. All are checked before the first upload. Raises Invalid."""
+    """The input files of a group of jobs. `common`: files for every job. `by_key`: files for single jobs, by job key.
+
+    All files are checked when this object is created, before the first upload. Raises Invalid.
+    """
 
     def __init__(
         self, request: SubmitGroup, common: InputPaths | None, by_key: Mapping[str, InputPaths] | None

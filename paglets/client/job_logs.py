@@ -15,7 +15,7 @@ from paglets.wire.base64_text import from_base64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobAttempts:
-    """The attempts of one job, newest last, its unfinished copies, and errors of hosts that did not answer."""
+    """The attempts of one job, newest last, its unfinished copies, and the errors of hosts that did not answer."""
 
     attempts: tuple[AttemptView, ...]
     unfinished: tuple[UnfinishedJob, ...]
@@ -39,7 +39,7 @@ class LogBytes:
 
 
 def ask_attempts(mesh: MeshClient, host: HostRef, job: str, timeout: float) -> tuple[HostRef, Attempts | PagletsError]:
-    """Return what one host knows about a job, or its error."""
+    """Return `host`, and the attempts of a job that it knows or the error of the request."""
     try:
         return host, mesh.ask("POST", "/v1/jobs/attempts", AskAttempts(job=job), Attempts, host=host, timeout=timeout)
     except PagletsError as error:
@@ -47,9 +47,9 @@ def ask_attempts(mesh: MeshClient, host: HostRef, job: str, timeout: float) -> t
 
 
 def merged_attempts(answers: Sequence[tuple[HostRef, Attempts | PagletsError]]) -> JobAttempts:
-    """Return what the hosts know about a job. Raises the first error if none of them answered.
+    """Return the attempts of a job that all hosts know. Raises the first error if no host answered.
 
-    The host of each attempt gets the address by which it was asked. Addresses in replies are not used.
+    The address of each host is the one at which it was asked. Addresses in replies are not used.
     """
     good = [(host, answer) for host, answer in answers if isinstance(answer, Attempts)]
     unreachable = tuple(answer for _, answer in answers if isinstance(answer, PagletsError))
@@ -64,9 +64,9 @@ def merged_attempts(answers: Sequence[tuple[HostRef, Attempts | PagletsError]]) 
 
 
 def _age(view: AttemptView) -> tuple[int, int, bool, bool]:
-    """Return the sort key of an attempt: the newest is last.
+    """Return a sort key that puts the newest attempt last.
 
-    For one attempt, the host that ran it is last. Other hosts may have a log of a later hook.
+    If several hosts have logs of one attempt, the host that ran it is last. The others may have the logs of hooks.
     """
     return view.generation, view.attempt, not view.ended, bool(view.status)
 
@@ -88,7 +88,7 @@ def read_log(mesh: MeshClient, attempt: AttemptView, stream: str, offset: int, l
 
 
 def _check_piece(piece: LogPiece, data: bytes, host: HostRef, offset: int, limit: int) -> None:
-    """Raise BadRequest if a piece does not continue the log. Following such a log would repeat bytes without end."""
+    """Raise BadRequest if a piece does not continue the log. Otherwise a follower might repeat bytes without end."""
     end = piece.offset + len(data)
     if data and not (len(data) <= limit and offset <= piece.offset and piece.next == end <= piece.size_bytes):
         raise BadRequest(

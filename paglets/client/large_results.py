@@ -22,9 +22,9 @@ class Downloader(Protocol):
 
 
 def load(source: Downloader, record: dict[str, Any]) -> dict[str, Any]:
-    """Return the record of a job with the large values of its result in place of references.
+    """Return the record of a job after replacing references in its result by the large values themselves.
 
-    A value whose artifact was deleted raises an error when it is used. Raises what a download raises.
+    A value whose artifact was deleted raises an error when it is used. Raises the errors of a download.
     """
     result = record.get("result")
     if isinstance(result, StoredValue):
@@ -38,11 +38,12 @@ def load(source: Downloader, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_all(source: Downloader, records: dict[str, dict[str, Any]], group_id: str) -> dict[str, dict[str, Any]]:
-    """Return all records with their large values. Raises TooLarge if several values exceed 1 GiB in all."""
+    """Return all records with their large values. Raises TooLarge if several large values exceed 1 GiB in all."""
     stored = list(_stored_in(records.values()))
     total = sum(each.size_bytes for each in stored)
     if total > MOST_BYTES and len(stored) > 1:
-        raise TooLarge(f"the results of {group_id} take {bytes_text(total)} in all", next=[ONE_BY_ONE])
+        text = f"the results of {group_id} take {bytes_text(total)} in all, which is too much for one dict"
+        raise TooLarge(text, next=[ONE_BY_ONE])
     return {key: load(source, record) for key, record in records.items()}
 
 

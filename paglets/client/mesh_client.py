@@ -1,4 +1,4 @@
-"""A client of one host and, through it, of the other hosts of its mesh: it sends, retries and redirects requests."""
+"""A client of one host and, through it, of the other hosts in its mesh. It sends, retries and redirects requests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 SHORTEST_TIMEOUT_SECONDS = 0.1
 RELAY_GRACE_SECONDS = 3.0
-"""Added to the timeout of a relayed request, so that the relay can report that no reply came."""
+"""Seconds added to the timeout of a relayed request, so that the relay can report that no reply came."""
 
 
 class BlockingTransport(Protocol):
@@ -80,7 +80,7 @@ class MeshClient:
         self._transport.close()
 
     def host(self) -> HostRef:
-        """Return `base` with its store id. Ask the host for it if only the address is known."""
+        """Return `base` with its store id. If only the address is known, ask the host for its store id."""
         if not self.base.store_id:
             self.identity()
         return self.base
@@ -126,7 +126,7 @@ class MeshClient:
     ) -> T:
         """Send an idempotent request, and repeat it until a reply comes or the timeout passes.
 
-        It is not repeated if `base` has never answered, nor if another host is unreachable.
+        The request is not repeated if `base` has not answered any request yet, or if `host` is unreachable.
         """
         payload = b"" if body is None else dump_json(body)
         end = self.clock.monotonic() + timeout
@@ -152,13 +152,13 @@ class MeshClient:
                 raise
             raise BadRequest(
                 f"{host.name or host.url} sent a malformed reply: {error.message}",
-                hint=["the host may run another version of paglets: use the same paglets.pyz here and there"],
+                hint=["the host may run another version of paglets: use the same paglets.pyz on both machines"],
             ) from error
 
     def fetch(self, host: HostRef, route: str, timeout: float) -> bytes:
-        """Request a piece of a blob once, and return its bytes. Raises the error of the host.
+        """Request a piece of a blob once, and return its bytes. Raises the error that the host reports.
 
-        The bytes are not signed: check the hash of the whole blob.
+        The bytes are not signed, so the caller must check the hash of the whole blob.
         """
         response = self._send(host, Request(method="GET", target=route, by_name=True), timeout)
         if response.status >= 400:
@@ -170,13 +170,13 @@ class MeshClient:
         if host.store_id in self._relayed:
             at, limit, request = near, timeout + RELAY_GRACE_SECONDS, relayed(host, request, timeout).loaded()
         elif host.store_id and host.store_id == self._near:
-            at = near  # the address that it announces to others may not work from this machine
+            at = near  # the address that this host announces to others may not work from this machine
         try:
             response = self._transport.request(at.url, at.store_id or None, request, timeout_seconds=limit)
         except Unreachable as error:
             if self._answered or host.url != self.base.url:
                 raise
-            start = f"start host {host.name} there" if host.name else "start a host there"
+            start = f"start host {host.name} on that machine" if host.name else "start a host on that machine"
             hint = f"{start}, or name another host with HostClient(URL) or PAGLETS_AT"
             raise Unreachable(error.message, **{**error.details, "hint": [hint]}) from None
         if host.url == self.base.url:
@@ -184,7 +184,7 @@ class MeshClient:
         return response
 
     def performer(self, method: str, route: str, body: Any, kind: type[T]) -> Perform[T]:
-        """Return `once` with all arguments except host and timeout."""
+        """Return a function of a host and a timeout that calls `once` with these arguments."""
         payload = b"" if body is None else dump_json(body)
         return lambda host, left: self.once(host, method, route, payload, kind, left)
 
@@ -215,12 +215,12 @@ class MeshClient:
                 failed = error
             else:
                 continue
-            # Outside the `except` block, so that its errors are shown without `failed` as their context.
+            # Call this outside the `except` block, so that its errors are shown without `failed` as their context.
             host = self._next_host(host, agent_id, redirects, failed)
 
     def _next_host(self, host: HostRef, agent_id: str, redirects: Redirects, error: PagletsError) -> HostRef:
         if isinstance(error, PeerReplaced):
-            self._listed = {}  # the host may have another address now
+            self._listed = {}  # the host may have another address now, so list the hosts again
         retry = redirects.after(error, self.clock.monotonic())
         self.pause(retry.pause_seconds)
         wanted = retry.host or host
@@ -234,16 +234,16 @@ class MeshClient:
             wanted = host
         except Unknown:
             if isinstance(error, Unreachable):
-                raise error from None  # it explains more than "no other host knows this paglet"
+                raise error from None  # this explains more than an error that no other host knows the paglet
             if not isinstance(error, Moved):
                 raise
         found = self.listed(wanted)
         if found is None:
-            raise Unreachable(f"{agent_id} is on {wanted.name}, which {self.base.name} does not list")
+            raise Unreachable(f"{agent_id} is on {wanted.name}, which {self.base.name} does not list as a host")
         return found
 
     def listed(self, wanted: HostRef) -> HostRef | None:
-        """Return `wanted` at the address that `base` lists; None if it is not listed.
+        """Return the host `wanted` with the address that `base` lists for it; None if `base` does not list it.
 
         Addresses in messages are never contacted.
         """
@@ -254,8 +254,8 @@ class MeshClient:
         return self._listed.get(wanted.store_id)
 
     def _locate(self, agent_id: str, last: HostRef) -> HostRef:
-        """Return the host of the paglet, as `base` knows it; `last` if `base` cannot answer now."""
-        from paglets.api.paglets import PagletView  # late: commands that address no paglet start faster
+        """Ask `base` for the host of the paglet, and return it. Return `last` if `base` does not answer."""
+        from paglets.api.paglets import PagletView  # imported on use: commands that address no paglet start faster
 
         try:
             return self.ask("GET", paglet_route(agent_id), None, PagletView).host
@@ -266,7 +266,7 @@ class MeshClient:
 
 
 def quoted(part: str) -> str:
-    """Return `part`, quoted as one segment of a path."""
+    """Return `part`, quoted as one segment of a URL path."""
     return quote(part, safe="")
 
 

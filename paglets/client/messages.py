@@ -22,10 +22,10 @@ Target = ProxyRef | PagletProxy | str
 """A paglet: its reference, a proxy, its id, or its name on the host of the client."""
 
 PAGLET_ID = re.compile(r"(collector-)?[0-9a-f]{16,64}([.-][0-9]+)?")
-"""The form of ids. Any other text is a name."""
+"""The form of paglet ids. Any other text is the name of a paglet."""
 
 GRACE_SECONDS = 15.0
-"""Time after the end of a wait in which its reply may still arrive: up to 16 MiB over a slow connection."""
+"""Seconds added to the wait for a reply, because up to 16 MiB may have to arrive over a slow connection."""
 
 
 def plain(target: Target) -> ProxyRef | str:
@@ -42,10 +42,10 @@ def to_wire(message: Message) -> WireMessage:
 
 
 def resolve(mesh: MeshClient, target: Target, timeout: float) -> ProxyRef:
-    """Return the reference of the paglet that a stored message is for.
+    """Return a reference to the paglet that is to receive a stored message.
 
-    A name is looked up on `mesh.base` now. An id, and a reference to another host, is returned unchecked: its paglet
-    may be offline for a while. Raises Unknown for an unknown name.
+    A name is looked up on `mesh.base` at once. Ids and references to other hosts are not checked, because the host of
+    the paglet may be offline. Raises Unknown for an unknown name.
     """
     wanted = plain(target)
     if isinstance(wanted, str):
@@ -68,7 +68,7 @@ def resolve(mesh: MeshClient, target: Target, timeout: float) -> ProxyRef:
 def call_paglet(mesh: MeshClient, target: ProxyRef | str, message: WireMessage, timeout: float) -> Any:
     """Call a paglet and return the reply as tagged JSON. Raises like `PagletProxy.call`.
 
-    All requests of one call have the same call id, on whichever host the paglet is. So its handler runs once.
+    All requests of one call have the same call id, even if the paglet moves. So its handler runs once.
     """
     route = paglet_route(id_of(target), "call")
     call_id = mesh.entropy.token()

@@ -1,4 +1,4 @@
-"""Orphaned groups: what hosts still have of a group whose collector cannot be asked."""
+"""Orphaned groups: the jobs and reports that hosts still have of a group whose collector does not answer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from paglets.core.refs import HostRef
 
 PAGE_REPORTS = 500
 MOST_PAGES = 100_000
-"""Bound for a faulty host whose list never ends."""
+"""Maximum number of pages from one host, in case a faulty host sends a list without end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanedGroup:
-    """The reports and copies that hosts have of a group.
+    """The unfinished jobs, and the reports of finished jobs, that hosts have of a group.
 
-    `hosts`: the hosts that have something of the group. `submissions`: how many groups had this id, as the hosts know
-    it. `unreachable`: by name of host, the reason why it was not asked; it may have more.
+    `hosts`: one entry for each host that has any. `submissions`: the number of groups that had this id, as far as the
+    hosts know. `unreachable`: by host name, the reason why a host did not answer; it may have more jobs and reports.
     """
 
     group_id: str
@@ -31,7 +31,7 @@ class OrphanedGroup:
 
     @property
     def counts(self) -> ReportCounts:
-        """Return the counts of the reports on all hosts."""
+        """Return the total numbers of reports on all hosts."""
         total = ReportCounts()
         for each in self.hosts:
             total = total.plus(each.counts)
@@ -39,21 +39,21 @@ class OrphanedGroup:
 
     @property
     def unfinished(self) -> int:
-        """Return the number of copies that wait or run."""
+        """Return the number of unfinished copies of jobs on all hosts, waiting or running."""
         return sum(each.running + each.queued for each in self.hosts)
 
     @property
     def collectors(self) -> tuple[HostRef, ...]:
-        """Return the last known hosts of the collector, as the hosts that have copies know them."""
+        """Return the last known hosts of the collector, according to the hosts that have jobs or reports."""
         return tuple({host.store_id: host for each in self.hosts for host in each.collectors}.values())
 
 
 def orphaned_group(mesh: MeshClient, group_id: str, timeout: float) -> OrphanedGroup:
-    """Return what all online hosts have of a group. `timeout` bounds each answer."""
+    """Return the jobs and reports that online hosts have of a group. `timeout`: seconds for each request."""
     views = mesh.hosts()
     hosts = online_refs(views)
     answers = ask_all(returning_errors(lambda host: _page(mesh, host, group_id, "limit=0", timeout)), hosts)
-    unreachable = {view.host.name: "it is offline" for view in views if not view.online}
+    unreachable = {view.host.name: "the host is offline" for view in views if not view.online}
     found: list[WaitingReports] = []
     for host, answer in zip(hosts, answers, strict=True):
         if isinstance(answer, PagletsError):
@@ -71,7 +71,7 @@ def orphaned_group(mesh: MeshClient, group_id: str, timeout: float) -> OrphanedG
 def waiting_reports(
     mesh: MeshClient, group_id: str, hosts: tuple[HostRef, ...], timeout: float, job_key: str | None = None
 ) -> Iterator[tuple[HostRef, WaitingReport]]:
-    """Yield the reports that wait on these hosts, optionally of one job only."""
+    """Yield the reports of finished jobs that wait on these hosts, optionally of one job only."""
     only = "" if job_key is None else f"&job_key={quoted(job_key)}"
     for host in hosts:
         after = 0
@@ -84,7 +84,7 @@ def waiting_reports(
 
 
 def newest_reports(found: Iterator[tuple[HostRef, WaitingReport]]) -> dict[str, tuple[HostRef, WaitingReport]]:
-    """Return one report of each job, by key. A result goes before a failure, then the newest generation wins."""
+    """Return one report of each job, by job key: a result if there is one, and of several, the newest generation."""
     newest: dict[str, tuple[HostRef, WaitingReport]] = {}
     for host, report in found:
         known = newest.get(report.job_key)

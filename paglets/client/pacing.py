@@ -1,4 +1,4 @@
-"""Sizes of pieces and retries of uploads and downloads. This module only decides; `upload` and `download` act."""
+"""Sizes of pieces, and times of retries, for uploads and downloads. The modules `upload` and `download` transfer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from paglets.core.clock import Clock
 from paglets.core.errors import PagletsError
 
 Progress = Callable[[str, int, int], None]
-"""A callback with the current step (one of those below), the bytes done and the total bytes."""
+"""A callback that gets the current step (READING, SENDING, RECEIVING), the bytes done and the total bytes."""
 
 READING = "reading"
 SENDING = "sending"
@@ -45,7 +45,7 @@ class ChunkSizer:
         self.piece_bytes = FIRST_PIECE_BYTES
 
     def begin(self) -> None:
-        """Start to time a piece."""
+        """Start to measure the time of a piece."""
         self._began = self._clock.monotonic()
 
     def done(self) -> None:
@@ -71,12 +71,12 @@ class RetryBudget:
         self.progressed()
 
     def progressed(self) -> None:
-        """Restart the timeout."""
+        """Restart the timeout, because a piece was transferred."""
         self._end = self._clock.monotonic() + self._timeout
         self._pause = FIRST_PAUSE_SECONDS
 
     def left(self) -> float:
-        """Return the timeout for the next attempt. It is never 0, so that the attempt itself raises an error."""
+        """Return the timeout of the next attempt in seconds. It is never 0, so that the attempt raises the error."""
         return max(SHORTEST_TIMEOUT_SECONDS, self._end - self._clock.monotonic())
 
     def wait(self, error: PagletsError) -> None:

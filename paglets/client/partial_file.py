@@ -1,4 +1,4 @@
-"""Partial files of downloads: a file has another name beside its target until it is complete."""
+"""Partial files of downloads: a hidden file in the folder of the target, renamed to the target when it is complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ READ_BYTES = 1 << 20
 
 
 class PartialFile:
-    """The first `offset` bytes of `blob`, which becomes the file `target`. Use it from one thread at a time."""
+    """A file with the first `offset` bytes of `blob`, which becomes the file `target`.
+
+    Only `sync` may be called while another thread uses the object.
+    """
 
     def __init__(self, target: Path, blob: BlobRef, path: Path, descriptor: int) -> None:
         self._target = target
@@ -52,8 +55,8 @@ class PartialFile:
         self._take(piece)
 
     def sync(self) -> None:
-        """Sync the bytes so far to the disk, so that little is left for the end."""
-        with suppress(OSError):  # `finish` reports it
+        """Sync the bytes received so far to the disk, so that the sync in `finish` is short."""
+        with suppress(OSError):  # `finish` syncs again, and reports errors
             os.fsync(self._descriptor)
 
     def restart(self) -> None:
@@ -64,11 +67,11 @@ class PartialFile:
         self.offset = 0
 
     def is_right(self) -> bool:
-        """Return True if all bytes are there and match the hash of the blob."""
+        """Return True if the file has all bytes of the blob, and they match its hash."""
         return (self._hash.hexdigest(), self.offset) == (self._blob.sha256, self._blob.size_bytes)
 
     def finish(self, *, replace: bool) -> None:
-        """Give the complete file its name, in one step. Raises Conflict if the name exists by now."""
+        """Sync the complete file and rename it to the target. Raises Conflict if it exists and not `replace`."""
         with self._removing_if_full():
             os.fsync(self._descriptor)
             try:
@@ -79,7 +82,7 @@ class PartialFile:
             sync_folder(self._target.parent)
 
     def remove(self) -> None:
-        with suppress(OSError):  # already removed, or the folder is now read-only
+        with suppress(OSError):  # the file is already removed, or its folder is now read-only
             self._path.unlink()
 
     def _take(self, piece: bytes) -> None:
@@ -94,7 +97,7 @@ class PartialFile:
         if usage.total and needed > usage.free:
             self.remove()
             raise NoRoom(
-                f"{_folder(self._target)} has {usage.free:,} bytes free; {needed:,} are needed",
+                f"{_folder(self._target)} has {usage.free:,} bytes free; the download needs {needed:,}",
                 hint=["free disk space, or choose another target"],
             )
 
@@ -113,8 +116,8 @@ class PartialFile:
 def partial_file(target: Path, blob: BlobRef) -> Iterator[PartialFile]:
     """Open and lock the partial file of `blob` for `target`.
 
-    Raises Invalid if `target` cannot be written. Raises Conflict if it is a folder, or if another download to it is in
-    progress.
+    Raises Invalid if `target` cannot be written. Raises Conflict if `target` is a folder, or if another download to it
+    is in progress.
     """
     path = target.with_name(partial_name(target.name, blob.sha256))
     with _as_paglets_error(target):
@@ -129,7 +132,7 @@ def partial_file(target: Path, blob: BlobRef) -> Iterator[PartialFile]:
 
 
 def partial_name(name: str, sha256: str) -> str:
-    """Return `.NAME.<8 digits>.part`, with a long name cut short."""
+    """Return `.NAME.HASH.part`, with the first 8 digits of the hash. A long name is cut."""
     short = name.encode("utf-8", "surrogateescape")[:MAX_FILE_NAME_BYTES].decode("utf-8", "ignore")
     return f".{short}.{sha256[:8]}.part"
 
@@ -140,7 +143,7 @@ def _open(path: Path) -> int:
     descriptor = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Invalid(f"{printable(path)} is not a regular file and blocks the download")
+        raise Invalid(f"{printable(path)} is not a regular file and blocks the download: remove it")
     return descriptor
 
 
@@ -155,7 +158,7 @@ def _lock(descriptor: int, path: Path, target: Path) -> None:
             raise Conflict(f"another download to {printable(target)} is in progress") from error
         there = os.stat(path, follow_symlinks=False)
         if not os.path.samestat(there, os.fstat(descriptor)):
-            raise Conflict(f"another download to {printable(target)} has just ended; check it, or try again")
+            raise Conflict(f"another download to {printable(target)} has just ended; check the file, or try again")
 
 
 @contextmanager
@@ -163,7 +166,7 @@ def _as_paglets_error(target: Path) -> Iterator[None]:
     """Map OSError, and ValueError for an invalid file name, to a PagletsError that names the target."""
     try:
         yield
-    except PagletsError:  # Invalid is a ValueError, too
+    except PagletsError:  # must come first, because Invalid is a subclass of ValueError
         raise
     except (OSError, ValueError) as error:
         raise _paglets_error(error, target) from error
@@ -176,9 +179,9 @@ def _paglets_error(error: OSError | ValueError, target: Path) -> PagletsError:
     if full is not None:
         return NoRoom(f"{printable(target)} cannot be written: {full.message}; the received part was removed")
     if error.errno == errno.ENOTDIR:
-        return Invalid(f"{_folder(target)} is not a folder")
+        return Invalid(f"{printable(target)} cannot be written: {_folder(target)} is not a folder")
     if error.errno == errno.ENOENT and not os.path.isdir(target.parent):
-        return Invalid(f"there is no folder {_folder(target)}")
+        return Invalid(f"{printable(target)} cannot be written: there is no folder {_folder(target)}")
     return Invalid(f"{printable(target)} cannot be written: {error.strerror}")
 
 

@@ -1,4 +1,4 @@
-"""Proxies of paglets: send messages to a paglet and manage it, on whichever host it is."""
+"""Proxies of paglets: send messages to a paglet and manage it, on any host of the mesh."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class ArtifactSender(Sender, Protocol):
 
 
 class PagletProxy:
-    """A handle of one paglet, on whichever host it is. Two proxies of the same paglet are equal.
+    """A handle of one paglet on any host of the mesh. Two proxies of the same paglet are equal.
 
-    `call` sends a message and waits for the reply, `post` does not wait; `info` shows where the paglet is. A proxy
-    belongs to the client or context that created it. In messages and states, store its `ref` instead.
+    `call` sends a message and waits for the reply; `post` does not wait. `info` returns the location of the paglet. A
+    proxy belongs to the client or context that created it. In messages and states, store its `ref` instead.
     """
 
     __slots__ = ("_sender", "ref")
@@ -71,8 +71,8 @@ class PagletProxy:
     def call(self, message: Message | str, *, timeout_seconds: float | None = None, **args: Any) -> Any:
         """Send a message and return the reply: `call("add", left=1, right=2)` or `call(Message(...))`.
 
-        Raise NotHandled, HandlerFailed, Unknown, Unreachable, TimedOut, or CallOutcomeUnknown if the connection broke
-        after the message was sent. Beside a Message, `timeout` means `timeout_seconds`.
+        Raises NotHandled, HandlerFailed, Unknown, Unreachable, TimedOut, and CallOutcomeUnknown if the connection broke
+        after the message was sent. If `message` is a Message, `timeout` means `timeout_seconds`.
         """
         sent, seconds = message_and_timeout(message, args, timeout_seconds)
         return self._sender.call(self.ref, sent, timeout_seconds=seconds)
@@ -80,23 +80,26 @@ class PagletProxy:
     send = call
 
     def post(self, message: Message | str, **args: Any) -> None:
-        """Send a message without waiting. It is stored until it is delivered, and handled once."""
+        """Send a message without waiting for a reply. The message is stored until it is delivered, and handled once."""
         self._sender.post(self.ref, as_message(message, args))
 
     def send_artifact(
         self, path: str | Path, *, name: str | None = None, kind: str = "artifact", move: bool = False, **args: Any
     ) -> ArtifactRef:
-        """Send a file with a message of that kind. Like `post`, both are stored until they are delivered.
+        """Send a file with a message of the kind `kind`. Like in `post`, both are stored until they are delivered.
 
-        The paglet finds it in `message.artifacts`, and owns it from then on. `move` removes the file here once it is
-        stored. Raises Invalid, FileChanged, NoRoom.
+        The receiver finds the artifact in `message.artifacts`, and owns it. `move` removes the local file after it is
+        stored. Raises Invalid, FileChanged, NoRoom, Conflict.
         """
         if not isinstance(self._sender, ArtifactSender):
-            raise Conflict(f"no file can be sent to {self.agent_id} from here")
+            raise Conflict(
+                f"this proxy of {self.agent_id} cannot send files",
+                hint=["a collector cannot send files: send them from another paglet, or with a HostClient"],
+            )
         return self._sender.send_artifact(self.ref, path, Message(kind, args), name, move)
 
     def dispatch_to(self, host: str) -> None:
-        """Ask the paglet's host to move it to the host of that name or URL."""
+        """Ask the paglet's current host to move the paglet to the host with the name or URL `host`."""
         self._manager("moved").dispatch(self.ref, host)
 
     dispatch = dispatch_to
@@ -106,14 +109,14 @@ class PagletProxy:
         self._manager("disposed of").dispose(self.ref)
 
     def clone(self, name: str | None = None, host: str | None = None) -> PagletProxy:
-        """Ask the paglet to clone itself (`Paglet.clone`). With `host`, the clone moves there.
+        """Ask the paglet to clone itself (`Paglet.clone`). With `host`, the clone moves to that host.
 
-        Raises the errors of `call`: HandlerFailed (caused by Invalid) for a job, NameTaken, and Unknown.
+        Raises NameTaken, HandlerFailed if the paglet is a job, Unknown, and the other errors of `call`.
         """
         return PagletProxy(self.call(CLONE, name=name, host=host), self._sender)
 
     def deactivate(self, seconds: float | None = None) -> None:
-        """Deactivate the paglet (`Paglet.deactivate`) when none of its code runs. A current `run` continues."""
+        """Deactivate the paglet (see `Paglet.deactivate`). If its code is running, this happens when that code ends."""
         self.call(DEACTIVATE, seconds=seconds)
 
     def activate(self) -> None:
@@ -131,7 +134,7 @@ class PagletProxy:
 
     @classmethod
     def from_wire(cls, wire: ProxyRef | dict[str, Any], sender: Sender) -> PagletProxy:
-        """Return a proxy for the result of `to_wire`, or for a reference. It sends through `sender`."""
+        """Return a proxy for the result of `to_wire`, or for a reference. The proxy sends through `sender`."""
         return cls(wire if isinstance(wire, ProxyRef) else from_json(ProxyRef, wire), sender)
 
     def _manager(self, verb: str) -> Manager:
@@ -153,7 +156,7 @@ class PagletProxy:
 
 
 PagletProxy.__module__ = "paglets.remote.proxy"
-"""The public import path."""
+"""The module from which users import PagletProxy, as shown in its repr and in `help`."""
 
 
 def message_and_timeout(
@@ -161,7 +164,8 @@ def message_and_timeout(
 ) -> tuple[Message, float | None]:
     """Return the Message of a call and its timeout in seconds.
 
-    With a Message, a `timeout` in `args` is the timeout of the call. With a kind, it is an argument of the message.
+    If `message` is a Message, `timeout` in `args` is the timeout of the call. If it is a kind, `timeout` is an argument
+    of the message.
     """
     if isinstance(message, Message):
         timeout_seconds = one_timeout(timeout_seconds, args.pop("timeout", None))
@@ -169,9 +173,9 @@ def message_and_timeout(
 
 
 def as_message(message: Message | str, args: dict[str, Any]) -> Message:
-    """Return a Message of a kind and named arguments. Raises TypeError if a Message comes with arguments."""
+    """Return `message` if it is a Message, else a Message of that kind. Raises TypeError for a Message with `args`."""
     if isinstance(message, str):
         return Message(message, args)
     if args:
-        raise TypeError(f"a Message has its own args; {', '.join(args)} must be among them")
+        raise TypeError(f"a Message has its own args: put {', '.join(args)} into Message(kind, args)")
     return message

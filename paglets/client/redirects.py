@@ -1,4 +1,4 @@
-"""Decisions about redirects: which host to ask next if a paglet is not where it was expected. No I/O."""
+"""Decisions about redirects: which host to ask next if a paglet is not on the expected host. No I/O."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from paglets.core.refs import HostRef
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 2.0
 MOVES_WITHOUT_PAUSE = 5
-"""One or two redirects find a paglet that moves. More of them mean that hosts point to each other for a moment."""
+"""Redirects to follow without a pause. One or two suffice to find a paglet. If there are more, two hosts redirect to
+each other until their tables are updated."""
 
 REPLACED_SECONDS = 5.0
-"""Retry time while another store answers at an address. If the expected store has a new address, the mesh knows it
-within a few heartbeats."""
+"""Seconds to retry while another host answers at the address. If the expected host has a new address, the mesh learns
+it within a few heartbeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """A retry: pause, then look the paglet up (`locate`), or ask `host`, or the same host again."""
+    """A retry of a request: pause, then look up the paglet (`locate`), or ask `host`, or (None) the same host again."""
 
     pause_seconds: float = 0.0
     locate: bool = False
@@ -51,7 +52,7 @@ class Redirects:
         self._replaced_at: float | None = None
 
     def left(self, now: float) -> float:
-        """Return the seconds left. If none are left, raise the last error if it explains why, else TimedOut."""
+        """Return the seconds until the deadline. After it, raise the last error if it needs a lookup, else TimedOut."""
         left = self._deadline - now
         if left > 0:
             return left

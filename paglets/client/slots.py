@@ -1,4 +1,4 @@
-"""Schedulers of the hosts of the mesh: which jobs run and wait there."""
+"""Requests for the schedulers of hosts: their resources, and the jobs that run and wait."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from paglets.core.refs import HostRef
 
 
 def slots_of(mesh: MeshClient, host: HostRef | None, limit: int, timeout: float) -> Slots:
-    """Return the scheduler of `host`, or of the client's host. `limit` bounds its jobs."""
+    """Return the scheduler of `host`, or of the client's host, with at most `limit` jobs."""
     return mesh.ask("GET", f"/v1/slots?limit={limit}", None, Slots, host=host, timeout=timeout)
 
 
 def mesh_slots(mesh: MeshClient, limit: int, timeout: float) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
-    """Return the schedulers of all online hosts by name, and an error for each host that did not answer."""
+    """Return the schedulers of all online hosts, by host name, and the errors of hosts that did not answer."""
     hosts = online_hosts(mesh)
     answers = ask_all(returning_errors(lambda host: slots_of(mesh, host, limit, timeout)), hosts)
     good = tuple(answer for answer in answers if isinstance(answer, Slots))

@@ -33,7 +33,8 @@ class UndeliveredClient:
     def undelivered(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshUndelivered:
         """Return the failed hooks and files that online hosts have of a group's jobs, or of one job.
 
-        All hosts are asked at once. `timeout` bounds each answer, which has at most 1,000 hooks and 1,000 files.
+        All hosts are asked at once. Each returns at most 1,000 hooks and 1,000 files. `timeout`: seconds for each
+        request.
         """
         hosts = online_hosts(self._mesh)
         body, seconds = AskUndelivered(group_id=group_id, job_key=job_key), timeout or self.timeout
@@ -56,9 +57,9 @@ class UndeliveredClient:
         )
 
     def rerun_hook(self, failed: FailedHook, *, timeout: float | None = None) -> FailedHook | None:
-        """Run a failed hook again and wait for its end. Return None if it succeeded, else the new failure.
+        """Run a failed hook again and wait for its end. Return None if the hook succeeded, else the new failure.
 
-        Without `timeout`, wait as long as it runs. Raises TimedOut if it still runs, Unknown, Conflict, Unreachable.
+        Raises TimedOut if the hook still runs after `timeout` seconds (None: no limit), Unknown, Conflict, Unreachable.
         """
         route = f"/v1/paglets/{quoted(failed.agent_id)}/rerun"
         self._mesh.ask("POST", route, None, Done, host=failed.host, timeout=self.timeout)

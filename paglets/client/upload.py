@@ -1,4 +1,4 @@
-"""Uploads of bytes to a host: hash them, then send what the host lacks, piece by piece."""
+"""Uploads of bytes to a host: hash the bytes, then send those that the host lacks, piece by piece."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class UploadSource(Protocol):
     blob: BlobRef
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return at most `length` bytes."""
+        """Return at most `length` bytes, from byte `offset` on."""
         ...
 
     def changed(self) -> str:
@@ -49,9 +49,10 @@ class BytesSource:
 
 
 class FileSource:
-    """A file as source, hashed when it is opened. Use it in a `with` block. Raises Invalid, FileChanged.
+    """An upload source that reads a file. The file is hashed when this object is created. Use it in a `with` block.
 
-    If the file is a database with files beside it, a copy with all its rows is read instead.
+    If the file is an SQLite database with companion files, such as a WAL file, a complete copy is read instead. Raises
+    Invalid, FileChanged.
     """
 
     def __init__(self, path: Path, progress: Progress = no_progress) -> None:
@@ -83,11 +84,11 @@ class FileSource:
         except PagletsError as error:
             return error.message
         return (
-            "" if same else f"{printable(self.path)} changed during the upload: write it completely, then send it again"
+            "" if same else f"{printable(self.path)} changed during the upload: finish writing it, then send it again"
         )
 
     def remove(self, instead: str) -> None:
-        """Remove the file, which was stored as `instead`. Raises FileChanged or Invalid if the file stays."""
+        """Remove the file, which is now stored as the artifact `instead`. Raises FileChanged, Invalid."""
         if self.changed():
             raise FileChanged(f"{printable(self.path)} was not removed: it changed after it was stored as {instead}")
         try:
@@ -112,7 +113,8 @@ class BlobUploader:
     def publish(self, source: UploadSource, host: HostRef | None = None, progress: Progress = no_progress) -> BlobRef:
         """Upload all bytes to `host` (default: the client's host).
 
-        The host keeps them for an hour, and as long as something refers to them. Raises FileChanged, NoRoom.
+        The host keeps them for an hour, and longer while a paglet, artifact or message uses them. Raises FileChanged,
+        NoRoom.
         """
         host = host or self._mesh.base
         state = self._state(source.blob, host)
@@ -126,7 +128,7 @@ class BlobUploader:
         return source.blob
 
     def missing(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
-        """Return the blobs that the client's host lacks. The host keeps the others for an hour from now on."""
+        """Return those of `blobs` that the client's host lacks. The host keeps the others for another hour."""
         wanted = tuple(dict.fromkeys(blobs))
         there: set[str] = set()
         for begin in range(0, len(wanted), MAX_ASKED_BLOBS):
@@ -144,7 +146,7 @@ class BlobUploader:
         asked = AskBlobs(sha256s=(blob.sha256,))
         states = self._mesh.ask("POST", "/v1/blobs/state", asked, BlobStates, host=host, timeout=self._timeout)
         if len(states.blobs) != 1 or states.blobs[0].sha256 != blob.sha256:
-            raise Conflict(f"{host.name or host.url} sent the states of other blobs than requested")
+            raise Conflict(f"host {host.name or host.url} sent the states of other blobs than requested")
         return states.blobs[0]
 
     def _send_rest(self, source: UploadSource, host: HostRef, state: BlobState, progress: Progress) -> None:
@@ -185,12 +187,15 @@ def _piece(source: UploadSource, offset: int, most: int) -> bytes:
     wanted = min(most, source.blob.size_bytes - offset)
     piece = source.read(offset, wanted)
     if len(piece) < wanted:
-        raise FileChanged(source.changed() or "the file became shorter during the upload")
+        raise FileChanged(source.changed() or "the file became shorter during the upload: send it again")
     return piece
 
 
 def _other_offset(error: Conflict, offset: int, size: int) -> int:
-    """Return the offset that the host expects. Raises `error` if it names none, or the same one."""
+    """Return the offset that the host expects, from the details of `error`.
+
+    Raises `error` if it has no valid offset, or the offset is the one that the host has just refused.
+    """
     other = error.details.get("offset")
     if type(other) is not int or other == offset or not 0 <= other <= size:
         raise error

@@ -147,7 +147,7 @@ def test_a_host_that_never_keeps_the_bytes_does_not_hold_it_for_ever(given: Give
             return FileHost._add(self, wanted)
 
     given.exchange.hosts[given.a.ref.url] = Forgetting(name="a")
-    with pytest.raises(Conflict, match="does not keep"):
+    with pytest.raises(Conflict, match="lost the uploaded bytes 3 times"):
         given.client.upload_artifact(given.path)
 
 
@@ -182,7 +182,7 @@ def test_a_list_without_an_end_is_given_up_and_the_host_named(given: Given) -> N
     given.exchange.hosts[given.b.ref.url] = Endless(name="b")
     _, errors = given.client.mesh_artifacts()
     assert [error.message for error in errors] == [
-        "b: its list of artifacts has no end (1,000 so far); that host is faulty"
+        "b: the host's list of artifacts has no end (1,000 so far); the host is faulty"
     ]
 
 
@@ -220,7 +220,7 @@ def test_a_file_is_sent_with_a_message_by_way_of_the_clients_host(given: Given) 
 
 
 def test_a_sender_without_files_says_so(given: Given) -> None:
-    with pytest.raises(Conflict, match="no file can be sent"):
+    with pytest.raises(Conflict, match="this proxy of p1 cannot send files"):
         PagletProxy(given.owner(given.a), FakeSender()).send_artifact(given.path)
     assert given.path.exists()
 

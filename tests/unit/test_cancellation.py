@@ -221,12 +221,12 @@ def test_hosts_that_are_offline_or_refuse_are_named_with_the_reason() -> None:
     given.w1.routes["POST /v1/groups/words/end"] = refuse
     given.home.routes["POST /v1/groups/words/end"] = lambda body: EndedCopies(job_keys=("a",), count=1)
     outcome = given.end()
-    assert outcome.unreachable == {"w1": "w1 is in touch with gpu-a", "w2": "it is offline"}
+    assert outcome.unreachable == {"w1": "w1 is in touch with gpu-a", "w2": "the host is offline"}
     assert (outcome.ended, outcome.running) == ({"home": ("a",)}, {"home": 1})
 
 
 def test_a_host_that_is_long_away_does_not_make_the_end_of_copies_fail() -> None:
-    outcome = EndOutcome(group_id="words", unreachable={"try1": "it is offline"})
+    outcome = EndOutcome(group_id="words", unreachable={"try1": "the host is offline"})
     try1 = MeshHostView(host=member("try1"), online=False, seconds_since_seen=20.0)
     assert exit_code(outcome, [try1]) == EXIT_UNREACHABLE
     assert exit_code(outcome, [replace(try1, offline_seconds=86_400.0)]) == EXIT_DONE
@@ -422,7 +422,7 @@ def test_a_summary_of_a_collector_whose_host_was_forgotten_says_what_to_do(tmp_p
     exchange = TableExchange(TableHost(name="home"))
     with pytest.raises(Unreachable, match="the collector of words was on gpu, which is no longer a host") as told:
         Client(exchange=exchange, environ=running(tmp_path, "home")).summary("words")
-    assert told.value.next_steps[1] == "`paglets jobs cancel words` clears it; then submit it again"
+    assert told.value.next_steps[1] == "`paglets jobs cancel words` clears the group; then submit it again"
 
 
 def test_a_collector_that_cannot_be_asked_has_cancelled_nothing_and_it_is_said() -> None:

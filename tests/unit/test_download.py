@@ -397,7 +397,7 @@ def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path) -> None:
 def test_what_cannot_fit_is_told_before_it_is_fetched(rig: FilesRig, tmp_path: Path) -> None:
     ref = rig.a.keep(DATA)
     rig.a.artifacts[ref.artifact_id] = ArtifactRef(**{**ref.to_wire(), "size_bytes": 1 << 49})
-    with pytest.raises(NoRoom, match="bytes free; 562,949,953,421,312 are needed"):
+    with pytest.raises(NoRoom, match="bytes free; the download needs 562,949,953,421,312"):
         fetch(rig, tmp_path)
     assert rig.a.pieces == []
     assert rig.names(tmp_path) == []

@@ -362,7 +362,7 @@ def test_a_group_whose_collector_is_gone_for_good_is_not_taken_for_submitted(
         submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
     assert caught.value.message == f"group g exists already, and nothing was submitted: {says}"
     shown, cleared = caught.value.next_steps
-    assert shown == "`paglets jobs groups g` shows what other hosts have of g"
+    assert shown == "`paglets jobs groups g` shows the jobs and reports that other hosts have of g"
     assert cleared.startswith(clears)
     assert f"next: {cleared}" in "".join(traceback.format_exception(caught.value))
 
@@ -453,7 +453,7 @@ def test_a_script_is_told_what_is_waited_for_where_that_takes_long(capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("online", "says"), [(True, "next: paglets jobs status g"), (False, "hint: start that host again")]
+    ("online", "says"), [(True, "next: paglets jobs status g"), (False, "hint: start host w1 again")]
 )
 def test_a_collector_that_is_only_away_is_not_told_to_be_gone(
     online: bool, says: str, capsys: pytest.CaptureFixture[str]
