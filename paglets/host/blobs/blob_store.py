@@ -1,4 +1,4 @@
-"""The blobs of this host: received in pieces, pinned, kept while something refers to them, then removed.
+"""The blob store of a host. It receives blobs in pieces and keeps each while a row refers to it or a pin holds it.
 
 A row in `blobs` is written when the bytes are safe on the disk. It is deleted when nothing refers to the blob and
 nobody has pinned it; then the file is deleted. Both happen under the lock of the hash, and so does each check that ends
@@ -24,9 +24,9 @@ from paglets.store.db import Tx
 
 
 class BlobPins:
-    """The pins of blobs. A pin by time lasts `seconds`; a pin by a run lasts until it is released.
+    """The pins that protect blobs from removal. A timed pin lasts `seconds`; the pin of a run lasts until released.
 
-    Any thread may call the methods.
+    The methods may be called from any thread.
     """
 
     def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
@@ -74,7 +74,7 @@ COLLECT_A_TURN = 200
 
 
 class BlobStore:
-    """The blobs of this host. Any thread may call the methods.
+    """The blob store of a host. Its methods may be called from any thread.
 
     The runner calls methods that may wait for the disk through `run_in_background`. A pin lasts
     `Settings.blob_pin_seconds`.
@@ -87,7 +87,7 @@ class BlobStore:
         self._locks = KeyedLocks()
         self._pins = BlobPins(services.settings.blob_pin_seconds, services.clock.monotonic)
         self._quota = QuotaReservations(services)
-        # Files of the right size whose bytes were found to be wrong.
+        # Hashes of files that have the right size but failed a hash check.
         self._damaged: set[str] = set()
         # Pins are lost when a host stops, so no blob is collected before all pins of the previous run have expired.
         self._collect_at = services.clock.monotonic() + services.settings.blob_pin_seconds
@@ -102,13 +102,13 @@ class BlobStore:
                 result: T | BaseException = act()
             except Exception as error:
                 if not isinstance(error, PagletsError):
-                    self._log.exception("internal error in work on blobs")
+                    self._log.exception("internal error in a background task of the blob store")
                 result = error
             self._services.runner.call_soon(lambda: done(result))
 
         self._disk.run_in_background(perform)
 
-    # Read and pin.
+    # Methods that read blobs and pin them.
 
     def pin(self, sha256: str) -> None:
         """Keep the blob for `blob_pin_seconds`, even if nothing refers to it."""
@@ -130,7 +130,7 @@ class BlobStore:
         self._quota.run_ended(token)
 
     def state(self, sha256: str) -> BlobState:
-        """Return how many bytes of the blob are here. Pin it."""
+        """Pin the blob, and return how many of its bytes this host has."""
         check_sha256(sha256)
         with self._locks.of(sha256):
             self.pin(sha256)
@@ -140,18 +140,21 @@ class BlobStore:
             return BlobState(sha256=sha256, offset=self._disk.partial(sha256), complete=False)
 
     def check(self, sha256: str) -> BlobState:
-        """Like `state`, but hash all bytes first, because another host received wrong bytes from here."""
+        """Hash all bytes of the blob, then return its state.
+
+        Another host requests this after it received wrong bytes from this host.
+        """
         with self._locks.of(check_sha256(sha256)):
             size = self._row(sha256)
             if size is not None and not self._disk.is_intact(BlobRef(sha256=sha256, size_bytes=size)):
                 self._damaged.add(sha256)
-                self._log.error(f"the bytes of {sha256} are damaged on this disk")
+                self._log.error(f"blob {sha256} is damaged on the disk of this host: its SHA-256 differs")
         return self.state(sha256)
 
     def read(self, sha256: str, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes, at most one piece.
+        """Return up to `length` bytes of the blob from `offset`, at most MAX_PIECE_BYTES.
 
-        Raise Unknown, or FileChanged if the disk has lost the bytes.
+        Raises Unknown, or FileChanged if the file is missing, too short or damaged.
         """
         size = self._row(check_sha256(sha256))
         if size is None:
@@ -164,12 +167,12 @@ class BlobStore:
         if len(piece) < length:
             raise FileChanged(
                 f"the bytes of {sha256} on {self._services.own.name} are damaged: its disk may be failing; "
-                "put the file there again"
+                "store the file on that host again"
             )
         return piece
 
     def read_whole(self, blob: BlobRef) -> bytes:
-        """Return all bytes of an envelope. Raise Unknown, TooLarge, FileChanged."""
+        """Return all bytes of an envelope that is stored as a blob. Raises Unknown, TooLarge or FileChanged."""
         if blob.size_bytes > MAX_ENVELOPE_BYTES:
             raise TooLarge(f"an envelope of {blob.size_bytes:,} bytes is over the limit of {MAX_ENVELOPE_BYTES:,}")
         pieces = range(0, blob.size_bytes, MAX_PIECE_BYTES)
@@ -179,7 +182,7 @@ class BlobStore:
         return self._disk.path(sha256)
 
     def require_blobs(self, tx: Tx, wanted: tuple[BlobRef, ...]) -> None:
-        """Raise Conflict if a blob is missing. The message names the first one; the detail `missing` lists all."""
+        """Check that this host has all these blobs. Raises Conflict; its detail `missing` lists the missing ones."""
         lacking = [blob.sha256 for blob in blobs.missing(tx, (check_blob(blob) for blob in wanted))]
         if lacking:
             text = f"{self._services.own.name} lacks the blob {lacking[0]}: send its bytes first"
@@ -194,10 +197,14 @@ class BlobStore:
     # Receive.
 
     def take(self, blob: BlobRef, offset: int, piece: bytes) -> BlobState:
-        """Append the next piece of a blob. Raise Conflict (details: the right `offset`), NoRoom, FileChanged."""
+        """Append the next piece to a partial blob.
+
+        Raises TooLarge, NoRoom, FileChanged, or Conflict with the expected offset in its detail `offset`.
+        """
         check_blob(blob)
         if len(piece) > MAX_PIECE_BYTES or offset + len(piece) > blob.size_bytes:
-            raise TooLarge(f"{len(piece)} bytes at {offset} are more than a piece of {blob.size_bytes} bytes")
+            text = f"{len(piece)} bytes at offset {offset} are too large a piece of a blob of {blob.size_bytes} bytes"
+            raise TooLarge(text)
         with self._locks.of(blob.sha256):
             self.pin(blob.sha256)
             whole = self._sound(blob)
@@ -205,7 +212,8 @@ class BlobStore:
                 return self._store_row(whole, blob.sha256)
             there = self._disk.partial(blob.sha256)
             if there != offset:
-                raise Conflict(f"{there} bytes of {blob.sha256} are here, not {offset}", offset=there)
+                text = f"the next byte of partial blob {blob.sha256} is {there}, not {offset}"
+                raise Conflict(text, offset=there)
             return self._add(blob, offset, piece)
 
     def _sound(self, blob: BlobRef) -> BlobRef | None:
@@ -231,16 +239,16 @@ class BlobStore:
         return self._store_row(blob, blob.sha256)
 
     def staging(self, staged: str, size_bytes: int, token: str, *, on_disk: bool = False) -> str:
-        """Reserve room for a file of the run of that token. Return the folder to write it to, or to rename it into.
+        """Reserve disk space for a file that the run `token` stages. Return the folder for the file.
 
-        Raise NoRoom, Invalid.
+        Raises NoRoom or Invalid.
         """
         check_file_name(staged)
         self._quota.reserve(staged, size_bytes, lambda: self._disk.staged(staged), token, on_disk=on_disk)
         return self._disk.staging()
 
     def publish(self, staged: str, blob: BlobRef) -> None:
-        """Turn a staged file into a blob. A repeat changes nothing. Raise Unknown, Invalid, NoRoom."""
+        """Turn a staged file into a blob. A repeated call changes nothing. Raises Unknown, Invalid or NoRoom."""
         check_blob(blob)
         with self._locks.of(blob.sha256):
             self.pin(blob.sha256)
@@ -250,14 +258,14 @@ class BlobStore:
             try:
                 self._disk.adopt(staged, blob)
             except Unknown:
-                # An earlier call took the file and could not store its row. The call is repeated when the disk has
-                # room.
+                # An earlier call moved the file into the blob store but could not store its row. The caller repeats
+                # the call when the disk has space.
                 if whole != blob:
                     raise
             self._store_row(blob, staged)
 
     def put(self, data: bytes) -> BlobRef:
-        """Store these bytes as a blob. Raise NoRoom."""
+        """Store these bytes as a blob. Raises NoRoom."""
         blob = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
         with self._locks.of(blob.sha256):
             self.pin(blob.sha256)
@@ -272,7 +280,7 @@ class BlobStore:
         return blob
 
     def _store_row(self, blob: BlobRef, came_as: str) -> BlobState:
-        """Store the row of a blob whose bytes are safe on the disk. The caller holds its lock."""
+        """Store the row of a blob whose bytes are synced to the disk. The caller holds the lock of its hash."""
         now = self._services.clock.wall()
         with self._quota.settled(came_as):
             self._services.store.write(lambda tx: blobs.add(tx, blob, now))
@@ -283,7 +291,8 @@ class BlobStore:
     def collect(self) -> bool:
         """Remove some blobs that nothing refers to. Return True if there are more to check.
 
-        Delete the row of a blob whose file is missing, even if pinned: otherwise other hosts would not send the bytes.
+        Also delete the row of a blob whose file is missing, even if the blob is pinned. While the row exists, other
+        hosts do not send the bytes again.
         """
         early = self._services.clock.monotonic() < self._collect_at
         self._pins.expire()
@@ -300,7 +309,7 @@ class BlobStore:
         return self._disk.size(sha256) is None
 
     def _forget(self, sha256: str) -> None:
-        """Remove the blob, unless it has been pinned or referred to since it was found."""
+        """Remove the blob and its row, unless the blob has been pinned or a row refers to it by now."""
 
         def forget(tx: Tx) -> bool:
             return (self._is_lost(sha256) or not self._pins.is_pinned(sha256)) and blobs.forget(tx, sha256)
@@ -312,7 +321,7 @@ class BlobStore:
                 self._damaged.discard(sha256)
 
     def sweep(self) -> None:
-        """Remove each file without a row that has not changed since the previous call."""
+        """Remove each unpinned file that had no row at the previous call and has none now."""
         left = {each for each in self._disk.all_hashes() if not self._pins.is_pinned(each) and self._row(each) is None}
         for sha256 in sorted(left & self._idle):
             with self._locks.of(sha256):

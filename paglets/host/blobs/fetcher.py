@@ -1,4 +1,4 @@
-"""Find blobs in the mesh, of artifacts or inputs, and fetch them to this host piece by piece."""
+"""Find the blobs of artifacts and inputs in the mesh, and fetch them to this host in pieces."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ LOOK_SECONDS = 5.0
 PIECE_SECONDS = 60.0
 MOST_FAILURES = 20
 BAD_TRIES = 3
-"""The number of times that wrong bytes may arrive before a fetch fails. The first time, the source checks its bytes."""
+"""A fetch fails after it received wrong bytes this many times. Each earlier time, the source checks its file."""
 
 PAUSE_SECONDS = 1.0
 MOST_ERRORS = 1_000
-"""The number of blobs whose last error is remembered, to show it to users."""
+"""The maximum number of blobs whose last error is kept in memory, to show it to users."""
 
 Fetched = Callable[[ArtifactRef | PagletsError], None]
 Found = Callable[[ArtifactView | PagletsError], None]
@@ -42,7 +42,7 @@ HostFound = Callable[[HostRef | PagletsError], None]
 
 @dataclass(slots=True, kw_only=True)
 class _Fetch:
-    """A fetch in progress. `look` finds the host that has the bytes now."""
+    """A fetch in progress. `look` searches for the host that has the blob, and passes that host to its callback."""
 
     blob: BlobRef
     host: HostRef
@@ -55,7 +55,7 @@ class _Fetch:
 
 
 class BlobFetcher:
-    """The part `blob_fetcher`: resumes fetches that wait after a failure. It belongs to the runner."""
+    """The part `blob_fetcher`: fetches blobs, and retries a failed fetch after a pause. Used only on the runner."""
 
     name = "blob_fetcher"
 
@@ -77,7 +77,7 @@ class BlobFetcher:
     # Find.
 
     def find(self, artifact_id: str, found: Found) -> None:
-        """Pass the artifact and its host to `found`: this host or an online one. Pass Unknown if no host has it."""
+        """Search this host and all online hosts for the artifact. Call `found` with its view, or with Unknown."""
         own = self._services.own
         ref = self._services.store.read(lambda tx: artifacts.find_any(tx, artifact_id, own.name))
         if ref is not None:
@@ -97,7 +97,7 @@ class BlobFetcher:
     # Fetch.
 
     def fetch(self, artifact_id: str, done: Fetched) -> None:
-        """Pass the artifact to `done` once its bytes are here and pinned."""
+        """Fetch the artifact. Call `done` with it once its bytes are stored and pinned, or with an error."""
 
         def found(result: ArtifactView | PagletsError) -> None:
             if isinstance(result, PagletsError):
@@ -115,9 +115,9 @@ class BlobFetcher:
         self.find(artifact_id, found)
 
     def fetch_blob(self, blob: BlobRef, arrived: Arrived) -> None:
-        """Fetch the blob from an online host that has it. `arrived` is called once its bytes are here.
+        """Fetch the blob from an online host that has it. Call `arrived` once this host has all its bytes.
 
-        If the fetch fails, `arrived` is not called, and the caller asks again.
+        If the fetch fails, `arrived` is not called, and the caller must call `fetch_blob` again.
         """
         waiting = self._wanted.setdefault(blob.sha256, [])
         waiting.append(arrived)
@@ -140,7 +140,7 @@ class BlobFetcher:
         look(found)
 
     def status_text(self, blob: BlobRef) -> str:
-        """Return a phrase that says why the blob is not here. It follows the name of the file."""
+        """Return why this host lacks the blob, as a phrase to append to the name of a file."""
         error = self._errors.get(blob.sha256)
         if error is None:
             return "is being fetched" if blob.sha256 in self._wanted else "is missing and is being searched for"
@@ -198,7 +198,7 @@ class BlobFetcher:
 
         def keep(piece: bytes) -> None:
             if len(piece) != length:
-                raise FileChanged(f"{fetch.host.name} gave {len(piece)} of {length} bytes")
+                raise FileChanged(f"{fetch.host.name} sent {len(piece)} of {length} requested bytes of a blob")
             self._blob_store.take(blob, offset, piece)
 
         request = Request(
@@ -229,11 +229,11 @@ class BlobFetcher:
         if isinstance(error, FileChanged):
             self._doubt(fetch)
         fetch.due = self._services.clock.monotonic() + PAUSE_SECONDS
-        # The file may have moved with its owner, or have been deleted.
+        # Search for the blob again: its file may have moved with its owner, or may have been deleted.
         fetch.look(lambda found: self._found_again(fetch, found))
 
     def _doubt(self, fetch: _Fetch) -> None:
-        """Ask the source to check the hash of its bytes. If they are damaged, it then reports so itself."""
+        """Ask the source to check the hash of its file. If the file is damaged, the next request there fails."""
         body = dump_json(AskBlobs(sha256s=(fetch.blob.sha256,), check=True))
         request = Request(method="POST", target="/v1/blobs/state", body=body, repeatable=True)
         host = self._gossip.address(fetch.host)
@@ -248,7 +248,7 @@ class BlobFetcher:
     # Delete.
 
     def delete(self, artifact_id: str, done: Callable[[Done | PagletsError | BaseException], None]) -> None:
-        """Delete the artifact on whichever host has it."""
+        """Find the host that has the artifact, and delete the artifact there."""
 
         def found(result: ArtifactView | PagletsError) -> None:
             if isinstance(result, PagletsError):
@@ -265,7 +265,7 @@ class BlobFetcher:
             try:
                 done(parsed(result, Done))
             except Unknown:
-                # The host had it a moment ago: an earlier try, whose reply was lost, may have deleted it.
+                # The search found the artifact on this host. An earlier try whose reply was lost may have deleted it.
                 done(Done())
             except PagletsError as error:
                 done(error)
@@ -276,7 +276,7 @@ class BlobFetcher:
 
 @dataclass(slots=True, kw_only=True)
 class _Question(Generic[T]):
-    """A request to several hosts. The first valid reply counts. Used only on the runner."""
+    """A request to several hosts, which ends with the first valid reply. Used only on the runner."""
 
     left: int
     error: PagletsError
@@ -284,13 +284,14 @@ class _Question(Generic[T]):
     ended: bool = False
 
     def answered(self, read: Callable[[Response | PagletsError], T], result: Response | PagletsError) -> None:
-        """Take one answer. `read` returns its value and raises if it is not a good one."""
+        """Process the reply of one host. `read` returns its value, or raises PagletsError if the reply is not valid."""
         self.left -= 1
         if self.ended:
             return
         try:
             value: T | PagletsError = read(result)
-        except PagletsError:  # the host has none, or its answer is malformed
+        except PagletsError:
+            # That host lacks the item, or its reply is malformed; another host may still have it.
             value = self.error
         if not isinstance(value, PagletsError) or not self.left:
             self.ended = True
@@ -306,7 +307,7 @@ def _host_of(view: ArtifactView | PagletsError) -> HostRef | PagletsError:
 
 
 def delete_here(tx: Tx, artifact_id: str) -> Done:
-    """Delete an artifact of this host. Raise Unknown, Conflict, or Moving if its owner is moving with it."""
+    """Delete an artifact of this host. Raises Unknown, Conflict, or Moving if the artifact moves with its owner."""
     if not artifacts.delete(tx, artifact_id):
         if artifacts.is_leaving(tx, artifact_id):
             raise Moving(f"artifact {artifact_id} is moving to another host with its owner; try again in a moment")

@@ -10,17 +10,17 @@ from paglets.store.files import Removal
 
 COLLECT_SECONDS = 60.0
 COLLECTS_A_PIN = 4
-"""Collections during the life of one pin, at least."""
+"""The minimum number of garbage collections during the life of one pin."""
 
 NEXT_TURN_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 3600.0
-"""Longest wait in seconds. An artifact expires by wall clock, and people may set that clock."""
+"""The longest wait between checks, in seconds. Artifacts expire by wall clock, which may be set at any time."""
 
 EXPIRE_A_TURN = 500
 REMOVALS_A_TURN = 100
 RETRY_SECONDS = (60.0, 600.0, 3600.0, 6 * 3600.0)
-"""Seconds before each further try to remove a source. A disk may be read-only for a while, or a file server
-unreachable. The source stays if the last try fails."""
+"""The seconds to wait before each retry of a failed removal. A disk may be read-only for a while, or a file server
+unreachable. If the last retry fails, the source file is kept."""
 
 
 class GarbageCollector:
@@ -35,7 +35,7 @@ class GarbageCollector:
         self._collect_at = 0.0
         self._sweep_at = 0.0
         self._removing = False
-        # Removal number -> (count of failed tries, monotonic time of the next try).
+        # Maps the number of a removal to its count of failed tries and the monotonic time of its next try.
         self._failed: dict[int, tuple[int, float]] = {}
 
     def tick(self, now: float) -> float | None:
@@ -66,7 +66,7 @@ class GarbageCollector:
         found = self._services.store.read(lambda tx: files.removals(tx, REMOVALS_A_TURN, waiting))
         if found:
             self._removing = True
-            # Users choose these paths: one may be on a mount whose server does not answer.
+            # Users choose these paths, so one may be on a network mount that blocks; the runner must not wait for it.
             self._services.disk.run_later(lambda: self._remove(found))
 
     def _remove(self, found: list[Removal]) -> None:
@@ -80,7 +80,7 @@ class GarbageCollector:
             return error
 
     def _removed(self, tried: list[tuple[Removal, str | Exception]]) -> None:
-        """Forget removals that are complete or pointless, and schedule another try for those that failed."""
+        """Delete the records of removals that are complete or have no retries left. Schedule retries of the others."""
         self._removing = False
         over = []
         for removal, problem in tried:
@@ -96,7 +96,7 @@ class GarbageCollector:
         self._services.runner.wake(self.name)
 
     def _try_again(self, number: int) -> bool:
-        """Schedule another try. Return False if there is none left."""
+        """Schedule a retry of a removal. Return False if no retries are left."""
         tries, _ = self._failed.get(number, (0, 0.0))
         if tries == len(RETRY_SECONDS):
             return False

@@ -1,6 +1,6 @@
-"""Push blobs to other hosts before the paglets and posts that need them: requested by blob, sent once to each host.
+"""Push blobs to other hosts before the paglets and posts that need them. Each blob is sent once to each host.
 
-Senders call `ready` again and again; a call that returns False is also a request to push. A request expires unless it
+Senders call `ready` again and again; a call that returns False also requests a push. A request expires unless it
 is repeated. A report that the target has a blob is trusted for half of the time that the target pins it.
 """
 
@@ -24,14 +24,14 @@ from paglets.wire.request import Request, Response, dump_json, parsed
 
 ASK_SECONDS = 30.0
 PIECE_SECONDS = 120.0
-"""Seconds for one piece. The target answers the last piece when the whole blob is safe on its disk. After a restart it
-first hashes what it has."""
+"""The timeout for one piece, in seconds. The target answers the last piece after it has synced the blob to its disk.
+After a restart, it first hashes the bytes that it has."""
 
 REQUEST_SECONDS = 60.0
-"""Seconds after which a request expires. It is repeated every few seconds while somebody needs the blob."""
+"""Seconds after which a push request expires. Senders repeat it every few seconds while they need the blob."""
 
 BAD_TRIES = 3
-"""Refusals for wrong bytes before this host checks its own file."""
+"""This host checks its own file after the target has refused it this often because of wrong bytes."""
 
 PROGRESS_STEPS = 20
 """The number of times that the progress of one blob is reported to the parts that wait for it."""
@@ -39,7 +39,10 @@ PROGRESS_STEPS = 20
 
 @dataclass(slots=True, kw_only=True)
 class _PushRequest:
-    """A requested blob. `offset`: bytes that the host has, if known. After a refusal the next try is at `due`."""
+    """A blob to push.
+
+    `offset` is the number of bytes that the target has, if known. `due` is the monotonic time of the next try.
+    """
 
     blob: BlobRef
     requested_at: float
@@ -50,14 +53,14 @@ class _PushRequest:
     problem: str = ""
 
     def refused(self, now: float) -> None:
-        """Schedule the next try, after a longer pause each time. Refusals last, and other blobs get their turn."""
+        """Schedule the next try, with exponential back-off. Other blobs are sent during the pause."""
         self.due = now + min(MOST_SECONDS, FIRST_SECONDS * 2 ** min(self.refusals, 10))
         self.refusals += 1
 
 
 @dataclass(slots=True, kw_only=True)
 class _PushQueue:
-    """The requests for one host, oldest first. `problem`: the last error, "" after a success."""
+    """The push requests for one host, oldest first. `problem` is the last error of that host, or "" after a success."""
 
     host: HostRef
     requests: dict[str, _PushRequest] = field(default_factory=dict)
@@ -66,7 +69,7 @@ class _PushQueue:
 
 
 class BlobPusher:
-    """The part `blob_pusher`. `wakes` are the parts that wait for blobs to arrive."""
+    """The part `blob_pusher`: pushes blobs. `wakes` names the parts that wait for pushed blobs."""
 
     name = "blob_pusher"
 
@@ -79,7 +82,8 @@ class BlobPusher:
         self._queues: dict[str, _PushQueue] = {}
         self._requested: deque[tuple[HostRef, BlobRef]] = deque()
 
-    # For parts that wait until another host has certain blobs. Any thread may call `ready`, `reason` and `is_stuck`.
+    # Methods for parts that wait until another host has certain blobs. `ready`, `reason` and `is_stuck` may be called
+    # from any thread.
 
     def ready(self, host: HostRef, needed: Iterable[BlobRef]) -> bool:
         """Return True if the host has reported all of these blobs. Request a push of those that it lacks."""
@@ -118,13 +122,13 @@ class BlobPusher:
         return next((push.problem for push in requests if push.problem), common)
 
     def not_there(self, host: HostRef, lacking: Iterable[BlobRef]) -> None:
-        """Note that the host lacks these blobs (again). On the runner."""
+        """Record that the host reported that it lacks these blobs. Called on the runner."""
         queue = self._queues.get(host.store_id)
         if queue is not None:
             for blob in lacking:
                 queue.has_until.pop(blob.sha256, None)
 
-    # The part.
+    # Methods that the runner calls.
 
     def tick(self, now: float) -> float | None:
         self._take_requests(now)
@@ -155,7 +159,7 @@ class BlobPusher:
                 queue.requests.setdefault(blob.sha256, _PushRequest(blob=blob, requested_at=now)).requested_at = now
 
     def _go_on(self, queue: _PushQueue, due: list[_PushRequest]) -> None:
-        """Send the next piece of the first blob whose offset is known; if there is none, ask the host for offsets."""
+        """Send a piece of the first blob whose offset is known. If none is known, request offsets from the host."""
         self._backoff.sent(queue.host.store_id)
         known = next((push for push in due if push.offset is not None), None)
         if known is None:
@@ -182,7 +186,7 @@ class BlobPusher:
         self._services.transport.send(self._gossip.address(queue.host), request, answered, timeout_seconds=ASK_SECONDS)
 
     def _update(self, queue: _PushQueue, state: BlobState) -> None:
-        """Note how much of one blob the host has."""
+        """Record how many bytes of one blob the host has."""
         push = queue.requests.get(state.sha256)
         if push is None:
             return
@@ -252,5 +256,5 @@ class BlobPusher:
         queue.problem = error.message
         self._services.runner.wake(self.name, *self._wakes)
         if isinstance(error, Unreachable):
-            # Last, because it writes to the store, which may be full.
+            # This comes last because it writes to the store, which fails if the disk is full.
             self._gossip.record_failure(queue.host.store_id)

@@ -1,4 +1,4 @@
-"""Reservations of disk space: the limit of one file, the quota of a host, and its disk.
+"""Reservations of disk space. They check the size limit of a file, the quota of a host and its free disk space.
 
 A transfer in progress counts as if it were complete.
 """
@@ -19,16 +19,16 @@ FREE_BYTES = 64 << 20
 """Bytes of the disk kept free for the database and the logs."""
 
 RESERVED_SECONDS = 600.0
-"""Seconds for which a transfer keeps its reservation after its last piece. After that only the bytes that have arrived
-count. Longer than the pauses between the tries of a sender."""
+"""Seconds for which a transfer keeps its reservation after its last piece. Afterwards, only the received bytes count.
+The time is longer than the pauses between the tries of a sender."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reservation:
     """A file in transfer.
 
-    `there` returns the bytes on the disk so far. `new_bytes` is the number of bytes that the file adds to the disk, or
-    0 if it is only renamed. `token` is the run that writes it, or "" for a transfer.
+    `there` returns the number of bytes that are on the disk so far. `new_bytes` is the number of bytes that the file
+    adds to the disk, or 0 if it is only renamed. `token` is the run that writes the file, or "" for a transfer.
     """
 
     size_bytes: int
@@ -39,7 +39,10 @@ class _Reservation:
 
 
 class QuotaReservations:
-    """Reservations, on any thread. Each has a name: the hash of a blob, or the staged file that becomes one."""
+    """Reservations of disk space by name: the hash of a blob, or a staged file.
+
+    The methods may be called from any thread.
+    """
 
     def __init__(self, services: HostServices) -> None:
         self._services = services
@@ -49,9 +52,9 @@ class QuotaReservations:
     def reserve(
         self, name: str, size_bytes: int, there: Callable[[], int], token: str = "", *, on_disk: bool = False
     ) -> None:
-        """Reserve space until `settled`, or for RESERVED_SECONDS; each call renews the time.
+        """Reserve disk space until `settled` is called or RESERVED_SECONDS pass. A repeated call restarts the time.
 
-        `on_disk` means that the file is only renamed. Raise NoRoom, Invalid.
+        `on_disk` means that the file is on the disk already and is only renamed. Raises NoRoom or Invalid.
         """
         if size_bytes < 0:
             raise Invalid(f"the size of {name} is {size_bytes} bytes: it must be 0 or more")
@@ -67,18 +70,18 @@ class QuotaReservations:
             self._coming[name] = coming
 
     def check(self, name: str, size_bytes: int) -> None:
-        """Raise NoRoom if a file that is on the disk already may not be kept."""
+        """Check a file that is already on the disk against the size limit and the quota. Raises NoRoom."""
         with self._lock:
             self._check_limits(name, size_bytes, self._services.clock.monotonic())
 
     def give_up(self, name: str) -> None:
-        """End a reservation, as the transfer may not go on: from now on only its bytes on the disk count."""
+        """End a reservation, because the transfer may not continue. From now on, only its bytes on the disk count."""
         with self._lock:
             if name in self._coming:
                 self._give_up(name)
 
     def run_ended(self, token: str) -> None:
-        """End all reservations of a run."""
+        """End all reservations of the run `token`."""
         with self._lock:
             for name in [name for name, each in self._coming.items() if each.token == token]:
                 self._give_up(name)
@@ -88,13 +91,13 @@ class QuotaReservations:
 
     @contextmanager
     def settled(self, name: str) -> Iterator[None]:
-        """Hold the lock while the transfer becomes a blob, so that its bytes are counted exactly once."""
+        """Hold the lock while the transfer becomes a blob, then end its reservation, so its bytes count only once."""
         with self._lock:
             yield
             self._coming.pop(name, None)
 
     def _others(self, name: str, now: float) -> list[_Reservation]:
-        """Return the other transfers. Drop expired ones that left nothing on the disk."""
+        """Return all reservations but `name`. Remove expired reservations that left no bytes on the disk."""
         gone = [key for key, each in self._coming.items() if each.until <= now and not each.there()]
         for key in gone:
             del self._coming[key]
@@ -105,7 +108,7 @@ class QuotaReservations:
         most, quota = settings.artifact_max_bytes, settings.artifact_quota_bytes
         if most and size_bytes > most:
             raise NoRoom(
-                f"{own} takes no file over {bytes_text(most)} (artifact_max_size); "
+                f"{own} accepts no file over {bytes_text(most)} (artifact_max_size); "
                 f"this one has {bytes_text(size_bytes)}",
                 never=True,
             )
@@ -122,7 +125,7 @@ class QuotaReservations:
                 raise NoRoom(
                     f"{own} keeps {bytes_text(used)} of at most {bytes_text(quota)} "
                     f"(artifact_storage_quota): {bytes_text(size_bytes)} more do not fit; "
-                    "delete some, or raise the quota"
+                    "delete artifacts, or raise the quota"
                 )
 
     def _check_disk(self, name: str, coming: _Reservation, now: float) -> None:
@@ -137,5 +140,5 @@ class QuotaReservations:
 
 
 def _lacking(coming: _Reservation) -> int:
-    """Return the bytes that the disk must still take."""
+    """Return the number of bytes that the file will still add to the disk."""
     return max(0, coming.new_bytes - coming.there())
