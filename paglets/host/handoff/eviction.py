@@ -1,8 +1,7 @@
 """Remove duplicates of paglets that were rolled back from removed hosts.
 
-The removed host may have had such a paglet, and may have passed it on to a host that could not be asked then, or that
-receives it later. So each online host is asked for these paglets again and again. If two copies live, the one with the
-higher epoch stays, and the other one ends.
+The removed host may have passed such a paglet on to a host that was offline during the removal. So this host asks
+each online host for these paglets at regular intervals. If two copies exist, the one with the lower epoch ends.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from paglets.wire.request import Request, Response, dump_json, parsed
 MOST_AT_ONCE = 50
 
 ROUND_SECONDS = 60.0
-"""Seconds after which each host is asked again. A host that comes online is asked at once."""
+"""Seconds between two requests to the same host. A host that comes online is asked at once."""
 
 
 class DuplicateEvictor:
-    """The part `eviction`: finds duplicates of paglets that were rolled back from removed hosts, and ends the older."""
+    """The part `eviction`: finds paglets with two copies after a rollback from a removed host, and ends the older."""
 
     name = "eviction"
 
@@ -39,7 +38,8 @@ class DuplicateEvictor:
         self._services = services
         self._gossip = gossip
         self._resolver = InDoubtResolver(services, gossip, self.name)
-        # Both by store id: the paglets that a host was asked for in this round, and the time to retry after a failure.
+        # Both dicts are keyed by store id. They hold the paglets that a host was asked for in this round, and the time
+        # to retry after a failed request.
         self._asked: dict[str, set[str]] = {}
         self._round_ends_at = float("-inf")
         self._again: dict[str, float] = {}
@@ -63,7 +63,7 @@ class DuplicateEvictor:
                 self._end_copies(store_id, waiting)
         return min((self._round_ends_at, *self._again.values(), *self._resolver.due()))
 
-    # Find copies.
+    # Methods that find copies.
 
     def _look(self, host: HostRef, fenced: Mapping[str, int]) -> None:
         seen = self._asked.setdefault(host.store_id, set())
@@ -96,7 +96,7 @@ class DuplicateEvictor:
             raise result
 
     def _not_asked(self, host: HostRef, asked: Mapping[str, int]) -> None:
-        """Ask the host for these paglets again, after a pause."""
+        """Mark these paglets as not asked for, so that the host is asked for them again after a pause."""
         self._asked.get(host.store_id, set()).difference_update(asked)
         self._again[host.store_id] = self._services.clock.monotonic() + AGAIN_SECONDS
         self._services.runner.wake(self.name)
@@ -106,7 +106,7 @@ class DuplicateEvictor:
             self._judge(tx, host, theirs, asked[theirs.agent_id])
 
     def _judge(self, tx: Tx, host: HostRef, theirs: ResidenceRow, epoch: int) -> None:
-        """Decide which of two copies ends: a remote one below the epoch of the fence, or an older one here."""
+        """End the older of two copies: the remote one if it is below the epoch of the fence, or an older local one."""
         agent_id, now = theirs.agent_id, self._services.clock.wall()
         if theirs.epoch < epoch:
             if rollbacks.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=host)):
@@ -119,7 +119,7 @@ class DuplicateEvictor:
             text = f"{host.name} has it with epoch {theirs.epoch}: the copy here, of epoch {mine.epoch}, ended"
             record_event(tx, now, "conflict", agent_id, text)
 
-    # End copies.
+    # Methods that end copies.
 
     def _end_copies(self, store_id: str, waiting: set[str]) -> None:
         for each in self._services.store.read(lambda tx: rollbacks.fences(tx, store_id, MOST_AT_ONCE)):
@@ -132,7 +132,7 @@ class DuplicateEvictor:
             self._resolver.later(each.agent_id)
             return
         if result.verdict != "refused":
-            # The host has this epoch or a higher one: look which of the two copies is the paglet.
+            # The host has a copy of this epoch or a higher one. Look it up again to decide which copy ends.
             self._look_again(each)
         self._resolver.change(each.agent_id, lambda tx: rollbacks.unfence(tx, each))
 

@@ -1,4 +1,4 @@
-"""In-doubt resolution: ask a target if it accepted a hand-off. If the target answers no, it never accepts it later."""
+"""In-doubt resolution: ask a target if it accepted a hand-off. After the answer no, the target never accepts it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Resolved = Callable[[TransferAnswer | PagletsError], None]
 
 
 class InDoubtResolver:
-    """The in-doubt resolution for one part: one request at a time for each paglet, and a pause after a failure."""
+    """The in-doubt resolution of one part. It has at most one request per paglet, and pauses after a failure."""
 
     def __init__(self, services: HostServices, gossip: Gossiper, part: str) -> None:
         self._services = services
@@ -28,19 +28,19 @@ class InDoubtResolver:
         self._again: dict[str, float] = {}
 
     def waiting(self, now: float) -> set[str]:
-        """Return the paglets that may not be asked for now."""
+        """Return the paglets that have a request in progress or a pause after a failed one."""
         self._again = {agent_id: at for agent_id, at in self._again.items() if at > now}
         return {*self._asking, *self._again}
 
     def due(self) -> list[float]:
-        """Return the times at which the paglets with failed requests may be asked for again."""
+        """Return the monotonic times at which failed requests may be repeated."""
         return list(self._again.values())
 
     def later(self, agent_id: str) -> None:
         self._again[agent_id] = self._services.clock.monotonic() + AGAIN_SECONDS
 
     def ask(self, asked: Fence, resolved: Resolved) -> None:
-        """Ask the target about one epoch. Call `resolved` with its answer or the error, then wake the part."""
+        """Ask the target about one epoch of a paglet. Call `resolved` with the answer or error, and wake the part."""
         body = Settle(source=self._services.own, agent_id=asked.agent_id, epoch=asked.epoch)
         request = Request(method="POST", target="/v1/transfers/settle", body=dump_json(body), repeatable=True)
 
@@ -54,7 +54,7 @@ class InDoubtResolver:
         self._services.transport.send(address, request, answered, timeout_seconds=ANSWER_SECONDS)
 
     def change(self, agent_id: str, change: Callable[..., object]) -> None:
-        """Commit the change that follows from an answer. If that fails, ask again after a pause."""
+        """Commit the change that follows from an answer. If the commit fails, repeat the request after a pause."""
 
         def done(result: object) -> None:
             if isinstance(result, BaseException):

@@ -1,4 +1,4 @@
-"""The state of envelopes in flight since the start of the host, in memory. Used only on the runner."""
+"""The state of envelopes in flight, kept in memory only. Used only on the runner."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from paglets.store.handoffs import Key
 
 STUCK_SECONDS = 60.0
-"""Seconds for which an online host may fail to take an envelope before the hand-off is rolled back. Less would move
-jobs back and forth when a host restarts or its disk is full for a moment."""
+"""Seconds for which an online host may fail to take an envelope before the hand-off is rolled back. A shorter
+time would move jobs back and forth when a host restarts or its disk is briefly full."""
 
 
 class InFlightTransfers:
     """The envelopes in flight.
 
-    `perhaps_sent`: keys of envelopes of which a byte may have been sent. At first, it has all envelopes that the
-    previous run left in flight.
+    `perhaps_sent` holds the keys of envelopes of which a byte may have been sent. At the start of the host, these are
+    all envelopes that the previous run left in flight.
     """
 
     def __init__(self, under_way: Iterable[Key]) -> None:
@@ -24,23 +24,23 @@ class InFlightTransfers:
         self._unsettled: dict[Key, int] = {}
 
     def stuck(self, key: Key, now: float) -> bool:
-        """Record that an online target does not take the envelope. Return True if this was not recorded before."""
+        """Record that an online target has not accepted the envelope. Return True if this was not recorded before."""
         return self._stuck.setdefault(key, now) == now
 
     def not_stuck(self, key: Key) -> None:
-        """Record that the envelope makes progress, or that its target is offline."""
+        """Forget that the envelope is stuck. Called when it makes progress or its target is offline."""
         self._stuck.pop(key, None)
 
     def stuck_for_long(self, now: float) -> list[Key]:
         return [key for key, since in self._stuck.items() if since + STUCK_SECONDS <= now]
 
     def next_stuck(self, now: float) -> float | None:
-        """Return the next time at which an envelope will have been stuck for STUCK_SECONDS; None if none is stuck."""
+        """Return the next time at which an envelope will have been stuck for STUCK_SECONDS, or None without one."""
         times = (since + STUCK_SECONDS for since in self._stuck.values())
         return min((at for at in times if at > now), default=None)
 
     def not_settled(self, key: Key) -> None:
-        """Count a request about this envelope that its target did not answer."""
+        """Count one more request about this envelope that its target did not answer."""
         self._unsettled[key] = self.unsettled(key) + 1
 
     def settled(self, key: Key) -> None:
@@ -51,7 +51,7 @@ class InFlightTransfers:
         return self._unsettled.get(key, 0)
 
     def keep(self, under_way: set[Key]) -> None:
-        """Forget envelopes that are no longer in flight."""
+        """Forget all envelopes but `under_way`, the ones still in flight."""
         self.perhaps_sent &= under_way
         self._stuck = {key: since for key, since in self._stuck.items() if key in under_way}
         self._unsettled = {key: count for key, count in self._unsettled.items() if key in under_way}

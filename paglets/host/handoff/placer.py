@@ -1,4 +1,4 @@
-"""Place each job that was submitted here on a host, as soon as one is eligible."""
+"""Place each job that was submitted to this host as soon as some host is eligible."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
 
 AVOID_SECONDS = 600.0
-"""Seconds for which a job is not placed on a host that it was rolled back from, if another host is eligible."""
+"""Seconds for which a job avoids a host that it was rolled back from, while another host is eligible."""
 
 
 class PlacementDenyList:
-    """The hosts that did not take a job, and the time until which the job avoids them. Used only on the runner."""
+    """The hosts that each job avoids because it was rolled back from them. Used only on the runner."""
 
     def __init__(self) -> None:
         self._until: dict[str, dict[str, float]] = {}
         self._paused: dict[str, float] = {}
 
     def avoid(self, agent_id: str, store_id: str, now: float) -> None:
-        """Avoid this host for this job for AVOID_SECONDS."""
+        """Make the job avoid the host for AVOID_SECONDS."""
         self._until.setdefault(agent_id, {})[store_id] = now + AVOID_SECONDS
 
     def by(self, agent_id: str, now: float) -> frozenset[str]:
@@ -35,18 +35,18 @@ class PlacementDenyList:
         return frozenset(store_id for store_id, end in self._until.get(agent_id, {}).items() if end > now)
 
     def pause(self, agent_id: str, until: float) -> None:
-        """Place this job no earlier than `until`."""
+        """Do not place this job before the monotonic time `until`."""
         self._paused[agent_id] = until
 
     def is_paused(self, agent_id: str, now: float) -> bool:
         return self._paused.get(agent_id, now) > now
 
     def next_end(self, now: float) -> float:
-        """Return the end of the pause that ends first, or infinity without pauses."""
+        """Return the time at which the first pause ends, or infinity if no job is paused."""
         return min((end for end in self._paused.values() if end > now), default=float("inf"))
 
     def forget(self, now: float) -> None:
-        """Forget expired entries."""
+        """Remove entries and pauses that have expired."""
         self._paused = {agent_id: end for agent_id, end in self._paused.items() if end > now}
         self._until = {
             agent_id: ends for agent_id, ends in self._until.items() if any(end > now for end in ends.values())
@@ -54,22 +54,22 @@ class PlacementDenyList:
 
 
 JOBS_A_TURN = 2_000
-"""The maximum number of jobs read in one turn. 100,000 jobs are placed in many turns, so no transaction gets long."""
+"""The maximum number of jobs read in one turn, so that each transaction stays short."""
 
 PLACED_A_TURN = 200
-"""The maximum number of jobs placed in one turn. Freezing one into an envelope takes about half a millisecond."""
+"""The maximum number of jobs placed in one turn. Writing the envelope of one job takes about 0.5 ms."""
 
 NEXT_TURN_SECONDS = 0.2
-"""Seconds between turns. Jobs behind thousands that fit no host soon get a turn, and the host is not kept busy."""
+"""Seconds between two turns. Jobs queued behind thousands that fit no host are reached soon, at little CPU cost."""
 
 LOOK_AGAIN_SECONDS = 5.0
 
 FORGET_SECONDS = 60.0
-"""Seconds between two cleanups of the waiting times, which drop jobs that are no longer in PLACING."""
+"""Seconds between two cleanups, which drop the waiting times of jobs that are no longer in PLACING."""
 
 
 class Placer:
-    """The part `placer`: places jobs of this host."""
+    """The part `placer`: places the jobs that were submitted to this host."""
 
     name = "placer"
 
@@ -110,14 +110,14 @@ class Placer:
         return pause_end if pause_end < float("inf") else None
 
     def _forget_ended(self) -> None:
-        """Drop the waiting times of jobs that no longer wait: they were cancelled or taken by another host."""
+        """Drop the waiting times of jobs that no longer wait for a placement."""
         if not self._since:
             return
         left = self._services.store.read(lambda tx: queue.with_status(tx, "PLACING", self._since))
         self._since = {agent_id: self._since[agent_id] for agent_id in left}
 
     def _place(self, tx: Tx, candidates: tuple[Candidate, ...], began: queue.Place) -> tuple[int, int, queue.Place]:
-        """Return how many jobs were placed, how many were not, and where the next turn starts."""
+        """Place a batch of jobs. Return how many were placed, how many were not, and where the next turn starts."""
         now = self._services.clock.wall()
         found, after = queue.unplaced(tx, JOBS_A_TURN, began)
         jobs = self._expire(tx, found, now)
@@ -149,7 +149,7 @@ class Placer:
     def _expire(self, tx: Tx, jobs: list[QueuedJob], now: float) -> list[QueuedJob]:
         """Fail jobs that exceed their `placement_timeout_seconds`. Return the others.
 
-        While an older copy of a job runs, its resubmitted copy may keep looking.
+        A resubmitted copy does not fail while an older copy of the job still runs.
         """
         left = []
         waited = self._waited(jobs, now)
@@ -169,7 +169,7 @@ class Placer:
         return left
 
     def _waited(self, jobs: list[QueuedJob], now: float) -> dict[str, float]:
-        """Return how long the jobs with a timeout have waited, by the monotonic clock: users may set the wall clock."""
+        """Return how many seconds each job with a timeout has waited, by the monotonic clock."""
         clock = self._services.clock.monotonic()
         bounded = {job.agent_id: job for job in jobs if job.request.placement_timeout_seconds}
         for agent_id, job in bounded.items():
@@ -178,7 +178,7 @@ class Placer:
 
 
 def preview_placement(known: tuple[Candidate, ...], request: SlotRequest, own: str, version: str) -> PlacementPreview:
-    """Return a verdict for each known host, the eligible ones first, by rank."""
+    """Return a verdict for each known host. Eligible hosts come first, in the order of their rank."""
     judged = [(each, policy.judge(request, each, home_store_id=own, mesh_version=version)) for each in known]
     ranked = policy.rank(request, [each for each, judgement in judged if judgement.eligible])
     order = {each.host.store_id: number for number, each in enumerate(ranked, start=1)}

@@ -1,8 +1,8 @@
 """Remove a host for good, at the request of a user: from then on, nothing waits for that host.
 
-A paglet on its way to that host may have arrived there, and may have been passed on. So each such paglet is first
-located in the mesh. One that lives elsewhere is gone from here. Any other is rolled back, once all online hosts have
-said that they do not have it. The part `eviction` deals with hosts that are offline meanwhile.
+A paglet in transit to that host may have arrived there, and may have been passed on. So each such paglet is first
+located in the mesh. If another host has it, the hand-off ends. Otherwise it is rolled back, once all online hosts have
+answered that they lack the paglet. The part `eviction` checks hosts that were offline during the removal.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ PAGE = 100
 """The number of paglets in one transaction and in one locate request."""
 
 MOST_GROUPS = 100
-"""The maximum number of groups named in a reply: those with the most files."""
+"""The maximum number of groups named in a reply. The groups with the most files are named."""
 
 AGAIN_SECONDS = 5.0
 ANSWER_SECONDS = 20.0
-"""Seconds after which the caller is answered. The rest is rolled back later."""
+"""Seconds after which the caller gets its reply. The remaining paglets are rolled back later."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Removal:
-    """A request to remove a host. `known`: it was a host of the mesh. Only the runner uses it.
+    """A request to remove a host. Used only on the runner.
 
-    `files_kept`: files of finished jobs that were to go there and became artifacts here, by group.
+    `known` is True if the host was a member of the mesh. `files_kept` counts by group the files of finished jobs that
+    became artifacts of this host, because the removed host was their destination.
     """
 
     store_id: str
@@ -76,8 +77,8 @@ class HostRemoval:
     def forget(self, store_id: str) -> PendingResponse:
         """Remove the host with that store from the mesh, and roll back transfers to it.
 
-        Any thread may call this. The reply is a `Forgotten`. A repeat finds nothing more to do. Raise Conflict while
-        that host is online, and Invalid.
+        May be called from any thread. The reply is a `Forgotten`. A repeated call has no further effect.
+        Raises Invalid, or Conflict while that host is online.
         """
         name, known = _may_be_forgotten(self._services, self._gossip, store_id)
         deadline = self._services.clock.monotonic() + ANSWER_SECONDS
@@ -100,7 +101,7 @@ class HostRemoval:
             self._done(removal)
         return min([*self._again.values(), *(removal.deadline for removal in self._removals)], default=None)
 
-    # The request.
+    # Methods that process the request.
 
     def _begin(self, removal: _Removal) -> None:
         try:
@@ -112,7 +113,7 @@ class HostRemoval:
             self._removals.append(removal)
 
     def _drop_moves(self, removal: _Removal) -> int:
-        """Cancel moves to that host that have not started. Return their number."""
+        """Cancel moves to the removed host that have not started."""
         total = 0
         while True:
             count, files = self._services.store.write(lambda tx: _drop_moves(tx, removal, self._services.clock.wall()))
@@ -145,7 +146,7 @@ class HostRemoval:
         )
         removal.pending.complete(reply(answer))
 
-    # The hand-offs.
+    # Methods that roll back hand-offs.
 
     def _ask(self, store_id: str) -> None:
         page = self._services.store.read(lambda tx: rollbacks.to_target(tx, store_id, PAGE))
@@ -168,7 +169,7 @@ class HostRemoval:
     def _settle(
         self, tx: Tx, each: UnfinishedHandoff, found: ResidenceRow | None, unanswered: list[str], files: Counter[str]
     ) -> bool:
-        """Return True if the paglet was rolled back. Add files that a finished job leaves here to `files`, by group."""
+        """Return True if the paglet was rolled back. Add the files that a finished job leaves to `files`."""
         now = self._services.clock.wall()
         if found is not None and found.epoch > each.epoch and self._is_elsewhere(found):
             if rollbacks.passed_on(tx, each, found, now):
@@ -189,7 +190,7 @@ class HostRemoval:
         return roll_back_from_removed(tx, each.key, epoch_of_next_era(each.epoch, self._services.entropy), now)
 
     def _is_elsewhere(self, found: ResidenceRow) -> bool:
-        """Return True if this newer row means that the paglet has ended or lives on a host that was not removed."""
+        """Return True if the row shows that the paglet ended or is on another host that was not removed."""
         if found.status not in ("gone", "refused"):
             return True
         # `gone`: the host sent the paglet to its peer. `refused`: the peer sent the paglet, and still has it.
@@ -210,7 +211,7 @@ class HostRemoval:
 
 
 def _may_be_forgotten(services: HostServices, gossip: Gossiper, store_id: str) -> tuple[str, bool]:
-    """Return the host's name, or its store id if it is unknown, and True if it is known. Raise Invalid, Conflict."""
+    """Return the name of the host and True, or its store id and False if unknown. Raises Invalid or Conflict."""
     if not STORE_ID.fullmatch(store_id):
         raise Invalid(f"store_id {store_id[:80]!r} is not well formed")
     if store_id == services.own.store_id:

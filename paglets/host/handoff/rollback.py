@@ -1,8 +1,8 @@
-"""Roll back hand-offs that their targets have not taken: on request, or because they make no progress.
+"""Roll back hand-offs that were recalled or make no progress, if their targets have not accepted them.
 
-An envelope of which no byte was sent is rolled back at once. For any other the target is asked to settle: either it has
-taken the envelope, or it never will. If the target cannot be asked, only a job that nobody wants ends. All else waits
-until the target answers or is removed (`paglets mesh forget`), because the paglet may be there.
+An envelope of which no byte was sent is rolled back at once. For any other, the target is asked if it has accepted the
+envelope; if not, it never will. If the target cannot be asked, it may have the paglet. Then an unwanted copy of a job
+ends on this host; any other paglet waits until the target answers or is removed (`paglets mesh forget`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from paglets.store.rollbacks import DISPOSE, UNWANTED, Fence, UnfinishedHandoff
 
 MOST_AT_ONCE = 50
 FAILURES_TO_GIVE_UP = 3
-"""Unanswered questions to an online target after which a job that nobody wants ends without an answer."""
+"""Number of unanswered requests to an online target after which an unwanted copy of a job ends on this host."""
 
 
 class TransferRollback:
@@ -48,7 +48,8 @@ class TransferRollback:
         stuck = [key for key in self._in_flight.stuck_for_long(now) if key[0] not in waiting][:MOST_AT_ONCE]
         slow = self._services.store.read(lambda tx: rollbacks.by_keys(tx, stuck))
         for key in stuck:
-            # This pass handles the hand-off, or it has ended. If it continues, its next failure restarts the timer.
+            # This tick handles the hand-off, or the hand-off has ended. If it continues, its next failure marks it as
+            # stuck again.
             self._in_flight.not_stuck(key)
         self._end({each.agent_id: each for each in (*slow, *wished)})
         due = [*self._resolver.due(), self._in_flight.next_stuck(now)]
@@ -70,7 +71,7 @@ class TransferRollback:
             else:
                 self._resolver.later(each.agent_id)
         if never_sent or given_up:
-            # In a transaction of its own, at once, so that what comes back is not sent in between.
+            # Use a separate transaction at once, so that no envelope is sent between this check and its rollback.
             self._services.store.write(lambda tx: self._end_here(tx, never_sent, given_up))
         for each in given_up:
             self._in_flight.settled(each.key)
@@ -101,7 +102,7 @@ class TransferRollback:
         tx.wake("groups", "reconciliation", "cleanup")
 
     def _come_back(self, tx: Tx, each: UnfinishedHandoff) -> None:
-        """Roll one hand-off back. A requested move is tried again, after messages that waited here were handled."""
+        """Roll back one hand-off. A requested move is retried after the waiting messages have been handled."""
         now = self._services.clock.wall()
         reason = each.problem or "it was recalled"
         target = roll_back(tx, each.key, reason, now, asked_again=each.recall != DISPOSE)

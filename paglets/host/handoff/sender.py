@@ -1,4 +1,4 @@
-"""Send envelopes that are `leaving`, again and again, until their target has answered for each."""
+"""Send the envelopes of paglets that are `leaving`, and retry until the target has answered for each envelope."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from paglets.wire.request import Request, Response, dump_json, parsed
 BATCH_BYTES = 4 << 20
 ANSWER_SECONDS = 30.0
 PROBE_AFTER_SECONDS = 1.0
-"""Seconds. A target that was not seen for longer is probed first: once sent, an envelope cannot be rolled back without
-its target, and a host without power would hold it for good. Before a requested move the target is always probed: that
-paglet, mostly a collector on its way home, can as well wait here."""
+"""A target that was not seen for this many seconds is probed before envelopes are sent. An envelope that was sent
+cannot be rolled back without its target, so one sent to a host that lost power would be stuck. Before a requested
+move, the target is always probed."""
 
 PROBE_SECONDS = 3.0
 LEFT_OUT = "the host answers but could not store it (see its host.log; mostly a full disk); this is retried"
 LOOK_AGAIN_SECONDS = 5.0
 NEXT_PAGE_SECONDS = 0.1
-"""Seconds between pages of one batch each. Pages take turns while the blobs of none of a page are there, so that
-envelopes whose blobs cannot be pushed do not hold up the others."""
+"""Seconds between two pages of envelopes. If the target lacks blobs of every envelope of a page, the next page is
+tried, so that envelopes whose blobs cannot be pushed do not block the others."""
 
 CLOSE_SECONDS = 60.0
 MAX_CLOSED = 2_000
 BEING_WRITTEN = "its envelope is being written to the disk"
 GIVE_UP_FAILURES = 3
-"""Refused connections in a row after which an envelope is rolled back if no byte of it was ever sent."""
+"""An envelope of which no byte was sent is rolled back after this many refused connections in a row."""
 
 
 class HandoffSender:
@@ -82,7 +82,7 @@ class HandoffSender:
         return min(due)
 
     def _close(self, now: float) -> float:
-        """From time to time tell targets which hand-offs are closed, so that they can delete their rows."""
+        """Report closed hand-offs to their targets every CLOSE_SECONDS, so that the targets can delete their rows."""
         if now >= self._close_at:
             self._close_at = now + CLOSE_SECONDS
             under_way = self._services.store.read(handoffs.keys)
@@ -109,7 +109,7 @@ class HandoffSender:
         )
 
     def _send(self, target: HostRef) -> bool:
-        """Send the envelopes that may go now. Return False if all of them wait for blobs; see `blob_pusher`."""
+        """Send the envelopes that are ready. Return False if all of them wait for blobs; see `blob_pusher`."""
         rows = self._page(target)
         batch = self._chosen(target, rows)
         if not batch:
@@ -118,7 +118,8 @@ class HandoffSender:
                 self._after[target.store_id] = rows[-1].place
             if not rows or self._gossip.is_online(target.store_id):
                 return False
-            # Blobs do not get there either. Without this probe the envelopes would wait for this host forever.
+            # The target is offline, so blobs cannot be pushed either. A failed probe counts towards the rollback;
+            # without it, the envelopes would wait forever.
         self._backoff.sent(target.store_id)
         asked_for = any(each.asked_for for each in batch)
         if batch and self._gossip.seconds_since_seen(target.store_id) <= PROBE_AFTER_SECONDS and not asked_for:
@@ -156,7 +157,7 @@ class HandoffSender:
                 waiting[each.key] = problem
                 self._note_stuck(target, each, self._blob_pusher.is_stuck(target, each.needs))
             elif not batch or total + each.size_bytes <= BATCH_BYTES:
-                # A large envelope counts, too: the target holds all of a batch in memory.
+                # Large envelopes count as well, because the target holds a complete batch in memory.
                 batch.append(each)
                 total += each.size_bytes
         if waiting:
@@ -164,7 +165,7 @@ class HandoffSender:
         return batch
 
     def _note_stuck(self, target: HostRef, leaving: Leaving, is_stuck: bool) -> None:
-        """Record if an online target does not take this envelope: unlike an offline host, it is not waited for long."""
+        """Record that an envelope is stuck, if its target is online. Stuck envelopes are rolled back after a while."""
         if not is_stuck or not self._gossip.is_online(target.store_id):
             self._in_flight.not_stuck(leaving.key)
         elif self._in_flight.stuck(leaving.key, self._services.clock.monotonic()):
@@ -173,7 +174,7 @@ class HandoffSender:
     def _problem(self, target: HostRef, leaving: Leaving) -> str:
         """Return why the envelope cannot be sent yet, or "".
 
-        The target must first have its blobs, and the blob of a large envelope.
+        The target must first have the blobs of the paglet. A large envelope is sent as a blob, too.
         """
         needs = leaving.needs
         if _is_large(leaving):
@@ -184,7 +185,7 @@ class HandoffSender:
         return "" if self._blob_pusher.ready(target, needs) else self._blob_pusher.reason(target, needs)
 
     def _as_blob(self, leaving: Leaving) -> BlobRef | str:
-        """Return the blob of a large envelope, or why there is none yet. Another thread writes it."""
+        """Return the blob of a large envelope, or the reason why its background write is not complete."""
         key = leaving.key
         made = self._large.get(key, "")
         if isinstance(made, BlobRef):
@@ -211,8 +212,7 @@ class HandoffSender:
             self._backoff.failed(target.store_id, self._services.clock.monotonic())
             self._services.runner.wake(self.name)
             return
-        # From now on these envelopes count as sent, whatever the answer is. This is undone only for a first try that
-        # certainly did not arrive.
+        # From now on, these envelopes count as sent. This is undone only if the first try certainly did not arrive.
         first_sent = {leaving.key for leaving in batch} - self._in_flight.perhaps_sent
         self._in_flight.perhaps_sent |= first_sent
 
@@ -274,7 +274,7 @@ class HandoffSender:
         if complete:
             self._backoff.succeeded(target.store_id)
         else:
-            # The target could not store all of them: send those again, after a pause.
+            # The target could not store all envelopes of the batch: send the others again after a pause.
             self._backoff.failed(target.store_id, now)
         self._services.runner.wake(self.name)
 
@@ -300,7 +300,7 @@ class HandoffSender:
         self._services.runner.change(lambda tx: self._note_problem(tx, target, batch, error))
         self._services.runner.wake(self.name)
         if isinstance(error, Unreachable):
-            # Last, because it writes to the store, which may be full.
+            # This comes last because it writes to the store, which fails if the disk is full.
             self._gossip.record_failure(target.store_id)
 
     def _note_problem(self, tx: Tx, target: HostRef, batch: list[Leaving], error: PagletsError) -> None:
@@ -314,7 +314,7 @@ class HandoffSender:
 
 
 def _wiped(gossip: Gossiper, target: HostRef) -> str:
-    """Return what a move waits for if the target seems to have an empty data directory; else ""."""
+    """Return why a move waits if the data directory of the target seems to be new and empty, else ""."""
     if replacement_of(gossip, target) is None:
         return ""
     return (
