@@ -1,7 +1,7 @@
 """Clear a group whose collector was lost with a removed host, so that its id can be used again.
 
-A report that waits becomes a small failure, without its copy. It is delivered if that collector ever comes back. The
-collector then has an end for the job and does not resubmit it.
+Each undelivered report is replaced by a small failure without files, and the finished copy of its job ends. If the
+collector comes back, it receives that failure, and so does not resubmit the job.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from paglets.store import groups, residence, undelivered
 from paglets.store.db import Tx
 
 PAGE = 200
-"""Reports in one transaction."""
+"""The maximum number of reports that one transaction reads."""
 
 REPORT_ARGS = ("job_key", "generation", "attempt", "host_name", "runtime_seconds")
 
 
 def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) -> None:
-    """Raise Conflict if the collector is here, or its host is in the mesh.
+    """Check that the collector was lost. Raises Conflict if this host or another member of the mesh has it.
 
-    `members` are the store ids of the hosts of the mesh.
+    `members` are the store ids of all hosts of the mesh.
     """
     row = residence.find(tx, collector_id(group_id))
     if row is not None and row.status in ("here", "leaving"):
-        raise Conflict(f"the collector of {group_id} is on {own.name}: cancel it there")
+        raise Conflict(f"the collector of {group_id} is on {own.name}: cancel the group there")
     known = groups.find(tx, group_id)
     hosts = [*undelivered.collector_hosts(tx, group_id), *([collector_ref(tx, known, own).host] if known else [])]
     for host in hosts:
@@ -41,10 +41,10 @@ def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) 
 
 
 def clear_page(tx: Tx, group_id: str, request: EndCopies, after: int, now: float) -> tuple[int, ReportCounts]:
-    """Remove a page of reports after the number `after`.
+    """Remove a page of undelivered reports whose post number is above `after`.
 
-    Return the next `after` (0 once done) and counts of the removed rows. The finished copies of these reports end.
-    Results stay unless `drop_results` is set.
+    Return the `after` of the next page (0 if there is none) and counts of the removed reports. The finished copies of
+    their jobs end. Results are kept unless `drop_results` is set.
     """
     found = undelivered.posts_of(tx, group_id, after, PAGE)
     total = ReportCounts()
@@ -64,7 +64,7 @@ def clear_page(tx: Tx, group_id: str, request: EndCopies, after: int, now: float
 
 
 def _counted(message: WireMessage) -> ReportCounts:
-    """Return the counts of a removed report, which are zero for a job that a person cancelled."""
+    """Return the counts of a removed report: all zero if a user cancelled its job."""
     if message.args.get("cause") == outcomes.CANCELLED:
         return ReportCounts()
     is_result, files = message.kind == "job_result", message.artifacts
@@ -88,7 +88,7 @@ def _without_files(message: WireMessage) -> WireMessage:
 
 
 def free_id(tx: Tx, group_id: str, request: ClearGroup, now: float) -> None:
-    """Delete the group that was submitted here, and remember how many groups had its id."""
+    """Delete the group that was submitted to this host, and store how many submissions used its id."""
     row = residence.find(tx, collector_id(group_id))
     cleared = undelivered.Cleared(submissions=request.submissions, epoch=row.epoch if row else 0, host=request.host)
     undelivered.remember_cleared(tx, group_id, cleared, now)

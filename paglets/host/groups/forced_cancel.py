@@ -1,7 +1,7 @@
-"""Cancel the copies of a group on this host by force, when their collector cannot be asked.
+"""Cancel the copies of a group on this host while their collector is unreachable.
 
-Each is reported as cancelled, like a job that was ended by hand. If the collector ever comes back, it takes the report
-as the failure of the job and does not resubmit it.
+Each copy is reported as cancelled by a user. If the collector becomes reachable again, it stores the report as the
+failure of the job and does not resubmit the job.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ NO_COLLECTOR = "while its collector could not be asked"
 def end_copies(
     tx: Tx, group_id: str, request: EndCopies, online: Collection[str], own: HostRef, now: float
 ) -> EndedCopies:
-    """Cancel the copies of these keys. `online`: store ids of the online hosts.
+    """Cancel the copies of the requested keys on this host. `online` has the store ids of the online hosts.
 
-    Raise Conflict if the collector is here or on an online host.
+    Raises Conflict if the collector is on this host or an online one.
     """
     keys = None if request.job_keys is None else frozenset(request.job_keys)
     here = residence.find(tx, collector_id(group_id))
     if here is not None and here.status == "here":
-        raise Conflict(f"the collector of {group_id} is on {own.name}: cancel it there")
+        raise Conflict(f"the collector of {group_id} is on {own.name}: cancel the group there")
     keys_ended = [
         _end_here(tx, job, request.reason, online, own, now) for job in copies.unfinished_here(tx, group_id, keys)
     ]
@@ -41,7 +41,7 @@ def end_copies(
 
 
 def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: HostRef, now: float) -> str:
-    """Return the key of a copy that starts to end now, or "" if it was ending already."""
+    """Cancel one copy. Return its key, or "" if the copy was already ending."""
     assert job.collector is not None
     if job.collector.host.store_id in online:
         name = job.collector.host.name
@@ -56,5 +56,5 @@ def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: Ho
 
 
 def _end_leaving(tx: Tx, agent_id: str, job_key: str) -> str:
-    """Recall a copy that is leaving. It ends once its target says that it lacks the copy, or cannot be asked."""
+    """Recall a copy in transit. It ends once its target answers that it lacks the copy, or is unreachable."""
     return job_key if rollbacks.request(tx, agent_id, rollbacks.UNWANTED) else ""

@@ -1,4 +1,4 @@
-"""The groups that were submitted here, and whether each still needs this host."""
+"""Track the groups that were submitted to this host, and if each still depends on this host."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response
 
 LOOK_AGAIN_SECONDS = 10.0
-"""Seconds. A dependency that ends wakes this part; this catches a wake that got lost."""
+"""Seconds between two checks. A dependency that ends wakes this part; the check covers a lost wake."""
 
 
 ASK_SECONDS = 10.0
-"""Seconds between questions for counts, which are shown while the collector's host is offline. Groups take turns."""
+"""Seconds between two requests for counts. The last counts are shown while the host of the collector is offline."""
 
 ASK_GROUPS = 20
 FORGET_SECONDS = 3600.0
 KEPT_SECONDS = 30 * 86400.0
-"""Seconds for which a lost collector may come back and learn which of its jobs were cleared."""
+"""Seconds for which a lost collector that comes back can still learn which of its jobs were cleared."""
 
 ANSWER_SECONDS = 5.0
 
@@ -67,9 +67,9 @@ class HomeGroups:
         return min(due, default=None)
 
     def _ask(self, group_id: str, collector: HostRef) -> None:
-        """Ask for the counts of a group.
+        """Request the counts of a group from the host of its collector.
 
-        Its jobs are kept here until it ends, so that they can be submitted again if everything else is lost.
+        This host keeps the jobs of the group until the group ends, so that they can be submitted again after a loss.
         """
 
         def answered(result: Response | PagletsError) -> None:
@@ -84,7 +84,7 @@ class HomeGroups:
 
 
 def _kept_for_others(tx: Tx, own: HostRef, after: str) -> list[tuple[str, HostRef]]:
-    """Return a page of the groups whose jobs are kept here, each with the host of its collector."""
+    """Return a page of the groups whose jobs this host keeps, each with the host of its collector."""
     return [(row["group_id"], collector_ref(tx, row, own).host) for row in groups.with_specs(tx, after, ASK_GROUPS)]
 
 
@@ -116,7 +116,7 @@ def _update_reasons(tx: Tx, own: HostRef) -> None:
 
 
 def _attached_reason(tx: Tx, row: sqlite3.Row, own: HostRef) -> str:
-    """Return what still needs this host for the group, or ""."""
+    """Return the reason why the group still depends on this host, or ""."""
     collector = residence.find(tx, row["collector_id"])
     if collector is not None and collector.status == "leaving" and collector.peer is not None:
         problem = handoffs.problem(tx, row["collector_id"])

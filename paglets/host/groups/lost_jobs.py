@@ -1,12 +1,12 @@
 """The detector of lost copies of jobs, for the collectors on this host. `resubmission` replaces the copies.
 
-A copy that no status report named for a while is located in the whole mesh. It is lost if every host where it may be
-has been unreachable from here for `host_lost_after`, or says again and again that it lacks the copy (see
-`groups.losses`). If the hosts have not been unreachable for long enough, the copy is located again at the moment when
-they will have been.
+A copy that no recent status report contained is searched for in the mesh. It is lost if every host where it may be
+has been unreachable from here for `host_lost_after`, or has answered several times that it lacks the copy
+(see `groups.losses`). If the hosts have not been unreachable for long enough, the search is repeated when they will
+have been.
 
-All of this is in memory: after a start, and when a collector arrives, every copy counts as just seen, and the wait for
-inputs starts again.
+This state is in memory only. When the host starts or a collector arrives, every copy counts as just seen, and the
+wait for inputs restarts.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from paglets.store.queue import QueuedJob
 
 LOOK_SECONDS = 2.0
 QUIET_SECONDS = 30.0
-"""Seconds, three complete status reports. A copy that was not reported for so long is located, or after
-`host_lost_after` if that is less."""
+"""A copy that was not reported for this many seconds is located; it is the time of three complete status reports.
+The setting `host_lost_after` applies instead if it is shorter."""
 
 LEAST_WAIT_SECONDS = 1.0
-"""Least seconds until a copy is located again because its hosts have been unreachable for long enough."""
+"""The minimum number of seconds before a copy whose hosts are unreachable is located again."""
 
 ANSWERED_SECONDS = 10.0
-"""Seconds without an answer after which the mesh is asked again."""
+"""Seconds without an answer after which the search in the mesh is repeated."""
 
 KEYS_A_LOOK = 200
 KEYS_A_PAGE = 500
 REPORTS_A_TICK = 4
-"""Status reports of at most 500 copies in one tick. These four constants bound a turn to a few milliseconds."""
+"""Status reports, of at most 500 copies each, per tick. These four constants limit a tick to a few milliseconds."""
 
 Key = tuple[str, str]
 """A collector's agent id and a job key."""
@@ -57,9 +57,9 @@ Key = tuple[str, str]
 
 @dataclass(slots=True, kw_only=True)
 class _WatchedCollector:
-    """The watched keys of a collector, the one seen longest ago first.
+    """The watched keys of one collector, in the order in which their copies were last seen, oldest first.
 
-    `after`: the last key that was read; None if all keys have been read.
+    `after` is the last key that was read, or None if all keys have been read.
     """
 
     keys: OrderedDict[str, WatchedKey] = field(default_factory=OrderedDict)
@@ -68,7 +68,7 @@ class _WatchedCollector:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class _DueLocate:
-    """A copy located at `asked_at` that will be lost at `at` if it is not seen before."""
+    """A copy that was searched for at `asked_at` and will count as lost at `at` unless it is seen before."""
 
     at: float
     asked_at: float
@@ -77,7 +77,7 @@ class _DueLocate:
 
 
 class LostJobDetector:
-    """The part `lost_jobs`: finds lost copies."""
+    """The part `lost_jobs`: finds lost copies of jobs and passes them to `Resubmission`."""
 
     name = "lost_jobs"
 
@@ -97,7 +97,7 @@ class LostJobDetector:
         self._asking_until: float | None = None
 
     def reported(self, copies_reported: Sequence[JobCopy]) -> None:
-        """Queue the copies of a status report, whose collectors are on this host. Any thread may call this."""
+        """Queue the copies of a status report whose collectors are on this host. May be called from any thread."""
         if copies_reported and self._collectors:
             self._reports.append(copies_reported)
 
@@ -114,7 +114,8 @@ class LostJobDetector:
     def tick(self, now: float) -> float | None:
         more = self._follow_collectors(now) or self._take_reports(now)
         gap_ended_at = self._gossip.last_gap().ended_at
-        if gap_ended_at != self._gap_ended_at:  # this host was suspended: judge nothing now
+        if gap_ended_at != self._gap_ended_at:
+            # This host was suspended, so old contact times do not show that other hosts are lost.
             self._gap_ended_at = gap_ended_at
             self._restart_waits(now)
         elif not more and not self._is_asking(now):
@@ -124,15 +125,15 @@ class LostJobDetector:
         return now if more else self._look_at(now)
 
     def _look_at(self, now: float) -> float:
-        """Return when to look next."""
+        """Return the monotonic time of the next tick."""
         if self._due_locates and not self._is_asking(now):
             return max(now, min(now + LOOK_SECONDS, self._due_locates[0].at))
         return now + LOOK_SECONDS
 
-    # Watch copies.
+    # Methods that watch copies.
 
     def _follow_collectors(self, now: float) -> bool:
-        """Watch the keys of the collectors here, a page of new keys at a time. Return True if there are more."""
+        """Watch the keys of the collectors on this host, one page at a time. Return True if there are more."""
         here = self._services.store.read(paglets.unfinished_collectors)
         self._collectors = {agent_id: self._collectors.get(agent_id) or _WatchedCollector() for agent_id in here}
         for agent_id, collector in self._collectors.items():
@@ -145,12 +146,12 @@ class LostJobDetector:
         return False
 
     def _take_reports(self, now: float) -> bool:
-        """Take the queued status reports. Return True if there are more."""
+        """Process queued status reports. Return True if there are more."""
         for _ in range(min(REPORTS_A_TICK, len(self._reports))):
             reported = self._reports.popleft()
             ids = {group_id: collector_id(group_id) for group_id in dict.fromkeys(copy.group_id for copy in reported)}
             for copy in reported:
-                # A copy that is leaving counts as not seen, because its target may be lost.
+                # A copy in transit counts as not seen, because its target may be lost.
                 if copy.residence != "leaving":
                     self._seen(ids[copy.group_id], copy.job_key, copy.generation, now)
         return bool(self._reports)
@@ -171,16 +172,16 @@ class LostJobDetector:
             for watched in collector.keys.values():
                 watched.seen_at, watched.looks = now, NO_LOOKS
 
-    # Locate copies.
+    # Methods that locate copies.
 
     def _is_asking(self, now: float) -> bool:
         waits = self._asking_until is not None and now < self._asking_until
         return waits or self._resubmission.at_work
 
     def _look(self, now: float) -> bool:
-        """Locate the copies that were not seen for long.
+        """Locate the copies that were not seen recently.
 
-        Return True to look again at once, because keys were due but none had to be located.
+        Return True to repeat this at once: keys were due, but none of them has a copy to locate.
         """
         keys = self._due_keys(now)
         asked = self._newest_copies(keys)
@@ -191,7 +192,7 @@ class LostJobDetector:
         return bool(keys) and not asked
 
     def _due_keys(self, now: float) -> list[Key]:
-        """Return the keys whose copies to locate now, and note them as located now."""
+        """Return the keys whose copies must be located, and restart their timers."""
         due = self._due_again_keys(now) or self._quiet_keys(now)
         for agent_id, key in due:
             keys = self._keys(agent_id)
@@ -202,7 +203,7 @@ class LostJobDetector:
     def _due_again_keys(self, now: float) -> list[Key]:
         """Return the keys whose hosts have been unreachable for long enough.
 
-        A key is left out if its copy was seen meanwhile.
+        A key is left out if its copy was seen since the last search.
         """
         ripe: list[Key] = []
         while self._due_locates and self._due_locates[0].at <= now and len(ripe) < KEYS_A_LOOK:
@@ -213,7 +214,7 @@ class LostJobDetector:
         return ripe
 
     def _quiet_keys(self, now: float) -> list[Key]:
-        """Return keys whose copies were not seen for long."""
+        """Return up to KEYS_A_LOOK keys whose copies were not seen recently."""
         quiet: list[Key] = []
         for agent_id, collector in self._collectors.items():
             for key, watched in collector.keys.items():
@@ -248,7 +249,7 @@ class LostJobDetector:
             self._services.runner.change(lambda tx: _note_bad(tx, bad, wall))
         return found
 
-    # Judge.
+    # Methods that decide which copies are lost.
 
     def _located(self, asked: dict[Key, Sighting], located: Located) -> None:
         self._asking_until = None
@@ -272,12 +273,12 @@ class LostJobDetector:
             self._resubmission.resubmit(lost)
 
     def _locate_again(self, collector: str, key: str, watched: WatchedKey, at: float) -> None:
-        """Locate the copy again at that time, if its next turn is later."""
+        """Locate the copy again at the time `at`, unless its next regular search is earlier."""
         if at < watched.seen_at + self._quiet:
             heappush(self._due_locates, _DueLocate(at=at, asked_at=watched.seen_at, collector=collector, job_key=key))
 
     def _places(self, watched: WatchedKey, hosts: Sequence[HostRef], answered: frozenset[str]) -> list[PossibleHost]:
-        """Return the hosts where the copy may be. The answers of a host that did not answer now count from zero."""
+        """Return the hosts where the copy may be. Reset the answer count of each host that did not answer."""
         ids = [host.store_id for host in hosts if host.store_id in answered]
         watched.looks = {store_id: watched.looks.get(store_id, 0) + 1 for store_id in ids}
         return [
@@ -312,7 +313,7 @@ class LostJobDetector:
 
 
 def _page(collector: str, after: str, tx: Tx) -> list[tuple[str, int]]:
-    """Return a page of keys that have not ended, and the newest generation of each."""
+    """Return a page of pending keys of the collector, and the newest generation of each."""
     rows = rows_of(tx, collector)
     page = InHostStorage(tx, collector).keys_from(TEMPLATES, TEMPLATES + after, KEYS_A_PAGE)
     keys = [key.removeprefix(TEMPLATES) for key in page]

@@ -1,7 +1,7 @@
-"""Status reconciliation: report the unfinished copies of jobs here to their collectors, and end unwanted ones.
+"""Status reconciliation: report unfinished copies of jobs to their collectors, and end unwanted copies.
 
-Changes are reported at most once a second, all copies every 10 s or page by page as fast as the limits allow. So a
-collector knows where its jobs are and why they wait, and a cancelled job ends even if a message got lost.
+Changes are reported at most once a second. All copies are reported every 10 s, or more slowly if there are many. So a
+collector knows where its jobs are and why they wait, and a cancelled job ends even if a message was lost.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ ALL_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
 AWAITED_SECONDS = 10.0
 SEEK_SECONDS = 60.0
-"""Seconds between searches for the collectors of copies whose collector's host is offline: they may have moved
-before."""
+"""Seconds between two searches for collectors whose last known host is offline. They may have moved before it went
+offline."""
 
 COPIES_A_TURN = 1_000
-"""Copies of a complete report in one turn. Up to 10,000 copies are reported within ALL_SECONDS. With more the cost of
-each second stays the same, and a complete report takes longer."""
+"""The maximum number of copies that a complete report adds in one turn. Up to 10,000 copies are reported within
+ALL_SECONDS. With more copies, a complete report takes longer at the same cost per second."""
 
 MAX_COPIES = 500
-"""Copies in one request, which the collector's host stores in one transaction."""
+"""The maximum number of copies in one request. The host of the collector stores them in one transaction."""
 
 MAX_TOUCHED = 1_000
-"""Changed paglets that wake this part. Most changes concern paglets that are not reported, and wake nobody."""
+"""The number of queued changed paglets at which this part is woken before its next regular turn."""
 
 Batch = tuple[HostRef, list[JobCopy]]
 
@@ -57,8 +57,8 @@ Batch = tuple[HostRef, list[JobCopy]]
 class _FullReport:
     """A complete report in progress.
 
-    `after` is the id to continue after, `reported` the number of copies so far. `seeks` is True to search for
-    collectors.
+    `after` is the id after which the report continues, and `reported` the number of copies so far. `seeks` is True if
+    the report also searches for collectors.
     """
 
     seeks: bool
@@ -90,8 +90,8 @@ class StatusReconciliation:
     def awaited(self) -> bool:
         """Return True if jobs must not start before their collectors have answered.
 
-        This host was suspended for so long that collectors may have resubmitted its jobs. After AWAITED_SECONDS the
-        host goes on without an answer.
+        This is the case after a suspension so long that collectors may have resubmitted the jobs of this host. It ends
+        after AWAITED_SECONDS, even without an answer.
         """
         gap = self._gossip.last_gap()
         now = self._services.clock.monotonic()
@@ -100,18 +100,18 @@ class StatusReconciliation:
         return self._gap_ended_at != gap.ended_at or bool(self._unanswered)
 
     def touched(self, agent_ids: tuple[str, ...]) -> None:
-        """Queue paglets that a COMMIT changed. Any thread."""
+        """Queue paglets that a COMMIT changed. May be called from any thread."""
         self._touched.extend(agent_ids)
         if len(self._touched) >= MAX_TOUCHED:
             self._services.runner.wake(self.name)
 
     def flush(self) -> None:
-        """Report all copies as soon as possible. Any thread."""
+        """Report all copies as soon as possible. May be called from any thread."""
         self._all_at = 0.0
         self._services.runner.wake(self.name)
 
     def take(self, reported: JobStatusReport) -> JobStatusReply:
-        """Take the status report of another host. Any thread."""
+        """Process the status report of another host. May be called from any thread."""
         reply = self._services.store.write(lambda tx: receive(tx, reported, self._services.clock.wall()))
         self._lost_jobs.reported(_of_groups_here(reported, reply))
         return reply
@@ -149,7 +149,7 @@ class StatusReconciliation:
             self._seek_at = now + SEEK_SECONDS
 
     def _next_page(self, full: _FullReport, *, to_the_end: bool) -> list[Copy]:
-        """Return the next copies of a complete report, or all that are left. The last page ends the report."""
+        """Return the next page of a complete report, or all remaining copies if `to_the_end`. The last page ends it."""
         most = -1 if to_the_end else COPIES_A_TURN
         found, full.after = self._services.store.read(lambda tx: page(tx, full.after, most))
         if full.seeks:
@@ -191,11 +191,11 @@ class StatusReconciliation:
         try:
             self._answered(store_id, parsed(result, JobStatusReply), after_gap)
         except PagletsError:
-            # The next complete report repeats this to the collector's host.
+            # The request failed or its reply is malformed. The next complete report sends these copies again.
             return
 
     def _answered(self, store_id: str, reply: JobStatusReply, after_gap: float | None) -> None:
-        """Take an answer. `after_gap`: the end of the suspension that the report followed, or None."""
+        """Process the reply to a report. `after_gap` is the end of the suspension before the report, or None."""
         if after_gap is not None and after_gap == self._gap_ended_at and store_id in self._unanswered:
             self._unanswered[store_id] -= 1
             if not self._unanswered[store_id]:
@@ -208,7 +208,7 @@ class StatusReconciliation:
         self._seek(reply.elsewhere)
 
     def _seek(self, groups: Collection[str]) -> None:
-        """Locate the collectors of these groups."""
+        """Locate the collectors of these groups, and store their hosts."""
         ids = {collector_id(group): group for group in groups}
         if ids:
             self._locator.locate(ids, lambda located: self._found(ids, located))
@@ -220,7 +220,7 @@ class StatusReconciliation:
 
 
 def _of_groups_here(reported: JobStatusReport, reply: JobStatusReply) -> tuple[JobCopy, ...]:
-    """Return the copies whose collector is on the host that gave this reply."""
+    """Return the reported copies whose collector is on the host that sent the reply."""
     return tuple(copy for copy in reported.copies if copy.group_id not in reply.elsewhere)
 
 
@@ -232,9 +232,9 @@ def _by_host(copies: Iterable[Copy]) -> list[Batch]:
 
 
 def _point_to(tx: Tx, groups: dict[str, str], located: Located, own: HostRef, now: float) -> None:
-    """Store the hosts of collectors in the copies that are here or leaving.
+    """Store the located hosts of collectors in the copies on this host.
 
-    Copies of disposed collectors end.
+    Also end the copies of disposed collectors.
     """
     for row in located.rows:
         if row.status == "disposed" and row.agent_id in groups:
@@ -248,9 +248,9 @@ def _point_to(tx: Tx, groups: dict[str, str], located: Located, own: HostRef, no
 
 
 def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: float) -> None:
-    """End copies that their collector does not want: waiting ones at once, running ones by ending their processes.
+    """End unwanted copies: waiting ones at once, running ones by ending their processes.
 
-    A copy that is leaving ends once its target says that it lacks the copy, or cannot be asked (see `rollback`).
+    A copy in transit ends once its target answers that it lacks the copy, or is unreachable (see `rollback`).
     """
     for copy in unwanted:
         if rollbacks.request(tx, copy.agent_id, rollbacks.UNWANTED):
@@ -261,7 +261,7 @@ def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: 
 
 
 def receive(tx: Tx, reported: JobStatusReport, now: float) -> JobStatusReply:
-    """Store a status report in the rows of the collectors here. Return the copies that they no longer want."""
+    """Store a status report in the rows of the collectors on this host. Return the copies that they no longer want."""
     unwanted: list[UnwantedCopy] = []
     elsewhere: list[str] = []
     by_group: dict[str, list[JobCopy]] = {group: [] for group in reported.group_ids}
@@ -290,7 +290,7 @@ def receive(tx: Tx, reported: JobStatusReport, now: float) -> JobStatusReply:
 def _first_generation(tx: Tx, agent_id: str) -> int:
     """Return the first generation that counts for the collector: older copies belong to an earlier group of this id.
 
-    The collector's rows say so of each of its keys; this is for copies of other keys.
+    For keys that the collector knows, its rows give this answer; this function covers copies of other keys.
     """
     first = paglets.state_value(tx, agent_id, "first_generation")
     return first if isinstance(first, int) else 1

@@ -1,7 +1,7 @@
-"""Resubmission: make the next generation of jobs whose copies are lost, or store why there is none.
+"""Resubmission: create the next generation of jobs whose copies are lost, or store why none is created.
 
-All decisions are made on what the deciding transaction reads: a copy may be reported again, or its key may have ended,
-meanwhile. Each key has its own savepoint, and a page of keys is one transaction.
+Each decision uses only what its own transaction reads, because a lost copy may be reported again, or its key may end,
+at any time. A page of keys is one transaction, with a savepoint for each key.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from paglets.store.events import record_event, record_event_once
 
 KEYS_A_PAGE = 20
 FILES_NAMED = 3
-"""Missing inputs that a reason names."""
+"""The maximum number of missing inputs that a reason names."""
 
 NO_LOOKS: Mapping[str, int] = MappingProxyType({})
 
@@ -53,7 +53,7 @@ class WatchedKey:
     lacks_since: float | None = None
 
     def seen(self, generation: int, now: float) -> bool:
-        """Note that a copy of that generation was reported. Return True if it is the newest."""
+        """Record that a copy of `generation` was reported. Return False if a newer generation is known."""
         if generation < self.generation:
             self.older_at = now
             return False
@@ -74,9 +74,9 @@ class PendingJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """A lost copy as it was last reported, and `why` it is lost, in words.
+    """A lost copy as it was last reported. `why` is the reason why it counts as lost, as text.
 
-    `unreachable`: hosts that may have it and are unreachable. `older_goes_on`: an older copy was reported recently
+    `unreachable`: unreachable hosts that may have the copy. `older_goes_on`: an older copy was reported recently
     and may still bring the result.
     """
 
@@ -91,9 +91,10 @@ class Lost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Resubmitted:
-    """The outcome for one key.
+    """The outcome of the resubmission of one key.
 
-    It has the `generation` that was made, or the inputs that are here and those that are missing.
+    `generation` is the new generation, or None if inputs are missing. `here` lists the inputs that this host has, and
+    `lacking` those that it lacks.
     """
 
     lost: Lost
@@ -104,7 +105,7 @@ class _Resubmitted:
 
 @dataclass(slots=True, kw_only=True)
 class _Collector:
-    """A collector. `group` is None if it is not here. `reports`: reports in its inbox by key, read up to `seq`."""
+    """A collector. `reports`: its inbox by job key, read up to `seq`. `group` is None if another host has it."""
 
     group: JobGroup | None = None
     reports: dict[str, posts.InboxReport] = field(default_factory=dict)
@@ -120,7 +121,7 @@ class _Collector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LostCase:
-    """A lost copy in the transaction that deals with it. `now`: epoch seconds."""
+    """A lost copy, with the transaction that handles it. `now` is in seconds since the epoch."""
 
     tx: Tx
     rows: CollectorRows
@@ -130,7 +131,7 @@ class _LostCase:
     now: float
 
     def set_reason(self, reason: str, text: str) -> None:
-        """Store why there is no further copy, if that is news."""
+        """Store why no further copy was created, unless the same reason is already stored."""
         waiting = copies.postponed(self.pending.job, self.pending.copy, reason, text, self.now)
         if waiting != self.pending.job:
             self.rows.put_job(self.lost.job_key, waiting)
@@ -143,7 +144,7 @@ def rows_of(tx: Tx, collector: str) -> CollectorRows:
 def pending(rows: CollectorRows, key: str, now: float) -> PendingJob | None:
     """Return the pending job of a key, or None if it has ended or cannot be resubmitted.
 
-    Raise one of `rows.UNREADABLE`.
+    Raises one of `rows.UNREADABLE` if a row of the collector cannot be read.
     """
     job = rows.job(key)
     if job is None or job.ended:
@@ -155,7 +156,7 @@ def pending(rows: CollectorRows, key: str, now: float) -> PendingJob | None:
 
 
 class Resubmission:
-    """The resubmission of lost copies, on the runner."""
+    """The resubmission of lost copies. Used only on the runner."""
 
     def __init__(self, services: HostServices, blob_fetcher: BlobFetcher, blob_store: BlobStore) -> None:
         self._services = services
@@ -166,18 +167,18 @@ class Resubmission:
 
     @property
     def at_work(self) -> bool:
-        """Return True if keys of the last `resubmit` are still to be done."""
+        """Return True while keys of the last call of `resubmit` are still in the queue."""
         return bool(self._lost)
 
     def resubmit(self, lost: Sequence[Lost]) -> None:
-        """Make further copies of these keys, page by page. Not while `at_work`."""
+        """Create further copies of these keys, page by page. Must not be called while `at_work` is True."""
         self._collectors = {each.collector: _Collector() for each in lost}
         self._services.store.read(self._look_at_collectors)
         self._lost.extend(lost)
         self._next_page()
 
     def _look_at_collectors(self, tx: Tx) -> None:
-        """Read inboxes before the write transaction, so that nobody waits; then little in them is new."""
+        """Read the inboxes of collectors before the write transaction, which then reads only newer reports."""
         for agent_id, collector in self._collectors.items():
             collector.look(tx, ProxyRef(agent_id=agent_id, host=self._services.own))
 
@@ -193,7 +194,8 @@ class Resubmission:
 
     def _page_done(self, page: list[Lost], result: list[_Resubmitted] | BaseException) -> None:
         if isinstance(result, BaseException):
-            self._lost.clear()  # The detector finds them again.
+            # The detector finds these copies again.
+            self._lost.clear()
             self._collectors.clear()
             raise result
         for _ in page:
@@ -217,19 +219,20 @@ class Resubmission:
             self._blob_fetcher.fetch_blob(blob, partial(self._arrived, done.lost))
 
     def _arrived(self, lost: Lost) -> None:
-        """Resubmit the copy now that one of its inputs is here, while the input is pinned."""
+        """Resubmit the copy after one of its inputs has arrived, while the input is pinned."""
         if lost.watched.lacks_since is None:
-            return  # The copy was reported since, or resubmitted.
+            # The copy was reported or resubmitted after the fetch started.
+            return
         if self.at_work:
             self._collectors.setdefault(lost.collector, _Collector())
             self._lost.append(lost)
         else:
             self.resubmit([lost])
 
-    # One key, in the transaction.
+    # Methods that handle one key within the transaction.
 
     def _guarded(self, tx: Tx, lost: Lost) -> _Resubmitted | None:
-        """Decide one key. An error is recorded and holds up no other key; the key is looked at again later."""
+        """Handle one key. An error is recorded and does not affect other keys; the key is retried later."""
         now, group, rows = (
             self._services.clock.wall(),
             self._collectors[lost.collector].group,
@@ -258,7 +261,7 @@ class Resubmission:
             return None
         most = from_json(SlotRequest, template.request).max_losses
         made = nth_copy(job.generation)
-        # The generations after the last one belong to the next submission under this group id.
+        # Generations above the maximum belong to the next submission under this group id.
         if made > most or made == SUBMISSION_GENERATIONS:
             last = case.pending.copy.host.name
             text = f"lost {made} times with its host, last on {last}; max_losses is {most}"
@@ -286,7 +289,7 @@ class Resubmission:
         )
 
     def _make(self, case: _LostCase) -> _Resubmitted:
-        """Make a copy of the next generation, which is placed from here."""
+        """Create a copy of the next generation on this host, which then places the copy."""
         tx, lost, job = case.tx, case.lost, case.pending.job
         generation = job.generation + 1
         agent_id = copies.copy_id(case.group.group_id, lost.job_key, generation)
@@ -309,7 +312,7 @@ class Resubmission:
         return _Resubmitted(lost=lost, generation=generation)
 
     def _give_up(self, case: _LostCase, text: str) -> None:
-        """Fail the job, unless an older copy goes on: its success would count, and a failure now would end the key."""
+        """Fail the job, unless an older copy still runs, whose result would count if the key has not ended."""
         lost = case.lost
         if lost.older_goes_on:
             case.set_reason("older_copy", f"{text}; an older copy is still running, and its result counts")
