@@ -2,7 +2,7 @@
 
 Its handlers use only state, storage, posts and replies, so that a host can run them inside a transaction of the store.
 There, arguments, stored values and replies are tagged JSON; in a process of its own, as for a user's subclass, they are
-decoded. The handlers never look into a user's value, so they work with both.
+decoded. The handlers never inspect the values of users, so they work in both forms.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         if message.kind not in KINDS:
             return self.not_handled(message)
         if message.kind not in HANDLED_BEFORE_BEGIN:
-            # A collector in a process of its own gets `begin` as a post, so calls may come first.
+            # A collector in a process of its own receives `begin` as a post, so calls may arrive earlier.
             self.wait_state(_has_begun)
         handler: Callable[[Message], Any] = getattr(self, message.kind)
         return handler(message)
@@ -107,12 +107,12 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
             self._move("turned_back")
             self._go_home()
 
-    # Jobs and reports.
+    # Handlers of messages about jobs and reports.
 
     def begin(self, message: Message) -> dict[str, Any]:
-        """Store the keys, creation failures and home of the group, and accept the reports that came before.
+        """Store the keys, creation failures and home of the group. Accept the reports that arrived earlier.
 
-        A repeat changes nothing.
+        A repeated call changes nothing.
         """
         begin = parse(Begin, message.kind, message.args)
         if self.state.home_store_id:
@@ -137,7 +137,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._counts()
 
     def register_jobs(self, message: Message) -> dict[str, Any]:
-        """Add keys, or update their metadata. Reports that came before their keys are accepted now."""
+        """Add keys, or update their metadata. Accept the reports that arrived before their keys."""
         keys = new_keys(parse(Register, message.kind, message.args).jobs, message.kind)
         ledger = self._ledger()
         new = ledger.register(keys)
@@ -154,7 +154,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._report(message, failure_report(message.args))
 
     def job_warning(self, message: Message) -> dict[str, Any]:
-        """Add a warning to the record of an attempt, or keep it until that record comes."""
+        """Add a warning to the record of an attempt, or store it until that record arrives."""
         self._ledger().warn(job_warning(message.args))
         return self._counts()
 
@@ -177,14 +177,14 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._counts() | {"keys": keys, "copies": copies}
 
     def copies_gone(self, message: Message) -> dict[str, Any]:
-        """Forget the copies of cancelled keys, once every host that might have one has confirmed that it has none."""
+        """Forget the copies of cancelled keys. Called once each possible host has confirmed that it has none."""
         ledger = self._ledger()
         for key, job in self._asked(parse(CopiesGone, message.kind, message.args).job_keys):
             ledger.gone(key, job)
         return self._counts()
 
     def return_home(self, message: Message) -> dict[str, Any]:
-        """Return home once all keys have ended, at once if they have. This overrides the setting of the submission."""
+        """Move the collector home as soon as all keys have ended. This overrides the setting of the submission."""
         parse(Nothing, message.kind, message.args)
         self.state.return_home_when_complete = True
         if not self._is_home() and GROUP_TRANSITIONS.allows(self.state.status, "sent_home"):
@@ -317,7 +317,8 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     def _delete(self, artifact_ids: Iterable[str]) -> None:
         """Delete artifacts of reports that are not accepted, since nothing refers to them."""
         for artifact_id in artifact_ids:
-            # In a process of its own this takes effect before the commit: a repeated handler finds no artifact.
+            # In a process of its own, the deletion takes effect before the commit, so a repeated handler finds no
+            # artifact.
             with suppress(Unknown):
                 self.context.delete_artifact(artifact_id)
 

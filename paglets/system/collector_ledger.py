@@ -82,7 +82,7 @@ class Ledger:
         return new
 
     def take_unexpected(self, keys: Iterable[str]) -> list[str]:
-        """Take the reports that came before these keys were registered, as if they came now.
+        """Process the reports that arrived before these keys were registered.
 
         Return the ids of artifacts of reports that are not accepted.
         """

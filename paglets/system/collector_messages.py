@@ -1,6 +1,6 @@
 """The arguments of a collector's messages, parsed strictly.
 
-Those of `job_result` and `job_failure` are `groups.records.ResultReport` and `FailureReport`.
+The arguments of `job_result` and `job_failure` are in `groups.records`: `ResultReport` and `FailureReport`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nothing:
-    """The arguments of `counts` and `return_home`: none."""
+    """The empty arguments of `counts` and `return_home`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

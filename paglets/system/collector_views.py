@@ -11,7 +11,7 @@ from paglets.groups.summary import MAX_SUMMARY_BYTES, Facts, Lists, Location, pe
 from paglets.system.collector_ledger import ResultCollectorState
 
 MOST_RECORD_BYTES = 16 * MAX_SUMMARY_BYTES
-"""The size limit of a summary of one job. No record is larger, since each came in one request."""
+"""The size limit of the summary of one job, in bytes. Each record arrives in one request, so none is larger."""
 
 LONG = ("result", "traceback", "stderr_tail")
 """The fields of a record that may be long."""
@@ -44,7 +44,7 @@ class View:
         """Yield entries of a list in `collector_messages.LISTS`, each with the `after` of the next entry."""
         if name == "pending_jobs":
             home = self._state.home_host_name
-            # The scan ends with the last pending key, not with the last key of all.
+            # The scan ends at the last pending key, so that it does not read the ended keys after it.
             pending = islice(self._rows.pending(after), self._state.pending_count)
             return ((key, pending_entry(key, job, home)) for key, job in pending)
         if name == "jobs":

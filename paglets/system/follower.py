@@ -1,4 +1,4 @@
-"""Following a group until it ends, even if its collector moves, is unreachable for a while, or is lost."""
+"""Follow a group until it ends or is lost, even if its collector moves or is unreachable for a while."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ LOOK_SECONDS = 4.0
 """The longest wait of one request for the next record, so that an unreachable collector is noticed soon."""
 
 ANSWER_SECONDS = 5.0
-"""The time-out of a reply without users' values, added to its wait."""
+"""The time-out of a reply without values of users, in seconds. It is added to the wait of the request."""
 
 REPLY_SECONDS = 30.0
-"""The time-out of a reply that does not wait but may contain many values."""
+"""The time-out of a reply that does not wait but may contain many values, in seconds."""
 
 PAUSE_SECONDS = 1.0
 SHARE = 20
 """The divisor of the elapsed time that gives the pause before the next request.
 
-So many short jobs are not fetched one by one, and the end of a group is noticed late by at most this share.
+Short jobs are fetched together because of the pause. The end of a group is noticed late by at most 1/SHARE of its
+run time.
 """
 
 LONGEST_PAUSE_SECONDS = 2.0
@@ -61,7 +62,7 @@ class Follower:
         self._said = ""
 
     def tells(self, tell: Callable[[str], None]) -> Follower:
-        """Call `tell` with the reason for each wait from now on."""
+        """Call `tell` with the reason for each later wait."""
         self._tell = tell
         return self
 
@@ -92,7 +93,8 @@ class Follower:
                     raise self._late(timeout, pending)
                 if page["ended"]:
                     self._pause(max(0.0, min(LONGEST_PAUSE_SECONDS, (now() - began) / SHARE, end - now())))
-                elif now() - asked_at < wait / 2:  # pause here, since a user's own collector may return without waiting
+                elif now() - asked_at < wait / 2:
+                    # The collector may be a user's subclass that returns without waiting.
                     self._pause(min(PAUSE_SECONDS, end - now()))
 
     def ask(self, act: Callable[[PagletProxy], T], timeout: float | None, end: float) -> T:
@@ -168,7 +170,7 @@ class Follower:
         state = error.details.get("collector")
         if state in LOST or (self._find is None and isinstance(error, PeerReplaced)):
             raise error
-        # Compare states, not messages: the time since the last contact differs each time and is no news.
+        # Compare states, not messages, because the time since the last contact differs in each message.
         news = str(state or error)
         if (self._failures or state) and news != self._said:
             self._said = news

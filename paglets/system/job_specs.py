@@ -41,7 +41,7 @@ def job_specs(
 
 
 def _state_name(job_class: type[ComputeJobPaglet[Any]]) -> str:
-    """Return the public name of the class's State."""
+    """Return the public name of the State class of a job class."""
     return "paglets.JobState" if job_class.State is CollectingComputeJobState else job_class.State.__qualname__
 
 

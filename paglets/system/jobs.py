@@ -20,10 +20,10 @@ from paglets.slots.states import FINAL
 from paglets.system.requests import slot_request_of
 
 MOST_DETAILS = 2000
-"""The maximum characters of the details of a reported failure, whose whole message keeps 8,192."""
+"""The maximum number of characters of the details of a reported failure. Its complete message may have 8,192."""
 
 MOST_PATH = 200
-"""The maximum characters of a path in a warning, whose length is limited, too."""
+"""The maximum number of characters of a path in a warning, because the length of a warning is limited."""
 
 SYSTEM_FIELDS = (
     "home_host_name",
@@ -101,7 +101,7 @@ class ComputeJobState(PagletState):
     compute_fresh: bool = True
 
     def slot_request(self) -> SlotRequest:
-        """Return the resources and placement rules in this state. Raise Invalid, which names the wrong field."""
+        """Return the resources and placement rules of this state. Raises Invalid, which names the wrong field."""
         return slot_request_of(self)
 
 
@@ -156,11 +156,11 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
 
     @classmethod
     def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
-        """Return the job's requirements as JSON. The host calls this. Raise Invalid."""
+        """Return the job's requirements as JSON. Called by the host. Raises Invalid."""
         request: dict[str, Any] = to_json(slot_request_of(state))
         return request
 
-    # To override.
+    # Methods that a job class overrides.
 
     def run_compute_job(self) -> Any:
         """Do the work, once in each attempt. An exception fails the attempt.
@@ -268,7 +268,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         print(f"paglets: {self.state.job_key}: {text}", file=sys.stderr)
         self.context.warn(text)
 
-    # The host's entry into a job.
+    # The method that the host calls to run a job.
 
     def compute_attempt(self) -> None:
         """Run one attempt from start to outcome; the host calls it in the attempt's process."""

@@ -15,7 +15,7 @@ from paglets.core.errors import Invalid
 
 
 def check_guarded(classes: Iterable[type]) -> None:
-    """Raise Invalid if the script that defines one of these classes submits outside of its main guard."""
+    """Check that the script of these classes submits jobs only inside its main guard. Raises Invalid."""
     if all(cls.__module__ != "__main__" for cls in classes):
         return
     top = _top_frame()
@@ -34,7 +34,7 @@ def check_guarded(classes: Iterable[type]) -> None:
 
 
 def _top_frame() -> FrameType | None:
-    """Return the frame of the top level of `__main__`, if the call came from there."""
+    """Return the top-level frame of `__main__` in the call stack, or None if there is none."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
@@ -44,7 +44,7 @@ def _top_frame() -> FrameType | None:
 
 
 def is_guarded(body: list[ast.stmt], line: int) -> bool:
-    """Return True if the top-level statement at `line` tests `__name__`, or an earlier one stops an import."""
+    """Return True if the top-level statement at `line` tests `__name__`, or an earlier one ends an import."""
     before = [statement for statement in body if statement.lineno <= line]
     return any(map(_has_name, before[-1:])) or any(map(_ends_import, before))
 
@@ -54,7 +54,7 @@ def _has_name(tree: ast.AST) -> bool:
 
 
 def _ends_import(statement: ast.stmt) -> bool:
-    """Return True for `if __name__ != "__main__": raise ...`, or an exit there."""
+    """Return True for a statement `if __name__ != "__main__":` whose body raises or exits."""
     if not isinstance(statement, ast.If) or not _has_name(statement.test):
         return False
     last = statement.body[-1]

@@ -86,7 +86,7 @@ def failure_text(key: str, record: dict[str, Any]) -> str:
 
 
 def next_line(progress: Progress) -> None:
-    """Print the next step if jobs failed."""
+    """Print the command that explains failures, if jobs failed."""
     if progress.failed:
         put_next(f"paglets jobs why {progress.group_id}")
 
@@ -104,7 +104,7 @@ class NoProgress:
         self.clear()
 
     def __call__(self, page: dict[str, Any]) -> None:
-        """Take a reply to `ended`, and show the progress."""
+        """Count the jobs in a reply to `ended`, and show the progress."""
         self.progress.take(page)
         self.show()
 
@@ -117,10 +117,10 @@ class NoProgress:
         pass
 
     def draw(self) -> None:
-        """Show the current counts; by default nothing is shown."""
+        """Show the current counts. The base class shows nothing."""
 
     def waits(self, text: str) -> None:
-        """Show the reason for a wait in place of the progress."""
+        """Replace the shown progress by the reason for a wait."""
 
     def clear(self) -> None:
         """Clear the bar, so that other code can print."""
@@ -174,7 +174,7 @@ class ProgressLines(NoProgress):
 
 
 class ProgressBar(ProgressLines):
-    """A progress display with a bar in the last line of a terminal, and the first failure or all above it."""
+    """A progress display with a bar in the last line of a terminal. The first or every failure is printed above it."""
 
     def __init__(
         self, group_id: str, now: Callable[[], float], *, all_failures: bool = False, out: TextIO | None = None
@@ -225,7 +225,7 @@ class ProgressBar(ProgressLines):
 
 
 def shown(group_id: str, progress: bool | None, now: Callable[[], float], *, is_read: bool = True) -> NoProgress:
-    """Return the progress display. `progress` None shows progress only if somebody reads stderr (`is_read`)."""
+    """Return the progress display. `progress` None shows progress only if a user reads stderr (`is_read`)."""
     if not (is_read if progress is None else progress):
         return NoProgress(group_id)
     return ProgressBar(group_id, now) if draws_on(sys.stderr) else ProgressLines(group_id, now)

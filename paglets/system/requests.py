@@ -11,7 +11,7 @@ from paglets.slots.addresses import addresses_of
 from paglets.slots.model import FIELDS, MAX_TAG_CHARACTERS, MAX_TAGS, PlacementRules, Resources, SlotRequest
 
 MOST = 1 << 62
-"""The maximum of an amount. Sums of larger ones could overflow an integer of SQLite; no machine has so much."""
+"""The maximum of an amount. Sums of larger amounts could overflow the 64-bit integers of SQLite."""
 
 _RULES = {
     "required_tags": "required_host_tags",
@@ -20,11 +20,11 @@ _RULES = {
     "excluded_names": "excluded_host_names",
     "excluded_urls": "excluded_host_urls",
 }
-"""Fields of PlacementRules -> fields of the state."""
+"""Maps fields of PlacementRules to the fields of the state that they come from."""
 
 _SECONDS = ("estimated_runtime_seconds", "placement_timeout_seconds", "timeout_seconds")
 _COUNTS = {"cpu_cores": 1, "max_attempts": 1}
-"""Field -> minimum value; the minimum of all other numbers is 0."""
+"""Maps integer fields to their minimum. The minimum of all other fields is 0."""
 
 
 def slot_request_of(state: Any) -> SlotRequest:
@@ -72,7 +72,7 @@ def _seconds(state: Any, name: str) -> float:
 
 
 def _texts(state: Any, name: str) -> tuple[str, ...]:
-    """Return the texts of a tuple or list in order, without duplicates."""
+    """Return the strings of a tuple or list in order, without duplicates."""
     values = getattr(state, name)
     if isinstance(values, str):
         raise Invalid(f"{name} is {_shown(values)}: write ({values[:60]!r},), a tuple with a comma")

@@ -23,7 +23,7 @@ from paglets.slots.service import (
 )
 
 MAX_CLASSES = 1024
-"""The size of the cache of field types, limited for programs that create classes at run time."""
+"""The maximum number of classes in the cache of field types. A program may create classes at run time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ServiceContract:
             raise ValueError(f"service {name}: two operations have the same name")
 
     def operation(self, name: str) -> Operation:
-        """Return the operation of that name. Raise NotHandled."""
+        """Return the operation of that name. Raises NotHandled if there is none."""
         if name not in self.operations:
             raise NotHandled(f"service {self.name} has no operation {name!r}; it has {', '.join(self.operations)}")
         return self.operations[name]
@@ -93,7 +93,7 @@ class ServiceClient:
 class ServicePaglet(Paglet[S], Generic[S]):
     """A paglet that offers a service: set `contract` and write a method for each operation.
 
-    From its creation to its end, every host finds it under the name of the contract (`Context.lookup`,
+    While it exists, every host finds it under the name of the contract (`Context.lookup`,
     `HostClient.lookup`). The method of operation `find-free` is `find_free(self, request) -> reply`.
     """
 
@@ -127,7 +127,7 @@ COMPUTE_SLOTS = ServiceContract(
 
 
 def check_fields(value: Any, where: str = "") -> None:
-    """Raise Invalid if a field of a dataclass does not have its declared type."""
+    """Check the declared types of the fields of a dataclass. Raises Invalid, which names the wrong field."""
     hints = _hints(type(value))
     for field in fields(value):
         _check(getattr(value, field.name), hints[field.name], f"{where or type(value).__qualname__}.{field.name}")

@@ -216,7 +216,8 @@ class Submission:
         try:
             with self._interruptible():
                 yield from self._completed(timeout, progress)
-        except (PagletsError, KeyboardInterrupt) as error:  # like `trim_traceback`
+        except (PagletsError, KeyboardInterrupt) as error:
+            # The user should see only the frame of the caller, as with `trim_traceback`.
             raise error.with_traceback(None) from None
 
     def _completed(self, timeout: float | None, progress: bool | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -332,7 +333,7 @@ def submit_compute_job_group(
 
 
 def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView]) -> Submission:
-    """Print the messages about a submission on stderr, and return the submission."""
+    """Print the messages about a submission on stderr. Return the submission."""
     from_script, clock = isinstance(submitter, GroupReader), SystemClock()
     if view.lost and not from_script:
         raise group_lost(view.group_id, view.lost)
@@ -340,7 +341,7 @@ def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView
     if view.was_there and isinstance(submitter, GroupReader) and not view.status:
         try:
             with report_if_slow(view.group_id, f"waiting for {view.collector.host.name}, which has its collector"):
-                # Probe first: a call to a host that hangs waits for longer than its time-out.
+                # Probe the host first: a call to a host that hangs may wait longer than the time-out of the call.
                 submitter.paglet(view.collector, timeout=STATUS_SECONDS)
                 view = counted_view(view, Submission(view, submitter, refresh)._counts())
         except PagletsError as error:

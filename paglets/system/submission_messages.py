@@ -21,12 +21,12 @@ MOST_REASONS = 3
 """The maximum number of different reasons that one submission prints."""
 
 STATUS_SECONDS = 5.0
-"""The time-out for the status of a group that existed before. It is optional, and no reason to wait long."""
+"""The time-out for the status of a group that existed before, in seconds; short, because the status is optional."""
 
 
 @runtime_checkable
 class GroupReader(CollectorFinder, Protocol):
-    """A HostClient, which can ask its host for the state of a group. A paglet submits the group again for that."""
+    """A HostClient, which can request the state of a group from its host. A paglet submits the group again instead."""
 
     def group(self, group_id: str) -> GroupView: ...
 
@@ -38,7 +38,7 @@ def say(*lines: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """A message about a group with an optional hint. `next_command` is the words after `paglets`."""
+    """A message about a group, with an optional hint. `next_command` has the arguments of `paglets` to run next."""
 
     text: str
     hint: str = ""
@@ -48,8 +48,8 @@ class Remark:
 def remarks_on(view: GroupView, now: float, *, from_script: bool, trouble: Remark | None = None) -> tuple[Remark, ...]:
     """Return remarks on a submission. `now` is in seconds since the epoch.
 
-    `trouble` says why the counts of the group are unknown. A restarted paglet submits its group again, which is right,
-    so remarks for paglets only name differences.
+    `trouble` says why the counts of the group are unknown. A restarted paglet correctly submits its group again, so
+    remarks for paglets only name differences.
     """
     found: list[Remark] = []
     if view.was_there and from_script:
@@ -89,7 +89,7 @@ def _known_group(view: GroupView, now: float) -> Remark:
 
 
 def report_if_slow(group_id: str, text: str) -> AbstractContextManager[None]:
-    """Print the reason for a wait of a script if the block takes long."""
+    """Print the reason `text` for the wait of a script if the block takes long."""
     return call_if_slow(say, f"{group_id or 'paglets'}: {text}", QUIET_SECONDS)
 
 
@@ -161,7 +161,7 @@ def counted_view(view: GroupView, told: Mapping[str, Any]) -> GroupView:
 def _not_known(view: GroupView, why: Remark) -> tuple[GroupView, Remark]:
     """Return the view as not detached for the reason `why`, and `why`.
 
-    The home may have stored "detached" earlier, but the collector cannot be asked now.
+    The home may have stored the group as detached earlier, but the collector is unreachable now.
     """
     return replace(view, detached=False, detached_reason=why.text), why
 
