@@ -85,7 +85,7 @@ def test_a_reported_job_that_does_not_return_loses_its_slot_only(lone: Mesh) -> 
     submission = submit_compute_job_group(host.client, Task, states)
     assert submission.drain(timeout=PATIENCE_SECONDS)["completed_count"] == 2
     wait_until(lambda: host.client.slots().free.cpu_cores == 1, what="the slot to be free")
-    remark = "its process did not end within 1.0 s of its report, and was stopped"
+    remark = "the process did not end within 1.0 s of its report, and was stopped"
     assert f"attempt: {remark} (job {submission.group_id}/stays, attempt 1)" in host.log_text()
     assert remark in lone.paglets("jobs", "show", f"{submission.group_id}/stays").out
 

@@ -360,7 +360,7 @@ def check_starts_again_after_a_full_disk(host: HostProcess, folder: Path) -> Non
             lambda: [view for view in host.client.jobs() if view.reason == "disk_full" and view.status == "PLACING"],
             what="the job to be placed again",
         )
-        assert "the disk of x was full while it ran (1 of 3)" in placing[0].reason_text
+        assert "the disk of x was full while the job ran (time 1 of 3)" in placing[0].reason_text
     assert submission.drain(timeout=PATIENCE_SECONDS)["results"]["one"]["attempt"] == 2
 
 

@@ -98,7 +98,7 @@ def test_what_was_on_its_way_to_a_forgotten_host_is_here_with_a_higher_epoch(rig
     assert is_beyond(status(rig, "j1"))
     assert rig.value("SELECT status FROM requests") == "RUNNING"
     view: PagletView = rig.get(PagletView, "GET", "/v1/paglets/p1")
-    assert view.reason == "its move to w1 was dropped: that host was forgotten"
+    assert view.reason == "its move to w1 was dropped: that host was removed with `mesh forget`"
     assert any("w1 was forgotten; taken back: 2" in line for line in rig.log)
     assert forget(rig) == Forgotten(host=rig.own, known=False, taken_back=0, moves_dropped=0)
 
@@ -128,7 +128,7 @@ def test_moves_to_a_forgotten_host_that_have_not_begun_are_dropped(rig: Rig) -> 
     rig.run(1)
     assert forget(rig).moves_dropped == 1
     view: PagletView = rig.get(PagletView, "GET", "/v1/paglets/p1")
-    assert view.reason == "its move to w1 was dropped: that host was forgotten"
+    assert view.reason == "its move to w1 was dropped: that host was removed with `mesh forget`"
     assert rig.value("SELECT intent FROM paglets") is None
 
 
@@ -142,7 +142,7 @@ def test_a_paglet_that_wishes_to_go_to_a_forgotten_host_stays_and_says_why(rig: 
     rig.write(lambda tx: set_pending_action(tx, "p1", {"move": to_json(W1)}))
     rig.run(1)
     view: PagletView = rig.get(PagletView, "GET", "/v1/paglets/p1")
-    assert view.reason == "its move to w1 was dropped: that host was forgotten"
+    assert view.reason == "its move to w1 was dropped: that host was removed with `mesh forget`"
     assert rig.value("SELECT intent FROM paglets") is None
 
 

@@ -208,7 +208,7 @@ def test_a_long_error_leaves_room_for_the_command_in_its_note(rig: Rig) -> None:
     finished(rig)
     end(rig, fault=replace(FAULT, message="x" * 5000))
     (note,) = notes(rig)
-    assert "`paglets jobs rerun-hook g1/a` runs it again" in note
+    assert "`paglets jobs rerun-hook g1/a` runs the hook again" in note
 
 
 def test_a_process_that_ends_before_its_hook_returns_is_a_hook_that_failed(rig: Rig) -> None:

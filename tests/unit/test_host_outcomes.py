@@ -177,7 +177,7 @@ def test_a_job_that_fills_the_disk_itself_fails_at_once() -> None:
     assert meet_full_disk(rig, 2 << 20) == "FAILED_FINAL"
     assert rig.cause() == "disk_limit"
     ((_, args),) = rig.reports()
-    assert args["message"].endswith("its scratch directory had 2 MiB, and the limit is 1 MiB requested")
+    assert args["message"].endswith("its scratch directory had 2 MiB, and its disk request is 1 MiB")
     record = loads(rig.store.read(lambda tx: tx.value("SELECT record FROM history")))
     assert record["cause"] == "disk_limit"
 

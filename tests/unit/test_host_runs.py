@@ -258,7 +258,9 @@ def test_an_attempt_whose_file_has_no_room_says_so_and_goes_on_when_there_is_som
     number = process.ask("reserve_space", ReserveSpace(staged="run.1", size_bytes=50))
     rig.run(30.0)
     assert not is_answered(process, number)
-    assert why_of(rig).startswith("RUNNING no_room: a file of it waits: home keeps 60 bytes of at most 100 bytes")
+    assert why_of(rig).startswith(
+        "RUNNING no_room: the host cannot store a file of the job yet: home keeps 60 bytes of at most 100 bytes"
+    )
     rig.host.blob_store.run_ended("another")
     rig.run(5.0)
     assert process.reply(number)["ok"] == {"folder": "/blobs/staging"}
@@ -324,7 +326,7 @@ def test_a_try_to_write_that_the_disk_refused_shows_until_the_file_is_published(
     rig.answer(
         process, "reserve_space", ReserveSpace(staged="run.1", size_bytes=4, problem="the disk quota is used up")
     )
-    assert why_of(rig) == "RUNNING no_room: a file of it waits: the disk quota is used up"
+    assert why_of(rig) == "RUNNING no_room: the host cannot store a file of the job yet: the disk quota is used up"
     rig.blobs.stage("run.1", b"data")
     blob = BlobRef(sha256=hashlib.sha256(b"data").hexdigest(), size_bytes=4)
     assert "ok" in rig.answer(process, "publish", Publish(staged="run.1", blob=blob))
@@ -742,7 +744,7 @@ def test_a_process_that_goes_on_after_its_report_is_ended(says_done: bool) -> No
     assert process.told_to_end
     assert rig.value("SELECT status FROM requests") == "COMPLETED"
     assert [each["args"]["result"] for each in rig.outbox()] == [42]
-    ended = "its process did not end within 1 min of its report, and was stopped"
+    ended = "the process did not end within 1 min of its report, and was stopped"
     assert loads(rig.value("SELECT record FROM history"))["remark"] == ended
     assert [line for line in rig.log if ended in line] == [f"attempt: {ended}"]
     assert rig.value("SELECT text FROM events WHERE kind = 'ended_late'") == f"attempt: {ended}"
@@ -758,7 +760,8 @@ def test_a_hook_is_ended_when_its_class_says_so_and_has_failed(rig: Rig) -> None
     rig.run(3)
     assert process.told_to_end
     assert (
-        rig.value("SELECT hook_error FROM paglets") == "it ran longer than hook_timeout_seconds = 10, and was stopped"
+        rig.value("SELECT hook_error FROM paglets")
+        == "the process ran longer than hook_timeout_seconds = 10, and was stopped"
     )
 
 
@@ -930,7 +933,7 @@ def test_what_holds_up_an_attempt_is_stored_when_there_is_room_for_it(rig: Rig) 
     assert why_of(rig) == "RUNNING"
     rig.store._writer.execute("PRAGMA max_page_count=1000000")
     rig.run(3.0)
-    assert why_of(rig).startswith("RUNNING no_room: a file of it waits: the disk is full")
+    assert why_of(rig).startswith("RUNNING no_room: the host cannot store a file of the job yet: the disk is full")
 
 
 def test_however_long_what_is_in_the_way_others_take_the_row_that_says_so(rig: Rig) -> None:

@@ -1,4 +1,4 @@
-"""The attempts of a job as this host knows them, from its queue, processes, history and logs."""
+"""The attempts of a job that this host knows from its queue, its running processes, its history and its logs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_ATTEMPTS = 1_000
 
 @dataclass(kw_only=True)
 class _Known:
-    """The collected attempts. `jobs` maps the id of each copy to its group and key."""
+    """The attempts found so far. `jobs` maps the id of each copy of the job to its group id and job key."""
 
     jobs: dict[str, tuple[str | None, str]] = field(default_factory=dict)
     attempts: dict[Key, AttemptView] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class _Known:
 
 
 def attempts(store: Store, disk: Disk, job: str, own: HostRef) -> Attempts:
-    """Return the attempts of `job`: `GROUP/KEY` or the id of a paglet. Raises Invalid for any other text."""
+    """Return the attempts that this host knows of `job`, which is `GROUP/KEY` or the id of a paglet. Raises Invalid."""
     condition, values = _condition(job)
     known = store.read(lambda tx: _of_rows(tx, condition, values, own))
     agents = list(known.jobs) or ([] if "/" in job else [job])
@@ -114,7 +114,7 @@ def _add_copy(known: _Known, copy: JobCopy, own: HostRef) -> None:
 
 
 def _add_running(known: _Known, row: Any, own: HostRef) -> None:
-    """Add a running attempt. Ignore a process of a job that runs another entry, such as a message."""
+    """Add a running attempt. Ignore the process of a job that runs something else, such as a message handler."""
     agent_id, generation, attempt = row["agent_id"], row["generation"], row["attempt"]
     if agent_id not in known.jobs or row["entry"] == "attempt":
         group_id, job_key = known.jobs.get(agent_id, (None, ""))
@@ -132,7 +132,10 @@ def _add_running(known: _Known, row: Any, own: HostRef) -> None:
 
 
 def _add_logs(known: _Known, agent_id: str, there: tuple[tuple[int, int], ...], own: HostRef) -> None:
-    """Mark the attempts that have logs. Ignore attempt 0 of a job: the output of hooks before its first attempt."""
+    """Mark the attempts that have logs, and add unknown ones.
+
+    Ignore the logs of attempt 0 of a job. They hold the output of hooks that ran before the first attempt.
+    """
     for generation, attempt in there:
         key = (agent_id, generation, attempt)
         if attempt == 0 and agent_id in known.jobs:

@@ -1,7 +1,8 @@
-"""Backpressure: an attempt waits while its host cannot store one of its files. The job does not fail for it.
+"""Backpressure: while the host cannot store a file of an attempt, the attempt waits instead of failing.
 
-The disk, its quota and its permissions belong to the host. The part `runs` repeats the operation at each tick until the
-error is gone or a person has fixed it. The job shows the reason. Its time limit and a cancellation still apply.
+A full disk, a used-up quota or a wrong permission is a problem of the host, not of the job. The part `runs` therefore
+repeats the operation at each tick until it succeeds. The reason is stored with the job, where the user can read it. The
+time limit of the job still applies, and the user can still cancel the job.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ CODE = "no_room"
 FILE_OPERATIONS = ("reserve_space", "publish")
 
 OF_THE_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
-"""The disk errors that affect every process. One job may have caused any other error, which must not block others."""
+"""The error codes of disk problems that affect every job.
+
+Any other error may be the fault of a single job, so it must not stop the host from starting other jobs.
+"""
 
 
 def as_host_error(result: Any) -> Any:
-    """Return the result, with an OSError converted to an error that explains the problem of the disk."""
+    """Convert an OSError to an error that describes the disk problem. Return any other result unchanged."""
     if not isinstance(result, OSError):
         return result
     place = Path(result.filename) if isinstance(result.filename, str) else Path()
@@ -32,7 +36,7 @@ def as_host_error(result: Any) -> Any:
 
 
 def must_retry(run: Run, name: str, result: Any) -> bool:
-    """Return True if the operation must be repeated, while the process waits for its reply."""
+    """Return True if the operation failed with a host problem and must be repeated until it succeeds."""
     if isinstance(result, StoreTransient):
         return True
     waits = name in FILE_OPERATIONS and run.entry == "attempt"
@@ -40,15 +44,19 @@ def must_retry(run: Run, name: str, result: Any) -> bool:
 
 
 def blocked_by(run: Run, name: str, args: Any, result: Any) -> str | None:
-    """Return what blocks the attempt, "" if nothing does, or None if this operation does not show it."""
+    """Return the reason why the attempt is blocked, or "" if it is not blocked.
+
+    Return None if the result of this operation does not show whether the attempt is blocked.
+    """
     if name not in FILE_OPERATIONS or run.entry != "attempt" or isinstance(result, StoreTransient):
         return None
     if must_retry(run, name, result):
-        return f"a file of it waits: {result.message}"
-    # There is space again, but the last write failed and the next one has not finished.
-    return f"a file of it waits: {args.problem}" if name == "reserve_space" and args.problem else ""
+        return f"the host cannot store a file of the job yet: {result.message}"
+    # The space could be reserved, but the previous write of the file failed, and the next write has not finished.
+    retries_write = name == "reserve_space" and args.problem
+    return f"the host cannot store a file of the job yet: {args.problem}" if retries_write else ""
 
 
 def store(tx: Tx, run: Run, now: float) -> None:
-    """Store the current reason why the attempt is blocked."""
+    """Store the reason why the attempt is blocked, or clear it if the attempt is no longer blocked."""
     queue.set_blocked(tx, run.agent_id, run.stamp.attempt, CODE if run.blocked_by else "", run.blocked_by, now)

@@ -1,4 +1,4 @@
-"""The cloning of a paglet: create a second paglet from the rows of the first."""
+"""Cloning: create a copy of a paglet from the database rows of the original."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from paglets.worker.requests import NewClone
 
 
 def make(tx: Tx, agent_id: str, clone: NewClone, now: float) -> None:
-    """Create a clone with the state, storage and files of the paglet, without its messages, artifacts and rest.
+    """Create a clone with the state, storage and files of the paglet, but without its messages and artifacts.
 
-    Raises Invalid for a job or a collector, NameTaken, and Conflict for an id that is known here.
+    The clone is active even if the original is inactive. Raises Invalid if the original is a job or a collector,
+    NameTaken if the clone's name is in use on this host, and Conflict if its id is.
     """
     original = paglets.freeze(tx, agent_id, 1, now)
     if original.kind != "paglet":
@@ -40,7 +41,7 @@ def make(tx: Tx, agent_id: str, clone: NewClone, now: float) -> None:
         wakes_in_seconds=None,
     )
     if not residence.create(tx, made, now):
-        raise Conflict(f"the clone of {agent_id} would have the id of another paglet")
+        raise Conflict(f"{agent_id} cannot be cloned: this host knows another paglet with the id {clone.agent_id}")
     if clone.target is not None:
         intent = dumps({"move": to_json(clone.target)})
         tx.run("UPDATE paglets SET intent = ? WHERE agent_id = ?", intent, clone.agent_id)

@@ -1,4 +1,4 @@
-"""The messages on their way to a process: calls that wait for a handler, and deliveries."""
+"""Messages for the process of a paglet: calls that wait for a reply, and deliveries of calls and posts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from paglets.core.errors import PagletsError
 
 @dataclass(eq=False)
 class PendingCall:
-    """A call that waits for its handler, or for its caller to repeat it. It exists in memory only."""
+    """A call that waits for the reply of its handler, or whose reply waits until the caller repeats the call.
+
+    A pending call exists in memory only.
+    """
 
     call_id: str
     agent_id: str
@@ -35,7 +38,7 @@ class PendingCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Delivery:
-    """A message on its way into a process: a call, or the post `seq`."""
+    """A message to pass to a process: the call `call`, or the post with the number `seq`."""
 
     message: WireMessage
     call: PendingCall | None = None

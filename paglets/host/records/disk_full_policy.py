@@ -1,4 +1,4 @@
-"""The policy after an attempt met a full disk of its host: place the job again, or let it fail."""
+"""The policy for an attempt that failed because the disk of its host was full: place the job again, or fail it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,26 @@ from typing import Literal
 
 MOST_TIMES = 3
 PAUSES_SECONDS = (5.0, 60.0, 300.0)
-"""The delays before the job is placed again, in which other jobs may end and a person may free space."""
+"""The delays before a job is placed again, after its first, second and third full disk.
+
+During a delay, other jobs may end, or a person may free space.
+"""
 
 UNASKED_BYTES = 1 << 30
-"""The scratch bytes of a job without a disk request above which the job itself counts as the cause of a full disk."""
+"""The size limit of the scratch directory of a job without a disk request.
+
+A job over this limit counts as the cause of the full disk.
+"""
 
 Verdict = Literal["again", "limit", "failed"]
 
 
 def verdict(times: int, scratch_bytes: int, asked_bytes: int) -> Verdict:
-    """Decide after a full disk. The job met one `times` before, and its scratch directory has `scratch_bytes`."""
+    """Decide what happens to a job after it met a full disk: "again" means place it again.
+
+    `times` is the number of full disks that the job met before. `scratch_bytes` is the size of its scratch directory,
+    and `asked_bytes` its disk request, 0 if it has none. "limit" means that the job fails because it used more.
+    """
     if scratch_bytes > allowed(asked_bytes):
         return "limit"
     return "again" if times < MOST_TIMES else "failed"
@@ -26,5 +36,5 @@ def allowed(asked_bytes: int) -> int:
 
 
 def pause_seconds(times: int) -> float:
-    """Return the delay for a job that has met a full disk `times`, including this one."""
+    """Return the delay before a job is placed again. `times` counts the full disks it has met, including this one."""
     return PAUSES_SECONDS[min(max(times, 1), len(PAUSES_SECONDS)) - 1]

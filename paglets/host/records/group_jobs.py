@@ -1,4 +1,4 @@
-"""The jobs of a group: check a submission and encode its jobs before the transaction, and create copies of jobs."""
+"""The jobs of a group: check and encode a submission before its transaction, and create copies of jobs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedGroup:
-    """A checked submission. `jobs` are the valid jobs, and `requests` counts them by their request."""
+    """A checked submission. `jobs` are the valid jobs. `requests` counts the valid jobs that have the same request."""
 
     group_id: str
     group: SubmitGroup
@@ -45,15 +45,16 @@ class PreparedGroup:
 
 
 def prepare(token: str, group: SubmitGroup, home: HostRef) -> PreparedGroup:
-    """Check a submission and encode its JSON. This is most of the work for a large group, and needs no transaction.
+    """Check a submission, and encode its jobs as JSON. Raises Invalid.
 
-    Raises Invalid.
+    For a large group, this is most of the work. It is done before the transaction, which would block other writers.
     """
     group_id = check_group_id(group.group_id) if group.group_id else new_group_id(token)
     if not 0 <= group.submissions <= MAX_SUBMISSIONS:
         raise Invalid(f"submissions is {group.submissions}: expected 0 to {MAX_SUBMISSIONS:,}")
     if len(group.jobs) > MAX_GROUP_JOBS:
-        raise Invalid(f"a group of {len(group.jobs):,} jobs is over the limit of {MAX_GROUP_JOBS:,}")
+        excess = f"a group of {len(group.jobs):,} jobs is over the limit of {MAX_GROUP_JOBS:,}"
+        raise Invalid(f"{excess}: submit several groups")
     keys = complete_job_keys([job.job_key for job in group.jobs])
     jobs, errors = _check_jobs(group.jobs, keys)
     return PreparedGroup(
@@ -88,7 +89,7 @@ def _new_job(agent_id: str, job: _Job, group: SubmitGroup, home: HostRef) -> New
 
 
 def template_rows(jobs: Iterable[NewJob]) -> Iterator[tuple[str, str]]:
-    """Yield the keys and JSON values from which a collector creates further copies of the jobs."""
+    """Yield the storage keys and JSON values from which a collector can create new copies of the jobs."""
     for job in jobs:
         yield template_key(job.job_key), job.template
         yield state_key(job.job_key), job.state
@@ -108,13 +109,13 @@ def _check_jobs(specs: tuple[JobSpec, ...], keys: tuple[str, ...]) -> tuple[list
 
 
 def _inputs(common: tuple[FileRef, ...], own: tuple[FileRef, ...]) -> tuple[FileRef, ...]:
-    """Return the input files of a job. Its own file replaces a common one of the same name."""
+    """Return the input files of a job: `common` of the group and `own`. An own file replaces a common one by name."""
     return tuple({file.name: replace(file, attempt=0, registered=False) for file in (*common, *own)}.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobGroup:
-    """The values that all jobs of a group share. `bundle` is their code."""
+    """The values that all jobs of a group share. `bundle` is the blob with the code of the jobs, if any."""
 
     group_id: str
     collector: ProxyRef
@@ -132,7 +133,10 @@ def job_copy(
     generation: int = 1,
     losses: int = 0,
 ) -> Envelope:
-    """Return a copy of a job, to be placed from this host. `losses` is the number of copies lost before it."""
+    """Return the envelope of a new copy of a job, which this host will place.
+
+    `losses` is the number of earlier copies of the job that were lost.
+    """
     return Envelope(
         agent_id=agent_id,
         epoch=1,

@@ -1,4 +1,4 @@
-"""The groups that this host knows, because they were submitted here or their collector is here."""
+"""The groups that this host knows: those submitted on this host, and those whose collector is on this host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """The latest counts of a group that its home knows (`groups.seen`), taken at `counted_at` in epoch seconds."""
+    """The latest job counts of a group that its home host knows, stored in the column `seen` of the table `groups`.
+
+    `counted_at` is the time of the counts in epoch seconds.
+    """
 
     status: str = ""
     expected_count: int
@@ -32,11 +35,11 @@ DETACHED_STATUSES = ("WAITING_FOR_HOME", "RETURNING_HOME", "COMPLETE")
 
 
 GROUP = "SELECT * FROM groups JOIN group_jobs USING (group_id) WHERE group_id = ?"
-"""The query for a group with the keys of its jobs."""
+"""The SQL query for the row of a group with the keys of its jobs."""
 
 
 def view(tx: Tx, group_id: str, host: HostView) -> GroupView | None:
-    """Return the group, or None if this host is neither its home nor the host of its collector."""
+    """Return the view of a group, or None if this host is neither its home nor the host of its collector."""
     row = tx.one(GROUP, group_id)
     if row is not None:
         return group_view(tx, row, host.own)
@@ -45,7 +48,7 @@ def view(tx: Tx, group_id: str, host: HostView) -> GroupView | None:
 
 
 def group_view(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupView:
-    """Return a group from the row of its home."""
+    """Return the view of a group from its database row, which only its home host has."""
     return GroupView(
         group_id=row["group_id"],
         class_name=row["class_name"],
@@ -66,7 +69,10 @@ ONLY_HOST_COMPLETE = "this is the only host: the results are here"
 
 
 def on_only_host(view: GroupView, own: Candidate) -> GroupView:
-    """Return the view with the reason why it is not detached, if this host is the group's home and the only host."""
+    """Add the reason why a group is not detached, if this host is its home and the only host of the mesh.
+
+    Otherwise return the view unchanged.
+    """
     here = own.host.store_id
     if not own.is_only or view.detached or {view.home.store_id, view.collector.host.store_id} != {here}:
         return view
@@ -75,7 +81,7 @@ def on_only_host(view: GroupView, own: Candidate) -> GroupView:
 
 
 def _counts_here(tx: Tx, collector: str) -> dict[str, Any]:
-    """Return status and counts of a collector that is here."""
+    """Return the status and the job counts of a collector on this host, or an empty dict if it is elsewhere."""
     state = paglets.state(tx, collector)
     return {} if state is None else _counts(state)
 
@@ -86,7 +92,7 @@ def _counts(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def collector_ref(tx: Tx, row: sqlite3.Row, own: HostRef) -> ProxyRef:
-    """Return the collector with its last known host."""
+    """Return a reference to the collector of a group, with the last known host of the collector."""
     here = residence.find(tx, row["collector_id"])
     if here is None:
         return from_json(ProxyRef, loads(row["collector"]))
@@ -95,7 +101,10 @@ def collector_ref(tx: Tx, row: sqlite3.Row, own: HostRef) -> ProxyRef:
 
 
 def _collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:
-    """Return the collectors that are here or leaving. Until the target accepts a collector, only this host knows it."""
+    """Return the rows of the collectors that are on this host or leaving it.
+
+    Until the target accepts a leaving collector, only this host knows the collector.
+    """
     only, ids = ("", ()) if agent_id is None else (" AND agent_id = ?", (agent_id,))
     here = tx.all(
         "SELECT agent_id, class_name, home, state, created_at FROM paglets JOIN paglet_states USING (agent_id)"
@@ -107,7 +116,7 @@ def _collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:
 
 
 def _collected(group_id: str, row: dict[str, Any], host: HostView) -> GroupView:
-    """Return a group from the state of its collector here, because its home may be offline."""
+    """Return the view of a group from the state of its collector on this host, because its home may be offline."""
     home, state = from_json(HostRef, row["home"]), row["state"]
     over = state.get("status") in DETACHED_STATUSES
     return GroupView(
@@ -117,13 +126,13 @@ def _collected(group_id: str, row: dict[str, Any], host: HostView) -> GroupView:
         home=home,
         collector=ProxyRef(agent_id=row["agent_id"], host=host.own),
         detached=over,
-        detached_reason="" if over else f"only {home.name}, where the group was submitted, knows this",
+        detached_reason="" if over else f"only {home.name}, where the group was submitted, knows if it is detached",
         **_counts(state),
     )
 
 
 def lines(tx: Tx, own: HostRef) -> tuple[GroupLine, ...]:
-    """Return one line for each group, newest first."""
+    """Return one line for each group that this host knows, newest first."""
     found: dict[str, GroupLine] = {}
     for collector in _collectors(tx):
         line = _collector_line(collector, own)
@@ -143,7 +152,7 @@ UNKNOWN = "UNKNOWN"
 
 
 def _report_line(tx: Tx, group_id: str) -> GroupLine | None:
-    """Return the line of a group of which this host has only finished copies, or None if it has none."""
+    """Return the line of a group that this host knows only from copies of its jobs, or None if it has no copy."""
     row = tx.one(
         "SELECT p.home, p.created_at, r.collector FROM requests r JOIN paglets p USING (agent_id)"
         " WHERE r.group_id = ? AND r.collector IS NOT NULL ORDER BY agent_id LIMIT 1",
@@ -178,7 +187,7 @@ def _collector_line(row: dict[str, Any], own: HostRef) -> GroupLine | None:
 
 
 def _home_line(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupLine:
-    """Return the line of a group from the row of its home, with the latest known counts and their time."""
+    """Return the line of a group from its row on its home host, with the latest known counts and their time."""
     seen: dict[str, Any] = {} if row["seen"] is None else loads(row["seen"])
     known = {"expected_count": row["job_count"], **seen}
     heard = known.pop("status", "")

@@ -1,7 +1,7 @@
 """The in-host collector: run the collector's handlers in the host process, inside a transaction of the store.
 
 The handlers only use state, storage, posts and a reply, so they need no process of their own. Message arguments,
-storage values and replies stay tagged JSON, because the host does not decode data of users.
+storage values and replies stay tagged JSON, because the host does not decode user data.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from paglets.store import artifacts, paglets, posts, residence, sqlite_errors
 from paglets.store.db import Tx
 
 IN_HOST_CLASSES = (DEFAULT_COLLECTOR,)
-"""The built-in classes whose handlers follow these rules. A subclass by a user runs in a child process."""
+"""The built-in classes whose handlers run in the host process. Subclasses that users define run in child processes."""
 
 
 class CallParked(BaseException):
-    """Raised if the handler of a call waits for a change of state. Its changes are stored, and the call is repeated.
+    """An exception that parks a call whose handler waits for a change of state.
 
-    `wait_seconds` is the maximum wait, None for no limit.
+    The host stores the changes that the handler made. It repeats the call when the state changes, at the latest after
+    `wait_seconds`. None means no limit.
     """
 
     def __init__(self, wait_seconds: float | None) -> None:
@@ -42,7 +43,7 @@ class CallParked(BaseException):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostView:
-    """The host as in-host code sees it. `resolve` returns a host by name or URL. It raises Unknown."""
+    """The part of the host that in-host code may use. `resolve` finds a host by name or URL, or raises Unknown."""
 
     own: HostRef
     wall: Callable[[], float]
@@ -51,7 +52,7 @@ class HostView:
 
 
 class InHostStorage(Storage):
-    """The storage of a paglet in the open transaction. Its values are tagged JSON."""
+    """The storage of a paglet, read and written in the open transaction. Its values are tagged JSON."""
 
     def __init__(self, tx: Tx, agent_id: str) -> None:
         self._tx = tx
@@ -91,7 +92,7 @@ class InHostStorage(Storage):
 
 
 class InHostContext:
-    """The context of a paglet whose code runs in this transaction."""
+    """The context of a paglet whose code runs in the host process, in one transaction."""
 
     def __init__(self, tx: Tx, host: HostView, agent_id: str) -> None:
         self._tx = tx
@@ -264,8 +265,8 @@ class InHostPaglet:
         self._intent: tuple[dict[str, Any] | None, bool] = (None, False)
         self._context = InHostContext(tx, host, agent_id)
         self._load()
-        # Encode the state again for later comparison. Another version may have written the row, and encode the state
-        # differently. It would then look changed, and a read-only handler cannot write.
+        # `save` compares the state with this text. The text in the row may come from another version, which encodes the
+        # same state differently. Then the state would look changed, and the save after a read-only handler would fail.
         self._stored = dumps(encode_state(self._paglet.state))
 
     def _load(self) -> None:
@@ -275,13 +276,13 @@ class InHostPaglet:
         self._paglet = paglet
 
     def hook(self, name: str) -> None:
-        """Run a hook method."""
+        """Call the hook method with this name, such as `on_arrival`."""
         getattr(self._paglet, name)()
 
     def handle(self, message: WireMessage, is_call: bool, waited_seconds: float = 0.0) -> Any:
-        """Return the reply as tagged JSON. Raises any error of the handler, or CallParked.
+        """Pass a message to its handler. Return the reply as tagged JSON.
 
-        `waited_seconds` is the time since this call was first parked.
+        Raises CallParked, and any error of the handler. `waited_seconds` is the time since the call was first parked.
         """
         self._context.is_call = is_call
         self._context.waited_seconds = waited_seconds
@@ -296,19 +297,19 @@ class InHostPaglet:
         self._load()
 
     def keep(self) -> None:
-        """Make the current state the one to restore after a later handler fails."""
+        """Make the current state the state that `restore` returns to after a later handler fails."""
         self._text = dumps(encode_state(self._paglet.state))
         self._intent = (self._context.intent, self._context.intent_set)
 
     def save(self) -> None:
-        """Store state and intent if they changed."""
+        """Store the state and the intent of the paglet, if they changed."""
         text = dumps(encode_state(self._paglet.state))
         if text != self._stored:
             paglets.set_state(self._tx, self._agent_id, text)
             self._tx.touch(self._agent_id)
         if self._context.intent_set:
             intent = self._context.intent
-            # A pending disposal stays, whatever the code requests.
+            # A pending disposal is not replaced, whatever the code requests.
             self._tx.run(
                 "UPDATE paglets SET intent = ? WHERE agent_id = ?"
                 " AND (intent IS NULL OR json_extract(intent, '$.dispose') IS NULL)",
@@ -320,7 +321,10 @@ class InHostPaglet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InHostReply:
-    """The result of a call: `value` if it is `done`; otherwise it waits, at most `wait_seconds` if given."""
+    """The result of a call. If `done` is True, `value` is the reply.
+
+    Otherwise the call waits for a change of state, for at most `wait_seconds`. None means no limit.
+    """
 
     done: bool
     value: Any = None
@@ -328,7 +332,7 @@ class InHostReply:
 
 
 def call(tx: Tx, host: HostView, agent_id: str, message: WireMessage, waited_seconds: float = 0.0) -> InHostReply:
-    """Call an in-host paglet. Store the changes of its handler, even if the call waits."""
+    """Call an in-host paglet. Store the changes that its handler made, even if the call is parked."""
     paglet = InHostPaglet(tx, host, agent_id)
     try:
         value = paglet.handle(message, is_call=True, waited_seconds=waited_seconds)
@@ -379,7 +383,7 @@ def take_posts(
 
 
 def run_hook(tx: Tx, host: HostView, agent_id: str, method: str) -> None:
-    """Run one hook of an in-host paglet."""
+    """Run the hook method of an in-host paglet, and store the changes that it made."""
     paglet = InHostPaglet(tx, host, agent_id)
     paglet.hook(method)
     paglet.save()

@@ -20,9 +20,10 @@ from paglets.worker.requests import NewNote
 
 
 def set_pending_action(tx: Tx, agent_id: str, intent: dict[str, Any] | None) -> None:
-    """Replace the pending action of a paglet; None removes it. A `run` that waits for a move keeps waiting.
+    """Replace the pending action of a paglet, or remove it if `intent` is None.
 
-    A disposal that replaces a move is marked, so that the files which were about to move are kept.
+    If `run` is to follow a pending move, it now follows the new action, or is scheduled if there is none. A disposal
+    that replaces a move is marked, so that the files that were about to move are kept.
     """
     before = _intent_of(tx, agent_id)
     then = before.get("then")
@@ -38,18 +39,21 @@ def set_pending_action(tx: Tx, agent_id: str, intent: dict[str, Any] | None) -> 
 
 
 MAX_HEAD_CHARACTERS = 500
-"""The maximum length of an error in a note, which leaves room for the instructions at the end."""
+"""The maximum length of the error text in a note. It leaves room for the instructions that follow."""
 
 UNDELIVERED = "undelivered"
-"""The mark of a pending disposal that replaced a move, whose files must be kept."""
+"""The mark of a pending disposal that replaced a move. The files of the paglet must then be kept."""
 
 
 READY_BY = {"dispatching": "move", "disposing": "dispose"}
-"""The action that each hook precedes. If the hook itself requests it, the action is ready without another hook."""
+"""The action that each of these hooks precedes. If a hook itself requests its action, the hook does not run again."""
 
 
 def request_action(tx: Tx, agent_id: str, entry: str, intent: Intent) -> None:
-    """Set the action that the code of a paglet requests. Ignore it if a disposal is pending. Raises Invalid."""
+    """Store the action that the code of a paglet requests as its pending action. Raises Invalid.
+
+    Ignore the request if a disposal is pending, unless it comes from `on_disposing`.
+    """
     if entry != "disposing" and "dispose" in _intent_of(tx, agent_id):
         return
     tree: dict[str, Any] | None = None
@@ -66,7 +70,7 @@ def request_action(tx: Tx, agent_id: str, entry: str, intent: Intent) -> None:
 
 
 def start_hook(tx: Tx, agent_id: str, hook: str, intent: dict[str, Any]) -> None:
-    """Schedule the hook `on_dispatching` or `on_disposing` for this pending action."""
+    """Schedule the hook that precedes this pending action: `on_dispatching` or `on_disposing`."""
     jobfiles.take_failure(tx, agent_id)
     text = dumps({**intent, "begun": True})
     tx.run("UPDATE paglets SET hook = ?, intent = ? WHERE agent_id = ?", hook, text, agent_id)
@@ -102,9 +106,9 @@ def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool) -> None:
 
 
 def keep_files_on_arrival(tx: Tx, agent_id: str, entry: str, is_default: bool, now: float) -> None:
-    """Keep the files of a finished job that arrived, if its class has no `on_arrival` of its own (`is_default`).
+    """Keep the files of a finished job that arrived, if its class does not define `on_arrival` (`is_default`).
 
-    Do nothing if the job moves on at once or its `run` is scheduled, because it still needs the files.
+    Do nothing if another move is pending or `run` is scheduled, because the job then still needs its files.
     """
     if entry != "arrival" or not is_default:
         return
@@ -118,7 +122,7 @@ def keep_files(tx: Tx, agent_id: str, now: float) -> int:
     count = jobfiles.keep_files(tx, agent_id, now)
     if count:
         record_event(
-            tx, now, "files_kept", agent_id, f"{counted(count, 'file')} of a finished job became artifacts here"
+            tx, now, "files_kept", agent_id, f"{counted(count, 'file')} of a finished job became artifacts of this host"
         )
     return count
 
@@ -126,10 +130,10 @@ def keep_files(tx: Tx, agent_id: str, now: float) -> int:
 def hook_failed(
     tx: Tx, agent_id: str, entry: str, error: str, now: float, *, own: HostRef, traceback: str = ""
 ) -> None:
-    """Record that a hook raised or that its process ended.
+    """Record that a hook raised an error, or that its process ended before the hook returned.
 
-    A finished job of a group stays with its files, so that the hook can be rerun. Any other paglet continues without
-    the hook, and its move is dropped.
+    A finished job of a group stays on this host with its files, so that the user can rerun the hook. Any other paglet
+    continues without the hook. If the hook was `on_dispatching`, its move is dropped.
     """
     error = error.strip()[: jobfiles.MAX_ERROR_CHARACTERS]
     job = jobfiles.finished_job(tx, agent_id)
@@ -156,7 +160,7 @@ def _hold(
     """Keep a finished job whose hook failed, and notify the user.
 
     An action that was requested while the hook ran stays pending. The move or disposal that triggered the hook waits
-    for a rerun.
+    until the user reruns the hook.
     """
     if entry == "activation":
         _activate(tx, agent_id)
@@ -177,18 +181,21 @@ def _hold(
     )
     count = jobfiles.keep_failed(tx, agent_id, failed, held)
     what = f"the job and its {counted(count, 'file')} stay" if count else "the job stays"
-    again = f"`paglets jobs rerun-hook {job.group_id}/{job.job_key}` runs it again"
-    text = f"{failed.text[:MAX_HEAD_CHARACTERS]}; {what} there for 30 days: {again}"
+    again = f"`paglets jobs rerun-hook {job.group_id}/{job.job_key}` runs the hook again"
+    text = f"{failed.text[:MAX_HEAD_CHARACTERS]}; {what} on that host for 30 days: {again}"
     notes.send(tx, agent_id, own.name, (NewNote(at=now, level="error", text=text),), now)
 
 
 def rerun(tx: Tx, agent_id: str) -> None:
-    """Schedule a failed hook again, in a scratch directory that is rebuilt from blobs. Raises Conflict."""
+    """Schedule a failed hook again. Raises Conflict if the paglet has no failed hook.
+
+    The hook gets a scratch directory that is rebuilt from blobs.
+    """
     row = jobfiles.take_failure(tx, agent_id)
     if row is None:
         job = jobfiles.finished_job(tx, agent_id)
         name = agent_id if job is None else f"{job.group_id}/{job.job_key}"
-        raise Conflict(f"{name} has no failed hook; if it had one, it is already running again")
+        raise Conflict(f"{name} has no failed hook, or the hook is already running again")
     residence.mark_scratch_stale(tx, agent_id)
     if row["hook"] == "activation":
         change = "inactive = 1, wakes_at = 0"
@@ -201,10 +208,10 @@ def rerun(tx: Tx, agent_id: str) -> None:
 
 
 def expire_failed_hooks(tx: Tx, now: float, own: HostRef) -> None:
-    """Remove the jobs whose failed hook was not rerun within the time for which they are kept."""
+    """Remove finished jobs whose failed hook the user did not rerun within 30 days. Notify the user."""
     for failed in jobfiles.expired(tx, now, own):
         job = f"{failed.group_id}/{failed.job_key}"
-        text = f"{job}: {failed.text[:MAX_HEAD_CHARACTERS]}; it was not run again for 30 days"
+        text = f"{job}: {failed.text[:MAX_HEAD_CHARACTERS]}; the hook was not run again within 30 days"
         text += ", so the job and its files are removed"
         notes.send(tx, failed.agent_id, own.name, (NewNote(at=now, level="warning", text=text),), now)
         record_event(tx, now, "hook_failed", failed.agent_id, text)
@@ -220,9 +227,9 @@ def _drop_move(tx: Tx, agent_id: str, intent: dict[str, Any]) -> None:
 
 
 def deactivate(tx: Tx, agent_id: str, seconds: float | None, now: float) -> None:
-    """Make a paglet inactive for this many seconds, or until a message.
+    """Make a paglet inactive until a message arrives, or until `seconds` have passed if they are given.
 
-    A scheduled `run` is dropped, and the next hook is `activation`.
+    A scheduled hook and a pending action are dropped. The next hook is `activation`.
     """
     at = None if seconds is None else now + seconds
     tx.run("UPDATE paglets SET inactive = 1, wakes_at = ?, hook = NULL, intent = NULL WHERE agent_id = ?", at, agent_id)

@@ -1,4 +1,4 @@
-"""The notes of a paglet for its user: one post to its home for each."""
+"""Notes from a paglet to its user. Each note is sent as a post to the home host of the paglet."""
 
 from __future__ import annotations
 

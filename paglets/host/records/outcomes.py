@@ -1,7 +1,7 @@
 """The outcomes of attempts, and the end of jobs. Each change is one transaction.
 
-The first outcome committed for an attempt stands. A final one puts the report to the collector into
-the outbox in the same transaction; the lease ends when the attempt's process tree has ended.
+Only the first outcome committed for an attempt counts. If it is final, the same transaction puts a report to the
+collector into the outbox. The lease ends later, when the process tree of the attempt has ended.
 """
 
 from __future__ import annotations
@@ -30,22 +30,27 @@ DISK_LIMIT = "disk_limit"
 LAUNCHER_LOST = "launcher_lost"
 KILLED_LAUNCHER = "killed_launcher"
 MOST_LAUNCHER_DEATHS = 10
-"""The number of zygote deaths after which a job fails.
+"""The number of zygote deaths in a row that a job may survive; one more fails it.
 
-From the second attempt on, the job has a zygote of its own, and is the cause if that one dies. So many deaths of other
-zygotes have a cause on the host that more attempts do not remove.
+After the first death, the job gets a zygote of its own. If that zygote dies while the job runs, the job is the cause,
+which this limit does not count. Many deaths with another cause mean that the host has a problem that more attempts do
+not solve.
 """
 
 CANCELLED = "cancelled"
 BY_HAND = "by hand: "
-"""The prefix of a cancellation reason that came from a person. The end of such a copy is reported to its collector."""
+"""The prefix of the reason of a cancellation if a person cancelled the job copy on this host.
+
+The end of such a copy is reported to its collector.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """An attempt of a job on a host. `runtime_seconds` is measured with the host's monotonic clock.
 
-    `remark` is extra text for people about its end. `cut_off` is True if its process ended before its final report.
+    `remark` is a note for the user about how the attempt ended. `cut_off` is True if its process ended before the final
+    report.
     """
 
     agent_id: str
@@ -58,7 +63,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The outcome of an attempt. `final` is True if the job reported it as such: no further attempt may follow."""
+    """The outcome of an attempt. `final` is True if the job reported it as final: no further attempt follows."""
 
     success: bool
     final: bool
@@ -69,7 +74,10 @@ class Outcome:
 
 
 def commit(tx: Tx, attempt: Attempt, outcome: Outcome, now: float) -> bool:
-    """Store the outcome, and report it if it is final. Return False if the attempt already has one."""
+    """Store the outcome of an attempt. Report it to the collector if it is a success or final.
+
+    Return False if the attempt already has an outcome or is not the current one.
+    """
     job = queue.job(tx, attempt.agent_id)
     if job is None or not queue.set_outcome(tx, attempt.agent_id, attempt.attempt, to_json(outcome)):
         return False
@@ -99,7 +107,7 @@ def _report(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, stderr_tail
 
 
 def artifact_ref(new: NewArtifact, owner: ProxyRef) -> ArtifactRef:
-    """Return the reference of a new artifact of `owner`, with the owner's last known host."""
+    """Return a reference to a new artifact of `owner`. Its host is the last known host of the owner."""
     left = new.expires_in_seconds
     return ArtifactRef(
         artifact_id=new.artifact_id,
@@ -123,7 +131,10 @@ def _failure(fault: Fault, stderr_tail: str) -> dict[str, Any]:
 
 
 def ended(tx: Tx, attempt: Attempt, how: ProcessExit, now: float) -> str | None:
-    """Release the slot of an attempt whose process tree has ended. Return the new status of its job."""
+    """Release the slot of an attempt whose process tree has ended, and change the status of its job.
+
+    Return the new status, or None if the attempt is not the current one of a running job.
+    """
     granted_at = queue.release(tx, attempt.agent_id)
     job = queue.job(tx, attempt.agent_id)
     if job is None or job.status != "RUNNING" or job.attempt != attempt.attempt:
@@ -136,7 +147,7 @@ def ended(tx: Tx, attempt: Attempt, how: ProcessExit, now: float) -> str | None:
         _set_displaced_reason(tx, job, attempt, now)
     history.record(tx, job, _record(job, attempt, how, new, granted_at, cause), now)
     if new == "COMPLETED" and attempt.cut_off and not _has_plans(tx, job.agent_id):
-        # The process ended before its final report, which might have requested a move with the files: keep them.
+        # The process ended before its final report, which might have requested to move the files. So keep the files.
         keep_files(tx, job.agent_id, now)
     retire(tx, job.agent_id, now)
     return new
@@ -161,7 +172,10 @@ def _event(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) 
 
 
 def _end_cancelled(tx: Tx, job: JobRow, why: str, attempt: Attempt, how: ProcessExit, now: float) -> str:
-    """Report the end of a cancelled copy only if a person cancelled it here: otherwise its collector asked for it."""
+    """Report the end of a cancelled copy if a person cancelled it on this host. Return the event.
+
+    Otherwise the collector itself requested the cancellation, and needs no report.
+    """
     if why.startswith(BY_HAND):
         fault = Fault(cause=CANCELLED, message=why.removeprefix(BY_HAND))
         _report(tx, job, attempt, Outcome(success=False, final=True, fault=fault), how.stderr_tail, now)
@@ -169,7 +183,7 @@ def _end_cancelled(tx: Tx, job: JobRow, why: str, attempt: Attempt, how: Process
 
 
 def _cause(job: JobRow, how: ProcessExit) -> str:
-    """Return the cause of an ended attempt, "" if it has a result."""
+    """Return the cause of the failure of an ended attempt, or "" if it has a result."""
     outcome = None if job.outcome is None else from_json(Outcome, job.outcome)
     if outcome is not None and (outcome.success or outcome.fault is not None):
         return "" if outcome.fault is None else outcome.fault.cause
@@ -177,7 +191,10 @@ def _cause(job: JobRow, how: ProcessExit) -> str:
 
 
 def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -> str:
-    """Handle an attempt that was lost through no fault of its job. One that the host could not start does not count."""
+    """Handle the loss of an attempt that the job did not cause. Return the event.
+
+    An attempt that the host could not start does not count as a loss.
+    """
     if how.error:
         return "lost"
     if how.launcher_died:
@@ -185,15 +202,17 @@ def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -
     tx.run("UPDATE requests SET losses = losses + 1 WHERE agent_id = ?", job.agent_id)
     if job.losses + 1 <= job.request.max_losses:
         return "lost"
-    fault = Fault(
-        cause=LOST, message=f"lost {job.losses + 1} times with its host; max_losses is {job.request.max_losses}"
-    )
+    text = f"the job was lost {job.losses + 1} times with its host; max_losses is {job.request.max_losses}"
+    fault = Fault(cause=LOST, message=text)
     _report(tx, job, attempt, Outcome(success=False, final=True, fault=fault), how.stderr_tail, now)
     return "failed"
 
 
 def _lose_launcher(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -> str:
-    """Handle the death of a shared zygote. It does not count as a loss, but has its own counter (`count_launcher`)."""
+    """Handle the death of a zygote that the job did not cause. Return the event.
+
+    It does not count as a loss: `count_launcher` counts zygote deaths.
+    """
     deaths = paglets.launcher_deaths(tx, job.agent_id)
     if deaths <= MOST_LAUNCHER_DEATHS:
         return "lost"
@@ -207,7 +226,7 @@ def _lose_launcher(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now:
 
 
 def count_launcher(tx: Tx, agent_id: str, how: ProcessExit) -> None:
-    """Count consecutive zygote deaths of a paglet. A process that ends by itself resets the counter."""
+    """Count the zygote deaths in a row that hit a paglet. A process that ends by itself resets the count to 0."""
     if how.launcher_died:
         paglets.set_launcher_deaths(tx, agent_id, paglets.launcher_deaths(tx, agent_id) + 1)
     elif not how.launcher_lost:
@@ -215,23 +234,23 @@ def count_launcher(tx: Tx, agent_id: str, how: ProcessExit) -> None:
 
 
 def _handle_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: ProcessExit, now: float) -> str:
-    """Handle a full disk of this host, which counts neither as a failed attempt nor as a loss."""
+    """Handle an attempt that met a full disk. It counts neither as a failed attempt nor as a loss. Return the event."""
     used, asked = max(how.usage.scratch_bytes, fault.scratch_bytes), job.request.resources.temp_storage_bytes
-    decided = disk_full_policy.verdict(job.disk_fulls, used, asked)
+    decided, allowed = disk_full_policy.verdict(job.disk_fulls, used, asked), disk_full_policy.allowed(asked)
     tx.run("UPDATE requests SET disk_fulls = disk_fulls + 1 WHERE agent_id = ?", job.agent_id)
     if decided == "again":
         tx.run("UPDATE job_states SET outcome = NULL WHERE agent_id = ?", job.agent_id)
-        # Delete the files of this attempt now: the next attempt starts without them, and the disk needs the space.
+        # Delete the files of this attempt now: the next attempt does not use them, and the disk needs the space.
         files.begin_attempt(tx, job.agent_id)
         return "displaced"
     if decided == "limit":
-        limit = f"{bytes_text(disk_full_policy.allowed(asked))} {'requested' if asked else 'allowed without a request'}"
-        more = f"its scratch directory had {bytes_text(used)}, and the limit is {limit}"
+        limit = f"{'its disk request' if asked else 'the limit without a disk request'} is {bytes_text(allowed)}"
+        more = f"the job's scratch directory had {bytes_text(used)}, and {limit}"
         fault = replace(fault, cause=DISK_LIMIT, message=f"{fault.message}; {more}")
     else:
         times = counted(job.disk_fulls + 1, "time")
         fault = replace(
-            fault, message=f"{fault.message}; it met a full disk {times}, most recently on {attempt.host.name}"
+            fault, message=f"{fault.message}; the job met a full disk {times}, most recently on {attempt.host.name}"
         )
     outcome = Outcome(success=False, final=True, fault=fault)
     tx.run("UPDATE job_states SET outcome = ? WHERE agent_id = ?", dumps(to_json(outcome)), job.agent_id)
@@ -242,8 +261,8 @@ def _handle_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: 
 def _set_displaced_reason(tx: Tx, job: JobRow, attempt: Attempt, now: float) -> None:
     times = job.disk_fulls + 1
     text = (
-        f"the disk of {attempt.host.name} was full while it ran ({times} of {disk_full_policy.MOST_TIMES}); "
-        f"it is placed again in {disk_full_policy.pause_seconds(times):g} s, on another host if possible"
+        f"the disk of {attempt.host.name} was full while the job ran (time {times} of {disk_full_policy.MOST_TIMES}); "
+        f"the job is placed again after {disk_full_policy.pause_seconds(times):g} s, on another host if possible"
     )
     queue.set_reason(tx, job.agent_id, DISK_FULL, text, False, now)
 
@@ -263,7 +282,7 @@ def _from_exit(how: ProcessExit) -> Outcome:
 
 
 def cause_of(how: ProcessExit) -> str:
-    """Return the cause, from the closed list, of a process that ended without an outcome."""
+    """Return the cause of the end of a process that stored no outcome, such as "oom" or "exit:1"."""
     if how.is_culprit:
         return KILLED_LAUNCHER
     if how.launcher_lost:
@@ -287,11 +306,14 @@ def signal_name(number: int) -> str:
 
 
 def describe(how: ProcessExit, expected: str = "") -> str:
-    """Describe the end of a process. `expected` names the event that should have come first, by default a report."""
+    """Return a text about the end of a process. `expected` names what the process should have done first.
+
+    Without `expected`, the process should have sent a report.
+    """
     if how.error:
         return f"the process could not be started: {how.error}"
     if how.is_culprit:
-        return "its process killed or stopped the process that starts jobs, which had no other job"
+        return "the job killed or stopped the process that starts jobs, which served no other job"
     if how.launcher_lost:
         what = "the process that starts jobs" if how.launcher_died else "its host"
         return f"the process was lost with {what}"
@@ -323,9 +345,10 @@ def _record(
 def fail_waiting(
     tx: Tx, agent_id: str, cause: str, message: str, host: HostRef, now: float, *, reported: bool = False
 ) -> bool:
-    """Fail a job that is not running for good (placement_timeout, cancelled). Return False if it runs or has ended.
+    """End a waiting job without further attempts. `cause` is "placement_timeout" or "cancelled".
 
-    If `reported`, the collector has recorded the failure already, and gets no report.
+    If `reported` is True, send no report, because the collector has already recorded the failure. Return False if the
+    job runs or has ended.
     """
     job = queue.job(tx, agent_id)
     if job is None or job.status not in ("PLACING", "WAITING_FOR_SLOT"):
@@ -341,7 +364,10 @@ def fail_waiting(
 
 
 def end_by_hand(tx: Tx, agent_id: str, host: HostRef, now: float) -> None:
-    """Dispose of a paglet at a person's request. First report a waiting job of a group to its collector."""
+    """Dispose of a paglet because a person requested it.
+
+    A waiting job of a group is cancelled instead. It is disposed of once its collector has acknowledged the report.
+    """
     tx.wake("cleanup")
     job = queue.job(tx, agent_id)
     if job is not None and job.collector is not None and job.status in ("PLACING", "WAITING_FOR_SLOT"):
@@ -353,10 +379,10 @@ def end_by_hand(tx: Tx, agent_id: str, host: HostRef, now: float) -> None:
 
 
 def retire(tx: Tx, agent_id: str, now: float) -> None:
-    """Dispose of a finished copy of a group job whose report is acknowledged, if nothing of it is pending.
+    """Dispose of a finished copy of a job once its collector has acknowledged the report and nothing is pending.
 
-    It stays while it has a process, a hook, a pending action or a failed hook, or is inactive. A job without a group
-    stays until it is disposed of, because only its row holds its state.
+    The copy stays while it has a process, a hook, a pending action or a failed hook, or is inactive. A job without a
+    collector stays until it is disposed of explicitly, because only its row holds its state.
     """
     row = tx.one(
         "SELECT 1 FROM requests r JOIN paglets p USING (agent_id) WHERE r.agent_id = ? AND r.collector IS NOT NULL"

@@ -1,4 +1,4 @@
-"""The recovery of a host's rows at its start, before it accepts requests."""
+"""Recovery at the start of a host: clean up the rows of processes that the previous start left in the database."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from paglets.worker.launch import ProcessExit
 
 
 def survivors(tx: Tx) -> list[tuple[int | None, float | None, str]]:
-    """Return (pid, start time, token) of processes that an earlier start may have left. Kill them first."""
+    """Return (pid, start time, token) of each process that an earlier start of this host may have left running.
+
+    The caller must kill these processes before it calls `close_runs`.
+    """
     rows = tx.all("SELECT pid, start_time, token FROM runs ORDER BY token")
     return [(row["pid"], row["start_time"], row["token"]) for row in rows]
 
 
 def close_runs(tx: Tx, own: HostRef, now: float) -> int:
-    """Close the runs and leases of an earlier start, whose processes are gone. An attempt without outcome is lost."""
+    """Close the runs and leases that an earlier start left open. Return the number of closed runs.
+
+    The processes of these runs must be gone. An attempt without an outcome counts as lost.
+    """
     rows = tx.all("SELECT * FROM runs ORDER BY started_at, token")
     for row in rows:
         tx.run("DELETE FROM runs WHERE token = ?", row["token"])
@@ -37,21 +43,22 @@ def close_runs(tx: Tx, own: HostRef, now: float) -> int:
 
 
 def _close_stray_leases(tx: Tx) -> None:
-    """Release leases without a run, which should not exist, and queue their jobs again."""
+    """Release each lease that has no run, and queue its job again. Such leases should not exist."""
     for row in tx.all("SELECT agent_id FROM leases ORDER BY agent_id"):
         queue.release(tx, row["agent_id"])
         queue.move(tx, row["agent_id"], "RUNNING", states.move("RUNNING", "lost"))
 
 
 def stale_scratch(tx: Tx, agent_ids: tuple[str, ...]) -> list[str]:
-    """Return those of `agent_ids` whose scratch directory is no longer needed."""
+    """Return the ids from `agent_ids` whose scratch directory is no longer needed."""
     return [agent_id for agent_id in agent_ids if not _needs_scratch(tx, agent_id)]
 
 
 def _needs_scratch(tx: Tx, agent_id: str) -> bool:
     """Return True if a paglet still needs its scratch directory.
 
-    A leaving paglet needs it, because its target may refuse it. A finished job needs it only while it has work to do.
+    A leaving paglet needs it, because the target may refuse the paglet. A finished job needs it only while an action or
+    a hook is pending or a process runs.
     """
     if kept_scratch.is_kept(tx, agent_id):
         return True

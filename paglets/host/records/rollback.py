@@ -1,4 +1,4 @@
-"""The rollback of a hand-off at its source: restore or end the paglet, in one transaction."""
+"""The rollback of a hand-off on its source host: restore or end the paglet, in one transaction."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ ERA = 1 << 30
 """The number of epochs in an era. No paglet moves that often, so only a rollback can start the next era."""
 
 ERA_STARTS = 1 << 20
-"""The number of possible first epochs in an era, each about a thousand moves before the next."""
+"""The number of epochs in an era from which a rollback draws one at random. They are 1,024 epochs apart."""
 
 
 def epoch_of_next_era(epoch: int, entropy: Entropy) -> int:
-    """Return an epoch for a paglet that may still live on its target, or on a host that the target passed it to.
+    """Return a random epoch of the next era, for a paglet of which another copy may exist on the target or beyond it.
 
-    It is in the next era, and therefore higher than any epoch that moves from `epoch` can reach. The place in the era
-    is random: two hosts may roll back the same paglet without contact, and equal epochs would keep both copies alive.
+    The result is higher than any epoch that the other copy can reach by moves from `epoch`. It is random because two
+    hosts that have no contact may roll back the same paglet. With equal epochs, both copies would stay alive.
     """
     first = (epoch // ERA + 1) * ERA
     return first + entropy.pick(ERA_STARTS) * (ERA // ERA_STARTS)
 
 
 def roll_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = False) -> HostRef | None:
-    """Restore a paglet that the target will never accept, and place it again. Return the target.
+    """Restore a paglet that the target will never accept. Return the target.
 
-    A job whose cancellation is requested ends instead: return None. With `asked_again`, a requested move stays pending.
-    It always stays pending for a finished job of a group, which takes its files elsewhere.
+    A job that waited for a slot is placed again. A job whose cancellation is requested ends instead, and the result is
+    None. If `asked_again` is True, a requested move stays pending. For a finished job of a group, it always stays
+    pending, because the move delivers the files of the job.
     """
     agent_id, epoch = key
     if _ends(tx, key, now):
@@ -46,7 +47,7 @@ def roll_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = 
     handoff = residence.put_back(tx, agent_id, epoch + 1, now)
     if handoff is None:
         return None
-    _place_anew(tx, handoff, f"{handoff.target.name} did not take it: {reason}", now)
+    _place_anew(tx, handoff, f"{handoff.target.name} did not accept the job: {reason}", now)
     is_to_end = handoff.recall == rollbacks.DISPOSE
     if is_to_end or asked_again or jobfiles.finished_job(tx, agent_id) is not None:
         _try_later(tx, handoff)
@@ -57,10 +58,10 @@ def roll_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = 
 
 
 def roll_back_from_removed(tx: Tx, key: Key, under: int, now: float) -> bool:
-    """Restore a paglet whose target host was removed, `under` the epoch from `epoch_of_next_era`. Drop its move.
+    """Restore a paglet whose target host was removed from the mesh, and drop its move. Return True if restored.
 
-    Return False if the hand-off was over, or if the paglet is a job of a group. Such a job may have run on the target,
-    so it ends here, and only its collector may resubmit it as a new generation.
+    The paglet gets the epoch `under`, a result of `epoch_of_next_era`. A job of a group is not restored: it may have
+    run on the target, so it ends on this host, and only its collector may resubmit it as a new generation.
     """
     agent_id, epoch = key
     if tx.value("SELECT group_id FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) is not None:
@@ -71,9 +72,9 @@ def roll_back_from_removed(tx: Tx, key: Key, under: int, now: float) -> bool:
         return False
     name = handoff.target.name
     rollbacks.fence(tx, Fence(agent_id=agent_id, epoch=under, target=handoff.target))
-    _place_anew(tx, handoff, f"it was on its way to {name}, which was forgotten", now)
+    _place_anew(tx, handoff, f"its target host {name} was removed with `mesh forget`", now)
     paglets.set_problem(tx, agent_id, dropped_text(name))
-    record_event(tx, now, "taken_back", agent_id, f"from the way to {name}, which was forgotten")
+    record_event(tx, now, "taken_back", agent_id, f"restored: its target host {name} was removed with `mesh forget`")
     if handoff.recall == rollbacks.DISPOSE:
         _try_later(tx, handoff)
         set_pending_action(tx, agent_id, {"dispose": True})
@@ -81,18 +82,21 @@ def roll_back_from_removed(tx: Tx, key: Key, under: int, now: float) -> bool:
 
 
 def abandon_to_removed(tx: Tx, key: Key, now: float) -> int:
-    """End a job of a group on its way to a removed host. Return the number of its files that became artifacts here."""
+    """End a job of a group whose target host was removed from the mesh.
+
+    The files of a finished job become artifacts of this host. Return their number.
+    """
     files = give_up(tx, key, now, tell=False)
-    record_event(tx, now, "given_up", key[0], "it was on its way to a host that was forgotten")
+    record_event(tx, now, "given_up", key[0], "its target host was removed with `mesh forget`")
     tx.wake("groups", "reconciliation")
     return files
 
 
 def cancel_move(tx: Tx, agent_id: str, problem: str, now: float) -> int:
-    """Cancel a pending move, and resume everything that waited for it: posts, the slot and the end of a job.
+    """Cancel the pending move of a paglet, and resume what waited for the move, such as posts or a request for a slot.
 
-    `problem` is the reason as text, "" if the paglet has arrived already. The files of a finished job become artifacts
-    here. Return their number.
+    `problem` is the reason as text, or "" if the paglet is already at its target. The files of a finished job become
+    artifacts of this host. Return their number.
     """
     set_pending_action(tx, agent_id, None)
     if problem:
@@ -105,7 +109,7 @@ def cancel_move(tx: Tx, agent_id: str, problem: str, now: float) -> int:
 
 
 def give_up(tx: Tx, key: Key, now: float, *, tell: bool = True) -> int:
-    """Turn the files of a finished job into artifacts here, and discard the job. Return the number of files."""
+    """Discard a job, and turn its files into artifacts of this host if its hand-off is open. Return their number."""
     is_under_way = tx.value("SELECT 1 FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) is not None
     files = keep_files(tx, key[0], now) if is_under_way else 0
     rollbacks.discard_job(tx, *key, now, tell=tell)
@@ -113,17 +117,17 @@ def give_up(tx: Tx, key: Key, now: float, *, tell: bool = True) -> int:
 
 
 def replacement_text(gossip: Gossiper, target: HostRef) -> str:
-    """Return why a move waits if another store is online under the target's name or address, else ""."""
+    """Return why a move waits, if a host with another store is online under the target's name or address, else ""."""
     if replacement_of(gossip, target) is None:
         return ""
     return (
-        f"it waits for store {target.store_id[:SHORT_ID_CHARACTERS]} of {target.name}, but the {target.name} that is "
-        f"online has another store; if the old one is lost, run: paglets mesh forget {target.store_id}"
+        f"the move waits for store {target.store_id[:SHORT_ID_CHARACTERS]} of {target.name}, but the {target.name} "
+        f"that is online has another store; if the old one is lost, run: paglets mesh forget {target.store_id}"
     )
 
 
 def replacement_of(gossip: Gossiper, target: HostRef) -> MeshHost | None:
-    """Return the host that is online under the target's name or address with another store, or None."""
+    """Return the online host that has the target's name or address but another store, or None."""
     for host in gossip.online():
         is_same_place = host.name == target.name or host.url == gossip.address(target).url
         if is_same_place and host.store_id != target.store_id:
@@ -132,12 +136,12 @@ def replacement_of(gossip: Gossiper, target: HostRef) -> MeshHost | None:
 
 
 def dropped_text(name: str) -> str:
-    """Return why a paglet does not move to a host that was removed."""
-    return f"its move to {name} was dropped: that host was forgotten"
+    """Return a text that says why a paglet does not move to a host that was removed from the mesh."""
+    return f"its move to {name} was dropped: that host was removed with `mesh forget`"
 
 
 def _ends(tx: Tx, key: Key, now: float) -> bool:
-    """End a job whose cancellation was requested. Return False for any other paglet."""
+    """End a job whose cancellation was requested, and return True. Return False for any other paglet."""
     if tx.value("SELECT recall FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) != rollbacks.UNWANTED:
         return False
     tx.wake("groups", "reconciliation")
@@ -155,7 +159,7 @@ def _place_anew(tx: Tx, handoff: Handoff, text: str, now: float) -> None:
 
 
 def _try_later(tx: Tx, handoff: Handoff) -> None:
-    """Request the move again. A collector needs no request: its `on_arrival` notices where it is and moves on."""
+    """Request the move again. A collector needs no request, because its `on_arrival` requests the next move itself."""
     if handoff.envelope.hook == "arrival" and handoff.envelope.kind != "collector":
         intent = dumps({"move": to_json(handoff.target)})
         tx.run("UPDATE paglets SET hook = NULL, intent = ? WHERE agent_id = ?", intent, handoff.agent_id)

@@ -1,4 +1,4 @@
-"""The run queue: the paglets whose rows show pending work."""
+"""The run queue: the paglets with pending work, according to their rows in the database."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runnable:
-    """A paglet with pending work. See the schema for `intent` and `problem`.
+    """A paglet with pending work. The file `schema.sql` describes the columns `intent` and `problem`.
 
-    `intent_text` is the JSON of the intent in the row. `is_to_wake` is True if its time of inactivity is over.
+    `intent_text` is the stored JSON text of `intent`. `is_to_wake` is True if the wake time of the paglet has passed.
     """
 
     agent_id: str
@@ -35,7 +35,10 @@ class Runnable:
 
 
 def runnable_paglets(tx: Tx, after: str, most: int, wall: float) -> list[Runnable]:
-    """Return up to `most` paglets, by id from `after`, that have a hook, an intent or a post, or that must wake."""
+    """Return up to `most` paglets that have a hook, an intent or a waiting post, or whose wake time has passed.
+
+    The ids are greater than `after` and in ascending order. `wall` is the current time in epoch seconds.
+    """
     rows = tx.all(
         "SELECT agent_id, kind, class_name, hook, intent, problem, inactive, wakes_at <= ? AS is_to_wake,"
         " EXISTS (SELECT 1 FROM inbox i WHERE i.agent_id = p.agent_id AND i.status = 'waiting') AS has_posts"
@@ -59,11 +62,17 @@ _WITH_POSTS = (
     " SELECT (SELECT min(agent_id) FROM inbox WHERE status = 'waiting' AND agent_id > id) FROM addressees"
     " WHERE id IS NOT NULL) SELECT id FROM addressees WHERE id IS NOT NULL"
 )
-"""A query that skips from one addressee to the next in the index: its cost does not depend on the number of posts."""
+"""A query for all paglets that have waiting posts.
+
+It skips in the index from one paglet to the next, so its cost does not depend on the number of posts.
+"""
 
 
 def is_still_pending(tx: Tx, due: Runnable) -> bool:
-    """Return True if the paglet is here and its intent has not changed since it was read. Requests may change it."""
+    """Return True if the paglet is on this host and its intent is still the one in `due`.
+
+    A request to the host can change the intent at any time.
+    """
     text: str | None = tx.value("SELECT intent FROM paglets WHERE agent_id = ?", due.agent_id)
     return text is not None and text == due.intent_text
 

@@ -1,4 +1,4 @@
-"""The run repository: a process of a paglet in memory, and the changes of its row, each in one transaction."""
+"""The run repository: the processes of paglets, called runs, in memory and as rows of the table `runs`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ Limit = Literal["", "timeout", "hook_timeout", "report_grace"]
 class Run:
     """A process of a paglet, from launch to end. Only the runner uses it.
 
-    `blocked_by` is why the host cannot store a file of it now, `start_error` why the host could not start it.
-    `limit_seconds` is the limit from its class or request. It is stopped `timeout_seconds` after `started_at`; 0 means
-    no limit. `finished_at` is the time of its report or of the end of its entry. `stop_reason` is why it is stopped.
+    `blocked_by` is the reason why the host cannot store a file of the process now. `start_error` is the reason why the
+    host could not start the process. `limit_seconds` is the time limit from the class or the request of the paglet. The
+    host stops the process `timeout_seconds` after `started_at`; 0 means no limit. `finished_at` is the time when the
+    process reported or its code returned. `stop_reason` is the reason why the host stopped the process.
     """
 
     stamp: Stamp
@@ -63,7 +64,7 @@ class Run:
 
 
 def exceeded_limit(run: Run, now: float, report_grace_seconds: float) -> Limit:
-    """Return the limit that this process has exceeded, or "". `now` is the monotonic time."""
+    """Return the limit that this process has exceeded, or "" if none. `now` is in seconds of the monotonic clock."""
     if run.stop_reason:
         return ""
     if run.finished_at is not None and now - run.finished_at > report_grace_seconds:
@@ -74,14 +75,17 @@ def exceeded_limit(run: Run, now: float, report_grace_seconds: float) -> Limit:
 
 
 def limit_text(run: Run, limit: Limit, report_grace_seconds: float) -> str:
-    """Return why a process that exceeded `limit` was stopped."""
+    """Return a text that says why a process that exceeded `limit` was stopped."""
     if limit == "report_grace":
-        return f"its process did not end within {duration_text(report_grace_seconds)} of its report, and was stopped"
-    return f"it ran longer than {limit}_seconds = {run.limit_seconds:g}, and was stopped"
+        return f"the process did not end within {duration_text(report_grace_seconds)} of its report, and was stopped"
+    return f"the process ran longer than {limit}_seconds = {run.limit_seconds:g}, and was stopped"
 
 
 def parse_operation(frame: dict[str, Any], stamp: Stamp) -> tuple[str, Any]:
-    """Return the name of the operation in a frame and its arguments. Raises BadRequest, Fenced, Invalid."""
+    """Return the name and the arguments of the operation in a frame.
+
+    Raises BadRequest for an unknown operation, Fenced if the run has ended, and Invalid for invalid arguments.
+    """
     name = frame.get("op")
     if name not in OPERATIONS or not isinstance(name, str):
         raise BadRequest(f"unknown operation {str(name)[:60]!r}")
@@ -91,7 +95,7 @@ def parse_operation(frame: dict[str, Any], stamp: Stamp) -> tuple[str, Any]:
 
 
 def start_run(tx: Tx, agent_id: str, entry: str, token: str, now: float) -> Stamp | None:
-    """Insert the row of a new run and return its stamp. Return None if the paglet is not here or already runs."""
+    """Insert the row of a new run and return its stamp, or None if the paglet is not on this host or already runs."""
     row = residence.find(tx, agent_id)
     if row is None or row.status != "here":
         return None
@@ -105,7 +109,11 @@ def start_run(tx: Tx, agent_id: str, entry: str, token: str, now: float) -> Stam
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchPaths:
-    """The host and the paths that each process of a paglet receives: folders of code, and paths of blobs."""
+    """The host and the paths that are passed to each process of a paglet.
+
+    `code_paths` are the configured folders with code. `code_folder` holds unpacked bundles. `blob_path` returns the
+    path of the blob with a SHA-256.
+    """
 
     own: HostRef
     code_paths: tuple[str, ...]
@@ -114,7 +122,7 @@ class LaunchPaths:
 
 
 def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: LaunchPaths) -> Go | None:
-    """Store the pid and return the `go` frame for the child. Return None if the run is over."""
+    """Store the pid of a started process, and return the `go` frame to send to it. Return None if the run has ended."""
     if not tx.run("UPDATE runs SET pid = ?, start_time = ? WHERE token = ?", pid, start_time, run.stamp.token):
         return None
     row = tx.one("SELECT * FROM paglets JOIN paglet_states USING (agent_id) WHERE agent_id = ?", run.agent_id)
@@ -214,12 +222,12 @@ def cancel_requested(tx: Tx) -> list[str]:
 
 
 def is_open(tx: Tx, token: str) -> bool:
-    """Return True if the run of that token has not ended."""
+    """Return True if the run with this token has not ended."""
     return tx.value("SELECT 1 FROM runs WHERE token = ?", token) is not None
 
 
 def set_usage(tx: Tx, token: str, usage: str) -> None:
-    """Store what a run uses, as JSON text."""
+    """Store the resource usage of a run, given as JSON text."""
     tx.run("UPDATE runs SET usage = ? WHERE token = ?", usage, token)
 
 
