@@ -66,11 +66,12 @@ from paglets.worker.processes import kill_survivors, process_table
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAUNCHER_CLOSE_SECONDS = 15.0
 FAREWELL_SECONDS = 0.3
-"""The time for the last gossip message. A host that misses it notices a little later that this one is offline."""
+"""The time for sending the last gossip message. A host that does not get it detects a little later that this host is
+offline."""
 
 
 class _Handler:
-    """The request handler of the server, which rejects all requests until the host is ready."""
+    """The request handler of the server. It rejects all requests until the host is ready."""
 
     def __init__(self) -> None:
         self.handle: Handle = not_yet
@@ -83,19 +84,22 @@ def run_host(options: HostOptions) -> int:
     """
     home = paglets_home(os.environ)
     if os.environ.get(HOME_VARIABLE):
-        os.environ[HOME_VARIABLE] = str(home)  # Jobs inherit the variable, and run in other folders.
+        # Store the absolute path, because jobs inherit the variable and run in other folders.
+        os.environ[HOME_VARIABLE] = str(home)
     console = Console(background=BACKGROUND in os.environ)
     with _start_failures():
         # Check the permissions before anything in the folder is trusted, above all the copy of the program.
         secured = permissions.secure(home)
     console.warn(secured.changed)
     if problem := unpack_problem(os.environ):
-        console.print(f"this host runs from {program_path()}, which must not be replaced meanwhile: {problem}")
+        console.print(
+            f"this host runs from {program_path()}, which must not be replaced while the host runs: {problem}"
+        )
     os.environ.pop(BACKGROUND, None)
     console.warn(secured.warning)
     umask = os.umask(permissions.UMASK)
-    # A pipe, not an Event: a main thread that waits for a lock may miss a signal, and its handler never runs.
-    # Python writes a byte to the pipe for each signal, which stays there until it is read.
+    # Use a pipe and not an Event: the handler of a signal may never run while the main thread waits for a lock. For
+    # each signal, Python writes a byte to the pipe, which the main thread reads.
     stop_reader, stop_writer = os.pipe()
     os.set_blocking(stop_writer, False)
     failed: list[BaseException] = []
@@ -105,7 +109,7 @@ def run_host(options: HostOptions) -> int:
         os.write(stop_writer, b"!")
 
     def stop(number: int, frame: FrameType | None) -> None:
-        """Do nothing: Python has written the byte already."""
+        """Do nothing, because Python has already written a byte to the pipe."""
 
     def handle_signals() -> None:
         signal.set_wakeup_fd(stop_writer, warn_on_full_buffer=False)
@@ -124,7 +128,7 @@ def run_host(options: HostOptions) -> int:
         return failed[0].exit_code
     if failed:
         what = failed[0].message if isinstance(failed[0], PagletsError) else repr(failed[0])
-        console.print(f"paglets: host {options.name} stopped after an error of its store or runner: {what}")
+        console.print(f"paglets: host {options.name} stopped because of an error in its store or runner: {what}")
         console.print("hint: host.log has the details")
         return EXIT_FAILED
     return EXIT_DONE
@@ -132,7 +136,7 @@ def run_host(options: HostOptions) -> int:
 
 @contextmanager
 def _start_failures() -> Iterator[None]:
-    """Convert an OSError during the start. Raises StartFailed."""
+    """Raise StartFailed in place of an OSError from the `with` block."""
     try:
         yield
     except OSError as error:
@@ -148,11 +152,11 @@ def start(
     umask: int,
     console: Console,
 ) -> None:
-    """Start all components of the host. `stack` stops them in reverse order.
+    """Start all components of the host. `stack` stops them in reverse order. `umask` is for the processes of jobs.
 
-    `handle_signals` runs before the host can be found, so that each later signal stops it cleanly. `umask` is for jobs.
-    The host accepts requests and reports that it is ready only after each part has run once and a COMMIT has shown that
-    the database can be written. Raises StartFailed, StoreDamaged, StoreTransient.
+    The host accepts requests only after each part has run once and a test transaction has been committed.
+    `handle_signals` is called before the run file is written, so that from then on a signal stops the host cleanly.
+    Raises StartFailed, StoreDamaged, StoreTransient.
     """
     clock, entropy = SystemClock(), SystemEntropy()
     _check_name_is_free(home, options)
@@ -215,7 +219,7 @@ def start(
 
 
 def _take_key(options: HostOptions, peers: tuple[str, ...]) -> MeshKey | None:
-    """Return the mesh key, or None if there is none yet. Remove it from the environment, which jobs inherit."""
+    """Return the mesh key, or None if there is none yet. Remove the key from the environment, which jobs inherit."""
     key = host_key(
         os.environ,
         peers=peers,
@@ -227,7 +231,7 @@ def _take_key(options: HostOptions, peers: tuple[str, ...]) -> MeshKey | None:
 
 
 def _first_key(folder: DataDirectory, entropy: Entropy, console: Console) -> MeshKey:
-    """Create a mesh key. Raises StartFailed if this host was in a mesh, because a new key would found a second one."""
+    """Create a mesh key. Raises StartFailed if this host was in a mesh, because a new key would create another mesh."""
     key = first_key(os.environ, entropy, folder.store.read(hosts.load_others))
     path = home_path(default_key_file(os.environ))
     console.print(f"paglets: made the mesh key {path}; hosts on other machines need a copy of it")
@@ -235,7 +239,7 @@ def _first_key(folder: DataDirectory, entropy: Entropy, console: Console) -> Mes
 
 
 def _too_many_cores(offered: int, there: int) -> str:
-    return f"this host offers {offered} cores, and the machine has {there}" if offered > there else ""
+    return f"this host offers {offered} cores, but the machine has only {there}" if offered > there else ""
 
 
 def _serve(
@@ -266,7 +270,7 @@ def _transport(
 def _launcher(program: Program, events: LaunchEvents, folder: DataDirectory, stack: ExitStack, umask: int) -> Launcher:
     zygote = ZygoteSettings(
         command=child_command(program, "_zygote"),
-        # The output of jobs is read on other machines, so the commands in it must not have a path of this one.
+        # The output of jobs may be read on other machines, so commands in it must not contain a path of this machine.
         environment=child_environment(program, os.environ | carried_command(NAME, str(program.path))),
         log_path=str(folder.path / LOG_NAME),
         store_id=folder.store_id,
@@ -286,7 +290,9 @@ def _end_survivors(folder: DataDirectory) -> None:
     zygotes = (None, None, zygote_mark(folder.store_id))
     stuck = kill_survivors([*folder.store.read(survivors), zygotes], load_psutil())
     for token in stuck:
-        folder.log.warning(f"the process of run {token} of an earlier start cannot be killed: the kernel holds it")
+        folder.log.warning(
+            f"the process of run {token} of an earlier start cannot be killed: it is blocked in the kernel"
+        )
 
 
 def _farewell(host: Host) -> None:
@@ -325,7 +331,7 @@ def _check_name_is_free(home: Path, options: HostOptions) -> None:
 
 
 def _check_code_paths(options: HostOptions) -> None:
-    """Check that all code paths are folders: every job would fail otherwise. Raises StartFailed."""
+    """Check that all code paths are folders, because otherwise every job would fail. Raises StartFailed."""
     for path in options.code_paths:
         if not Path(path).is_dir():
             raise StartFailed(f"the code path {path} is not a folder", hint=["fix --code-path or code_paths"])
@@ -341,12 +347,15 @@ def _report_ready(
     *,
     asked: bool,
 ) -> None:
-    """Print that the host is ready, its address if the user `asked` for one or may need it, and warnings."""
+    """Print that the host is ready, its address and warnings.
+
+    A background host writes an address that other machines cannot use to its log only, unless the user `asked` for one.
+    """
     remove_unused_copies(program)
     console.print(ready_line(settings, folder.path))
     address = address_line(settings, folder.path)
     if console.background and not asked and is_for_this_machine(settings.url):
-        folder.log.info(address)  # No other machine can use the address, so the log is enough.
+        folder.log.info(address)  # No other machine can use the address, so the user does not need it.
     else:
         console.print(address)
     for note in (*folder.notes, *filter(None, [last_store.warning_of(home, settings.name, folder)])):

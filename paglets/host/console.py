@@ -1,4 +1,4 @@
-"""The messages of a host to its user: on the terminal, or in the log once a background host has left it."""
+"""The messages of a host to its user. They go to the terminal, or to the log after a background host has detached."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ BACKGROUND = "PAGLETS_BACKGROUND"
 
 
 class Console:
-    """The stderr of a host. A background host writes there until it is ready, and to its log afterwards."""
+    """The output of a host. It writes to stderr. A background host that is ready writes to its log instead."""
 
     def __init__(self, *, background: bool = False) -> None:
         self.background = background
         self._log: Log | None = None
 
     def print(self, text: str) -> None:
-        """Print a line. It goes to stderr, because stdout is for data."""
+        """Print a line to stderr, or write it to the log after `detach`."""
         if self._log is not None:
             self._log(text.removeprefix("paglets: "))
             return
@@ -47,9 +47,9 @@ class Console:
             self.print(line)
 
     def announce(self, log: Log, text: str) -> None:
-        """Write a message to the log, and print it unless this host has left its terminal.
+        """Write a message to the log, and also print it if this host has not detached from its terminal.
 
-        Further lines of the message are hints.
+        The first line is the message. Further lines are hints.
         """
         first, *hints = text.splitlines()
         for line in (first, *hints):
@@ -60,10 +60,10 @@ class Console:
                 self.print(line)
 
     def detach(self, log: Log, take_output: Callable[[], None]) -> None:
-        """Write to the log from now on, if this host runs in the background.
+        """Write all further messages to the log, if this host runs in the background.
 
-        `take_output` redirects stdout and stderr to the log. The command that started this host sees its pipe close and
-        takes that as the sign that the host is ready.
+        `take_output` redirects stdout and stderr to the log. This closes the pipe to the command that started the host,
+        and the command then knows that the host is ready.
         """
         if self.background:
             self._log = log
@@ -71,7 +71,7 @@ class Console:
 
 
 def ready_line(settings: Settings, folder: Path) -> str:
-    """Return `host laptop is ready (8 cores, 31 GiB); log: ~/.paglets/hosts/laptop/host.log`."""
+    """Return a line such as `host laptop is ready (8 cores, 31 GiB); log: ~/.paglets/hosts/laptop/host.log`."""
     offered = settings.offered
     parts = [counted(offered.cpu_cores, "core"), bytes_text(offered.memory_bytes)]
     parts += [counted(offered.gpus, "GPU")] if offered.gpus else []

@@ -1,7 +1,6 @@
-"""A host: its parts, connected to one another and to the interfaces of its environment.
+"""The class `Host`, which creates and connects the parts of a host.
 
-The same class runs in production (`paglets.host.app`) and in the simulator, because it has no threads, sockets or
-clock of its own.
+It creates no threads, sockets or clocks. Therefore it runs in production (`paglets.host.app`) and in the simulator.
 """
 
 from __future__ import annotations
@@ -90,10 +89,11 @@ ON_BLOB_PUSHED = ("mailbox", "handoff", "outbox", "stealing")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """The interfaces of a host to its environment. The transport passes its completions to `deliver`, on the runner.
+    """The interfaces of a host to its environment.
 
-    `announce` receives messages that the user should see; by default they go to the log only. `url` returns the URL for
-    other hosts, which may change at run time. `refused` returns hosts with another key that sent requests to this one.
+    `make_transport` gets a function that runs a callback on the runner; the transport must use it for completions.
+    `announce` receives messages for the user; by default they only go to the log. `url` returns the URL for other
+    hosts, which may change. `refused` returns hosts with another mesh key that sent requests to this host.
     """
 
     clock: Clock
@@ -194,7 +194,7 @@ class Host:
         )
 
     def _reverse(self, settings: Settings, environment: Environment) -> ReverseTransport:
-        """Return the transport of all parts. Gossiper is created after it, so the transport reads gossip on demand."""
+        """Return the transport of all parts. It gets `self.gossip` through lambdas, because that is created later."""
         inner = environment.make_transport(self.runner.call_soon)
         relaying = RelayTransport(
             inner,
@@ -218,7 +218,7 @@ class Host:
     def start(self) -> int:
         """Close the runs that an earlier start left open, and start the parts. Return the number of closed runs.
 
-        The processes of those runs must have been killed before (`recovery.survivors`).
+        The caller must first kill the processes of those runs (`recovery.survivors`).
         """
         services = self.services
         closed = services.store.write(lambda tx: close_runs(tx, services.own, services.clock.wall()))
@@ -287,7 +287,7 @@ class Host:
         return replace(self.services.settings, url=self._url())
 
     def slots(self, limit: int) -> Slots:
-        """Return up to `limit` jobs that run, wait or leave here, with the free and offered resources."""
+        """Return up to `limit` jobs that run on, wait on or leave this host, with its free and offered resources."""
         now = self.services.clock.wall()
         load, usage = self.load(), self.runs.running()
 
@@ -311,12 +311,15 @@ class Host:
         )
 
     def verdicts(self, request: SlotRequest) -> PlacementPreview:
-        """Return for each host if it could run this request when submitted here."""
+        """Return for each known host whether it could run a job with this request that is submitted on this host."""
         settings = self.services.settings
         return preview_placement(self.gossip.candidates(), request, settings.store_id, settings.mesh_version)
 
     def refuse(self, tx: Tx, envelope: Envelope) -> str | None:
-        """Return why this host refuses an envelope, or None: a name that exists, or a job that can never start here."""
+        """Return why this host refuses an envelope, or None if it accepts it.
+
+        It refuses a paglet whose name is in use on this host, and a job that can never start on this host.
+        """
         if envelope.name is not None:
             holder = residence.holder_of(tx, envelope.name)
             if holder is not None and holder != envelope.agent_id:
@@ -336,10 +339,10 @@ class Host:
         )
         return judgement.text if judgement.never and envelope.hook is None else None
 
-    # Calls to paglets here.
+    # Calls to paglets on this host.
 
     def call_here(self, agent_id: str, call: Call, wait_seconds: float) -> Any:
-        """Return the reply, or a PendingResponse. Raises Moved, Moving or Unknown if the paglet is not here.
+        """Call a paglet of this host. Return the reply, or a PendingResponse. Raises Moved, Moving, Unknown.
 
         A repeated call gets the stored reply, even if the handler has moved its paglet since.
         """
@@ -360,7 +363,10 @@ class Host:
         return pending
 
     def _call_local(self, call: OutgoingCall) -> bool:
-        """Perform a call from this host to a paglet that may be here. Return True: the call is taken."""
+        """Perform a call from this host to a paglet that may be on this host. Return True: the call is accepted.
+
+        The reply or the error is passed to `Calls.answered`.
+        """
         body = Call(message=call.message, call_id=call.call_id, again=call.again)
         wait = min(MAX_CALL_SECONDS, max(0.0, call.deadline - self.services.clock.monotonic()))
         try:

@@ -21,7 +21,7 @@ IPV4_ANYWHERE = ANYWHERE[0]
 
 
 def peer_urls(options: HostOptions) -> tuple[str, ...]:
-    """Return the peers without this host itself, because all hosts may share one list of peers."""
+    """Return the configured peers without this host itself, because all hosts may use the same list of peers."""
     own = {f"http://{name}:{options.port}" for name in (options.name, platform.node().lower())}
     if options.public_url:
         own.add(normalise_url(options.public_url))
@@ -33,7 +33,7 @@ def listen_addresses(options: HostOptions) -> tuple[Address, ...]:
     own = (options.host, options.port)
     if options.bind_public is None:
         return (own,)
-    # `auto` follows address changes of the machine, so it listens on all addresses of the family.
+    # With `auto`, the host follows address changes of the machine. So it listens on all addresses of the IP version.
     name = bind_for(_public_address()) if options.bind_public == AUTO else options.bind_public
     if name == options.host or (name == IPV4_ANYWHERE and ":" not in options.host):
         return ((name, options.port),)
@@ -47,7 +47,7 @@ def host_names(options: HostOptions) -> tuple[str, ...]:
 
 
 class AdvertisedUrl:
-    """The URL of a host for other machines. A URL that was not configured follows network changes of the machine."""
+    """The URL of a host for other machines. If the URL is not configured, it follows address changes of the machine."""
 
     def __init__(self, options: HostOptions, port: int, choose: Callable[[], str] | None = None) -> None:
         self._choose = choose or _public_address
@@ -63,7 +63,7 @@ class AdvertisedUrl:
     def update(self) -> str:
         """Read the addresses of the machine again. Return a message if the URL changed, else "".
 
-        A machine without a network keeps its URL. So does a machine whose new address is of the other family, on which
+        The URL stays the same if the machine has no network, or if its new address has the other IP version, on which
         the host does not listen.
         """
         address = self._choose()
@@ -72,7 +72,7 @@ class AdvertisedUrl:
         if not self.is_chosen or is_loopback or url == before or ("[" in url) != ("[" in before):
             return ""
         self._url = url
-        return f"the address of this machine changed: other hosts reach this one at {url} now, not at {before}"
+        return f"the address of this machine changed: other hosts now reach this host at {url}, not at {before}"
 
 
 def settings(
@@ -114,7 +114,7 @@ def settings(
 
 
 def _properties(options: HostOptions, folder: DataDirectory) -> dict[str, str]:
-    """Return the properties that other hosts see: the configured ones, and the time of unresolved database damage."""
+    """Return the properties that other hosts see: the configured ones, and the time of the latest database damage."""
     damaged = {"damaged": folder.damaged_at} if folder.damaged_at else {}
     return {**damaged, **options.properties}
 

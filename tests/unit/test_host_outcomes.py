@@ -154,13 +154,13 @@ def test_a_job_that_meets_a_full_disk_is_placed_again_three_times_and_fails_then
         assert meet_full_disk(rig) == "PLACING"
         assert (rig.value("disk_fulls"), rig.value("losses"), rig.value("failed_attempts")) == (times, 0, 0)
         assert rig.value("reason") == "disk_full"
-        assert f"({times} of 3)" in rig.value("reason_text")
+        assert f"(time {times} of 3)" in rig.value("reason_text")
         rig.store.write(lambda tx: tx.run("UPDATE requests SET status = 'WAITING_FOR_SLOT'"))
         rig.start()
     assert meet_full_disk(rig) == "FAILED_FINAL"
     assert rig.cause() == "disk_full"
     ((_, args),) = rig.reports()
-    assert args["message"].endswith("it met a full disk 4 times, most recently on here")
+    assert args["message"].endswith("the job met a full disk 4 times, most recently on here")
 
 
 def test_what_an_attempt_registered_takes_no_room_after_it_met_a_full_disk() -> None:
@@ -177,7 +177,7 @@ def test_a_job_that_fills_the_disk_itself_fails_at_once() -> None:
     assert meet_full_disk(rig, 2 << 20) == "FAILED_FINAL"
     assert rig.cause() == "disk_limit"
     ((_, args),) = rig.reports()
-    assert args["message"].endswith("its scratch directory had 2 MiB, and its disk request is 1 MiB")
+    assert args["message"].endswith("the job's scratch directory had 2 MiB, and its disk request is 1 MiB")
     record = loads(rig.store.read(lambda tx: tx.value("SELECT record FROM history")))
     assert record["cause"] == "disk_limit"
 

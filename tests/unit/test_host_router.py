@@ -280,7 +280,7 @@ def test_a_host_speaks_for_itself_only(target: str, body: Any) -> None:
     assert isinstance(own, Response)
     assert own.status == 200
     assert isinstance(other, Response)
-    with pytest.raises(Invalid, match="names the store store-w1 and is signed by store-w2"):
+    with pytest.raises(Invalid, match="names the store store-w1 but is signed by store-w2"):
         other.json()
 
 

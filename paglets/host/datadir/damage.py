@@ -30,8 +30,8 @@ WHY = "why.txt"
 PART = ".part"
 
 MOVED = (DATABASE, WAL, f"{DATABASE}-shm", "blobs", "work")
-"""The names to move. Blobs and scratch directories move too, because a host with a new database removes them. The note
-moves last: until then it tells the next start that there was a database."""
+"""The names to move to `damaged/`, except the note. Blobs and scratch directories move too, because a host with a new
+database would remove them. The note `store.json` moves last, because it records that there was a database."""
 ALL = (*MOVED, NOTE)
 
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
@@ -41,8 +41,8 @@ TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 class StoreNote:
     """The content of `store.json`. `running` stays true after a crash.
 
-    `accepted_boots` is the start count of an outdated database that the user was warned about: the next start uses that
-    database. 0 means that there was no warning.
+    If the host warned the user about an outdated database, `accepted_boots` is the start count of that database, and
+    the next start uses the database. 0 means that there was no warning.
     """
 
     store_id: str = ""
@@ -53,7 +53,7 @@ class StoreNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """An entry of `damaged/`. `at` is the time as text, UTC. `moved` is True if the folder holds moved files."""
+    """An entry of `damaged/`. `at` is its time in UTC, as text. `moved` is True if the entry contains moved files."""
 
     path: Path
     at: str
@@ -62,7 +62,7 @@ class Damage:
 
 
 def read_note(folder: Path) -> StoreNote | None:
-    """Return the note, or None if there never was a database. An unreadable note gives an empty `StoreNote`."""
+    """Return the note, or None if there never was a database. If the note is unreadable, return an empty one."""
     try:
         return from_json(StoreNote, loads((folder / NOTE).read_bytes()))
     except FileNotFoundError:
@@ -88,7 +88,7 @@ def database_identity(folder: Path) -> tuple[int, int]:
 
 
 def check_there(folder: Path) -> None:
-    """Check, before SQLite opens the database, that it is still there. Raises StoreMalformed if it is gone or empty."""
+    """Check that a known database still exists before SQLite opens it. Raises StoreMalformed if it is gone or empty."""
     database, wal = folder / DATABASE, folder / WAL
     if size_of(database):
         return
@@ -110,12 +110,12 @@ def wal_is_missing(folder: Path) -> bool:
 
 
 def is_outdated(note: StoreNote | None, store_id: str, boot_count: int) -> bool:
-    """Return True if the database records fewer starts than the note: commits were lost, or it is an old copy."""
+    """Return True if the database records fewer starts than the note, because it lost commits or is an old copy."""
     return note is not None and note.store_id == store_id and note.boot_count > boot_count
 
 
 def move_aside(folder: Path, why: str, now: datetime) -> StoreUndecided:
-    """Move the damaged database and the files that belong to it. Return the error to raise."""
+    """Move the damaged database and its files to `damaged/`. Return the error that the caller must raise."""
     try:
         place = _place_to_move(folder, why, now)
         why = _why(place) or why
@@ -147,9 +147,9 @@ def move_aside(folder: Path, why: str, now: datetime) -> StoreUndecided:
 
 
 def refuse_older(folder: Path, note: StoreNote, boot_count: int, now: datetime) -> StoreUndecided:
-    """Record that the user was warned about an outdated database. Return the error that ends this start.
+    """Record that the user was warned about an outdated database. Return the error that the caller must raise.
 
-    The database stays in place, and the next start uses it.
+    The database is not moved, and the next start uses it.
     """
     why = (
         f"the database {folder / DATABASE} is outdated: it records {counted(boot_count, 'start')}, "
@@ -172,17 +172,17 @@ def damages(folder: Path) -> tuple[Damage, ...]:
     place = folder / FOLDER
     if not place.is_dir():
         return ()
-    # A folder is empty after the user has moved everything back.
+    # Skip an empty folder: the user has moved its files back.
     return tuple(_read(each) for each in sorted(place.iterdir()) if not each.is_dir() or any(each.iterdir()))
 
 
 def reminder(damage: Damage) -> str:
-    """Return the line that each start prints while the folder exists."""
+    """Return the warning that each start prints while this entry of `damaged/` exists."""
     return f"database damage on {damage.at}: {damage.why}; see {damage.path}, and remove it when no longer needed"
 
 
 def _move(folder: Path, place: Path) -> dict[str, OSError]:
-    """Move every file that can be moved. Return the errors by name: a non-empty mount point cannot be moved."""
+    """Move each name of `MOVED` to `place`. Return the errors by name, such as that of a non-empty mount point."""
     left = {}
     for name in MOVED:
         try:
@@ -206,12 +206,12 @@ def _finish(folder: Path, place: Path) -> Path:
 
 
 def _is_to_move(path: Path) -> bool:
-    """Return True if the path exists and is not an empty mount point, which counts as moved."""
+    """Return True if the path exists. Return False for an empty mount point, which cannot be moved and has no files."""
     return os.path.lexists(path) and not (os.path.ismount(path) and not any(path.iterdir()))
 
 
 def _place_to_move(folder: Path, why: str, now: datetime) -> Path:
-    """Return the folder of an unfinished move, or a new one if continuing it would replace a file."""
+    """Return the folder of an unfinished move, or a new folder if there is none or the move would replace a file."""
     unfinished = sorted((folder / FOLDER).glob(f"*{PART}"))
     if unfinished and not any(_is_to_move(folder / name) and os.path.lexists(unfinished[-1] / name) for name in ALL):
         return unfinished[-1]
@@ -219,7 +219,7 @@ def _place_to_move(folder: Path, why: str, now: datetime) -> Path:
 
 
 def _explain(folder: Path, why: str, now: datetime, suffix: str = "") -> Path:
-    """Create a folder in `damaged/` with the reason in it, and return its path."""
+    """Create an entry of `damaged/` with the reason in `why.txt`. Return its path."""
     name = f"{now.astimezone(UTC).strftime(TIME_FORMAT)}{suffix}"
     place = _free(private_folder(folder / FOLDER) / name)
     place.mkdir(mode=0o700)

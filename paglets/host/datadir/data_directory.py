@@ -22,12 +22,12 @@ from paglets.store.inspection import check
 from paglets.store.sqlite_errors import to_paglets_error
 
 POSTS_JUMPED = 1_000_000
-"""The post numbers to skip after commits were lost. Other hosts remember used numbers and drop reused ones."""
+"""The number of post numbers to skip after commits were lost. Other hosts drop posts with a number used before."""
 
 MISSING_WAL = (
     f"the previous run crashed and {damage.WAL} is missing: the newest commits may be lost\n"
     "hint: if you have that file, stop this host now and put the file back\n"
-    "hint: ignore this if another program has opened the database since, because that merges the file"
+    "hint: ignore this if another program has opened the database since: it then merged the file into the database"
 )
 
 LOG_NAME = "host.log"
@@ -35,9 +35,9 @@ LOG_NAME = "host.log"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataDirectory:
-    """An open data directory. Each start increments `boot_count` and draws a new `boot_id`.
+    """An open data directory. Each start of the host increments `boot_count` and draws a new random `boot_id`.
 
-    `notes` are warnings for the user. `damaged_at` is the time of the latest entry in `damaged/`, or "".
+    `notes` are warnings for the user. `damaged_at` is the time of the latest entry in `damaged/`, or "" if none.
     `take_output` redirects stdout and stderr of this process to the log.
     """
 
@@ -125,7 +125,8 @@ def _database(
         raise to_paglets_error(path / damage.DATABASE, error) from error
     finally:
         store.close()
-        # Write and check only if the database was not replaced, and no other host has locked the folder since.
+        # Write the note and check the database only if this host still owns it: nobody replaced the database, and no
+        # other host has locked the folder.
         with suppress(OSError):
             ours = ours if damage.database_identity(path) == ours and not lock.is_lost() else None
         if ours and (note := damage.read_note(path)) is not None and note.running:
@@ -135,7 +136,10 @@ def _database(
 
 
 def _check_all(path: Path) -> None:
-    """Check the whole database after damage was found at run time, and move it aside. Raises StoreDamaged."""
+    """Check the whole database, because damage was found while the host ran. Move it aside if it is damaged.
+
+    Raises StoreDamaged.
+    """
     try:
         damage.check_there(path)
         check(path / damage.DATABASE, thorough=True)
@@ -144,7 +148,7 @@ def _check_all(path: Path) -> None:
 
 
 def _note(path: Path, note: damage.StoreNote, log: logging.Logger) -> None:
-    """Write `store.json`. A failure is only logged, because the older file is still correct, but less precise."""
+    """Write `store.json`. Only log an error, because the host can continue with the older file."""
     try:
         damage.write_note(path, note)
     except OSError as error:
@@ -152,7 +156,10 @@ def _note(path: Path, note: damage.StoreNote, log: logging.Logger) -> None:
 
 
 def _record_start(path: Path, store: Store, entropy: Entropy) -> tuple[str, int]:
-    """Record this start. Return store id and start count. Raises StoreDamaged for an outdated database."""
+    """Record this start of the host. Return the store id and the number of starts.
+
+    Raises StoreDamaged if the database is outdated.
+    """
     note = damage.read_note(path)
     store_id, boots = store.read(meta.identity)
     damage.check_filled(path, note, store_id)

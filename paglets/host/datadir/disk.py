@@ -23,33 +23,33 @@ from paglets.worker.scratch import scratch_bytes
 FULL = "disk_full"
 CLOSED = "disk_closed"
 CLOSED_SECONDS = 10.0
-"""The delay before a part retries on a missing or read-only data directory, from which nothing can be removed."""
+"""The delay before a part retries to remove files if the data directory is missing or read-only."""
 
 MOST_LEFT = 1_000
-"""The number of distinct undeletable paths that are logged, each once. Further paths are not logged."""
+"""The maximum number of paths that are logged because they cannot be removed. Each is logged once."""
 
 LEAST_BYTES = 1 << 20
 LEAST_FILES = 16
-"""Free space below which no process starts: each needs a directory, two logs and a few bytes in each."""
+"""The free bytes and files below which no process starts. Each process needs a directory and two short logs."""
 
 
 TRASH = ".trash"
-"""The folder of directories to remove. It is inside `work`, so that a rename never crosses a file system."""
+"""The folder for directories that wait for removal. It is inside `work`, so both are on one file system."""
 
 FOLDERS = ("work", f"work/{TRASH}", "logs", "blobs", "blobs/incoming", "blobs/staging", "code")
 """The folders of a data directory, parents first."""
 
 
 def is_unusable(disk: Disk) -> bool:
-    """Return True if the data directory is missing or may not be written."""
+    """Return True if the data directory is missing or not writable."""
     reason = disk.blocked_reason()
     return reason is not None and reason.code == CLOSED
 
 
 class HostDisk:
-    """The `Disk` of a real machine.
+    """The implementation of `Disk` for a real machine.
 
-    `later` runs a task on another thread. `lacks` returns any further reason why no process can start, or "".
+    `later` runs a task on another thread. `lacks` returns an additional reason why no process can start, or "".
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class HostDisk:
         self._log = log.getChild("disk")
         self._discarded = 0
         self._left: set[str] = set()
-        # A process needs all these folders: it publishes files to the last four, or unpacks code there.
+        # A process needs all these folders. It writes files to `blobs` and unpacks code to `code`.
         self._folders = tuple(folder / name for name in FOLDERS)
         for path in self._folders:
             path.mkdir(mode=0o700, exist_ok=True)
@@ -84,14 +84,14 @@ class HostDisk:
 
     def prepare(self, agent_id: str, fresh: bool) -> str:
         path = self._work / agent_id
-        # A job may have replaced its directory by a file or a link, which may point nowhere.
+        # A job may have replaced its directory by a file or a symbolic link, even a broken one.
         if os.path.lexists(path) and (fresh or path.is_symlink() or not path.is_dir()):
             self.discard(agent_id)
         path.mkdir(mode=0o700, exist_ok=True)
         return str(path)
 
     def discard(self, agent_id: str) -> None:
-        """Rename the directory into the trash, and remove its files later. Raises OSError if the rename fails."""
+        """Move the scratch directory to the trash, and remove its files later. Raises OSError if the move fails."""
         path = self._work / agent_id
         while True:
             self._discarded += 1
@@ -101,7 +101,7 @@ class HostDisk:
         try:
             _rename(path, target)
         except FileNotFoundError:
-            if os.path.lexists(path):  # the trash folder is missing, not the directory
+            if os.path.lexists(path):  # The directory exists, so the trash folder is missing.
                 raise
             return
         self._later(self._empty_trash)
@@ -150,7 +150,7 @@ class HostDisk:
         try:
             left_bytes = shutil.disk_usage(self._work).total * share
         except OSError:
-            return  # `blocked_reason` reports the error
+            return  # `blocked_reason` reports this error to the user.
         for count, agent_id in enumerate(newest_first):
             left_bytes -= scratch_bytes(str(self._work / agent_id))
             if left_bytes < 0:
@@ -167,7 +167,7 @@ class HostDisk:
         try:
             found = os.lstat(removal.path)
             if not stat.S_ISREG(found.st_mode):
-                return "it is not a regular file any more"
+                return "it is no longer a regular file"
             registered = SourceStat(size_bytes=removal.size_bytes, mtime_ns=removal.mtime_ns, inode=removal.inode)
             if SourceStat.of(found) != registered:
                 return "it changed since it was registered"
@@ -180,18 +180,18 @@ class HostDisk:
         try:
             return tuple(sorted(name for name in os.listdir(self._work) if name != TRASH))
         except OSError:
-            return ()  # `blocked_reason` reports the error
+            return ()  # `blocked_reason` reports this error to the user.
 
     def _empty_trash(self) -> None:
         try:
             entries = sorted(self._trash.iterdir())
         except OSError:
-            return  # `blocked_reason` reports the error
+            return  # `blocked_reason` reports this error to the user.
         for entry in entries:
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, onerror=self._make_removable)
             else:
-                # A job may have replaced its directory by a file or a link.
+                # A job may have replaced its directory by a file or a symbolic link.
                 self._unlink(entry)
 
     def _unlink(self, path: Path) -> None:
@@ -201,7 +201,7 @@ class HostDisk:
             self._say_left(str(path), failed)
 
     def _make_removable(self, act: Callable[[str], object], path: str, error: object) -> None:
-        """Restore the permissions that a job may have removed from its directories, and remove `path` again."""
+        """Retry to remove `path`, after restoring permissions that a job may have removed from its directories."""
         try:
             for place in (os.path.dirname(path), path):
                 if _is_its_own(place):
@@ -216,11 +216,11 @@ class HostDisk:
     def _say_left(self, path: str, failed: OSError) -> None:
         if path not in self._left and len(self._left) < MOST_LEFT:
             self._left.add(path)
-            self._log.warning(f"{path} cannot be removed: {failed}; the next start retries")
+            self._log.warning(f"{path} cannot be removed: {failed}; the host retries at its next start")
 
 
 def _is_missing(path: Path) -> bool:
-    """Return True if the path does not exist. A path that cannot be inspected is not missing."""
+    """Return True if the path does not exist. Return False if it cannot be inspected."""
     try:
         os.lstat(path)
     except FileNotFoundError:
@@ -231,9 +231,9 @@ def _is_missing(path: Path) -> bool:
 
 
 def blocked_reason_of(folder: Path) -> Reason | None:
-    """Return why nothing can be written to this folder now, or None.
+    """Return the reason why nothing can be written to this folder now, or None.
 
-    Each grant of a slot calls this, so it only inspects and never writes. It cannot see a disk quota.
+    It is called for each grant of a slot, so it never writes. Therefore it cannot detect a used-up disk quota.
     """
     try:
         return unusable_reason_of(folder) or _full_reason_of(folder)
@@ -242,7 +242,7 @@ def blocked_reason_of(folder: Path) -> Reason | None:
 
 
 def unusable_reason_of(folder: Path) -> Reason | None:
-    """Return why this folder cannot be used, or None. Ignore free space."""
+    """Return the reason why this folder cannot be used, or None. Do not check the free space."""
     try:
         text = closed(folder)
     except OSError as error:
@@ -256,7 +256,7 @@ def _full_reason_of(folder: Path) -> Reason | None:
     if hasattr(os, "statvfs"):
         found = os.statvfs(folder)
         if found.f_files and found.f_favail < LEAST_FILES:
-            return Reason(code=FULL, text=f"the disk of {folder} has no inodes left: remove some files of any size")
+            return Reason(code=FULL, text=f"the disk of {folder} has no inodes left: remove some files, of any size")
     return None
 
 
@@ -264,7 +264,8 @@ def _rename(path: Path, target: Path) -> None:
     try:
         path.rename(target)
     except PermissionError:
-        # A job may have removed the permissions of its directory, which the rename needs to update its `..` entry.
+        # A rename updates the `..` entry of the directory, and needs write permission for this. A job may have removed
+        # that permission from its directory.
         if not _is_its_own(str(path)):
             raise
         path.chmod(stat.S_IRWXU)
@@ -274,8 +275,8 @@ def _rename(path: Path, target: Path) -> None:
 def _is_its_own(path: str) -> bool:
     """Return True if a chmod of this path affects nothing outside the scratch directory.
 
-    A symbolic link or a hard-linked file could share its permissions with an outside file. Only Windows needs
-    permissions on the file itself to remove it.
+    A symbolic link or a hard link could share its permissions with a file outside. Only on Windows do files themselves
+    need a permission to be removed; elsewhere return False for files.
     """
     found = os.lstat(path)
     return stat.S_ISDIR(found.st_mode) or (os.name == "nt" and stat.S_ISREG(found.st_mode) and found.st_nlink == 1)

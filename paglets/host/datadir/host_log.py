@@ -1,7 +1,7 @@
-"""The log file of a host, written through the loggers of the standard library.
+"""The log file of a host, written with the `logging` module of the standard library.
 
-Each part of the host has a logger of its own below `paglets`, such as `paglets.scheduler`. A line has time, level, part
-and text. It ends with the job and the attempt if the call gave them (`about`).
+Each part of the host has its own logger below `paglets`, such as `paglets.scheduler`. A line contains the time, level,
+host, part and text. It ends with the job and the attempt if the log call passed them (`about`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from paglets.core.text import escaped
 ROOT = "paglets"
 
 MAX_LOG_BYTES = 10 << 20
-"""The size at which host.log is renamed to host.log.1. Both together stay below twice this size."""
+"""The size at which host.log is renamed to host.log.1, so that both files together take at most twice this size."""
 
 
 def about(job: str, attempt: int) -> dict[str, object]:
-    """Return the `extra` of a log call about an attempt of a job. `job`: GROUP/KEY, or the id of another paglet."""
+    """Return the argument `extra` for a log call about an attempt. `job` is GROUP/KEY, or the id of another paglet."""
     return {"job": job, "attempt": attempt}
 
 
 class HostLogFormatter(logging.Formatter):
-    """The form of a line of a host's log, without the time, which the file adds."""
+    """The formatter of a line in the log of a host. It omits the time, because `LogFile` adds it."""
 
     def __init__(self, host: str) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class HostLogFormatter(logging.Formatter):
         job, attempt = getattr(record, "job", ""), getattr(record, "attempt", "")
         if job:
             text = f"{text} (job {job}, attempt {attempt})"
-        # Indented, so that a text with line breaks, such as an error of a peer, does not look like another event.
+        # Indent further lines of the text. Otherwise a line in an error from another host could look like a log entry.
         text = text.replace("\n", "\n    ")
         if record.exc_info:
             text = f"{text}\n{self.formatException(record.exc_info)}"
@@ -59,7 +59,7 @@ class LogFileHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._file.line(self.format(record))
-        except Exception:  # such as a wrong format argument: a log call must not fail its caller
+        except Exception:  # Such as a wrong format argument. A log call must not raise an error in its caller.
             self.handleError(record)
 
 
@@ -69,7 +69,7 @@ def host_logger(path: Path, host: str, level: str) -> Iterator[tuple[logging.Log
     try:
         file = LogFile(path)
     except OSError as error:
-        raise StartFailed(f"the log {path} cannot be written: {error}; fix that, and start again") from error
+        raise StartFailed(f"the log {path} cannot be written: {error}; fix this, and start the host again") from error
     logger = logging.getLogger(ROOT)
     handler = LogFileHandler(file, host)
     logger.addHandler(handler)
@@ -83,14 +83,15 @@ def host_logger(path: Path, host: str, level: str) -> Iterator[tuple[logging.Log
 
 
 class LogFile:
-    """The log file of a host, bounded in size: one line per event, with the local time. Any thread.
+    """The log file of a host, with a limited size. Each event has a line with the local time.
 
-    If the disk is full the line is dropped, because a caller must not fail for want of a log line.
+    The methods may be called from any thread. If the disk is full, a line is dropped, because logging must not make its
+    caller fail.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Unbuffered, so that a line that could not be written is not written again with the next one.
+        # Do not buffer: a buffer would keep a line that could not be written, and write it again with the next line.
         self._file = os.fdopen(_open_log(path), "ab", buffering=0)
         self._outputs: tuple[int, ...] = ()
         self._turn = Mutex()

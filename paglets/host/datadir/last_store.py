@@ -1,7 +1,7 @@
-"""The last known store of each host name on this machine: a small file beside its run file.
+"""The last store of each host name on this machine, kept in a small file beside the run file.
 
-If the disk of a data directory is not mounted, the empty mount point looks like the directory of a new host. Only this
-file, outside the directory, can tell the difference.
+If the disk of a data directory is not mounted, the empty mount point looks like the directory of a new host. This file
+is outside the data directory, so that the host can detect the difference.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from paglets.host.datadir.data_directory import DataDirectory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastStore:
-    """The store id and data directory of the last start."""
+    """The store id and the data directory of the last start of a host."""
 
     store_id: str
     folder: str
 
 
 def warning_of(home: Path, name: str, folder: DataDirectory) -> str:
-    """Return a warning if this host starts empty although a host of its name had a store here, else ""."""
+    """Return a warning if this host starts empty, but a host of this name had a store on this machine, else ""."""
     known = _read(_path(home, name))
     if folder.boot_count > 1 or folder.damaged_at or known is None or known.store_id == folder.store_id:
         return ""
@@ -38,7 +38,7 @@ def warning_of(home: Path, name: str, folder: DataDirectory) -> str:
 
 
 def remember(home: Path, name: str, folder: DataDirectory) -> None:
-    """Store the current store id and data directory. Raises OSError."""
+    """Store the store id and the data directory of this start. Raises OSError."""
     path = _path(home, name)
     known = LastStore(store_id=folder.store_id, folder=str(folder.path))
     if _read(path) != known:

@@ -13,13 +13,13 @@ from paglets.core.regular_files import NotRegularFile, kind_of, open_regular
 LOCK = "lock"
 
 MOST_TRIES = 10
-"""The number of tries to lock the file. A try fails only if the file is removed or replaced at that moment."""
+"""The maximum number of tries to lock the file. A try fails if the file is removed or replaced during the try."""
 
 
 class DataDirectoryLock:
-    """A file lock that is held until it is closed or the process exits.
+    """The lock on a data directory, held until it is closed or the process exits.
 
-    Raises StartFailed if another host holds it, OSError if the file cannot be written.
+    The constructor raises StartFailed if another host holds the lock, and OSError if the lock file cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,10 +37,10 @@ class DataDirectoryLock:
         self._file.close()
 
     def repair(self) -> str:
-        """Lock a new file if the locked one was removed, which no longer excludes a second host.
+        """Create and lock a new file if the locked file was removed, because then its lock excludes no other host.
 
-        Return a message, or "" if nothing was wrong. Raises OSError, and StoreUndecided if another host has locked the
-        new file: that host now owns the directory.
+        Return a message, or "" if the file was not removed. Raises StoreUndecided if another host has locked a new
+        file, because that host now owns the directory. Raises OSError.
         """
         if _is_at(self._file, self._path):
             return ""
@@ -48,14 +48,17 @@ class DataDirectoryLock:
         if made is None:
             raise StoreUndecided(
                 f"{self._path} was removed while this host ran, and another host now runs in this folder",
-                hint=["that host took over the jobs; to undo this, stop it and start this host again"],
+                hint=["the other host took over the jobs; to undo this, stop it and start this host again"],
             )
         self._file.close()
         self._file = made
         return f"{self._path} was removed and has been recreated"
 
     def is_lost(self) -> bool:
-        """Return True if another file replaced the locked one: another host may use the folder. Raises OSError."""
+        """Return True if another file replaced the locked file, so that another host may use the folder.
+
+        Raises OSError.
+        """
         try:
             return not (kind_of(os.lstat(self._path).st_mode) or _is_at(self._file, self._path))
         except FileNotFoundError:
@@ -80,7 +83,7 @@ def _take(path: Path) -> IO[str] | None:
 
 
 def _open(path: Path) -> IO[str]:
-    """Open the file, and create it if it is missing. Raises OSError, which names the type of any other entry."""
+    """Open the lock file, and create it if it is missing. Raises OSError, also if the path is not a regular file."""
     try:
         return os.fdopen(open_regular(path, os.O_RDWR | os.O_CREAT, 0o600, through_links=False), "a")
     except NotRegularFile as error:

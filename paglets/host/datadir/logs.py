@@ -16,10 +16,10 @@ STREAMS = ("out", "err")
 FILE = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.(?:out|err)(?:\.([0-9]+))?")
 
 BLOCK_BYTES = 4096
-"""The minimum size that a file counts as, so that the limit also bounds many small logs."""
+"""The minimum size with which a log is counted, so that the size limit also limits the number of small logs."""
 
 TRIM_SHARE = 0.9
-"""The share of a limit to which a trim reduces the logs. Without it, each new line could cause the next trim."""
+"""The fraction of a limit to which `trim` reduces the logs, so that not each new line causes the next trim."""
 
 MOST_REMOVALS = 5_000
 """The maximum number of attempts whose logs one trim removes. The next trim continues."""
@@ -30,14 +30,14 @@ Key = tuple[str, int, int]
 
 @dataclass(slots=True, kw_only=True)
 class _Kept:
-    """The logs of one attempt."""
+    """The last write time and the total size of the logs of one attempt."""
 
     used_at: float = 0.0
     size_bytes: int = 0
 
 
 class LogFolder:
-    """The log files on disk. Any thread; each call reads the folder anew."""
+    """The log files of all paglets of a host. Each call lists the folder again. May be used from any thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -56,7 +56,7 @@ class LogFolder:
     def trim(self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[Key]]) -> int:
         """Remove the least recently written logs while they exceed a limit. Return the number of attempts removed.
 
-        Keep logs of running attempts. Also remove folders without a log.
+        Logs of running attempts are kept. Folders without a log are removed, too.
         """
         kept: dict[Key, _Kept] = {}
         for agent_id in self._agents():

@@ -1,8 +1,8 @@
 """The data-directory monitor: check the data directory, its folders and the copy of the program at intervals.
 
-Someone may remove them while the host runs. The monitor recreates a missing file or folder and reports it. If the
-database is gone, or another host owns the folder, the host exits. If a repair fails, the host starts no process
-(`Disk.blocked_reason`), so no job fails for it.
+A person or a program may remove them while the host runs. The monitor recreates a missing file or folder, and reports
+this to the user. If the database is gone, or another host owns the directory, the host exits. If a folder cannot be
+recreated, the host starts no processes until it can (`Disk.blocked_reason`), so that no job fails.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from paglets.slots.eligibility import Reason
 CHECK_SECONDS = 1.0
 
 CHECKS_UNTIL_GONE = 2
-"""The number of failed checks in a row before the host exits. A directory that is being replaced is missing briefly."""
+"""The number of checks in a row that must miss the database before the host exits.
+
+A directory that someone replaces is missing for a moment.
+"""
 
 HINTS_OF_GONE = [
     "put the folder back, or mount its disk, and start the host again",
@@ -28,9 +31,10 @@ HINTS_OF_GONE = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """A repair of the item `what`. `repair` returns a message if it recreated the item, else "".
+    """A check and repair of one item, which `what` names in messages.
 
-    `repair` raises OSError if it fails, and StoreUndecided if the host must exit.
+    `repair` returns a message if it recreated the item, else "". It raises OSError if it fails, and StoreUndecided if
+    the host must exit.
     """
 
     what: str
@@ -40,7 +44,7 @@ class Repair:
 class DataDirectoryMonitor:
     """The monitor of one data directory. One thread calls `check` every CHECK_SECONDS.
 
-    `report` receives messages for the user, `fatal` the error that ends the host.
+    `report` receives messages for the user. `fatal` receives the error for which the host must exit.
     """
 
     def __init__(
@@ -62,7 +66,10 @@ class DataDirectoryMonitor:
         self._reported: dict[str, str] = {}
 
     def check(self) -> None:
-        """Repair missing items and report a blocked host. Pass an error to `fatal` if the database is gone."""
+        """Repair missing items, and report if the host cannot start processes.
+
+        Pass an error to `fatal` if the database is gone or another host owns the directory.
+        """
         if self._ended:
             return
         why = self._why_gone()
@@ -85,7 +92,7 @@ class DataDirectoryMonitor:
         self._fatal(error)
 
     def _why_gone(self) -> str:
-        """Return why the database is gone, or "". A folder that cannot be inspected does not count as gone."""
+        """Return the reason why the database is gone, or "". If the folder cannot be inspected, return "" too."""
         try:
             now = database_identity(self._folder)
         except (FileNotFoundError, NotADirectoryError):

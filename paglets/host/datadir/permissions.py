@@ -1,4 +1,4 @@
-"""The permissions of folders that only the host's user may enter, checked before the host stores anything there."""
+"""Checks of the permissions of private folders. They run before the host stores anything in such a folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FolderAccess:
 
 
 class Privacy(Enum):
-    """A classification of a folder by who can access it."""
+    """A class of folders, by which users can access them."""
 
     PRIVATE = "only this user can enter it"
     READABLE = "others can read it; a chmod is enough"
@@ -44,14 +44,17 @@ class Privacy(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secured:
-    """Messages for the user about a folder: `changed` if its mode was changed, `warning` if it stays unprotected."""
+    """Messages for the user about a folder. `changed` reports a changed mode, `warning` an unprotected folder."""
 
     changed: str = ""
     warning: str = ""
 
 
 def judge(found: FolderAccess, user: int) -> Privacy:
-    """Classify a folder for the user with this id. A folder that others can write to is usable only while empty."""
+    """Classify a folder for the user with the id `user`.
+
+    An empty folder that others can write to is READABLE, because nobody has added files to it.
+    """
     if not found.keeps_modes:
         return Privacy.UNPROTECTED
     if found.owner != user:
@@ -64,9 +67,9 @@ def judge(found: FolderAccess, user: int) -> Privacy:
 def _keeps_modes(path: Path) -> bool:
     """Return False if a new file with mode 0600 does not have this mode and owner."""
     try:
-        descriptor, name = tempfile.mkstemp(prefix=".probe-", dir=path)  # mode 0600
+        descriptor, name = tempfile.mkstemp(prefix=".probe-", dir=path)  # `mkstemp` uses mode 0600.
     except OSError:
-        return True  # Nothing can be written there: the next write reports the error.
+        return True  # The folder cannot be written to. The next write of the host reports the error.
     try:
         made = os.fstat(descriptor)
         return made.st_uid == os.geteuid() and not made.st_mode & _OF_OTHERS
@@ -76,10 +79,10 @@ def _keeps_modes(path: Path) -> bool:
 
 
 def secure(path: Path, keeps_modes: Callable[[Path], bool] = _keeps_modes) -> Secured:
-    """Create the folder, or make an existing one private. A link is judged by its target.
+    """Create the folder, or make an existing one private. If `path` is a symbolic link, its target counts.
 
-    `keeps_modes` probes the file system of a folder that is not private yet. Raises StartFailed if the user must
-    change something first, OSError if the folder cannot be used.
+    `keeps_modes` tests if the file system keeps the modes of files. Raises StartFailed if the user must change
+    something first, and OSError if the folder cannot be used.
     """
     private_folder(path)
     if os.name != "posix":
@@ -89,7 +92,7 @@ def secure(path: Path, keeps_modes: Callable[[Path], bool] = _keeps_modes) -> Se
     if verdict is Privacy.READABLE:
         os.chmod(path, 0o700)
         now = _inspect(path, keeps_modes)
-        was_written_to = found.mode & _WRITE_OF_OTHERS and not now.is_empty  # It was empty at the first check.
+        was_written_to = found.mode & _WRITE_OF_OTHERS and not now.is_empty  # READABLE: it was empty before.
         verdict = Privacy.WRITABLE if was_written_to else judge(now, user)
         if verdict is Privacy.PRIVATE:
             return Secured(changed=f"other users could enter {path} (mode {found.mode:04o}); changed to 0700")
@@ -101,7 +104,7 @@ def secure(path: Path, keeps_modes: Callable[[Path], bool] = _keeps_modes) -> Se
 
 
 def tighten(folder: Path) -> None:
-    """Remove other users' permissions from the entries of an own folder. Earlier versions set them. Never raises."""
+    """Remove the permissions of other users from the entries of a folder, which earlier versions set. Never raises."""
     if os.name != "posix":
         return
     with suppress(OSError), os.scandir(folder) as entries:
@@ -114,9 +117,9 @@ def tighten(folder: Path) -> None:
 
 
 def refusal(path: Path, found: FolderAccess, verdict: Privacy) -> str:
-    """Return why a host does not use the folder, and the command that changes that."""
+    """Return a text that says why a host refuses to use the folder, and how to fix it."""
     if found.mode & stat.S_ISVTX:
-        return f"{path} is a folder for all users: use a folder inside it"
+        return f"{path} is shared by all users: use a folder inside it"
     place = shlex.quote(str(path))
     if verdict is Privacy.FOREIGN:
         user = user_name(os.geteuid())
@@ -131,18 +134,21 @@ def refusal(path: Path, found: FolderAccess, verdict: Privacy) -> str:
 
 
 def unprotected_text(path: Path) -> str:
-    """Return the warning for a folder that cannot be protected."""
+    """Return the warning about a folder whose file system has no owners and modes."""
     return f"other users may be able to read {path}: its file system has no owners and modes"
 
 
 def inspect(path: Path) -> FolderAccess:
-    """Return the owner and mode of a folder without writing to it; assume that it keeps modes. Raises OSError."""
+    """Return the owner and mode of a folder without writing to it. Raises OSError.
+
+    `keeps_modes` of the result is always True, because only a write can test it.
+    """
     found = path.stat()
     return FolderAccess(owner=found.st_uid, mode=stat.S_IMODE(found.st_mode), is_empty=not os.listdir(path))
 
 
 def _inspect(path: Path, keeps_modes: Callable[[Path], bool]) -> FolderAccess:
-    """Like `inspect`. If the folder is not private, create a file to find out if modes are kept."""
+    """Return the owner and mode of a folder. If it is not private, call `keeps_modes` to test its file system."""
     found = inspect(path)
     if judge(found, os.geteuid()) is Privacy.PRIVATE:
         return found

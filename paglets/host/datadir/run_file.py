@@ -1,4 +1,4 @@
-"""The run file in `PAGLETS_HOME/run`, with which commands and scripts of this user find a running host."""
+"""The run file of a host in `PAGLETS_HOME/run`. The user's commands and scripts read it to find the running host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paglets.wire.local_hosts import read_run_file, start_of
 
 
 def write(home: Path, settings: Settings) -> Callable[[], None]:
-    """Write the run file. Return a function that removes it. Raises OSError."""
+    """Write the run file, and return a function that removes it. Raises OSError."""
     path = _path(home, settings)
     private_folder(path.parent)
     local = settings.addresses[0] if settings.addresses else settings.url

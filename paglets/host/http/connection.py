@@ -1,9 +1,9 @@
-"""One connection of the server: request after request, each checked in this order.
+"""One connection of the server. It handles requests one after the other, and checks each in the following order.
 
-Header (size, form, time) -> limits of the body -> method, Host, Origin -> signature -> content type -> body to its
-length, in its time -> hash of the body -> the handler. A request that fails a check gets an error and the connection
-ends, because what follows can no longer be trusted to be a request. A browser, which cannot sign, gets a constant page
-in place of that error.
+First the size, syntax and arrival time of the header; then the length of the body; the method, Host and Origin; the
+signature; the content type; the arrival time of the body; and the hash of the body. Then the handler is called. A
+request that fails a check gets an error reply, and the connection is closed, because the next bytes may not be the
+start of a request. A browser, which cannot sign requests, gets a constant page instead of an error.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _CONTROL_CHARACTER = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
 class ServedSocket(DeadlineSocket):
-    """A socket of a connection. `waits` is true while it waits for the first byte of a request."""
+    """The socket of a connection. `waits` is True while the server waits for the first byte of a request."""
 
     waits = False
 
     def is_closed(self) -> bool:
-        """Return True if the other side has closed its end. A host never closes half a connection; clients may."""
+        """Return True if the other side has closed its end, or only stopped sending, which hosts never do."""
         self.settimeout(0)
         try:
             return not self.recv(1, socket.MSG_PEEK)
@@ -64,9 +64,9 @@ class ServedSocket(DeadlineSocket):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """The objects that all connections of a server share. `answer` never raises; `log` takes one line or more.
+    """The objects that all connections of a server share. `answer` handles a request and never raises.
 
-    `turn` is held while the verifier stores a nonce.
+    The lock `turn` is held while the verifier stores a nonce.
     """
 
     clock: Clock
@@ -82,15 +82,15 @@ class Service:
 
 
 class ServerConnection(BaseHTTPRequestHandler):
-    """A connection. The constructor handles all its requests, in a thread of its own.
+    """A connection to a client. The server calls the constructor in a new thread, and it handles all requests.
 
-    Raise OSError if the other side is gone or too slow.
+    Raises OSError if the client has closed the connection or is too slow.
     """
 
     protocol_version = default_request_version = request_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
-    """The buffer size that sends head and body in one piece. A separate body would be delayed by Nagle's algorithm."""
+    """The size of the write buffer: -1 selects a buffer, so that header and body are sent together."""
 
     def __init__(self, service: Service, request: ServedSocket, client_address: Any, server: BaseServer) -> None:
         self._service = service
@@ -103,14 +103,15 @@ class ServerConnection(BaseHTTPRequestHandler):
         super().__init__(request, client_address, server)
 
     def finish(self) -> None:
-        with contextlib.suppress(OSError):  # flushes the reply, which fails if the client closed the connection
+        # The call flushes the reply. It fails if the client has closed the connection, and then nobody reads the reply.
+        with contextlib.suppress(OSError):
             super().finish()
         self.rfile.close()
 
     def handle_one_request(self) -> None:
-        """Handle one request. Set `close_connection` if it was the last.
+        """Handle one request. Set `close_connection` to True if no other request may follow.
 
-        The method of the library would send errors as HTML, and no reply to a slow sender.
+        This replaces the method of `http.server`, which sends errors as HTML and no reply to a slow sender.
         """
         self.close_connection = True
         self._head = self._proof = None
@@ -127,14 +128,14 @@ class ServerConnection(BaseHTTPRequestHandler):
             self._reply_and_end(request)
             return
         if request.sender and self._sock.is_closed():
-            return  # the sender no longer waits, and will repeat the request
+            return  # The sending host no longer waits for the reply, and will repeat the request.
         response = self._service.answer(request)
         self._reply(response, last=self.close_connection or self._service.is_closing())
 
     def parse_request(self) -> bool:
-        """Parse the header with the library, after it has passed our own checks.
+        """Check the header strictly (`read_head`), and then parse it with `http.server`.
 
-        Raise BadRequest, TooLarge, OSError.
+        Raises BadRequest, TooLarge, OSError.
         """
         limits, source = self._service.limits, self.rfile
         self.raw_requestline, lines = read_head(source, most_bytes=limits.head_bytes, most_fields=limits.head_fields)
@@ -145,15 +146,15 @@ class ServerConnection(BaseHTTPRequestHandler):
             self.rfile = source
 
     def handle_expect_100(self) -> bool:
-        return True  # sent later, once the request is admitted
+        return True  # `_read_body` sends the reply 100 after the signature of the request was checked.
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Raise BadRequest for what the library refuses beyond our own checks."""
+        """Raise BadRequest, because `http.server` refused the request. It calls this method instead of raising."""
         raise BadRequest(message or "the request is malformed")
 
     def send_header(self, keyword: str, value: str) -> None:
         if _CONTROL_CHARACTER.search(keyword + value):
-            raise ValueError("a header field would carry a control character")
+            raise ValueError(f"the header field {keyword!r} would contain a control character")
         super().send_header(keyword, value)
 
     def _now(self) -> float:
@@ -178,13 +179,13 @@ class ServerConnection(BaseHTTPRequestHandler):
             self.parse_request()
         except TimeoutError as error:
             raise BadRequest(f"the header was not complete after {seconds:g} s") from error
-        # The signature covers the target as it was sent. In `path`, the library merges several slashes.
+        # The signature covers the target as it was sent. `self.path` may differ: `http.server` merges leading slashes.
         target = self.requestline.split(" ")[1]
         self._head = RequestHead(method=self.command, target=target, fields=single_fields(self.headers))
         self._proof = self._service.verifier.proof(self.command, target, self._head.fields)
 
     def _read_request(self) -> Request | Response:
-        """Return the request, or the page for a browser."""
+        """Check and read the request. Return it, or return the page if a browser sent it. Raises PagletsError."""
         head, proof = self._head, self._proof
         assert head is not None
         length = check_body(head, self._service.limits)
@@ -197,11 +198,14 @@ class ServerConnection(BaseHTTPRequestHandler):
             check_media(head)
         body = self._read_body(head, length)
         if proof is not None and not hmac.compare_digest(body_sha256(body), proof.body_sha256):
-            raise NotAllowed("the body is not the one that was signed")
+            raise NotAllowed("the body of the request does not match its signature")
         return Request(method=head.method, target=head.target, body=body, sender=sender)
 
     def _admit(self, head: RequestHead, proof: Proof | None) -> str:
-        """Return the sender's store id, "" for a client. Raise NotAllowed and what `Verifier.admit` raises."""
+        """Check the signature or token. Return the store id of the sending host, or "" for a client.
+
+        Raises NotAllowed, and the errors of `Verifier.admit`.
+        """
         if proof is not None:
             with self._service.turn:
                 self._service.verifier.admit(head.method, head.target, proof)
@@ -212,11 +216,11 @@ class ServerConnection(BaseHTTPRequestHandler):
             self._service.refused_peers.note(self._peer, self._now())
         raise NotAllowed(
             "the request is not signed with the key of this mesh: "
-            "copy mesh.key from a machine of the mesh to the asking one"
+            "copy mesh.key from a machine of the mesh to the machine that sent the request"
         )
 
     def _read_body(self, head: RequestHead, length: int) -> bytes:
-        """Read the body in pieces, so that memory grows with what arrives, not with what was announced."""
+        """Read the body in pieces, so that memory is used only for bytes that have arrived."""
         limits, start = self._service.limits, self._now()
         self._sock.deadline = limits.body_deadline(start, 0)
         if length and "expect" in head.fields:
@@ -228,7 +232,7 @@ class ServerConnection(BaseHTTPRequestHandler):
                 self._sock.deadline = limits.body_deadline(start, came)
                 piece = self.rfile.read1(min(BODY_CHUNK_BYTES, length - came))
                 if not piece:
-                    raise ConnectionError("the connection ended within a body")
+                    raise ConnectionError("the connection was closed before the whole body arrived")
                 body.write(piece)
         except TimeoutError as error:
             raise BadRequest(f"the body of {length} bytes came too slowly") from error
@@ -243,13 +247,13 @@ class ServerConnection(BaseHTTPRequestHandler):
         self._reply_and_end(reply_error(error))
 
     def _reply_and_end(self, response: Response) -> None:
-        """Reply, then discard the bytes that still arrive, and end the connection."""
+        """Send the reply. Then read and discard bytes that still arrive, and end the connection."""
         self._reply(response, last=True)
         self._sock.deadline = self._now() + self._service.limits.linger_seconds
         self._sock.drain()
 
     def _complain(self, error: PagletsError) -> None:
-        """Log a refusal, because a wrong key, clock or host name may have to be fixed on this side."""
+        """Log a refused request, because the cause may be a wrong key, clock or name of this host."""
         if not isinstance(error, StalePeer) and self._service.log_throttle.is_due(self._peer, self._now()):
             self._service.log.info(f"refused a request of {self._peer}: {error.code}: {error.message}")
 
@@ -261,7 +265,8 @@ class ServerConnection(BaseHTTPRequestHandler):
         if response.status == 405:
             fields["allow"] = ", ".join(METHODS)
         if last:
-            fields["connection"] = "close"  # `send_header` then sets `close_connection`
+            # `send_header` of `http.server` sets `close_connection` when it sends this field.
+            fields["connection"] = "close"
         if self._proof is not None:
             signed = body if self._is_head() else response.signed_body
             fields |= self._service.verifier.sign_reply(self._proof, response.status, signed)

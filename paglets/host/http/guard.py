@@ -1,4 +1,4 @@
-"""Checks of a request before its body is read: limits, Host, Origin, content type. Pure functions."""
+"""Checks of a request before its body is read: method, target, Host, Origin, body length and content type."""
 
 from __future__ import annotations
 
@@ -33,13 +33,19 @@ class Limits:
     """The limits of one server. Sizes are in bytes, times in seconds."""
 
     connections: int = 512
-    """Connections in all. Each has a thread; 512 take about 20 MB."""
+    """The maximum number of connections. Each has a thread; 512 threads take about 20 MB of memory."""
 
     connections_per_peer: int = 128
-    """Connections of one peer. A host keeps about twenty to another host; a machine with many scripts needs more."""
+    """The maximum number of connections from one peer.
+
+    A host opens about twenty connections to another host. A machine that runs many scripts needs more.
+    """
 
     connections_loopback: int = 384
-    """Connections over loopback, which several hosts and all commands of a machine share. Others must still get in."""
+    """The maximum number of connections over loopback, which all hosts and commands of a machine share.
+
+    It is below `connections`, so that other machines can still connect.
+    """
 
     head_bytes: int = MOST_HEAD_BYTES
     head_fields: int = MOST_FIELDS
@@ -47,33 +53,36 @@ class Limits:
     idle_seconds: float = 60.0
     """Seconds for which an unused connection stays open.
 
-    A client closes its unused connections earlier. If the server closed first, it could lose a request.
+    Clients close unused connections earlier. If the server closed one first, a request sent at that moment would fail.
     """
 
     body_bytes: int = MAX_BODY_BYTES
     body_grace_seconds: float = 10.0
     body_bytes_per_second: int = 32 << 10
-    """The lowest accepted speed of a body. Any usable link is faster, and no client can hold a thread for long."""
+    """The minimum speed at which a body must arrive, so that no client can occupy a thread for long.
+
+    Any usable network is faster.
+    """
 
     body_most_seconds: float = 600.0
     pending_seconds: float = MAX_CALL_SECONDS + 5.0
     linger_seconds: float = 2.0
 
     def connections_of(self, peer: str) -> int:
-        """Return the limit of connections for one `peer_group`."""
+        """Return the maximum number of connections from `peer`, which is a result of `peer_group`."""
         return self.connections_loopback if peer == LOOPBACK else self.connections_per_peer
 
     def body_deadline(self, start: float, received: int) -> float:
-        """Return when the next byte must arrive if `received` bytes have arrived since `start`."""
+        """Return the time by which the next byte must arrive, if `received` bytes have arrived since `start`."""
         allowed = self.body_grace_seconds + received / self.body_bytes_per_second
         return start + min(allowed, self.body_most_seconds)
 
 
 class HostNames:
-    """The names by which this host may be addressed: an exact list, so that no foreign name leads a browser here.
+    """The names that the Host header of a request may contain. An exact list prevents DNS rebinding attacks.
 
-    The IP literal at which a connection arrived (`end`, with the port) is always allowed: no name was looked up for it,
-    and a laptop's address changes while the host runs. Names without a port mean `port`.
+    The IP address and port at which a connection arrived (`end`) are always allowed. An address needs no DNS lookup,
+    and the address of a laptop changes while the host runs. A name without a port means the port `port`.
     """
 
     def __init__(self, names: Iterable[str], port: int) -> None:
@@ -88,12 +97,12 @@ def _authority(name: str, port: int) -> tuple[str, int]:
     bare_ipv6 = name.count(":") > 1 and not name.startswith("[")
     parsed = parse_authority(f"[{name}]" if bare_ipv6 else name, port)
     if parsed is None:
-        raise BadRequest(f"{name[:80]!r} cannot be the name of a host in a request")
+        raise BadRequest(f"{name[:80]!r} is not a valid host name: expected NAME or NAME:PORT")
     return parsed
 
 
 def parse_authority(text: str, default_port: int) -> tuple[str, int] | None:
-    """Parse `name[:port]` into a normalized name and a port. Return None if it is malformed."""
+    """Parse `name[:port]`. Return the normalized name and the port, or None if the text is malformed."""
     match = _AUTHORITY.fullmatch(text)
     if match is None:
         return None
@@ -109,7 +118,10 @@ def _literal(name: str) -> str:
 
 
 def check_head(head: RequestHead, *, names: HostNames, end: tuple[str, int]) -> None:
-    """Raise the error of a request that is refused even if its signature is valid."""
+    """Check the method, the target and the fields Host and Origin, which must be valid even in a signed request.
+
+    Raises MethodNotAllowed, Misdirected, BadRequest, ForeignOrigin.
+    """
     if head.method not in METHODS:
         raise MethodNotAllowed(f"only {', '.join(METHODS)} are allowed", allow=list(METHODS))
     _check_target(head.target)
@@ -119,7 +131,7 @@ def check_head(head: RequestHead, *, names: HostNames, end: tuple[str, int]) -> 
 
 def _check_target(target: str) -> None:
     if not target.startswith("/"):
-        raise Misdirected("the target of a request is a path here; this is no proxy")
+        raise Misdirected("the target of the request must be a path that starts with /: this host is not a proxy")
     if "#" in target or target.startswith("//"):
         raise BadRequest("the target of the request is malformed")
 
@@ -128,46 +140,49 @@ def _check_host(head: RequestHead, names: HostNames, end: tuple[str, int]) -> No
     host = head.fields.get("host", "")
     if not names.allows(host, end):
         raise Misdirected(
-            f"this host does not go by the name {host[:100]!r}: if it should, start it with that --public-url"
+            f"{host[:100]!r} is not a name of this host: to allow it, start the host with --public-url http://NAME:PORT"
         )
 
 
 def _check_origin(head: RequestHead) -> None:
-    """Raise ForeignOrigin for a web page of another origin, which includes other ports of this machine."""
+    """Check that no web page of another origin sent the request. Another port of this machine is another origin.
+
+    Raises ForeignOrigin.
+    """
     origin = head.fields.get("origin")
     if origin is not None and origin.lower() != f"http://{head.fields['host'].lower()}":
-        raise ForeignOrigin("a web page of another origin may not ask here")
+        raise ForeignOrigin("a web page of another origin may not send requests to this host")
     if head.fields.get("sec-fetch-site", "none").lower() not in _OWN_FETCHES:
-        raise ForeignOrigin("a web page of another site may not ask here")
+        raise ForeignOrigin("a web page of another site may not send requests to this host")
 
 
 def check_body(head: RequestHead, limits: Limits) -> int:
-    """Return the length of the body that follows. Raise LengthRequired, BadRequest, TooLarge."""
+    """Check the fields about the body, and return its length in bytes. Raises LengthRequired, BadRequest, TooLarge."""
     if "transfer-encoding" in head.fields:
-        raise LengthRequired("Transfer-Encoding is not understood: send the body with its Content-Length")
+        raise LengthRequired("Transfer-Encoding is not supported: send the body with a Content-Length")
     length = content_length(head.fields)
-    # A PUT carries a piece of a blob. The limit applies before memory is given to more than a piece.
+    # The body of a PUT is a piece of a blob, so it may not be longer than a piece.
     most = min(limits.body_bytes, MAX_PIECE_BYTES) if head.method == "PUT" else limits.body_bytes
     if length > most:
-        raise TooLarge(f"the body has {length} bytes; {most} are allowed")
+        raise TooLarge(f"the body has {length:,} bytes; at most {most:,} are allowed")
     if length and head.method in _WITHOUT_BODY:
-        raise BadRequest(f"{head.method} carries no body")
+        raise BadRequest(f"a {head.method} request must not have a body")
     if head.fields.get("expect", "100-continue").lower() != "100-continue":
-        raise BadRequest("the only expectation that can be met is 100-continue")
+        raise BadRequest("the only supported value of the Expect field is 100-continue")
     return length
 
 
 def check_media(head: RequestHead) -> None:
-    """Raise UnsupportedMedia unless the body is JSON, or bytes in a PUT."""
+    """Check that the content type is JSON, or bytes in a PUT request. Raises UnsupportedMedia."""
     media = head.fields.get("content-type", "").partition(";")[0].strip().lower()
     if media != JSON_TYPE and not (head.method == "PUT" and media == BYTES_TYPE):
         raise UnsupportedMedia(f"send the body as Content-Type: {JSON_TYPE}, not {media[:60]!r}")
 
 
 class LogThrottle:
-    """A limit on log lines about refused requests: one a minute for each peer.
+    """A limit on log lines about refused requests: by default one a minute for each peer.
 
-    So a flood of requests does not fill the log.
+    It keeps a flood of requests from filling the log.
     """
 
     def __init__(self, *, every_seconds: float = 60.0, most_peers: int = 1000) -> None:
@@ -176,7 +191,7 @@ class LogThrottle:
         self._last: dict[str, float] = {}
 
     def is_due(self, peer: str, now: float) -> bool:
-        """Return True if this refusal is to be logged. Two threads may both get True, which does no harm."""
+        """Return True if a refusal at `now` should be logged. Two threads may both get True, which does no harm."""
         if now - self._last.get(peer, -self._every) < self._every:
             return False
         if len(self._last) >= self._most:
@@ -186,7 +201,7 @@ class LogThrottle:
 
 
 class RefusedPeers:
-    """The newest addresses from which hosts with another mesh key sent requests. Any thread."""
+    """The latest addresses of hosts with another mesh key that sent requests. May be used from any thread."""
 
     def __init__(self, *, most: int = 16, keep_seconds: float = 600.0) -> None:
         self._most = most
@@ -195,13 +210,14 @@ class RefusedPeers:
 
     def note(self, address: str, now: float) -> None:
         peer = peer_group(address)
-        self._last.pop(peer, None)  # so that the oldest is always the first
+        # Remove and insert the peer, so that the dict is sorted by time, the oldest first.
+        self._last.pop(peer, None)
         self._last[peer] = now
         for oldest in list(self._last)[: -self._most]:
             self._last.pop(oldest, None)
 
     def seen(self, now: float) -> tuple[RefusedHost, ...]:
-        """Return the refused hosts, newest first."""
+        """Return the hosts that were refused within the last `keep_seconds`, newest first."""
         found = [(now - at, peer) for peer, at in dict(self._last).items()]
         names = {LOOPBACK: "this machine"}
         return tuple(
@@ -215,9 +231,9 @@ LOOPBACK = "loopback"
 
 
 def peer_group(address: str) -> str:
-    """Return the group of addresses that counts as one peer.
+    """Return the name of the group of addresses that counts as one peer.
 
-    It is an IPv4 address, an IPv6 /64 (one machine may own all of it), or loopback.
+    A group is one IPv4 address, an IPv6 /64 network (one machine may own all its addresses), or all of loopback.
     """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])

@@ -19,9 +19,9 @@ _TRIES_FOR_ONE_PORT = 20
 
 
 def listen_all(addresses: Sequence[Address], make: Make[L]) -> list[L]:
-    """Return servers for all addresses, on one common port if the port is 0. Raise StartFailed.
+    """Return listening servers for all addresses. If the port is 0, all use the same free port. Raises StartFailed.
 
-    A port that is free at one address may be taken at another, so several ports are tried.
+    A port that is free at one address may be in use at another, so up to twenty ports are tried.
     """
     for tries_left in reversed(range(_TRIES_FOR_ONE_PORT)):
         listeners: list[L] = []
@@ -34,11 +34,14 @@ def listen_all(addresses: Sequence[Address], make: Make[L]) -> list[L]:
                 listener.server_close()
             if addresses[0][1] or not tries_left:
                 raise
-    raise StartFailed("no address to listen at was given")
+    raise StartFailed("the host has no address to listen at")
 
 
 def _listen(host: str, port: int, make: Make[L], listeners: list[L]) -> None:
-    """Add a server for each address of `host`. Skip addresses that this machine lacks (mostly IPv6)."""
+    """Add a server to `listeners` for each address of `host`. Skip addresses that this machine does not have.
+
+    Raises StartFailed if no address is left. A machine without IPv6, for example, has no address `::1`.
+    """
     missing: OSError | None = None
     before = len(listeners)
     for family, address in _resolve(host, port):
@@ -58,15 +61,15 @@ def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     try:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise StartFailed(f"cannot listen at {host!r}: that is no address of this machine ({error})") from error
+        raise StartFailed(f"cannot listen at {host!r}: it is not an address of this machine ({error})") from error
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
 def _why_not(host: str, port: int, error: OSError | None) -> str:
     if error is not None and error.errno == errno.EADDRINUSE:
-        return f"port {port} at {host or '0.0.0.0'} is in use, perhaps by another host: choose another with --port"
+        return f"port {port} at {host or '0.0.0.0'} is in use, perhaps by another host: choose another port with --port"
     if error is not None and error.errno == errno.EACCES:
-        return f"port {port} at {host or '0.0.0.0'} needs more rights: choose one above 1023 with --port"
+        return f"port {port} at {host or '0.0.0.0'} needs more permissions: choose a port above 1023 with --port"
     if error is not None and error.errno == errno.EADDRNOTAVAIL:
-        return f"{host or '0.0.0.0'} is no address of this machine: `--bind-public auto` takes one that is"
+        return f"{host or '0.0.0.0'} is not an address of this machine: use `--bind-public auto`"
     return f"cannot listen at {host or '0.0.0.0'} port {port}: {error.strerror if error else 'no such address'}"

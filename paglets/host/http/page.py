@@ -1,7 +1,7 @@
-"""The page that a browser gets at a host's address: a constant, the same for every host and every visitor.
+"""The web page that a browser gets from a host: a constant, the same for every host and every visitor.
 
-A browser has no mesh key, so it would see the JSON of a refusal. The page says what answers here and what to run
-instead. It reads nothing of this host or its mesh and runs nothing: no script, no form, no other resource.
+A browser has no mesh key, so it would otherwise get an error as JSON. The page says what a paglets host is and which
+commands to run. It contains no data of the host or its mesh, no script, no form and no reference to other resources.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from paglets.wire.request import Response
 
 HTML_TYPE = "text/html"
 MOST_ACCEPT_CHARACTERS = 1_000
-"""Longest Accept field that is read. Browsers send at most about 150 characters; others get JSON."""
+"""The maximum length of an Accept field. Browsers send about 150 characters; a client that sends more gets JSON."""
 
 _API = "/v1/"
 _ICON = "/favicon.ico"
@@ -86,13 +86,13 @@ HEADERS = MappingProxyType(
         "x-frame-options": "DENY",
     }
 )
-"""Headers beside those of every reply, which forbid to store it and to guess its type."""
+"""The additional headers of the page. The server adds the headers of every reply, such as `cache-control`."""
 
 
 def page_for(head: RequestHead) -> Response | None:
-    """Return the page if a browser asks; None if the request is one of the API, which needs the key.
+    """Return the page if the request comes from a browser, or None if it is an API request, which needs the key.
 
-    A request that carries a proof of any kind, good or bad, is one of the API, and so is every path below `/v1/`.
+    A request with a signature or token, valid or not, is an API request. So is a request for a path below `/v1/`.
     """
     path = head.target.partition("?")[0]
     if head.method not in ("GET", "HEAD") or path.startswith(_API) or _claims_key(head):
@@ -111,7 +111,7 @@ def _claims_key(head: RequestHead) -> bool:
 
 
 def prefers(accept: str, media: str) -> bool:
-    """Return True if an Accept field ranks `media` above JSON. If both are as good, or nothing is said, JSON wins."""
+    """Return True if an Accept field ranks the media type `media` above JSON. Return False if both rank equally."""
     if len(accept) > MOST_ACCEPT_CHARACTERS:
         return False
     qualities = dict(_ranges(accept.lower()))
@@ -119,7 +119,7 @@ def prefers(accept: str, media: str) -> bool:
 
 
 def _ranges(accept: str) -> Iterator[tuple[str, float]]:
-    """Yield media ranges and their qualities. Skip what is malformed or has other parameters."""
+    """Yield the media ranges and their quality values. Skip ranges that are malformed or have other parameters."""
     for text in accept.split(","):
         match = _RANGE.fullmatch(text)
         if match is not None:
@@ -127,6 +127,6 @@ def _ranges(accept: str) -> Iterator[tuple[str, float]]:
 
 
 def _quality(qualities: dict[str, float], media: str) -> float:
-    """Return the quality of the narrowest range that holds `media`, 0 if none does."""
+    """Return the quality value of the most specific range that includes `media`, or 0 if no range does."""
     ranges = (media, f"{media.partition('/')[0]}/*", "*/*")
     return next((qualities[each] for each in ranges if each in qualities), 0.0)

@@ -1,7 +1,7 @@
-"""The router: finds the handler of a request in one table, without sockets.
+"""The router: find the handler of a request in the table of routes, and call it. The router uses no sockets.
 
-Server threads call `handle`. It reads or writes the store and wakes parts, or returns a PendingResponse that the runner
-completes.
+Server threads call `Router.handle`. A handler reads or writes the store and wakes parts of the host. Or it returns a
+PendingResponse, which the runner completes later.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ MAX_NUMBER_DIGITS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedRequest:
-    """A parsed request. `path`: the values of the template's placeholders. `body`: the record that the route takes."""
+    """A parsed request. `path` maps the placeholders of the route's path to values. `body` is the route's input record.
+
+    `sender` is the store id of the host that signed the request, or "" for a client.
+    """
 
     path: Mapping[str, str]
     query: Mapping[str, str]
@@ -33,28 +36,35 @@ class ParsedRequest:
     sender: str
 
     def number(self, name: str, default: int, most: int) -> int:
-        """Return a non-negative number of the query, at most `most`. Raise BadRequest."""
+        """Return the query parameter `name` as a non-negative number, reduced to `most`. Raises BadRequest."""
         text = self.query.get(name, str(default))
         if not text.isascii() or not text.isdecimal() or len(text) > MAX_NUMBER_DIGITS:
             raise BadRequest(f"query parameter {name!r} must be a number, got {text[:40]!r}")
         return min(int(text), most)
 
     def require_sender(self, stores: Iterable[str]) -> None:
-        """Raise Invalid if a host signed the request and `stores` names another host. A host acts only for itself."""
+        """Check that a host that signed the request acts only for itself. `stores` are the store ids in the request.
+
+        Raises Invalid.
+        """
         others = sorted(set(stores) - {self.sender})
         if self.sender and others:
-            raise Invalid(f"the request names the store {others[0][:80]} and is signed by {self.sender}")
+            raise Invalid(f"the request names the store {others[0][:80]} but is signed by {self.sender}")
 
 
 Answer = Callable[[Any, ParsedRequest], Any]
-"""A handler: (host, asked) -> a record for a 200 reply, a Response, or a PendingResponse."""
+"""A request handler. It takes the host and the request, and returns a record, a Response or a PendingResponse.
+
+A record becomes the body of a reply with status 200.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One row of the table. `takes` and `gives` are records of `paglets.api`, or bytes.
+    """One row of the table of routes. `takes` and `gives` are the record classes of request and reply, or bytes.
 
-    `most_at_once`: requests of one other host that are handled at the same time. Further ones get 503.
+    `most_at_once` limits the requests from one other host that are handled at the same time. Further requests get the
+    status 503. `about` describes the route in the documentation.
     """
 
     method: str
@@ -67,12 +77,12 @@ class Route:
 
 
 def route(method: str, path: str, takes: type | None, gives: type, about: str, answer: Answer) -> Route:
-    """Return a route with default limits, written in one line."""
+    """Return a route with the default limit. Positional arguments let a table of routes have one line for each."""
     return Route(method=method, path=path, takes=takes, gives=gives, about=about, answer=answer)
 
 
 class Router:
-    """The router of one host, for the table `routes`."""
+    """The router of one host. `routes` is the table of routes."""
 
     def __init__(self, host: Any, routes: tuple[Route, ...]) -> None:
         self._host = host
@@ -83,7 +93,10 @@ class Router:
             self._routes.setdefault(_lookup_key(template), []).append((template, route))
 
     def handle(self, request: Request) -> Response | PendingResponse:
-        """Return the reply, now or later. PagletsError becomes a reply; the server logs any other exception."""
+        """Handle a request. Return its reply, or a PendingResponse for a later reply.
+
+        A PagletsError becomes an error reply. Any other exception is raised, and the server logs it.
+        """
         try:
             raw, _, query = request.target.partition("?")
             route, path = self._find(request.method, raw)
@@ -102,7 +115,7 @@ class Router:
         elif route.takes is not None:
             body = from_json(route.takes, loads(request.body), "body")
         elif request.body:
-            raise BadRequest(f"{route.method} {route.path} takes no body")
+            raise BadRequest(f"{route.method} {route.path} takes no body: send the request without one")
         asked = ParsedRequest(path=path, query=_query(query), body=body, sender=request.sender)
         value = route.answer(self._host, asked)
         return value if isinstance(value, (Response, PendingResponse)) else reply(value)
@@ -113,7 +126,7 @@ class Router:
         fitting = [(route, path) for template, route in known if (path := _match(template, parts)) is not None]
         if not fitting:
             raise NoSuchRoute(f"there is no route {raw[:200]!r}; see docs/reference/protocol.md")
-        # GET answers HEAD, too; the server omits the body.
+        # The handler of GET also handles HEAD. The server then omits the body of the reply.
         wanted = "GET" if method == "HEAD" else method
         for route, path in fitting:
             if route.method == wanted:
@@ -123,10 +136,10 @@ class Router:
 
 
 class RequestLimits:
-    """A limit on the requests of each host that are in progress on each route. Any thread may call the methods.
+    """A limit on the requests in progress, for each sending host and route. Methods may be called from any thread.
 
-    A host whose request times out sends the next one, while the first still waits for a busy writer. So each host has a
-    limited number of requests of each route here.
+    A host whose request times out sends another one while the first still waits for the database. Without a limit, the
+    requests of such a host would occupy all threads.
     """
 
     def __init__(self) -> None:
@@ -135,11 +148,12 @@ class RequestLimits:
 
     @contextmanager
     def one(self, sender: str, route: Route) -> Iterator[None]:
-        """Count one request of `sender` while the block runs. Raise Overloaded if too many are in progress."""
+        """Count a request of `sender` while the `with` block runs. Raises Overloaded if too many are in progress."""
         key = (sender, route.method, route.path)
         with self._lock:
             if self._counts[key] >= route.most_at_once:
-                raise Overloaded(f"{route.most_at_once} of your requests {route.method} {route.path} are in progress")
+                many = f"{route.most_at_once} of your requests {route.method} {route.path} are in progress"
+                raise Overloaded(f"{many}: try again later")
             self._counts[key] += 1
         try:
             yield
@@ -151,22 +165,22 @@ class RequestLimits:
 
 
 def _lookup_key(parts: list[str]) -> tuple[int, str]:
-    """Return what a path and the templates that may match it have in common: length, version and first literal."""
+    """Return the key under which routes for a path are listed: the number of its parts, and the first two parts."""
     return len(parts), "/".join(parts[:2])
 
 
 def _part(text: str) -> str:
-    # Bytes that are not UTF-8 become U+FFFD, which no id and no name contains.
+    # `unquote` replaces bytes that are not UTF-8 with U+FFFD, which no id and no name contains.
     part = unquote(text)
     if "\ufffd" in part or len(part) > MAX_PARAMETER_CHARACTERS or not part.isprintable() or "/" in part:
-        raise BadRequest("a part of the path is too long or has characters that have no place there")
+        raise BadRequest("a part of the path is too long or has characters that are not allowed in a path")
     return part
 
 
 def _match(template: list[str], parts: list[str]) -> dict[str, str] | None:
-    """Return the values of the placeholders, or None.
+    """Return the values of the placeholders in a path template, or None if the path does not match.
 
-    Templates of one length never overlap, except for literals listed first.
+    Only one template matches a path, unless a template with a literal is listed before one with a placeholder.
     """
     values = {}
     for wanted, part in zip(template, parts, strict=True):

@@ -1,6 +1,7 @@
-"""The HTTP server of a host, on `http.server`: a thread for each connection, in limited number.
+"""The HTTP server of a host, based on `http.server`. Each connection has a thread, and their number is limited.
 
-`head` and `connection` read requests, `guard` checks them; this module has the threads, the waits and the shutdown.
+The modules `head` and `connection` read requests, and `guard` checks them. This module contains the threads, the waits
+for pending responses, and the shutdown.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _SHORT_OF_FILES_SECONDS = 0.1
 
 
 class OpenConnections:
-    """The open connections, with their limits. Any thread may call the methods."""
+    """The open connections of a server, with their limits. Methods may be called from any thread."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -57,13 +58,13 @@ class OpenConnections:
             return True
 
     def leave(self, sock: ServedSocket) -> None:
-        """Remove a connection, which may not have been added."""
+        """Remove a connection. Do nothing if it was refused by `enter`."""
         with self._changed:
             self._peers.pop(sock, None)
             self._changed.notify_all()
 
     def end_idle(self) -> None:
-        """End connections that wait for their next request."""
+        """End the connections that wait for their next request."""
         with self._changed:
             for sock in self._peers:
                 if sock.waits:
@@ -91,8 +92,8 @@ class Listener(ThreadingMixIn, HTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
-    # If two processes could share a port, a second host would take requests from the first. On Windows this option
-    # allows that.
+    # Two processes must not share a port: a second host would get requests for the first. This option lets them share
+    # a port on Windows, but not on POSIX systems.
     allow_reuse_address = os.name == "posix"
     allow_reuse_port = False
 
@@ -103,19 +104,21 @@ class Listener(ThreadingMixIn, HTTPServer):
         self._connections = connections
         self._clock = clock
         self._log = log
-        super().__init__(address, BaseHTTPRequestHandler)  # the true handler is set once the port is known
+        # `HttpServer.start` replaces this handler class, because the real one needs the port.
+        super().__init__(address, BaseHTTPRequestHandler)
         self.socket.setblocking(False)
 
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        TCPServer.server_bind(self)  # HTTPServer's looks up the name of this machine, which may take long
+        # Skip `HTTPServer.server_bind`, which looks up the name of this machine. That may take long.
+        TCPServer.server_bind(self)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
             sock, peer = self.socket.accept()
         except (BlockingIOError, ConnectionError):
-            raise  # the other side closed the connection first
+            raise  # The client has already closed the connection, which needs no log line.
         except OSError as error:
             self._log.warning(f"a connection could not be accepted: {error}")
             self._connections.wait_for_change(_SHORT_OF_FILES_SECONDS)
@@ -134,16 +137,17 @@ class Listener(ThreadingMixIn, HTTPServer):
         self._connections.leave(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):  # an OSError: the other side is gone or too slow
+        # An OSError needs no log line: the client has closed the connection or is too slow.
+        if not isinstance(sys.exception(), OSError):
             self._log.exception("a connection ended with an internal error")
 
 
 class HttpServer:
-    """The server of `handler` at `address` (host, port) and at `more_addresses`. Port 0 takes a free port.
+    """An HTTP server that listens at `address` (host and port) and at `more_addresses`. Port 0 selects a free port.
 
-    A name is listened to at each of its addresses. `allowed_hosts` are further names for the Host header, with or
-    without a port. `handler` runs in many threads at once. An exception other than PagletsError is logged by `log` and
-    answered as `internal`. `start` raises StartFailed.
+    For a host name, it listens at each address of the name. `allowed_hosts` are additional names for the Host header,
+    with or without a port. `handler` is called from many threads at once. An exception other than PagletsError is
+    logged, and the client gets the error `internal`.
     """
 
     def __init__(
@@ -176,7 +180,7 @@ class HttpServer:
         self.port = 0
 
     def start(self) -> None:
-        """Start to listen and to serve requests."""
+        """Start to listen and to serve requests. Raises StartFailed."""
         make = partial(Listener, connections=self._connections, clock=self._clock, log=self._log)
         self._listeners = listen_all(self._addresses, make)
         self.port = self._listeners[0].server_address[1]
@@ -214,11 +218,14 @@ class HttpServer:
         return ServerStatistics(connections=len(self._connections), parked=len(self._parked))
 
     def refused(self) -> tuple[RefusedHost, ...]:
-        """Return hosts with another mesh key that sent requests here recently."""
+        """Return the hosts with another mesh key that recently sent requests to this server."""
         return self._refused_peers.seen(self._clock.monotonic())
 
     def close(self, grace_seconds: float = _CLOSE_SECONDS) -> None:
-        """Stop listening, answer parked requests with `shutting_down`, let running requests end, then cut the rest."""
+        """Stop listening, and answer parked requests with `shutting_down`.
+
+        Requests in progress have `grace_seconds` to end. Then their connections are closed.
+        """
         self._closing.set()
         if self._acceptor is not None:
             self._wake_ends[0].send(b"!")
@@ -259,9 +266,9 @@ class HttpServer:
             return reply_error(InternalError("the host failed with an internal error; see its log", log="host.log"))
 
     def _wait_for(self, pending: PendingResponse) -> Response:
-        """Return the answer, or `timed_out` after the time limit.
+        """Wait for the reply and return it. After the time limit, return the error `timed_out`.
 
-        `timed_out` completes `pending`, so a later reply is dropped.
+        That error completes `pending`, so a later reply is dropped.
         """
         completed = threading.Event()
         pending.on_complete(lambda response: completed.set())
@@ -279,23 +286,23 @@ class HttpServer:
             with self._parking:
                 self._parked.discard(pending)
         response = pending.response
-        return response if response is not None else reply_error(InternalError("an answer was lost"))
+        return response if response is not None else reply_error(InternalError("the reply of the host was lost"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatistics:
-    """Counts of a server. `parked`: requests whose answer comes later."""
+    """The numbers of open connections and of parked requests, which wait for a pending response."""
 
     connections: int
     parked: int
 
 
 def _shutting_down() -> Response:
-    return reply_error(ShuttingDown("the host is shutting down; try again when it is back"))
+    return reply_error(ShuttingDown("the host is shutting down; try again after it has restarted"))
 
 
 def _send_overloaded(sock: ServedSocket) -> None:
-    """Send 503 if that is possible without waiting, because this thread also accepts connections."""
+    """Send the status 503 without waiting, because the calling thread also accepts other connections."""
     body = reply_error(Overloaded("too many connections; try again")).body
     head = f"content-type: {JSON_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     with contextlib.suppress(OSError):

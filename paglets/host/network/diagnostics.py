@@ -8,11 +8,11 @@ from paglets.mesh.gossip import Gossiper
 
 LOOK_SECONDS = 2.0
 AGAIN_SECONDS = 60.0
-"""Seconds before another problem of the same host is logged. A contact that fails in two ways is one problem."""
+"""The minimum seconds between two log lines about a host, because one problem may cause different errors."""
 
 
 class MeshDiagnostics:
-    """The part `diagnostics`: reports contact problems to the log and to whoever started the host."""
+    """The part `diagnostics`, which reports problems with other hosts through `log`."""
 
     name = "diagnostics"
 
@@ -34,7 +34,7 @@ class MeshDiagnostics:
         return now + LOOK_SECONDS
 
     def _problems(self) -> dict[str, str]:
-        """Return the current problem of each peer URL given by hand and of each host of the mesh."""
+        """Return the current problem of each configured peer URL and of each host of the mesh, if it has one."""
         found = {
             f"peer {url}": f"{problem.removeprefix(url).strip()}; this host keeps trying"
             for url, problem in self._gossip.peer_problems()

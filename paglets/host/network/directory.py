@@ -15,13 +15,13 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response, dump_json
 
 ANSWER_SECONDS = 2.0
-"""Seconds to wait for a host. The paglets of a host that does not answer could not be called either."""
+"""Seconds to wait for the reply of a host. A host that does not answer could not handle calls to its paglets either."""
 
 
 class Directory:
-    """The search for paglets by name or service. `service_names`: services that this host answers itself.
+    """The search for paglets by name or service. `service_names` are the services that the host itself offers.
 
-    Call `everywhere` on the runner only.
+    `everywhere` may only be called on the runner.
     """
 
     def __init__(self, services: HostServices, gossip: Gossiper, service_names: Collection[str]) -> None:
@@ -39,7 +39,10 @@ class Directory:
         return FoundPaglets(paglets=found)
 
     def everywhere(self, wanted: FindPaglets, done: Callable[[FoundPaglets], None]) -> None:
-        """Pass the matching paglets of all hosts that answer to `done`: this host first, the others sorted by name."""
+        """Search all online hosts, and pass the matching paglets to `done`.
+
+        The paglets of this host come first, then those of the other hosts, sorted by host name.
+        """
         round_ = _Round(done)
         round_.add("", self._services.store.read(lambda tx: self.here(tx, wanted)))
         body = dump_json(wanted)
@@ -53,7 +56,7 @@ class Directory:
 
 
 class _Round:
-    """One search of the mesh and the answers so far."""
+    """One search of the mesh, with the replies received so far."""
 
     def __init__(self, done: Callable[[FoundPaglets], None]) -> None:
         self.waiting = 0
@@ -66,7 +69,7 @@ class _Round:
     def taker(self, host: HostRef) -> Callable[[Response | PagletsError], None]:
         def take(outcome: Response | PagletsError) -> None:
             if isinstance(outcome, Response):
-                # An error response lists no paglets, like a missing answer.
+                # `parse` raises the error of an error response, which then adds no paglets, like a missing response.
                 with suppress(PagletsError):
                     self.add(host.name, outcome.parse(FoundPaglets))
             self.waiting -= 1

@@ -12,7 +12,7 @@ from paglets.store.db import Store, Tx
 
 
 class PagletLocator:
-    """A `Locator` that also reads the rows of this host: a caller with a stale address may be next to the paglet."""
+    """A `Locator` that also reads the rows of this host, because the paglet may be on this host itself."""
 
     def __init__(self, store: Store, own: HostRef, locator: Locator) -> None:
         self._store = store
@@ -20,7 +20,7 @@ class PagletLocator:
         self._locator = locator
 
     def locate(self, agent_ids: Iterable[str], done: Asked) -> None:
-        """Like `Locator.locate`, and add the rows of this host, read after the others have answered."""
+        """Like `Locator.locate`, but add the rows of this host. They are read after the other hosts have answered."""
         asked = tuple(agent_ids)
 
         def found(located: Located) -> None:

@@ -1,4 +1,4 @@
-"""The services that a host itself offers under the name of a paglet: `compute-slots`."""
+"""The services that the host itself offers and that are called like a paglet. The only one is `compute-slots`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _compute_slots(host: SlotsSource, message: WireMessage) -> Any:
 
 
 def _request(cls: type, message: WireMessage) -> Any:
-    """Decode the request as `cls`, without importing the class that its tag names."""
+    """Decode the request as `cls`. Do not import the class that its type tag names. Raises Invalid."""
     tree = message.args.get("request")
     tag = tree.get("$object") if isinstance(tree, dict) else None
     if not isinstance(tag, dict) or not str(tag.get("class", "")).endswith(f":{cls.__qualname__}"):

@@ -14,16 +14,16 @@ from paglets.wire.relay import relayed
 from paglets.wire.request import Completion, Request, Response, Transport
 
 GRACE_SECONDS = 1.5
-"""Extra seconds that the sender waits, so that the forwarding host can report the outcome first. This is half of what a
-client grants its own host, whose request may be forwarded too."""
+"""Extra seconds that the sender waits, so that the forwarding host can report the outcome first. This is half of the
+extra time that a client waits for its host, because that host may have to forward the request."""
 
 
 class RelayTransport:
-    """A `Transport` between hosts that accept no connections. It sends over `inner` and runs on the runner.
+    """A `Transport` between two hosts that accept no connections. It may only be used on the runner.
 
-    `online` returns the other online hosts, `seconds_since_seen` the time since the last sign of life of a store. A
-    host that accepts connections forwards the request. If that fails, the next request uses another such host: senders
-    retry anyway.
+    It sends each request with `inner` to a third host, which accepts connections and forwards the request. If that
+    fails, the next request goes to another such host; this transport does not retry, because senders do. `online`
+    returns the other online hosts. `seconds_since_seen` returns the time since the last sign of life of a store.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class RelayTransport:
         )
 
     def _relays(self) -> list[MeshHost]:
-        """Return the hosts that can forward, most recently seen first.
+        """Return the hosts that can forward a request, the most recently seen first.
 
-        So a hanging host is not used if there is another.
+        With this order, an unresponsive host is used only if no other host is available.
         """
         reachable = (mesh_host for mesh_host in self._online() if mesh_host.reachable)
         return sorted(reachable, key=lambda mesh_host: self._seconds_since_seen(mesh_host.store_id))
@@ -77,12 +77,12 @@ class RelayTransport:
 
 
 def _of_the_way(relay: MeshHost, outcome: Response | PagletsError) -> Response | PagletsError:
-    """Return the outcome as if the connection were direct.
+    """Return the outcome of a forwarded request as if it had been sent directly.
 
-    An error of the forwarding host about the target is raised as its own.
+    If the forwarding host replied that it cannot reach the target, return that error in place of the reply.
     """
     if isinstance(outcome, PeerReplaced):
-        return Unreachable(f"{relay.name}, which was to pass it on, is not there: {outcome.message}")
+        return Unreachable(f"{relay.name}, which should forward the request, is unreachable: {outcome.message}")
     if isinstance(outcome, Response) and outcome.status >= 400:
         try:
             outcome.json()

@@ -1,7 +1,7 @@
-"""Long polls of a host that accepts no connections: it fetches the requests that others have for it.
+"""Long polls of a host that accepts no connections. With them it fetches the requests that other hosts have for it.
 
-One poll waits at each online host that accepts connections. Each request that arrives goes through the router of this
-host, with the sender that it had there. The answer goes back in a request of its own.
+The host keeps one poll open at each online host that accepts connections. It passes each fetched request to its own
+router, with the original sender. It sends the reply back in a separate request.
 """
 
 from __future__ import annotations
@@ -23,31 +23,35 @@ from paglets.wire.base64_text import from_base64, to_base64
 from paglets.wire.request import PendingResponse, Request, Response, dump_json, reply_error
 
 WAIT_SECONDS = 20.0
-"""Seconds that a poll waits without a request. Three polls a minute for each host also keep the connection open in NAT
-routers, which drop connections that are idle for a minute."""
+"""Seconds that a poll waits for a request. Three polls a minute also keep the connection open in NAT routers, which
+drop connections that are idle for a minute."""
 
 MARGIN_SECONDS = 5.0
-"""Seconds by which the reply to a poll may be late. Later, the machine has slept or its address has changed."""
+"""Seconds by which the reply to a poll may be late. A later reply means a broken connection: the machine has slept or
+changed its address."""
 
 LOOK_AGAIN_SECONDS = 5.0
-"""Seconds between two reads of the table of hosts. Some changes in it, caused by time alone, wake no part."""
+"""The maximum seconds between two reads of the table of hosts. A host that goes offline wakes no part, for example."""
 
 SHORT_SECONDS = 1.0
-"""An empty reply to a poll within this many seconds counts as a failure, so that a pause follows and no busy loop."""
+"""An empty reply to a poll within this many seconds counts as a failure. The following pause prevents a busy loop."""
 
 WORK_SECONDS = MAX_CALL_SECONDS + 5.0
 """Seconds after which a request that was fetched is answered with `TimedOut`, as a server does."""
 
 ANSWER_SECONDS = 30.0
 KEEP_ANSWER_SECONDS = 60.0
-"""Seconds for which the sending of an answer is retried. After that, the host that sent the request has given up."""
+"""Seconds for which a failed send of a reply is retried. After that, the sender of the request no longer waits."""
 
 Handle = Callable[[Request], "Response | PendingResponse"]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Work:
-    """A fetched request of `mesh_host`, kept until its answer is confirmed. `due`: when to send the answer (again)."""
+    """A request fetched from `mesh_host`, kept until that host confirms the reply.
+
+    `due` is the time of the next try to send the reply.
+    """
 
     mesh_host: MeshHost
     request: PulledRequest
@@ -60,7 +64,10 @@ class _Work:
 
 
 class ReversePoller:
-    """The part `reverse_poller`, idle on a host that accepts connections. Its owner sets `handle` to the router's."""
+    """The part `reverse_poller`. It does nothing on a host that accepts connections.
+
+    The application sets `handle` to the method of the router when the host is ready.
+    """
 
     name = "reverse_poller"
 
@@ -120,7 +127,7 @@ class ReversePoller:
             self._backoff.failed(mesh_host.store_id, now)
         self._services.runner.wake(self.name)
         if isinstance(outcome, Unreachable):
-            # Last, because it writes to the store, which may be full.
+            # Do this last, because it writes to the store and raises an error if the disk is full.
             self._gossip.record_failure(mesh_host.store_id)
 
     # Handle.
@@ -128,12 +135,12 @@ class ReversePoller:
     def _begin(self, mesh_host: MeshHost, came: Iterable[PulledRequest], now: float) -> None:
         for request in came:
             key = (mesh_host.store_id, request.request_id)
-            if key not in self._work:  # else it arrived twice
+            if key not in self._work:  # Ignore a request that arrived before.
                 work = self._work[key] = _Work(mesh_host=mesh_host, request=request, came_at=now)
                 self._services.blobs.run_in_background(partial(self._perform, work))
 
     def _perform(self, work: _Work) -> None:
-        """Handle a fetched request as a server would, on another thread."""
+        """Handle a fetched request like the HTTP server does. This runs on a background thread."""
         asked = work.request
         try:
             body = from_base64(asked.body, "the body of a fetched request")
@@ -162,7 +169,7 @@ class ReversePoller:
     # Answer.
 
     def _look_after(self, work: _Work, now: float) -> float:
-        """Send the answer if it is due. Return the monotonic time of the next look."""
+        """Send the reply to a request if it is due. Return the monotonic time at which to call this method again."""
         if work.response is None and now >= work.came_at + WORK_SECONDS:
             self._done(
                 work, reply_error(TimedOut(f"no answer within {WORK_SECONDS:g} s; the request is still in progress"))
@@ -201,10 +208,10 @@ class ReversePoller:
 
 
 def _requests(body: bytes) -> tuple[PulledRequest, ...]:
-    """Parse the fetched requests. Not on the runner: they may be large."""
+    """Parse the reply to a poll. Do not call this on the runner, because the requests may be large."""
     return from_json(Pulled, loads(body), "fetched requests").requests
 
 
 def not_yet(request: Request) -> Response | PendingResponse:
-    """Raise Unreachable: the router of a host that is still starting."""
-    raise Unreachable("the host is starting and took nothing; try again in a moment")
+    """Raise Unreachable. This function replaces the router while the host starts."""
+    raise Unreachable("the host is starting and did not handle the request; try again in a few seconds")

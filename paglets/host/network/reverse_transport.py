@@ -1,9 +1,9 @@
-"""Requests to hosts that accept no connections: kept here until such a host polls for them.
+"""Requests to hosts that accept no connections. This host keeps them until the target host polls for them.
 
-This is a `Transport` around another one, so senders need not know. The requests are in memory: if this host ends, they
-are lost, and their senders got no answer. A request that was not fetched ends with `Unreachable`. One that was handed
-out and not answered ends with `CallOutcomeUnknown`. Each poll lists the requests that its host works on. A request that
-was handed out and is not in that list was lost on the way: it is handed out again if it is repeatable.
+The class is a `Transport` around another one, so senders see no difference. The requests are kept in memory only, and
+are lost if this host ends. A request that was not fetched ends with `Unreachable`. A request that was sent to the
+target, but not answered, ends with `CallOutcomeUnknown`. Each poll lists the requests that the target works on. A
+request that was sent, but is not in that list, was lost on the way. It is sent again if it is repeatable.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from paglets.wire.fair_queue import FairQueue
 from paglets.wire.request import Completion, PendingResponse, QueueKey, Request, Response, Transport, queue_of, reply
 
 FETCH_SECONDS = 8.0
-"""Seconds that a request waits for a host that does not poll at all. Longer than the longest back-off of a poller, and
-short enough to detect soon that a host is gone."""
+"""Seconds that a request waits for the target to poll. This is longer than the longest back-off of a poller, and short
+enough to detect soon that a host is gone."""
 
 MOST_BYTES = 64 << 20
-"""Bytes of bodies kept for one host. Pieces of blobs do not count: they are read when they are fetched."""
+"""The maximum bytes of bodies kept for one host. Pieces of blobs do not count, because they are read on demand."""
 
 MOST_AT_ONCE = 22
 MOST_BYTES_AT_ONCE = MAX_PIECE_BYTES
-"""Requests and bytes in one reply. The last request may exceed the bytes."""
+"""The maximum numbers of requests and of bytes in the reply to a poll. The last request may exceed the bytes."""
 
 INLINE_BYTES = 256 << 10
-"""Bytes packed into a reply on the runner, which takes a millisecond. Larger batches and files are packed on another
-thread."""
+"""The maximum bytes of a batch that the runner itself encodes, which takes about a millisecond. A larger batch is
+encoded on another thread."""
 
 RunInBackground = Callable[[Callable[[], None]], None]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Sent:
-    """A request in progress. `handed`: a reply that contains it was sent, so its host may have taken it."""
+    """A request in progress. `handed` is True if it was sent in the reply to a poll, so that the target may have it."""
 
     request_id: str
     request: Request
@@ -61,7 +61,11 @@ class _Sent:
 
 @dataclass(slots=True, kw_only=True)
 class _HostQueue:
-    """The requests for one host by id, `waiting` or handed `out`, and its open poll with the end of its wait."""
+    """The requests for one host, and its open poll.
+
+    `waiting` and `out` map ids to requests that wait for a poll or were sent. `parked` is the open poll, which ends at
+    `parked_until`.
+    """
 
     name: str
     fair_queue: FairQueue[_Sent] = field(default_factory=FairQueue)
@@ -73,7 +77,7 @@ class _HostQueue:
 
     @property
     def is_idle(self) -> bool:
-        """Return True if nothing is in progress, so that this object can be dropped."""
+        """Return True if no request and no poll is in progress, so that this object can be removed."""
         return not (self.waiting or self.out or self.parked)
 
     def kept_bytes(self) -> int:
@@ -81,10 +85,11 @@ class _HostQueue:
 
 
 class ReverseTransport:
-    """The part `reverse_transport`, and the transport of all other parts. It belongs to the runner.
+    """The part `reverse_transport`, which all other parts use as their transport. Only the runner uses it.
 
-    `relaying`: the transport to such hosts if this host accepts no connections either, else None. `mesh_host` returns
-    the row of a store, `is_online` True if that host is online. `run_in_background` runs what may wait for the disk.
+    If this host accepts no connections either, `relaying` is the transport to other such hosts, else None. `mesh_host`
+    returns the row of a host by store id, and `is_online` returns True if it is online. `run_in_background` runs tasks
+    that may wait for the disk.
     """
 
     name = "reverse_transport"
@@ -142,7 +147,9 @@ class ReverseTransport:
         queue = self._queues.setdefault(mesh_host.store_id, _HostQueue(name=mesh_host.name))
         key = queue_of(mesh_host.store_id, request)
         if queue.fair_queue.is_full(key) or queue.kept_bytes() + len(request.body) > MOST_BYTES:
-            return Unreachable(f"too many requests wait for {mesh_host.name} to fetch them; this one was not sent")
+            return Unreachable(
+                f"too many requests wait for {mesh_host.name} to fetch them; the request was not sent; try again later"
+            )
         sent = _Sent(
             request_id=self._entropy.token(),
             request=request,
@@ -154,7 +161,8 @@ class ReverseTransport:
         queue.waiting[sent.request_id] = sent
         queue.fair_queue.put(key, sent)
         if not self._is_online(mesh_host.store_id):
-            self._give_up_pull(queue)  # requests in the reply to an offline host's open poll would be lost
+            # The connection of the open poll is probably broken, so that a request in its reply would be lost.
+            self._give_up_pull(queue)
         self._hand_out(queue)
         self._runner.wake(self.name)
         return None
@@ -162,13 +170,13 @@ class ReverseTransport:
     # The polling host.
 
     def pull(self, sender: str, pull: Pull) -> PendingResponse:
-        """Take the poll of `sender`, on any thread.
+        """Accept a poll of the host `sender`. The reply is a `Pulled`. May be called from any thread.
 
-        The reply is a `Pulled`. Raise NotAllowed if the sender is not in the mesh.
+        Raises NotAllowed if this host does not know the sender.
         """
         mesh_host = self._mesh_host(sender) if sender else None
         if mesh_host is None:
-            raise NotAllowed("only a host of this mesh can poll for requests; this one is not known here")
+            raise NotAllowed("only a host of this mesh can poll for requests; this host does not know the sender")
         pending = PendingResponse()
         self._runner.call_soon(lambda: self._pulled(mesh_host, pull, pending))
         return pending
@@ -178,29 +186,29 @@ class ReverseTransport:
         at_work = frozenset(pull.at_work)
         for each in [each for each in queue.out.values() if each.request_id not in at_work]:
             self._lost(queue, each)
-        self._give_up_pull(queue)  # an earlier poll, whose connection most likely broke
+        self._give_up_pull(queue)  # Answer an earlier poll, whose connection is probably broken.
         queue.pulled_at = self._clock.monotonic()
         queue.parked, queue.parked_until = pending, queue.pulled_at + min(MAX_PULL_SECONDS, max(0.0, pull.wait_seconds))
         self._hand_out(queue)
         self._runner.wake(self.name)
 
     def _give_up_pull(self, queue: _HostQueue) -> None:
-        """Answer the open poll with no requests, if there is one."""
+        """Answer the open poll without requests, if a poll is open."""
         if queue.parked is not None:
             queue.parked.complete(reply(Pulled(requests=())))
             queue.parked = None
 
     def _lost(self, queue: _HostQueue, sent: _Sent) -> None:
-        """Queue a request again that was handed out and did not arrive, or end it if it is not repeatable."""
+        """Queue a request again that was sent but did not arrive. If it is not repeatable, end it with an error."""
         self._take_in(queue, sent)
         if sent.request.repeatable or sent.request.method in ("GET", "HEAD"):
             queue.waiting[sent.request_id] = sent
             queue.fair_queue.put(sent.key, sent)
         else:
-            sent.done(self._unknown(queue, sent, "was lost on its way, or the host has restarted"))
+            sent.done(self._unknown(queue, sent, "the request was lost on its way, or the host has restarted"))
 
     def _hand_out(self, queue: _HostQueue) -> None:
-        """Answer the open poll with the requests that may go now, if there are any."""
+        """Answer the open poll with the waiting requests that the concurrency limits allow, if there are any."""
         if queue.parked is None:
             return
         batch: list[_Sent] = []
@@ -221,22 +229,25 @@ class ReverseTransport:
                 pack()
 
     def _pack(self, queue: _HostQueue, batch: Sequence[_Sent], pending: PendingResponse) -> None:
-        """Send a batch as the reply to a poll, on any thread. Requests whose bytes cannot be read end with an error."""
+        """Send a batch as the reply to a poll. A request whose body cannot be read ends with an error.
+
+        May be called from any thread.
+        """
         packed: list[PulledRequest] = []
         for sent in batch:
             try:
                 packed.append(_packed(sent))
             except PagletsError as error:
                 self._runner.call_soon(partial(self._end, queue, sent, error))
-            except Exception as error:  # `done` must be called in any case; the sender records the error
+            except Exception as error:  # `done` must be called after any error. The sender records the error.
                 fault = InternalError(f"a request to {queue.name} failed with an internal error: {error!r}")
                 self._runner.call_soon(partial(self._end, queue, sent, fault))
         pending.complete(reply(Pulled(requests=tuple(packed))))
 
     def answered(self, sender: str, request_id: str, response: Response) -> PendingResponse:
-        """Take the answer to a request, on any thread.
+        """Accept the answer of the host `sender` to a request. May be called from any thread.
 
-        The reply is a `Done`, even if nothing waits for the answer any more.
+        The reply is a `Done`, even if the request has already ended.
         """
         pending = PendingResponse()
         self._runner.call_soon(lambda: self._answered(sender, request_id, response, pending))
@@ -262,7 +273,7 @@ class ReverseTransport:
             return sent.request.kept(response)
         except PagletsError as error:
             return error
-        except Exception as error:  # `done` must be called in any case, as in `_pack`
+        except Exception as error:  # `done` must be called after any error, as in `_pack`.
             return InternalError(
                 f"the answer of {queue.name} could not be stored because of an internal error: {error!r}"
             )
@@ -270,14 +281,14 @@ class ReverseTransport:
     # The end of requests.
 
     def _end(self, queue: _HostQueue, sent: _Sent, outcome: Response | PagletsError) -> None:
-        """Give a request its outcome unless it has ended already."""
+        """End a request with `outcome`, unless it has already ended."""
         if sent.request_id in queue.out or sent.request_id in queue.waiting:
             self._take_in(queue, sent)
             sent.done(outcome)
             self._hand_out(queue)
 
     def _take_in(self, queue: _HostQueue, sent: _Sent) -> None:
-        """Remove a request from those in progress."""
+        """Remove a request from the requests in progress."""
         if queue.out.pop(sent.request_id, None) is not None:
             queue.fair_queue.end(sent.key)
         elif queue.waiting.pop(sent.request_id, None) is not None:
@@ -285,7 +296,7 @@ class ReverseTransport:
 
     def tick(self, now: float) -> float | None:
         due = []
-        for queue in list(self._queues.values()):  # a completion may send another request
+        for queue in list(self._queues.values()):  # Copy the list: `done` of a request may send another request.
             for each in [*queue.waiting.values(), *queue.out.values()]:
                 if now >= self._ends_at(queue, each):
                     self._end(queue, each, self._late(queue, each))
@@ -297,17 +308,18 @@ class ReverseTransport:
         return min(due, default=None)
 
     def _ends_at(self, queue: _HostQueue, sent: _Sent) -> float:
-        if sent.handed or queue.parked is not None:  # handed out, or waits only for the concurrency limit
+        # With an open poll, a waiting request waits only for the concurrency limit.
+        if sent.handed or queue.parked is not None:
             return sent.deadline
         return min(sent.deadline, max(sent.since, queue.pulled_at) + FETCH_SECONDS)
 
     def _late(self, queue: _HostQueue, sent: _Sent) -> PagletsError:
         if sent.handed:
-            return self._unknown(queue, sent, "no answer came in time")
-        return Unreachable(f"{queue.name} does not poll for its requests; this one was not sent")
+            return self._unknown(queue, sent, "it did not answer in time")
+        return Unreachable(f"{queue.name} does not poll for its requests; the request was not sent")
 
     def _unknown(self, queue: _HostQueue, sent: _Sent, why: str) -> PagletsError:
-        return CallOutcomeUnknown(f"{sent.request.method} {sent.request.target} was handed to {queue.name}, but {why}")
+        return CallOutcomeUnknown(f"{sent.request.method} {sent.request.target} was sent to {queue.name}, but {why}")
 
 
 def _packed(sent: _Sent) -> PulledRequest:

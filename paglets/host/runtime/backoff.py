@@ -1,4 +1,4 @@
-"""Back-off for requests to other hosts: exponential, and cut short when a host is contacted again."""
+"""Exponential back-off for requests to other hosts. A new contact with a host ends its delay."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ MOST_SECONDS = 5.0
 """The upper bound of a delay. It is short because traffic must resume soon after a host returns."""
 
 FAILURE_COUNTS_SECONDS = 600.0
-"""Age at which a failure is forgotten. A host that still fails is retried, and fails again, long before that."""
+"""Seconds after which a failure no longer counts. A host that still fails is retried long before that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Destination:
-    """The state of one destination: `busy` while a request is in flight, otherwise blocked until `due`."""
+    """The state of one destination: `busy` while a request is in flight, otherwise not to be tried before `due`."""
 
     busy: bool = False
     due: float = 0.0
@@ -25,7 +25,7 @@ class _Destination:
 
 
 class Backoff:
-    """The back-off state of one part for each destination, by store id. Only the runner uses it."""
+    """The back-off state of one part of the host, for each destination by store id. Only the runner uses it."""
 
     def __init__(self, entropy: Entropy) -> None:
         self._entropy = entropy
@@ -43,7 +43,7 @@ class Backoff:
         self._destinations.pop(store_id, None)
 
     def failed(self, store_id: str, now: float) -> None:
-        """Schedule the next try: after 0.1 s, doubled up to 5 s, each with jitter that spreads many senders."""
+        """Schedule the next try after 0.1 s, or after twice the previous delay, at most 5 s. Jitter is added."""
         failures = self._destinations.get(store_id, _Destination()).failures
         self._destinations = {
             key: each
@@ -54,12 +54,12 @@ class Backoff:
         self._destinations[store_id] = _Destination(due=now + pause, failures=failures + 1, failed_at=now)
 
     def contacted(self, store_id: str, at: float) -> None:
-        """End the delay if the host was contacted, at monotonic second `at`, after its last failure."""
+        """End the delay of a host if the contact with it at time `at` (monotonic) is newer than its last failure."""
         each = self._destinations.get(store_id)
         if each is not None and each.failures and each.failed_at < at:
             self._destinations[store_id] = replace(each, due=0.0, failed_at=at)
 
     def next_due(self, store_ids: list[str], now: float) -> float | None:
-        """Return the earliest time at which an idle destination among these may be tried, or None."""
+        """Return the earliest time at which one of these destinations may be tried, or None if all are busy."""
         found = [self._destinations.get(store_id, _Destination()) for store_id in store_ids]
         return min((max(each.due, now) for each in found if not each.busy), default=None)

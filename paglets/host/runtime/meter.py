@@ -1,4 +1,4 @@
-"""The resources of this machine: totals at the start, and current free amounts."""
+"""Measurement of the resources of this machine: the total and the free amounts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from paglets.core.clock import Clock
 from paglets.slots.model import Resources
 
 MEASURE_SECONDS = 1.0
-"""The age up to which a measurement is reused: each costs one or two system calls, and each slot grant needs one."""
+"""Seconds for which a measurement is reused. Each grant of a slot needs one, and it costs one or two system calls."""
 
 
 class MachineMeter:
-    """The `Meter` of a real machine. Without psutil it reads /proc; without /proc all memory counts as free."""
+    """The implementation of `Meter` for a real machine.
+
+    Without psutil it reads /proc. Without /proc it reports almost unlimited memory.
+    """
 
     def __init__(self, folder: Path, clock: Clock, psutil: ModuleType | None) -> None:
         self._folder = folder
@@ -31,12 +34,12 @@ class MachineMeter:
                 memory_bytes=self._memory("available", "MemAvailable"),
                 temp_storage_bytes=shutil.disk_usage(self._folder).free,
             )
-            # Set the time last: server threads call this method, too, and must not take the previous value as new.
+            # Set the time last. Server threads call this method, too, and would otherwise return the old measurement.
             self._measured_at = now
         return self._last
 
     def total(self) -> Resources:
-        """Return the cores this process may use, total memory, free disk space and the GPUs that the driver lists."""
+        """Return the usable cores, the total memory, the free disk space and the number of NVIDIA GPUs."""
         return Resources(
             cpu_cores=usable_cores(),
             memory_bytes=self._memory("total", "MemTotal"),
@@ -55,13 +58,13 @@ class MachineMeter:
 
 
 def usable_cores() -> int:
-    """Return the number of cores this process may run on. Containers and taskset may allow fewer than exist."""
+    """Return the number of cores that this process may use. A container or taskset may reduce it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def gpu_count() -> int:
-    """Return the number of NVIDIA GPUs that the Linux driver lists. Others need `gpus` in the configuration."""
+    """Return the number of NVIDIA GPUs that the Linux driver lists. Configure other GPUs with the option `gpus`."""
     folder = Path("/proc/driver/nvidia/gpus")
     return len(list(folder.iterdir())) if folder.is_dir() else 0

@@ -1,6 +1,6 @@
-"""The event loop of a host. Each step runs events, then changes in one COMMIT, then the parts that are due.
+"""The event loop of a host. Each step runs events, then commits changes in one transaction, then runs due parts.
 
-Any thread may submit work; only the runner executes it. In production a thread calls `step` in a loop
+Any thread may submit work, but only the runner executes it. In production a thread calls `step` in a loop
 (`paglets.host.runtime.threads`); in the simulator the virtual clock calls it.
 """
 
@@ -30,7 +30,7 @@ def _raise_faults(result: Any) -> None:
 
 
 class Runner:
-    """The event loop. `signal` is called after work was submitted from outside `step`, from any thread."""
+    """The event loop. It calls `signal` after each submission of work, in the thread that submits the work."""
 
     def __init__(self, store: Store, clock: Clock, log: logging.Logger) -> None:
         self._store = store
@@ -44,7 +44,7 @@ class Runner:
         self.signal: Callable[[], None] = lambda: None
 
     def add(self, part: Part) -> None:
-        """Add a part, which is due immediately."""
+        """Add a part of the host. It is due immediately."""
         self._parts[part.name] = part
         self._due[part.name] = float("-inf")
 
@@ -60,14 +60,14 @@ class Runner:
     def change(self, change: Change[T], then: Callable[[T | BaseException], None] = _raise_faults) -> None:
         """Commit `change` together with other pending changes, then call `then` with its value or error.
 
-        The default `then` suits changes that a part repeats until they succeed: it ignores StoreTransient and raises
-        any other error as a fault. A custom `then` handles all errors, or raises them.
+        Without `then`, StoreTransient is ignored, because the part repeats the change, and any other error is logged as
+        a fault. A custom `then` must handle all errors or raise them.
         """
         self._changes.append((change, then))
         self.signal()
 
     def step(self) -> float | None:
-        """Run all work that is due. Return the seconds until more is due, or None."""
+        """Run all work that is due. Return the seconds until more work is due, or None if no work is scheduled."""
         self._run_events()
         self._run_changes()
         self._take_wakes()
@@ -107,7 +107,7 @@ class Runner:
         self._due[name] = self._parts[name].tick(now)
 
     def _guarded(self, act: Callable[[], None], what: str) -> None:
-        """Run `act`. Write a fault to the log and the events, so that it does not stop other parts."""
+        """Call `act`. Record an exception in the log and in the table of events, so that other parts still run."""
         try:
             act()
         except Exception as error:
@@ -117,4 +117,4 @@ class Runner:
 
 
 def _ignore(result: Any) -> None:
-    """Ignore the outcome of storing a fault, which is already in the log."""
+    """Ignore the result of storing a fault in the database, because the fault is already in the log."""

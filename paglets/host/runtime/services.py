@@ -1,4 +1,4 @@
-"""The services that every part of a host receives: its settings, and interfaces to store, clock, network and disk."""
+"""The services that each part of a host gets: the settings, and interfaces to store, clock, network and disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from paglets.worker.logs import LogChunk
 
 
 class Disk(Protocol):
-    """The scratch directories and logs of paglets. `discard` returns at once and removes the files later."""
+    """The scratch directories and logs of paglets. `discard` returns at once; the files are removed later."""
 
     def prepare(self, agent_id: str, fresh: bool) -> str:
         """Create the paglet's scratch directory if it is missing, empty it if `fresh`, and return its path."""
@@ -29,7 +29,10 @@ class Disk(Protocol):
     def discard(self, agent_id: str) -> None: ...
 
     def blocked_reason(self) -> Reason | None:
-        """Return why no process can have a scratch directory and a log now, or None. Any thread."""
+        """Return the reason why no process can get a scratch directory and a log now, or None.
+
+        May be called from any thread.
+        """
         ...
 
     def log_path(self, agent_id: str, generation: int, attempt: int, stream: str) -> str: ...
@@ -41,7 +44,7 @@ class Disk(Protocol):
     def read_log(
         self, agent_id: str, generation: int, attempt: int, stream: str, offset: int, most_bytes: int
     ) -> LogChunk:
-        """Return a piece of a log, empty if there is no such log. Any thread."""
+        """Return a piece of a log, empty if there is no such log. May be called from any thread."""
         ...
 
     def trim_logs(
@@ -56,13 +59,16 @@ class Disk(Protocol):
     def bound_scratch(
         self, newest_first: tuple[str, ...], share: float, drop: Callable[[tuple[str, ...]], None]
     ) -> None:
-        """Pass to `drop` the ids whose scratch directories exceed this share of the disk, on a background thread."""
+        """Keep only the newest scratch directories that fit in this fraction of the disk.
+
+        A background thread measures them, and passes the ids of the others to `drop`.
+        """
         ...
 
     def remove_source(self, removal: Removal) -> str:
         """Remove a file if it is unchanged since its registration. Return why it was kept, or "" if it is gone.
 
-        It may take long: do not call it on the runner. Raises OSError for an error that may be transient.
+        The removal may take long, so do not call it on the runner. Raises OSError if the removal may succeed later.
         """
         ...
 
@@ -76,14 +82,14 @@ class Disk(Protocol):
 
 
 class Blobs(Protocol):
-    """The blobs on the disk of this host, by SHA-256. Any thread. Each call reads or writes at most one piece.
+    """The blobs on the disk of this host, by SHA-256. Methods may be called from any thread.
 
-    Calls for the same blob never overlap: `paglets.host.blobs` holds a lock for each. All methods raise NoRoom if the
-    disk is full, and OSError for its other errors.
+    Calls for the same blob never overlap, because `paglets.host.blobs` holds a lock for each blob. `append` and `read`
+    handle at most one piece of a blob. All methods raise NoRoom if the disk is full, and OSError for other disk errors.
     """
 
     def run_in_background(self, act: Callable[[], None]) -> None:
-        """Run a task that may block on the disk on one of several threads. `act` must not raise."""
+        """Run a task that may wait for the disk on one of several background threads. `act` must not raise."""
         ...
 
     def size(self, sha256: str) -> int | None:
@@ -95,18 +101,21 @@ class Blobs(Protocol):
         ...
 
     def append(self, sha256: str, offset: int, piece: bytes) -> int:
-        """Append a piece to a partial blob and return its new length. Raises Conflict if `offset` is not its end."""
+        """Append a piece to a partial blob, and return the blob's new length.
+
+        Raises Conflict if `offset` is not the end of the partial blob.
+        """
         ...
 
     def finish(self, blob: BlobRef) -> None:
-        """Complete a partial blob of full length: hash, sync and rename it.
+        """Check the hash of a partial blob that has its full length, sync it, and rename it to a complete blob.
 
-        If the hash differs, the partial blob is removed. Raises FileChanged.
+        If the hash differs, remove the partial blob and raise FileChanged.
         """
         ...
 
     def adopt(self, staged: str, blob: BlobRef) -> None:
-        """Rename a staged file, which its writer has hashed and synced, to a complete blob.
+        """Rename a staged file to a complete blob. The writer of the file has already hashed and synced it.
 
         Raises Unknown if there is no such file, Invalid if its size differs.
         """
@@ -125,7 +134,7 @@ class Blobs(Protocol):
         ...
 
     def is_intact(self, blob: BlobRef) -> bool:
-        """Return True if a complete blob has this size and hash. Reads all of it."""
+        """Return True if a complete blob has this size and hash. The call reads the complete file."""
         ...
 
     def remove(self, sha256: str) -> None:
@@ -151,7 +160,7 @@ class Blobs(Protocol):
         ...
 
     def all_hashes(self) -> tuple[str, ...]:
-        """Return each SHA-256 that has a complete blob, a partial blob or unpacked code. May take long."""
+        """Return each SHA-256 with a complete blob, a partial blob or unpacked code. The call may take long."""
         ...
 
     def drop_code(self, sha256: str) -> None:
@@ -164,19 +173,19 @@ class Blobs(Protocol):
 
 
 class Meter(Protocol):
-    """The free resources of the machine, across all programs. cpu_cores and gpus are not measured."""
+    """The free resources of the machine, which other programs use, too. cpu_cores and gpus are not measured."""
 
     def available(self) -> Resources: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The identity of this host and the resources it offers, from one start (`boot_id`) to the next.
+    """The identity, the offered resources and the options of a host. They are constant from one start to the next.
 
-    Collectors here declare a host lost after `host_lost_after_seconds` without contact. A job waits up to
-    `input_wait_seconds` for inputs that only lost hosts hold. A process must end within `report_grace_seconds` of its
-    report. One request carries `piece_bytes` of a blob. A pinned blob stays for `blob_pin_seconds`. A limit of 0 bytes
-    means no limit.
+    Collectors on this host treat another host as lost after `host_lost_after_seconds` without contact. A job waits up
+    to `input_wait_seconds` for inputs that only lost hosts have. A process must end within `report_grace_seconds` of
+    its report. A request contains up to `piece_bytes` of a blob. A pin protects a blob for `blob_pin_seconds`. In the
+    two artifact limits, 0 means no limit.
     """
 
     store_id: str
@@ -212,7 +221,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostServices:
-    """The settings and interfaces of one host. Each part keeps this object and uses the fields it needs."""
+    """The settings and interfaces of one host. Each part of the host keeps a reference to this object."""
 
     settings: Settings
     store: Store

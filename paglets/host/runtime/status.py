@@ -1,4 +1,4 @@
-"""The status of a host as it reports it: its row in gossip, and its answer to identity requests."""
+"""The status that a host reports to others: its gossip row, and its reply to identity requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCKED = "blocked"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostLoad:
-    """The free resources and job counts of a host. `blocked_reason` says why it starts no process, or is ""."""
+    """The free resources and job counts of a host. `blocked_reason` says why it starts no process; "" if it does."""
 
     free: Resources
     queued_jobs: int = 0
@@ -24,7 +24,7 @@ class HostLoad:
 
 
 def gossip_row(settings: Settings, load: HostLoad) -> MeshHost:
-    """Return the gossip row of this host. Its heartbeat is 0: gossip counts heartbeats itself."""
+    """Return the gossip row of this host. Its heartbeat is 0, because `Gossiper` counts the heartbeats."""
     return MeshHost(
         store_id=settings.store_id,
         name=settings.name,
@@ -63,13 +63,16 @@ def identity(settings: Settings, load: HostLoad, wall_time: float) -> HostIdenti
 
 
 def _properties(settings: Settings, load: HostLoad) -> dict[str, str]:
-    """Return the properties, cut to the limits of `check_member`: other hosts ignore a row that exceeds them."""
+    """Return the properties of this host, with the reason why it is blocked, if any.
+
+    The reason is cut to the length limit of `check_member`, because other hosts ignore a row that exceeds it.
+    """
     reason = load.blocked_reason[: MAX_PROPERTY_CHARACTERS - len(BLOCKED)]
     return {**dict(settings.properties), **({BLOCKED: reason} if reason else {})}
 
 
 def candidate(settings: Settings) -> Candidate:
-    """Return this host as a candidate with all offered resources free, to check if a job can ever start here."""
+    """Return this host as a candidate with all its resources free, to check if a job can ever start on it."""
     return Candidate(
         host=settings.ref,
         addresses=settings.addresses,

@@ -1,4 +1,4 @@
-"""The threads of a host: the runner's loop, the monitor, a background worker; and keyed locks."""
+"""The threads of a host: the runner thread, the monitor thread and a background worker. Also locks by key."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class RunnerThread:
     def _run(self) -> None:
         try:
             while not self._ending:
-                # Cleared before the step, so that work submitted during the step leads to another one.
+                # Clear the signal before the step, so that work submitted during the step causes another step.
                 self._signal.clear()
                 pause = self._runner.step()
                 if pause != 0.0:
@@ -78,7 +78,7 @@ class RunnerThread:
 
 
 class MonitorThread:
-    """A thread that calls `check` now and then every `seconds` until `stop`. It logs errors of `check`."""
+    """A thread that calls `check` immediately, and then every `seconds` until `stop`. It logs errors of `check`."""
 
     def __init__(self, seconds: float, check: Callable[[], None], log: logging.Logger) -> None:
         self._seconds = seconds
@@ -102,7 +102,7 @@ class MonitorThread:
 
 
 class BackgroundWorker:
-    """A thread that runs slow, non-urgent tasks in order."""
+    """A thread that runs slow, non-urgent tasks in the order of submission. It logs their errors."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log

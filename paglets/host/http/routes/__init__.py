@@ -1,4 +1,4 @@
-"""Every route of a host, in one table; the server and the protocol's documentation come from it."""
+"""The table of all routes of a host. The router and the documentation of the protocol use it."""
 
 from paglets.host.http.router import Route
 from paglets.host.http.routes import artifacts, blobs, groups, kept, logs, mesh, notes, paglets, pull, slots

@@ -26,7 +26,7 @@ def add(host: Host, asked: ParsedRequest) -> ArtifactRef:
     check_file_name(body.name)
     check_lifetime(body.expires_in_seconds)
     now, own = host.services.clock.wall(), host.services.own
-    # The row alone is not enough: the caller may delete its file after this.
+    # Check the file, not only its row in the database: the caller may delete its own copy after this request.
     kept = host.blob_store.state(body.sha256).complete
 
     def store(tx: Tx) -> ArtifactRef:
@@ -94,8 +94,8 @@ def _complete(pending: PendingResponse, result: Any) -> None:
 
 
 ROUTES = (
-    route("POST", "/v1/artifacts", AddArtifact, ArtifactRef, "a blob that is here becomes an artifact", add),
-    route("GET", "/v1/artifacts", None, Artifacts, "a page of the artifacts here", page),
+    route("POST", "/v1/artifacts", AddArtifact, ArtifactRef, "turn a blob of this host into an artifact", add),
+    route("GET", "/v1/artifacts", None, Artifacts, "one page of the artifacts on this host", page),
     route("GET", "/v1/artifacts/ID", None, ArtifactView, "one artifact, whichever host has it", one),
     route("DELETE", "/v1/artifacts/ID", None, Done, "delete an artifact, whichever host has it", delete),
 )

@@ -15,14 +15,14 @@ from paglets.wire.request import Response
 def state(host: Host, asked: ParsedRequest) -> BlobStates:
     body: AskBlobs = asked.body
     if len(body.sha256s) > MAX_ASKED_BLOBS:
-        raise TooLarge(f"{len(body.sha256s)} blobs in one question; the limit is {MAX_ASKED_BLOBS}")
+        raise TooLarge(f"{len(body.sha256s)} blobs in one request; the limit is {MAX_ASKED_BLOBS}")
     look = host.blob_store.check if body.check else host.blob_store.state
     return BlobStates(blobs=tuple(look(sha256) for sha256 in body.sha256s))
 
 
 def put(host: Host, asked: ParsedRequest) -> BlobState:
     if "size" not in asked.query:
-        raise BadRequest("say how long the whole is: ?offset=N&size=TOTAL")
+        raise BadRequest("the query has no size of the whole blob: expected ?offset=N&size=TOTAL")
     blob = BlobRef(sha256=asked.path["SHA256"], size_bytes=asked.number("size", 0, MAX_BLOB_BYTES))
     return host.blob_store.take(blob, asked.number("offset", 0, MAX_BLOB_BYTES), asked.body)
 
@@ -40,7 +40,7 @@ ROUTES = (
         path="/v1/blobs/state",
         takes=AskBlobs,
         gives=BlobStates,
-        about="how much of these blobs is here",
+        about="how many bytes of these blobs this host has",
         answer=state,
     ),
     Route(
@@ -48,7 +48,7 @@ ROUTES = (
         path="/v1/blobs/SHA256",
         takes=bytes,
         gives=BlobState,
-        about="the next piece of a blob: ?offset=N&size=TOTAL",
+        about="store the next piece of a blob: ?offset=N&size=TOTAL",
         answer=put,
     ),
     Route(
@@ -56,7 +56,7 @@ ROUTES = (
         path="/v1/blobs/SHA256",
         takes=None,
         gives=bytes,
-        about="a piece of a blob: ?offset=N&length=N",
+        about="read a piece of a blob: ?offset=N&length=N",
         answer=get,
     ),
 )

@@ -37,14 +37,14 @@ from paglets.wire.request import PendingResponse, Request, Response, reply_error
 
 MAX_PAGE_REPORTS = 500
 MAX_PAGE_BYTES = 4 << 20
-"""Bytes of a page of waiting reports. A single report may be longer."""
+"""The maximum size of a page of waiting reports. A page with a single report may be larger."""
 
 MOST_NUMBER = 1 << 53
 MOST_CLEAR_PAGES = 50
-"""Transactions in one request, each short. The caller repeats the request for the rest."""
+"""The maximum number of short transactions in one request. The caller repeats the request to clear more pages."""
 
 ELSEWHERE_SECONDS = 2.0
-"""Seconds to wait for hosts that may know the group. One that sleeps must not hold up the others."""
+"""Seconds to wait for the hosts that may know a group, so that an unresponsive host does not delay the reply."""
 
 
 def submit(host: Host, asked: ParsedRequest) -> GroupView:
@@ -77,9 +77,9 @@ def one(host: Host, asked: ParsedRequest) -> Any:
 
 
 def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> PendingResponse:
-    """Ask the online hosts for a group.
+    """Ask all online hosts for a group.
 
-    Home knows all of it. If home is offline, the host of the collector returns what it has.
+    The home host of the group returns the complete view. If it is offline, the host of the collector returns a part.
     """
     hosts = host.gossip.online()
     asking = _MeshQuestion(left=len(hosts), error=error)
@@ -93,7 +93,7 @@ def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> PendingRe
 
 @dataclass(kw_only=True)
 class _MeshQuestion:
-    """A question to several hosts. It gets their answers on the runner."""
+    """A request to several hosts, which collects their replies on the runner. `left` counts missing replies."""
 
     left: int
     error: PagletsError
@@ -138,7 +138,7 @@ def end(host: Host, asked: ParsedRequest) -> EndedCopies:
 
 
 def _clear(host: Host, group_id: str, body: EndCopies, ended: EndedCopies) -> EndedCopies:
-    """Remove waiting reports, in one short transaction after the other."""
+    """Remove the waiting reports of a group in a series of short transactions."""
     store, now = host.services.store, host.services.clock.wall()
     after = 0
     total = ReportCounts()
@@ -216,7 +216,7 @@ ROUTES = (
         path="/v1/groups",
         takes=None,
         gives=Groups,
-        about="groups submitted here or collected here",
+        about="the groups that were submitted on this host or have their collector here",
         answer=lines,
     ),
     Route(
@@ -232,7 +232,7 @@ ROUTES = (
         path="/v1/groups/ID/unfinished",
         takes=FlushJobStatus,
         gives=UnfinishedCount,
-        about="report the copies here to the collector at once; their number",
+        about="report the copies of jobs on this host to the collector now, and return their number",
         answer=flush,
     ),
     Route(
@@ -240,7 +240,7 @@ ROUTES = (
         path="/v1/groups/ID/end",
         takes=EndCopies,
         gives=EndedCopies,
-        about="end the copies here of a group whose collector cannot be asked",
+        about="end the copies of jobs on this host of a group whose collector is lost",
         answer=end,
     ),
     Route(
@@ -264,7 +264,7 @@ ROUTES = (
         path="/v1/jobs/status",
         takes=JobStatusReport,
         gives=JobStatusReply,
-        about="unfinished copies of jobs that a host has",
+        about="report the unfinished copies of jobs on a host",
         answer=take_status,
     ),
 )

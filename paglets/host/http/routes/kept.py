@@ -1,4 +1,4 @@
-"""Routes about what finished jobs left: failed hooks, and files that no hook took."""
+"""Routes about failed hooks and undelivered files of finished jobs."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ ROUTES = (
         "/v1/jobs/kept",
         AskUndelivered,
         UndeliveredOutputs,
-        "what a group's finished jobs left here",
+        "failed hooks and undelivered files of a group's finished jobs on this host",
         of_jobs,
     ),
-    route("POST", "/v1/paglets/ID/rerun", None, Done, "run the hook again that failed", rerun),
+    route("POST", "/v1/paglets/ID/rerun", None, Done, "run a failed hook again", rerun),
 )

@@ -1,4 +1,4 @@
-"""Routes about what jobs print."""
+"""Routes about the attempts of jobs and their logs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def log(host: Host, asked: ParsedRequest) -> LogPiece:
     if stream not in STREAMS:
         raise BadRequest(f"stream is {stream[:40]!r}: it must be one of {', '.join(STREAMS)}")
     limit = max(1, asked.number("limit", MAX_LOG_PIECE_BYTES, MAX_LOG_PIECE_BYTES))
-    # Checked before the log is read: a reader that takes this piece for the last one must not miss later output.
+    # Check this before the log is read. Otherwise the attempt could print and end in between, and the reader would stop
+    # before it has read the last output.
     ended = not host.services.store.read(lambda tx: attempts.is_at_work(tx, (agent_id, generation, attempt)))
     piece = host.services.disk.read_log(agent_id, generation, attempt, stream, _offset(asked), limit)
     return LogPiece(
@@ -42,7 +43,7 @@ def log(host: Host, asked: ParsedRequest) -> LogPiece:
 
 
 def _offset(asked: ParsedRequest) -> int:
-    """Return the offset, which may exceed other numbers of queries: a job may print for weeks."""
+    """Return the offset in bytes. It may be larger than other numbers in queries, because a log can be very long."""
     text = asked.query.get("offset", "0")
     if not text.isascii() or not text.isdecimal() or len(text) > 19 or int(text) >= INT_BOUND:
         raise BadRequest(f"query parameter 'offset' must be a number of bytes, got {text[:40]!r}")
@@ -63,7 +64,7 @@ ROUTES = (
         path="/v1/jobs/ID/log",
         takes=None,
         gives=LogPiece,
-        about="a piece of what an attempt printed",
+        about="read a piece of the log of an attempt",
         answer=log,
     ),
 )

@@ -42,7 +42,7 @@ ROUTES = (
         path="/v1/mesh/gossip",
         takes=Gossip,
         gives=Gossip,
-        about="membership, both ways",
+        about="exchange the tables of hosts between two hosts",
         answer=gossip,
         most_at_once=2,
     ),
@@ -51,7 +51,7 @@ ROUTES = (
         path="/v1/mesh/hosts",
         takes=None,
         gives=Hosts,
-        about="the mesh as this host sees it",
+        about="the hosts of the mesh that this host knows, and its problems with them",
         answer=hosts,
     ),
     Route(
@@ -59,7 +59,7 @@ ROUTES = (
         path="/v1/mesh/forget",
         takes=ForgetHost,
         gives=Forgotten,
-        about="a host that is gone for good: what was to go there stays or comes back",
+        about="remove a host that is lost; paglets on their way to it stay here or come back",
         answer=forget,
     ),
 )

@@ -1,4 +1,4 @@
-"""The route of notes that paglets left for their users."""
+"""The route for the notes of paglets to their users."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROUTES = (
         path="/v1/notes",
         takes=None,
         gives=Notes,
-        about="what paglets of this home told their user",
+        about="notes to the user from paglets whose home is this host",
         answer=page,
     ),
 )

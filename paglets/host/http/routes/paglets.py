@@ -1,4 +1,4 @@
-"""Routes about paglets: creation, calls, posts, transfers, moves, ends."""
+"""Routes about paglets: creation, calls, posts, transfers, moves and disposal."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from paglets.wire.request import PendingResponse, Response, reply, reply_error
 MAX_LOCATE_IDS = 10_000
 MAX_PAGE = 1_000
 EFFECT_SECONDS = 30.0
-"""Seconds that a disposal may take before the caller learns that it continues."""
+"""Seconds to wait for a disposal. After that, the caller gets the reply that the disposal continues."""
 
 ROLLBACK_SECONDS = 5.0
-"""Seconds that the disposal of a leaving paglet may take before the caller is answered.
+"""Seconds to wait for the disposal of a leaving paglet, which must first be rolled back.
 
-A caller that repeats the request learns why the paglet does not come back.
+After that, the caller gets an error that says why the paglet does not come back.
 """
 
 
@@ -63,7 +63,7 @@ def page(host: Host, asked: ParsedRequest) -> Paglets:
     limit = max(1, asked.number("limit", 100, MAX_PAGE))
     after = asked.query.get("after", "")
     brief = asked.number("brief", 0, 1) == 1
-    # Read ids and views in one transaction. Between two, a listed paglet could leave and would not be found.
+    # Read the ids and the views in one transaction. Otherwise a listed paglet could leave before its view is read.
     found = host.services.store.read(
         lambda tx: tuple(_view(host, tx, agent_id, brief) for agent_id in views.page_of_ids(tx, after, limit))
     )
@@ -76,13 +76,13 @@ def inspect(host: Host, asked: ParsedRequest) -> Any:
         return host.services.store.read(lambda tx: _view(host, tx, agent_id))
     except Unknown as error:
         if _ended_here(host, agent_id):
-            # No other host knows more: their rows are older and point here.
+            # No other host knows more: the rows of other hosts are older and point to this host.
             raise
         return _search(host, agent_id, error)
     except Moved as moved:
         if host.gossip.by_store(moved.details["host"]["store_id"]) is not None:
             raise
-        # The host that it moved to was removed, but may have passed the paglet on before that.
+        # The host that the paglet moved to was removed from the mesh, but the paglet may have moved on before.
         return _search(host, agent_id, moved)
 
 
@@ -92,7 +92,7 @@ def _ended_here(host: Host, agent_id: str) -> bool:
 
 
 def _id(host: Host, asked: ParsedRequest) -> str:
-    """Return the id in the path, which may be the name of a paglet on this host."""
+    """Return the id of the paglet in the path. The path may contain the name of a paglet on this host instead."""
     wanted = asked.path["ID"]
     return host.services.store.read(lambda tx: residence.id_of(tx, wanted))
 
@@ -108,7 +108,7 @@ def find(host: Host, asked: ParsedRequest) -> FoundPaglets:
 
 
 def _search(host: Host, agent_id: str, error: PagletsError) -> PendingResponse:
-    """Locate a paglet that is not here. The reply is `moved` with the host, or the error."""
+    """Ask other hosts for a paglet that is not on this host. The reply is `moved` with its host, or else `error`."""
     pending = PendingResponse()
 
     def found(located: Located) -> None:
@@ -225,15 +225,16 @@ def transfers(host: Host, asked: ParsedRequest) -> TransferAnswers:
         raise TooLarge(f"{count} envelopes in one batch; the limit is {MAX_BATCH_ENVELOPES}")
     asked.require_sender([body.source.store_id])
     answers = _taken(host, body.source, body.envelopes)
-    for large in body.large:  # one at a time, because each may fill a good part of the memory
+    # Take the large envelopes one at a time, because each may need much memory.
+    for large in body.large:
         answers += _taken_large(host, body.source, large)
     return TransferAnswers(answers=tuple(answers))
 
 
 def _taken(host: Host, source: HostRef, envelopes: tuple[Envelope, ...]) -> list[TransferAnswer]:
-    """Take envelopes and return the answers.
+    """Store the envelopes of a transfer, and return the answers to them.
 
-    An envelope that cannot be stored gets no answer, stays with its source, and blocks no other.
+    An envelope that cannot be stored gets no answer, so its source keeps the paglet. The others are still stored.
     """
     now = host.services.clock.wall()
 
@@ -252,14 +253,15 @@ def _taken(host: Host, source: HostRef, envelopes: tuple[Envelope, ...]) -> list
 
 
 def _taken_large(host: Host, source: HostRef, large: LargeEnvelope) -> list[TransferAnswer]:
-    """Take the envelope in a blob, like `_taken`. One that was answered before is not read again."""
+    """Store an envelope that was sent as a blob, like `_taken`. If it was answered before, return that answer."""
     known = host.services.store.read(lambda tx: residence.known_answer(tx, large.agent_id, large.epoch))
     if known is not None:
         return [known]
     try:
         envelope = from_json(Envelope, loads(host.blob_store.read_whole(check_blob(large.blob))), "envelope")
         if (envelope.agent_id, envelope.epoch) != (large.agent_id, large.epoch):
-            raise Invalid(f"the blob holds the envelope of {envelope.agent_id} with epoch {envelope.epoch}")
+            found, wanted = (f"{each.agent_id} with epoch {each.epoch}" for each in (envelope, large))
+            raise Invalid(f"the blob holds the envelope of {found}, not of {wanted}")
     except Unknown as error:
         missing = TransferAnswer(agent_id=large.agent_id, epoch=large.epoch, verdict="missing", reason=error.message)
         return [missing]
@@ -297,7 +299,7 @@ def close(host: Host, asked: ParsedRequest) -> Done:
 def locate(host: Host, asked: ParsedRequest) -> Located:
     body: Locate = asked.body
     if len(body.agent_ids) > MAX_LOCATE_IDS:
-        raise TooLarge(f"too many ids in one question; the limit is {MAX_LOCATE_IDS}")
+        raise TooLarge(f"{len(body.agent_ids):,} ids in one request; the limit is {MAX_LOCATE_IDS:,}")
 
     def look(tx: Tx) -> Located:
         rows = [residence.find(tx, agent_id) for agent_id in body.agent_ids]
@@ -308,18 +310,18 @@ def locate(host: Host, asked: ParsedRequest) -> Located:
 
 ROUTES = (
     route("POST", "/v1/paglets", CreatePaglet, PagletView, "create a paglet here", create),
-    route("GET", "/v1/paglets", None, Paglets, "a page of the paglets here", page),
-    route("POST", "/v1/paglets/find", FindPaglets, FoundPaglets, "paglets here by name or service", find),
-    route("POST", "/v1/paglets/locate", Locate, Located, "residence rows of ids", locate),
+    route("GET", "/v1/paglets", None, Paglets, "one page of the paglets on this host", page),
+    route("POST", "/v1/paglets/find", FindPaglets, FoundPaglets, "find paglets on this host by name or service", find),
+    route("POST", "/v1/paglets/locate", Locate, Located, "where this host last saw the paglets with these ids", locate),
     route("GET", "/v1/paglets/ID", None, PagletView, "where a paglet is and what it does", inspect),
-    route("DELETE", "/v1/paglets/ID", None, Done, "end a paglet; answers when it is gone", dispose),
+    route("DELETE", "/v1/paglets/ID", None, Done, "dispose of a paglet; the reply comes when it is gone", dispose),
     route("POST", "/v1/paglets/ID/call", Call, CallReply, "send a message and wait for the reply", call),
     route("POST", "/v1/paglets/ID/dispatch", MovePaglet, Done, "ask a paglet to move", dispatch),
-    route("POST", "/v1/posts", Posts, PostAnswers, "a batch of posts of one host", posts),
-    route("POST", "/v1/outbox", PostMessage, Done, "a client's post, delivered from here", post_message),
-    route("POST", "/v1/transfers", Transfers, TransferAnswers, "envelopes of one source", transfers),
-    route("POST", "/v1/transfers/close", CloseTransfers, Done, "these will not be sent again", close),
+    route("POST", "/v1/posts", Posts, PostAnswers, "deliver a batch of posts from one host", posts),
+    route("POST", "/v1/outbox", PostMessage, Done, "send a post of a client from this host", post_message),
+    route("POST", "/v1/transfers", Transfers, TransferAnswers, "hand off paglets from one source host", transfers),
+    route("POST", "/v1/transfers/close", CloseTransfers, Done, "close hand-offs that will not be sent again", close),
     route(
-        "POST", "/v1/transfers/settle", Settle, TransferAnswer, "was this epoch taken? if not, never will be", settle
+        "POST", "/v1/transfers/settle", Settle, TransferAnswer, "ask if a hand-off was accepted; else refuse it", settle
     ),
 )

@@ -17,13 +17,13 @@ from paglets.wire.base64_text import from_base64
 from paglets.wire.request import PendingResponse, Request, Response, reply_error
 
 MOST_RELAY_SECONDS = MAX_CALL_SECONDS + 4.0
-"""Longest wait for a forwarded request, in seconds: just under the time after which the server gives up."""
+"""The maximum wait for the reply to a forwarded request, in seconds. It is just below the time limit of the server."""
 
 NEVER = ("/v1/via", "/v1/outbox/", "/v1/mesh/gossip")
-"""Paths that are never forwarded. (`/v1/outbox` itself takes the posts of clients.)"""
+"""Prefixes of paths that are never forwarded. The path `/v1/outbox` itself, which takes posts of clients, may be."""
 
 OF_HOSTS = ("/v1/posts", "/v1/transfers", "/v1/jobs/status", "/v1/slots/steal")
-"""Paths that only hosts use. Forwarded for a client, such a request would be sent in the name of this host."""
+"""Paths for requests of hosts only. For a client they are not forwarded: this host would appear as their sender."""
 
 
 def pull(host: Host, asked: ParsedRequest) -> PendingResponse:
@@ -33,7 +33,7 @@ def pull(host: Host, asked: ParsedRequest) -> PendingResponse:
 def answer(host: Host, asked: ParsedRequest) -> PendingResponse:
     body: PulledAnswer = asked.body
     if not 100 <= body.status <= 599:
-        raise Invalid(f"status is {body.status}: it must be that of a reply")
+        raise Invalid(f"status is {body.status}: expected the status of a reply, 100 to 599")
     response = Response(status=body.status, body=from_base64(body.body, "the body of the answer"))
     return host.reverse_transport.answered(asked.sender, body.request_id, response)
 
@@ -42,17 +42,15 @@ def via(host: Host, asked: ParsedRequest) -> PendingResponse:
     body: Relay = asked.body
     mesh_host = host.gossip.by_store(asked.path["STORE"])
     if mesh_host is None:
-        raise Unreachable(
-            f"no host of this mesh, as far as {host.services.own.name} knows, is {asked.path['STORE'][:80]!r}"
-        )
+        raise Unreachable(f"{host.services.own.name} knows no host with the store id {asked.path['STORE'][:80]!r}")
     if asked.sender and mesh_host.reachable:
         raise Unreachable(f"{mesh_host.name} accepts connections: send the request to it directly")
     if body.timeout_seconds <= 0:
         raise Invalid(f"timeout_seconds is {body.timeout_seconds:g}: it must be more than 0")
     check_request_line(body.method, body.target)
-    path = unquote(body.target)  # check the form that the router of the target host reads
+    path = unquote(body.target)  # Check the decoded path, because the router of the target host decodes it, too.
     if not path.startswith("/v1/") or path.startswith(NEVER if asked.sender else (*NEVER, *OF_HOSTS)):
-        raise Invalid(f"{body.method[:20]} {body.target[:200]!r} is not forwarded")
+        raise Invalid(f"{body.method[:20]} {body.target[:200]!r} cannot be forwarded to another host")
     content = from_base64(body.body, "the body to pass on")
     request = Request(method=body.method, target=body.target, body=content, sender=asked.sender)
     seconds = min(MOST_RELAY_SECONDS, body.timeout_seconds)
@@ -85,7 +83,7 @@ ROUTES = (
         path="/v1/outbox/answer",
         takes=PulledAnswer,
         gives=Done,
-        about="the answer of such a host to one of these requests",
+        about="the reply of a host that accepts no connections to a request that it fetched",
         answer=answer,
     ),
     Route(
@@ -93,7 +91,7 @@ ROUTES = (
         path="/v1/via/STORE",
         takes=Relay,
         gives=bytes,
-        about="a request to forward to a host that the sender cannot connect to; the reply is that host's",
+        about="forward a request to a host that the sender cannot connect to, and return the reply of that host",
         answer=via,
     ),
 )
