@@ -1,4 +1,4 @@
-"""Files that paglets publish: named blobs with an owner."""
+"""Artifacts: files that paglets publish. An artifact is a blob with a name and an owner."""
 
 from __future__ import annotations
 

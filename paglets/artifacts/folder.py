@@ -1,11 +1,11 @@
-"""The blobs on the disk of a host: an implementation of `paglets.host.runtime.services.Blobs` with files.
+"""The blobs on the disk of a host. The module implements `paglets.host.runtime.services.Blobs` with files.
 
     blobs/ab/<sha256>         complete blobs: hashed, synced, immutable
     blobs/incoming/<sha256>   partial blobs: the next piece starts at the current length
-    blobs/staging/            files from processes of paglets; a rename completes them
+    blobs/staging/            files from processes of paglets; a rename turns them into complete blobs
     code/<sha256>/            unpacked bundles
 
-Callers hold a lock for the hash. State that different hashes share has its own lock here.
+Callers must hold a lock for the hash of the blob. State that blobs share has its own lock in this module.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from paglets.core.failpoints import reach
 from paglets.core.refs import SHA256, BlobRef, check_blob, check_file_name, check_sha256
 
 MAX_RUNNING_HASHES = 64
-"""The maximum number of running hashes of partial blobs. Beyond it, the least recently used blobs are read twice."""
+"""Maximum number of partial blobs that are hashed while they arrive. Others are read again to hash them."""
 
 SYNC_BYTES = 64 << 20
-"""The interval at which a growing partial blob is synced, so that its final sync is short."""
+"""A partial blob is synced each time it has grown by this much, so that its final sync is short."""
 
 THREADS_ASIDE = 4
-"""The number of threads for background tasks, so that hashing one large blob does not block other tasks."""
+"""Number of threads for background tasks, so that hashing one large blob does not block other tasks."""
 
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class BlobFolder:
-    """The blobs in an existing data directory. Any thread; it keeps no file open.
+    """The blobs in an existing data directory. Methods may be called from any thread. No file is kept open.
 
-    No process of a paglet exists when it is created, so it removes partly unpacked code.
+    A host creates this object before it starts processes of paglets, so the object removes partly unpacked bundles.
     """
 
     def __init__(self, folder: Path, log: logging.Logger) -> None:
@@ -105,9 +105,9 @@ class BlobFolder:
             self.drop_partial(blob.sha256)
             return
         if length != blob.size_bytes:
-            self._refuse(blob, f"{length:,} of {blob.size_bytes:,} bytes arrived")
+            self._refuse(blob, f"only {length:,} of {blob.size_bytes:,} bytes arrived")
         if (digest or _hash_of(partial)).hexdigest() != blob.sha256:
-            self._refuse(blob, "the hash of its bytes differs from its name")
+            self._refuse(blob, "the hash of the received bytes differs from the name of the blob")
         with self._writing(), _open(partial, _WRITE) as descriptor:
             self._sync_or_drop(descriptor, blob.sha256)
             self._make_whole(partial, blob.sha256)
@@ -139,7 +139,7 @@ class BlobFolder:
         blob = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
         if self.size(blob.sha256) == blob.size_bytes:
             return blob
-        # A separate name, because the same blob may be arriving as a partial blob at this moment.
+        # Use a separate file, because the same blob may also be arriving as a partial blob.
         path = self._staging / f"put.{os.getpid()}.{next(self._numbers)}"
         try:
             with self._writing(), _open(path, _WRITE | os.O_TRUNC) as descriptor:
@@ -195,14 +195,17 @@ class BlobFolder:
         return tuple(sorted({name for folder in folders for name in os.listdir(folder) if SHA256.fullmatch(name)}))
 
     def drop_code(self, sha256: str) -> None:
-        """Rename the code before removing it, so that half a bundle never looks complete."""
+        """Remove an unpacked bundle. It is renamed first, so that a partly removed bundle never looks complete."""
         gone = self._code / f"{sha256}.{os.getpid()}.{next(self._numbers)}.gone"
         with suppress(FileNotFoundError):
             os.rename(self._code / check_sha256(sha256), gone)
             self._remove_tree(gone)
 
     def drop_staged(self, before_seconds: float) -> None:
-        """Remove old staged files. A rename counts as a write, because a moved file may have been written long ago."""
+        """Remove staged files that were neither written nor renamed in the last `before_seconds`.
+
+        A rename counts, because a file that was moved to the folder may have been written long ago.
+        """
         with os.scandir(self._staging) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
@@ -217,7 +220,7 @@ class BlobFolder:
         return self._incoming / check_sha256(sha256)
 
     def _write_or_cut(self, descriptor: int, offset: int, piece: bytes) -> None:
-        """Write a piece. Truncate the file if that fails, so that its length is always one that was reported."""
+        """Write a piece at `offset`. If this fails, truncate the file to `offset`, so that no partial piece is left."""
         try:
             os.lseek(descriptor, offset, os.SEEK_SET)
             write_all(descriptor, piece)
@@ -225,12 +228,12 @@ class BlobFolder:
             try:
                 os.ftruncate(descriptor, offset)
             except OSError as error:
-                # Harmless: these bytes are correct too, and the hash covers the content of the file.
+                # The partial piece does no harm: its bytes are correct, and the hash is checked over the whole file.
                 self._log.warning(f"a partly written piece of a blob could not be truncated: {error}")
             raise
 
     def _sync_or_drop(self, descriptor: int, sha256: str) -> None:
-        """Sync a partial blob. Drop it if that fails: the content on disk is unknown, and a later sync may succeed."""
+        """Sync a partial blob. If this fails, remove the blob, because its content on disk is then unknown."""
         try:
             os.fsync(descriptor)
         except OSError:
@@ -249,7 +252,7 @@ class BlobFolder:
         sync_folder(whole.parent)
 
     def _make_folder(self, folder: Path) -> None:
-        """Create the folder and sync its parent, once per process: a blob is only durable in a durable folder."""
+        """Create the folder of a blob, and sync its parent once per process, so that the folder is durable."""
         with self._making:
             if folder.name not in self._made or not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
@@ -278,7 +281,7 @@ class BlobFolder:
 
 @dataclass(slots=True)
 class _Running:
-    """The running hash of a partial blob. Once `hashed` is done, `digest` covers the first `length` bytes."""
+    """The running hash of a partial blob. When `hashed` is done, `digest` covers the first `length` bytes."""
 
     length: int
     digest: Any
@@ -286,9 +289,9 @@ class _Running:
 
 
 class _RunningHashes:
-    """The running hashes of the latest partial blobs. A blob that arrived in this process need not be read again.
+    """The running hashes of the latest partial blobs, so that a complete blob need not be read again to hash it.
 
-    A piece is hashed while the next one is on its way.
+    Each piece is hashed in the background, while the next piece arrives.
     """
 
     def __init__(self) -> None:
@@ -297,7 +300,7 @@ class _RunningHashes:
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="hash")
 
     def take(self, sha256: str, length: int) -> Any:
-        """Remove and return the hash of the first `length` bytes, or None if the file must be read."""
+        """Remove and return the running hash of the first `length` bytes; None if the file must be read instead."""
         if length == 0:
             self.forget(sha256)
             return hashlib.sha256()
@@ -309,7 +312,7 @@ class _RunningHashes:
         return running.digest
 
     def go_on(self, sha256: str, length: int, digest: Any, piece: bytes) -> None:
-        """Hash a piece in the background. `length` is the length of the blob including this piece."""
+        """Hash a piece in the background. `length`: the length of the partial blob including this piece."""
         running = _Running(length, digest, self._threads.submit(digest.update, piece))
         with self._lock:
             self._kept[sha256] = running
@@ -322,7 +325,7 @@ class _RunningHashes:
 
 
 def _file_size(path: Path) -> int | None:
-    """Return the size of a file, or None if it is missing. Raises NoRoom for any other error."""
+    """Return the size of a file; None if the file is missing. Raises NoRoom for any other disk error."""
     try:
         return os.lstat(path).st_size
     except FileNotFoundError:
@@ -332,9 +335,9 @@ def _file_size(path: Path) -> int | None:
 
 
 def _refusal(error: OSError, folder: Path | None = None) -> NoRoom:
-    """Return the error for a folder that is unusable or full. It names the folder and the problem.
+    """Return a NoRoom error that names the full or unusable folder, and the problem.
 
-    `folder` is used if the OSError names no file.
+    `folder`: the folder to name if the OSError names no file.
     """
     places = [Path(name).parent for name in (error.filename2, error.filename) if isinstance(name, str)]
     with suppress(OSError):
@@ -348,7 +351,7 @@ def _hash_of(path: Path) -> Any:
 
 
 def _unlink(path: Path) -> None:
-    """Remove a file if it exists. Raises NoRoom."""
+    """Remove a file if it exists. Raises NoRoom for a disk error."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

@@ -1,1 +1,1 @@
-"""Programs to read and to copy: what a user of paglets writes, and nothing that a host needs."""
+"""Example programs for users of paglets to read and copy. A host does not need them."""

@@ -1,4 +1,4 @@
-"""A count of the identifiers in the Python files of a folder. Each job counts some files and writes a database.
+"""An example that counts the identifiers in the Python files of a folder. Each job writes a database for some files.
 
 The script needs running hosts and a folder:
 
@@ -35,12 +35,12 @@ SCHEMA = "CREATE TABLE uses (file TEXT, identifier TEXT, uses INTEGER, PRIMARY K
 TEST_FOLDERS = {"test", "tests", "idle_test"}
 
 Uses = dict[tuple[str, str], int]
-"""(file, identifier) -> number of occurrences."""
+"""A map from (file, identifier) to the number of occurrences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """An input file. `name` is its path below the folder with dots, because jobs get files under plain names."""
+    """An input file. `name`: its path below the folder, with dots, because input files of jobs have plain names."""
 
     name: str
     path: Path
@@ -56,7 +56,7 @@ class Word:
     files: int
 
 
-# The work of a job
+# The work of a job.
 
 
 @dataclass
@@ -65,7 +65,7 @@ class IndexState(CollectingComputeJobState):
 
 
 class IndexIdentifiers(CollectingComputeJobPaglet[IndexState]):
-    """A job that indexes the files in its scratch directory. It reports a database and the number of its rows."""
+    """A job that counts the identifiers in its input files. It reports a database and the number of its rows."""
 
     State = IndexState
 
@@ -77,7 +77,7 @@ class IndexIdentifiers(CollectingComputeJobPaglet[IndexState]):
 
 
 def uses_in(files: Iterable[tuple[str, Path]]) -> Uses:
-    """Count the identifiers in files, given as (name, path).
+    """Count the identifiers in files. Each file is given as (name, path).
 
     Raises SyntaxError or tokenize.TokenError for a file that is not Python.
     """
@@ -96,16 +96,16 @@ def write_database(path: Path, uses: Uses) -> None:
         base.executemany("INSERT INTO uses VALUES (?, ?, ?)", ((*key, count) for key, count in uses.items()))
 
 
-# Input and submission
+# Input files and submission.
 
 
 def source_files(folder: Path, *, most_files: int, most_bytes: int) -> list[SourceFile]:
-    """Return the modules below `folder`, without tests, within both limits. The order is always the same."""
+    """Return the Python files below `folder` in a fixed order, without tests, and within both limits."""
     return list(islice(_within(most_bytes, _modules(folder)), most_files))
 
 
 def _modules(folder: Path) -> Iterator[SourceFile]:
-    """Yield the importable files: those whose path consists of identifiers, so that names with dots are unique."""
+    """Yield the files whose path consists of identifiers. Only for these are the names with dots unique."""
     for above, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name.isidentifier() and name not in TEST_FOLDERS)
         for path in (Path(above, name) for name in sorted(names)):
@@ -123,7 +123,7 @@ def _within(most_bytes: int, files: Iterable[SourceFile]) -> Iterator[SourceFile
 
 
 def bundles(files: Sequence[SourceFile], count: int) -> dict[str, list[SourceFile]]:
-    """Split files into at most `count` bundles of about equal size, by job key. The result is always the same."""
+    """Split files into at most `count` bundles of about equal size, by job key. Equal files give equal bundles."""
     made: list[list[SourceFile]] = [[] for _ in range(min(count, len(files)))]
     sizes = [0] * len(made)
     for file in sorted(files, key=lambda each: (-each.size_bytes, each.name)):
@@ -134,7 +134,7 @@ def bundles(files: Sequence[SourceFile], count: int) -> dict[str, list[SourceFil
 
 
 def submit(client: HostClient, made: dict[str, list[SourceFile]]) -> Submission:
-    """Submit one job for each bundle. The collector returns to the client's host when all jobs have ended."""
+    """Submit one job for each bundle of files. The collector returns to the client's host when all jobs have ended."""
     return submit_compute_job_group(
         client,
         IndexIdentifiers,
@@ -144,7 +144,7 @@ def submit(client: HostClient, made: dict[str, list[SourceFile]]) -> Submission:
     )
 
 
-# The databases of all jobs
+# The databases of all jobs.
 
 
 def fetch(client: HostClient, submission: Submission, folder: Path) -> list[Path]:
@@ -156,7 +156,7 @@ def fetch(client: HostClient, submission: Submission, folder: Path) -> list[Path
 
 
 def merge(parts: Iterable[Path], target: Path) -> Uses:
-    """Merge the rows of `parts` into a new database `target`, and return them."""
+    """Merge the rows of the databases `parts` into a new database `target`, and return the rows."""
     with closing(sqlite3.connect(target, isolation_level=None)) as base:
         base.execute(SCHEMA)
         for part in parts:
@@ -167,7 +167,7 @@ def merge(parts: Iterable[Path], target: Path) -> Uses:
 
 
 def differences(found: Uses, expected: Uses) -> list[str]:
-    """Return a line for each (file, identifier) with different counts."""
+    """Return a line of text for each (file, identifier) whose counts differ."""
     return [
         f"{file}: {word}: {found.get((file, word), 0)} instead of {expected.get((file, word), 0)}"
         for file, word in sorted(found.keys() | expected.keys())
@@ -176,7 +176,7 @@ def differences(found: Uses, expected: Uses) -> list[str]:
 
 
 def most_used(uses: Uses, count: int) -> list[Word]:
-    """Return the most frequent identifiers."""
+    """Return the identifiers with the most uses, most frequent first."""
     totals: Counter[str] = Counter()
     files: Counter[str] = Counter()
     for (_, word), times in uses.items():

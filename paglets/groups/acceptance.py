@@ -1,8 +1,8 @@
-"""The rules that turn reports into records, and the effects of cancel, loss and sightings on a job key.
+"""The rules that decide which reports become records, and the effects of cancel, loss and sightings on a job key.
 
-While a key has no record, the first success with a generation of at least its `floor` is accepted. A failure is
-accepted only from the newest generation. A cancel raises the floor. A loss does not: a copy that counts as lost may
-still deliver the result first.
+As long as a key has no record, the first success with a generation of at least its `floor` is accepted. A failure is
+accepted only from the newest generation. A cancel raises the floor. A loss does not, because a copy that counts as lost
+may still deliver the first result.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ ReportVerdict = Literal["accepted", "already_recorded", "below_floor", "not_newe
 
 
 def effective_generation(job: ExpectedJob, generation: int) -> int:
-    """Return the generation of a report; 0 in a report means the newest."""
+    """Return the generation of a report. In a report, 0 means the newest generation of the job."""
     return generation or job.generation
 
 
 def judge_report(job: ExpectedJob, report: Report) -> ReportVerdict:
-    """Return "accepted" if the report becomes the record of its key, else the reason why it does not."""
+    """Return "accepted" if the report becomes the record of its job key, otherwise the reason why it does not."""
     generation = effective_generation(job, report.generation)
     if job.ended:
         return "already_recorded"
@@ -33,30 +33,30 @@ def judge_report(job: ExpectedJob, report: Report) -> ReportVerdict:
 
 
 def ended(job: ExpectedJob, generation: int) -> ExpectedJob:
-    """Return the job as ended by a report of that generation."""
+    """Return the job after a report of this generation has ended it."""
     return replace(job, ended=True, generation=max(job.generation, generation), sighting=None, older=())
 
 
 def cancelled(job: ExpectedJob) -> ExpectedJob:
-    """Return the job as ended by a cancel: reports of existing generations no longer count.
+    """Return the job after a cancel has ended it. Reports of its existing generations are no longer accepted.
 
-    The sighting stays until all copies are known to be gone.
+    The sighting is kept until all copies are known to have ended.
     """
     return replace(job, ended=True, floor=job.generation + 1)
 
 
 def gone(job: ExpectedJob) -> ExpectedJob:
-    """Return the job without sightings, because no host has a copy any more."""
+    """Return the job without its sighting and older copies, because no host has a copy any more."""
     return replace(job, sighting=None, older=())
 
 
 def next_generation(job: ExpectedJob, now: float) -> ExpectedJob:
-    """Return the job with its generation increased by one. Called when every host that may have its copy is lost."""
+    """Return the job with the next generation. Called when every host that may have its copy is lost."""
     return replace(job, generation=job.generation + 1, since=now, sighting=None)
 
 
 def registered_again(job: ExpectedJob, generation: int) -> ExpectedJob:
-    """Return the job after it was registered again: its generation is at least the registered one."""
+    """Return the job after it was registered again with this generation, unless it already has a higher one."""
     return replace(job, generation=max(job.generation, generation))
 
 
@@ -64,9 +64,9 @@ CancelCause = Literal["cancelled", "recorded"]
 
 
 def cancel_cause(job: ExpectedJob, generation: int) -> CancelCause | None:
-    """Return why to cancel a copy of that generation, or None if it must continue.
+    """Return the cause for cancelling a copy of this generation; None if the copy must continue.
 
-    An older generation above the floor continues: its success counts if it comes first.
+    A copy of an older generation above the floor continues, because its success is accepted if it comes first.
     """
     if generation < job.floor:
         return "cancelled"
@@ -74,9 +74,9 @@ def cancel_cause(job: ExpectedJob, generation: int) -> CancelCause | None:
 
 
 def with_sighting(job: ExpectedJob, sighting: Sighting) -> ExpectedJob:
-    """Return the job with a newer sighting of a copy; the same object if nothing changed.
+    """Return the job with `sighting`, or the same object if the sighting is older or changes nothing.
 
-    The time `since` stays while host, status, reason code, attempt and generation stay the same.
+    Its time `since` is kept as long as host, status, reason code, attempt and generation are the same.
     """
     known = job.sighting
     if known is not None:
@@ -96,5 +96,5 @@ def with_sighting(job: ExpectedJob, sighting: Sighting) -> ExpectedJob:
 
 
 def _order(sighting: Sighting) -> tuple[int, int, bool]:
-    """Return a value that is greater for a later sighting. A copy is leaving under the epoch in which it was here."""
+    """Return a value that is greater for a later sighting. In one epoch, a copy is first `here` and then `leaving`."""
     return (sighting.generation, sighting.epoch, sighting.residence == "leaving")

@@ -1,8 +1,8 @@
-"""Sightings of job copies, which the collector's host writes into the collector's storage.
+"""Sightings of job copies, which the collector's host writes directly into the collector's storage.
 
-The host writes them itself, for collectors of any class. It sends no messages, because it must not wait for a handler
-of the user. A handler in a process may have read a row before the host's change and overwrite that change. If the
-handler ended the key, the end wins. Otherwise the next status reconciliation or resubmission writes the change again.
+The host sends no messages for this, because it must not wait for a handler of the user. A handler in a process may have
+read a row before the host changes it, and then overwrite the change. If the handler ended the key, the end is kept.
+Otherwise the next status reconciliation or resubmission repeats the change.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from paglets.groups.records import NO_COPY_SEEN, ExpectedJob, OlderCopy, Sightin
 from paglets.groups.rows import CollectorRows
 
 MAX_OLDER = 8
-"""The number of older copies of one key that are kept beside the newest."""
+"""Maximum number of older copies of a key that are stored besides the newest copy."""
 
 
 def record_sighting(rows: CollectorRows, key: str, sighting: Sighting) -> acceptance.CancelCause | None:
-    """Store the sighting of a copy. Return why to cancel the copy, or None if it must continue.
+    """Store the sighting of a copy. Return the cause for cancelling the copy; None if it must continue.
 
-    A copy of an unknown key continues, because the key may be registered later. A sighting of a cancelled key is
-    stored, too, because the collector waits for the end of its copies.
+    A copy of an unknown key continues, because the key may be registered later. For a cancelled key the sighting is
+    also stored, because the collector waits until all copies have ended.
     """
     job = rows.job(key)
     if job is None:
@@ -38,14 +38,14 @@ def record_sighting(rows: CollectorRows, key: str, sighting: Sighting) -> accept
 
 
 def newest_copy(job: ExpectedJob, template: Template, now: float) -> Sighting:
-    """Return the newest copy as last seen. A copy without a sighting is at home, where it was created."""
+    """Return the last sighting of the newest copy. Without a sighting, assume that the copy is at its home."""
     if job.sighting is not None:
         return job.sighting
     return _as_created(template.agent_id, template.home, job.generation, *NO_COPY_SEEN, now)
 
 
 def _as_created(agent_id: str, host: HostRef, generation: int, reason: str, text: str, since: float) -> Sighting:
-    """Return the sighting of a copy at the host that created it."""
+    """Return the sighting of a new copy, at the host that created it."""
     return Sighting(
         agent_id=agent_id,
         host=host,
@@ -62,27 +62,27 @@ def _as_created(agent_id: str, host: HostRef, generation: int, reason: str, text
 
 
 def copy_id(group_id: str, key: str, generation: int) -> str:
-    """Return the agent id of a further copy. Every host computes the same id, so a repeated creation is detected."""
+    """Return the agent id of a further copy of a job. It is a hash, so that a repeated creation is detected."""
     text = "\n".join((group_id, key, str(generation)))
     return "copy-" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def older_copies(copy: Sighting, hosts: Iterable[HostRef]) -> tuple[OlderCopy, ...]:
-    """Return one record per host that may have this lost copy."""
+    """Return an OlderCopy for each of the hosts that may still have the lost copy."""
     return tuple(OlderCopy(agent_id=copy.agent_id, host=host, generation=copy.generation) for host in hosts)
 
 
 def resubmitted(
     job: ExpectedJob, agent_id: str, host: HostRef, why: str, now: float, lost: tuple[OlderCopy, ...] = ()
 ) -> ExpectedJob:
-    """Return the key with a further copy, created on `host`, that replaces the `lost` one."""
+    """Return the job with a further copy, created on `host`, which replaces the `lost` copy."""
     made = _as_created(agent_id, host, job.generation + 1, "resubmitted", why, now)
     older = (*job.older, *lost)[-MAX_OLDER:]
     return replace(acceptance.next_generation(job, now), sighting=made, older=older)
 
 
 def postponed(job: ExpectedJob, copy: Sighting, reason: str, text: str, now: float) -> ExpectedJob:
-    """Return the key with the reason why it is not resubmitted now. `since` stays while the reason is the same."""
+    """Return the job with the reason why it is not resubmitted yet. `since` is kept while the reason is the same."""
     since = copy.since if copy.reason == reason else now
     waiting = replace(copy, status="PLACING", reason=reason, reason_text=text, never=False, since=since)
     return replace(job, sighting=waiting)

@@ -15,11 +15,11 @@ from paglets.core.text import counted
 
 ID_CHARACTERS = 10
 ID_TOKEN_BYTES = 7
-"""The number of whole bytes that hold the 50 bits of ten base32 characters."""
+"""Number of bytes that contain the 50 bits of ten base32 characters."""
 
 
 def new_group_id(token: str) -> str:
-    """Return `group-` and ten base32 characters, made from the hexadecimal digits of at least 7 random bytes."""
+    """Return `group-` and ten base32 characters. `token`: at least 7 random bytes in hexadecimal. Raises Invalid."""
     try:
         data = bytes.fromhex(token)
     except ValueError as error:
@@ -30,14 +30,14 @@ def new_group_id(token: str) -> str:
 
 
 def default_job_key(position: int) -> str:
-    """Return `job-00001` for position 1."""
+    """Return the default key for the job at this position, such as `job-00001` for 1."""
     return f"job-{position:05d}"
 
 
 def complete_job_keys(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the keys in order. Each empty key becomes the default key of its position, counted from 1.
+    """Return the keys in the same order, with the default key of its position for each empty key.
 
-    Raises Invalid (a ValueError) if a key is malformed or two are equal.
+    Raises Invalid (a ValueError) if a key is malformed or if two keys are equal.
     """
     complete = tuple(
         check_job_key(key) if key else default_job_key(position) for position, key in enumerate(keys, start=1)
@@ -52,9 +52,9 @@ def complete_job_keys(keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def group_digest(class_name: str, jobs: Iterable[tuple[str, Any]]) -> str:
-    """Return the SHA-256 over the class and each (job key, tagged JSON of its state), independent of their order.
+    """Return a SHA-256 of the class, the job keys, and the states as tagged JSON. The order of jobs does not matter.
 
-    Two submissions with one group id are the same submission if their digests are equal.
+    Two submissions with the same group id are the same submission if their digests are equal.
     """
     total = hashlib.sha256()
     for part in (class_name, *sorted(_line(key, state) for key, state in jobs)):
@@ -64,7 +64,10 @@ def group_digest(class_name: str, jobs: Iterable[tuple[str, Any]]) -> str:
 
 
 def inputs_digest(files: Iterable[tuple[str, str, str]]) -> str:
-    """Return the SHA-256 over (job key or "" for all jobs, name, SHA-256) of the files, independent of their order."""
+    """Return a SHA-256 of the input files, whose order does not matter.
+
+    Each file is given as (job key, name, SHA-256). The job key is "" for a file of all jobs.
+    """
     text = json.dumps(sorted(files), ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -75,25 +78,25 @@ def _line(key: str, state: Any) -> str:
 
 
 SUBMISSION_GENERATIONS = 1_000
-"""The generations reserved for one submission. A cleared group id is reused with the next thousand generations. So
-copies and reports of the earlier group are older than all generations that the new collector accepts."""
+"""Number of generations reserved for one submission. A cleared group id is reused with the next thousand generations,
+so that the new collector does not accept copies and reports of the earlier group."""
 
 
 def first_generation(submission: int) -> int:
-    """Return the generation of the first copies if the group id was cleared `submission` times before."""
+    """Return the generation of the first copies of a group whose id was cleared `submission` times before."""
     return submission * SUBMISSION_GENERATIONS + 1
 
 
 def submission_of(generation: int) -> int:
-    """Return the number of the submission whose copies have this generation (see `first_generation`)."""
+    """Return the number of the submission to which this generation belongs (see `first_generation`)."""
     return (generation - 1) // SUBMISSION_GENERATIONS
 
 
 def nth_copy(generation: int) -> int:
-    """Return the number of a copy within its submission, counted from 1."""
+    """Return the number of the copy with this generation within its submission, counted from 1."""
     return (generation - 1) % SUBMISSION_GENERATIONS + 1
 
 
 def collector_id(group_id: str) -> str:
-    """Return the collector's agent id. It is derived from the group id, so that any host can locate the collector."""
+    """Return the agent id of a group's collector. It is a hash of the group id, so any host can compute it."""
     return "collector-" + hashlib.sha256(group_id.encode()).hexdigest()[:32]

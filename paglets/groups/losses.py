@@ -1,4 +1,4 @@
-"""The rules that decide whether a copy of a job is lost, from the state of the hosts that may have it."""
+"""The rules that decide whether a copy of a job is lost, based on the state of the hosts that may have the copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from paglets.core.refs import HostRef
 from paglets.groups.records import Sighting
 
 LOOKS = 3
-"""The number of replies "no such copy" in a row after which the collector's host believes a host."""
+"""Number of consecutive replies "no such copy" after which the collector's host believes the replying host."""
 
 ResidenceStatus = Literal["here", "leaving", "gone", "refused", "disposed"]
 
@@ -19,7 +19,7 @@ ResidenceStatus = Literal["here", "leaving", "gone", "refused", "disposed"]
 class CopyLocation:
     """The newest residence row of a copy in the mesh.
 
-    `peer` is the host that has the copy (`here`), gets or got it, or sent it (`refused`).
+    `peer`: the host that has the copy (`here`), to which it was sent (`leaving`, `gone`), or that sent it (`refused`).
     """
 
     status: ResidenceStatus
@@ -30,8 +30,8 @@ class CopyLocation:
 class PossibleHost:
     """A host that may have a copy.
 
-    `seconds_since_seen`: time since its last direct contact with this host, without pauses of this host; infinite if a
-    user removed it for good. `looks`: how many times in a row it replied that it has no such copy.
+    `seconds_since_seen`: the time since its last direct contact with this host, without pauses of this host; infinite
+    if a user removed it permanently. `looks`: the number of consecutive replies that it has no such copy.
     """
 
     host: HostRef
@@ -40,12 +40,12 @@ class PossibleHost:
 
 
 def is_here(found: CopyLocation | None) -> bool:
-    """Return True if a host has the copy."""
+    """Return True if a host was found that has the copy."""
     return found is not None and found.status == "here"
 
 
 def possible_hosts(copy: Sighting, found: CopyLocation | None) -> tuple[HostRef, ...]:
-    """Return the hosts that may have the copy. The copy is lost only if all of them are lost."""
+    """Return the hosts that may have the copy. The copy can be lost only if all of them are lost or have no copy."""
     if found is not None and found.peer is not None:
         return (found.peer,)
     if copy.target is not None and copy.residence == "leaving":
@@ -54,10 +54,10 @@ def possible_hosts(copy: Sighting, found: CopyLocation | None) -> tuple[HostRef,
 
 
 def seconds_until_lost(found: CopyLocation | None, places: Sequence[PossibleHost], host_lost_after: float) -> float:
-    """Return in how many seconds the copy counts as lost without further news; 0: it is lost; infinite: it was found.
+    """Return the time until the copy counts as lost: 0 if it is lost, infinite if it was found.
 
-    It is lost if each of `places` is lost, or has replied often enough that it has no such copy. A copy that is leaving
-    for a host that answers is not lost, because its source still has it.
+    The copy is lost if each of `places` is lost or has replied LOOKS times that it has no such copy. A copy that is
+    leaving for a host that answers is not lost, because the source host still has it.
     """
     if is_here(found):
         return float("inf")
@@ -67,12 +67,12 @@ def seconds_until_lost(found: CopyLocation | None, places: Sequence[PossibleHost
 
 
 def unreachable(places: Sequence[PossibleHost], host_lost_after: float) -> list[PossibleHost]:
-    """Return the places without contact for `host_lost_after` seconds. The others replied that they have no copy."""
+    """Return the hosts that had no contact for `host_lost_after` seconds."""
     return [place for place in places if place.seconds_since_seen >= host_lost_after]
 
 
 def why_lost(places: Sequence[PossibleHost], host_lost_after: float) -> str:
-    """Return a text that says why the copy is lost."""
+    """Return a text for users that says why the copy is lost."""
     absent = unreachable(places, host_lost_after)
     names = " and ".join(place.host.name for place in absent or places)
     if absent:

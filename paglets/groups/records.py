@@ -1,7 +1,7 @@
-"""The records that a collector keeps for each job key, and the reports that it receives.
+"""The records that a collector stores for each job key, and the reports that it receives.
 
-`result` is the user's value, as tagged JSON or decoded. The collector stores it unchanged. All other fields are plain
-JSON.
+A `result` is the user's value, as tagged JSON or decoded. The collector stores it unchanged. All other fields are plain
+JSON values.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ ReportKind = Literal["result", "failure"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """A copy of a job as last reported by its host. `since`: epoch seconds of the last change of status or reason.
+    """The state of a copy of a job as its host last reported it.
 
-    `residence`: `here` or `leaving`; `target`: the target host of a copy that is leaving.
+    `residence`: `here` or `leaving`. `target`: the host to which a leaving copy moves. `since`: the time of the last
+    change of status or reason, in seconds since the epoch.
     """
 
     agent_id: str
@@ -47,14 +48,14 @@ class Sighting:
 
 
 NO_COPY_SEEN = ("no_copy_seen", "no host has reported a copy of this job yet")
-"""The reason code and text of a job before its first sighting."""
+"""Reason code and text of a job of which no copy has been reported yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """The data for further copies of a job. The submitted state is in a separate row.
+    """The data from which further copies of a job are created. The submitted state is in a separate row.
 
-    `agent_id`: the id of the first copy, which was created at `home`. `request`: JSON of `slots.model.SlotRequest`.
+    `agent_id`: the id of the first copy, created on the host `home`. `request`: a `slots.model.SlotRequest` as JSON.
     """
 
     agent_id: str
@@ -66,7 +67,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OlderCopy:
-    """A copy that counts as lost because its host was not seen. It may still run there."""
+    """A copy that counts as lost because its host was not seen. It may still run on that host."""
 
     agent_id: str
     host: HostRef
@@ -77,9 +78,9 @@ class OlderCopy:
 class ExpectedJob:
     """A job key of a group, pending or ended.
 
-    `generation`: the newest one. `floor`: reports of lower generations do not count. `ended`: a result or failure is
-    recorded. `since`: epoch seconds of its registration or last resubmission. `older`: the newest few copies before the
-    one in `sighting`; a cancel has to end them, too.
+    `generation`: the newest generation. `floor`: the lowest generation whose reports are accepted. `ended`: True if it
+    was cancelled or has a record. `since`: the time of its registration or last resubmission, in seconds since the
+    epoch. `older`: the last few copies before the one in `sighting`; a cancel must end them as well.
     """
 
     generation: int = 1
@@ -92,7 +93,7 @@ class ExpectedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultReport:
-    """The message `job_result`. `generation` 0 means the newest. `runtime_seconds`: of the attempt, if known."""
+    """The message `job_result`. `generation`: 0 means the newest. `runtime_seconds`: the runtime of the attempt."""
 
     job_key: str
     result: Any = None
@@ -119,7 +120,7 @@ class FailureReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobWarning:
-    """The message `job_warning`: a warning for the record of an attempt. It may arrive before the report."""
+    """The message `job_warning`: a warning for the record of an attempt. It may arrive before the attempt's report."""
 
     job_key: str
     generation: int
@@ -127,7 +128,7 @@ class JobWarning:
     text: str
 
     def of(self, record: Mapping[str, Any]) -> bool:
-        """Return True if `record` is the record of the same attempt."""
+        """Return True if `record` belongs to the same attempt as this warning."""
         return (record["generation"], record["attempt"]) == (self.generation, self.attempt)
 
 
@@ -139,14 +140,14 @@ def kind_of(report: Report) -> ReportKind:
 
 
 def result_report(args: Mapping[str, Any]) -> ResultReport:
-    """Return the report in a message's arguments. Raises Invalid, which names the field."""
+    """Return the result report in the arguments of a message. Raises Invalid, which names the field."""
     report = from_json(ResultReport, dict(args), "job_result")
     _check(report, "job_result")
     return report
 
 
 def failure_report(args: Mapping[str, Any]) -> FailureReport:
-    """Return the report in a message's arguments, with texts cut. Raises Invalid, which names the field."""
+    """Return the failure report in the arguments of a message, with long texts cut. Raises Invalid."""
     report = from_json(FailureReport, dict(args), "job_failure")
     _check(report, "job_failure")
     if not report.cause or len(report.cause) > MAX_CAUSE_CHARACTERS:
@@ -160,14 +161,14 @@ def failure_report(args: Mapping[str, Any]) -> FailureReport:
 
 
 def job_warning(args: Mapping[str, Any]) -> JobWarning:
-    """Return the warning in a message's arguments, cut to its limit. Raises Invalid, which names the field."""
+    """Return the warning in the arguments of a message, with a long text cut. Raises Invalid."""
     warning = from_json(JobWarning, dict(args), "job_warning")
     check_job_key(warning.job_key)
     return replace(warning, text=warning.text[:MAX_WARNING_CHARACTERS])
 
 
 def with_warnings(record: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
-    """Return the record with further warnings: at most MAX_WARNINGS, each once, the first ones."""
+    """Return the record with further warnings. Repeated warnings, and those after MAX_WARNINGS, are dropped."""
     known = dict.fromkeys((*record.get("warnings", ()), *texts))
     return {**record, "warnings": list(known)[:MAX_WARNINGS]} if known else record
 
@@ -181,19 +182,19 @@ def _check(report: Report, where: str) -> None:
 
 
 def report_row(report: Report) -> dict[str, Any]:
-    """Return the report as a dict for `row_report`. User values stay unchanged."""
+    """Return the report as a dict to store, which `row_report` converts back. User values are not converted."""
     return {"kind": kind_of(report)} | {field.name: getattr(report, field.name) for field in fields(report)}
 
 
 def row_report(row: Mapping[str, Any]) -> Report:
-    """Return the report that `report_row` converted."""
+    """Return the report from a dict that `report_row` made."""
     reports: dict[str, type[ResultReport] | type[FailureReport]] = {"result": ResultReport, "failure": FailureReport}
     cls = reports[row["kind"]]
     return cls(**{field.name: row[field.name] for field in fields(cls)})
 
 
 def record_of(report: Report, generation: int, reported_at: float) -> dict[str, Any]:
-    """Return the entry of `results` or `failures` in a summary. `generation`: the effective one."""
+    """Return a report as an entry of `results` or `failures` in a summary. `generation`: the effective generation."""
     common = {
         "host_name": report.host_name,
         "generation": generation,
@@ -212,7 +213,7 @@ def record_of(report: Report, generation: int, reported_at: float) -> dict[str, 
 
 
 def without_artifact(report: Report) -> Report:
-    """Return the report without the artifacts in its result, because files of a duplicate are not kept."""
+    """Return the report without the artifacts in its result, because the artifacts of a duplicate are not kept."""
     if not isinstance(report, ResultReport):
         return report
     if _is_stored(report.result):
@@ -225,11 +226,11 @@ def without_artifact(report: Report) -> Report:
 
 
 def _is_stored(value: Any) -> bool:
-    """Return True if the value is a reference to a stored large value, as tagged JSON or decoded."""
+    """Return True if the value refers to an artifact with a large value (StoredValue), as tagged JSON or decoded."""
     return isinstance(value, StoredValue) or (type(value) is dict and value.keys() == {"$stored"})
 
 
 def duplicate_entry(report: Report, generation: int, reported_at: float, why: str) -> dict[str, Any]:
-    """Return an entry of `duplicate_reports`: the record, its key and kind, and why it was not accepted."""
+    """Return an entry of `duplicate_reports`: the record, its job key and kind, and why it was not accepted."""
     record = record_of(without_artifact(report), generation, reported_at)
     return {"job_key": report.job_key, "kind": kind_of(report), "why": why, **record}

@@ -1,4 +1,4 @@
-r"""The layout of a collector's records in its storage: many small rows, so that a report writes only a few.
+r"""The rows in which a collector stores its records. They are small, so that a report changes only a few of them.
 
 | key | value |
 | --- | --- |
@@ -6,15 +6,14 @@ r"""The layout of a collector's records in its storage: many small rows, so that
 | `meta/KEY` | the metadata that `register_jobs` got for the key |
 | `result/KEY`, `failure/KEY` | the record, as in a summary |
 | `warning/KEY` | the warnings of an attempt without a record, and the attempt |
-| `ended/NUMBER` | the key that ended as the NUMBERth |
+| `ended/NUMBER` | a job key that has ended; numbers are in the order of the ends |
 | `duplicate/NUMBER` | a report that was not accepted |
 | `unexpected/KEY\nNUMBER` | a report for a key that is not registered, and the ids of its artifacts |
 | `template/KEY` | `groups.records.Template`: the data for further copies, until the key has ended |
-| `state/KEY` | the submitted state as tagged JSON; read only for a further copy; deleted when the key has ended |
+| `state/KEY` | the submitted state as tagged JSON, for further copies, until the key has ended |
 
-The collector's handlers and its host (see `groups.copies`) write `job/KEY`. The host writes the last two rows.
-
-Numbers have ten digits, so that the keys sort by number. A job key cannot contain a line feed.
+The collector's handlers and its host (see `groups.copies`) write `job/KEY`. The host writes the rows `template/KEY` and
+`state/KEY`. Numbers have ten digits, so that the rows sort by number. A job key cannot contain a line feed.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ from paglets.groups.records import (
 )
 
 PAGE_ROWS = 1000
-"""The number of rows read at once, so that 100,000 jobs are never in memory together."""
+"""Number of rows to read at once, so that the rows of 100,000 jobs are never in memory together."""
 
 PAGE_RECORDS = 50
-"""The number of rows with user values read at once: each may have megabytes."""
+"""Number of rows with user values to read at once, because each may have megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedReport:
-    """A report with the time when it came and the ids of its artifacts."""
+    """A report, the time when it arrived, and the ids of its artifacts."""
 
     report: Report
     reported_at: float
@@ -60,7 +59,7 @@ def _number(number: int) -> str:
 
 TEMPLATES = "template/"
 UNREADABLE = (Invalid, BadRequest)
-"""The errors for a row that a user's subclass wrote under one of these names."""
+"""Errors that are raised for a row which a user's subclass wrote in another format under one of these names."""
 
 
 def template_key(key: str) -> str:
@@ -74,7 +73,7 @@ def state_key(key: str) -> str:
 
 
 class CollectorRows:
-    """The typed access to the storage of one collector."""
+    """Typed access to the rows in the storage of one collector."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -84,7 +83,7 @@ class CollectorRows:
         return None if row is None else from_json(ExpectedJob, row)
 
     def generation(self, key: str) -> int:
-        """Return the newest generation of that key; 1 if no row has one. This is cheaper than `job`."""
+        """Return the newest generation of a job key; 1 if its row has none. This is faster than `job`."""
         row = self._storage.get(f"job/{key}")
         generation = row.get("generation") if isinstance(row, dict) else None
         return generation if isinstance(generation, int) else 1
@@ -93,62 +92,62 @@ class CollectorRows:
         self._storage[f"job/{key}"] = to_json(job)
 
     def jobs(self) -> Iterator[tuple[str, ExpectedJob]]:
-        """Yield all keys with their jobs, in order. Rows may change during the iteration."""
+        """Yield all job keys with their jobs, sorted by key. Rows may change during the iteration."""
         return ((key, from_json(ExpectedJob, row)) for key, row in self._scan("job/"))
 
     def pending(self, after: str = "") -> Iterator[tuple[str, ExpectedJob]]:
-        """Yield the keys after `after` that have not ended, in order."""
+        """Yield the job keys after `after` that have not ended, with their jobs, sorted by key."""
         return ((key, from_json(ExpectedJob, row)) for key, row in self._scan("job/", after) if not row["ended"])
 
     def statuses(self) -> Iterator[str]:
-        """Yield the last reported status of each pending key, without parsing the rest of the row."""
+        """Yield the last reported status of each pending job, without parsing the rest of its row."""
         for _, row in self._scan("job/"):
             if not row["ended"]:
                 sighting = row.get("sighting")
                 yield sighting["status"] if sighting else "PLACING"
 
     def causes(self) -> Iterator[str]:
-        """Yield the cause of each failure."""
+        """Yield the cause of each failure record."""
         return (row["cause"] for _, row in self.records("failure"))
 
     def put_metadata(self, key: str, metadata: Mapping[str, Any]) -> bool:
-        """Store the metadata of a key. Return True if the key had none before."""
+        """Store the metadata of a job key. Return True if the key had no metadata before."""
         is_new = f"meta/{key}" not in self._storage
         self._storage[f"meta/{key}"] = dict(metadata)
         return is_new
 
     def metadata(self, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the metadata of the keys after `after`, in order."""
+        """Yield the job keys after `after` that have metadata, with the metadata, sorted by key."""
         return self._scan("meta/", after, PAGE_RECORDS)
 
     def metadata_of(self, key: str) -> list[tuple[str, dict[str, Any]]]:
-        """Return the items of `metadata` for this key only."""
+        """Return a list with the item of `metadata` for this job key, or an empty list."""
         row = self._storage.get(f"meta/{key}")
         return [] if row is None else [(key, row)]
 
     def records_of(self, key: str, kind: ReportKind) -> list[tuple[str, dict[str, Any]]]:
-        """Return the items of `records` for this key only."""
+        """Return a list with the item of `records` for this job key, or an empty list."""
         row = self._storage.get(f"{kind}/{key}")
         return [] if row is None else [(key, row)]
 
     def record(self, key: str) -> tuple[ReportKind, dict[str, Any]]:
-        """Return the kind and the record of a key that has ended."""
+        """Return the kind and the record of a job key that has ended."""
         row = self._storage.get(f"result/{key}")
         return ("failure", self._storage[f"failure/{key}"]) if row is None else ("result", row)
 
     def put_record(self, key: str, kind: ReportKind, record: dict[str, Any], number: int) -> None:
-        """Store the record of a key that is the `number`th to end. Delete its template and submitted state."""
+        """Store the record of a job key that has ended as number `number`. Delete its template and submitted state."""
         self._storage[f"{kind}/{key}"] = record
         self._storage[f"ended/{_number(number)}"] = key
         self._storage.discard(TEMPLATES + key)
         self._storage.discard(f"state/{key}")
 
     def change_record(self, key: str, kind: ReportKind, record: dict[str, Any]) -> None:
-        """Replace the record of a key that has ended."""
+        """Replace the record of a job key that has ended."""
         self._storage[f"{kind}/{key}"] = record
 
     def put_warning(self, warning: JobWarning) -> None:
-        """Store a warning of an attempt until the record of the attempt arrives. Drop warnings of older attempts."""
+        """Store a warning until the record of its attempt arrives. Drop warnings of older attempts of the job."""
         known = self._storage.get(f"warning/{warning.job_key}")
         if known is not None and (known["generation"], known["attempt"]) > (warning.generation, warning.attempt):
             return
@@ -156,7 +155,7 @@ class CollectorRows:
         self._storage[f"warning/{warning.job_key}"] = with_warnings(row, [warning.text])
 
     def take_warnings(self, key: str, record: Mapping[str, Any]) -> list[str]:
-        """Delete the warnings of that key. Return those that belong to the attempt of `record`."""
+        """Delete the warnings of a job key. Return them if they belong to the attempt of `record`."""
         row = self._storage.get(f"warning/{key}")
         if row is None:
             return []
@@ -168,7 +167,7 @@ class CollectorRows:
         return self._scan(f"{kind}/", after, PAGE_RECORDS)
 
     def all_records(self, after: str = "") -> Iterator[tuple[str, ReportKind, dict[str, Any]]]:
-        """Yield results and failures together, sorted by key."""
+        """Yield the records of results and failures together, sorted by job key."""
 
         def of(kind: ReportKind) -> Iterator[tuple[str, ReportKind, dict[str, Any]]]:
             return ((key, kind, row) for key, row in self.records(kind, after))
@@ -176,23 +175,23 @@ class CollectorRows:
         return heapq.merge(of("result"), of("failure"), key=lambda entry: entry[0])
 
     def ended_after(self, number: int) -> Iterator[tuple[int, str]]:
-        """Yield (number, key) of the keys that ended after the `number`th, in that order."""
+        """Yield the job keys that ended after number `number`, each as (number, job key), in that order."""
         return ((int(key), job_key) for key, job_key in self._scan("ended/", _number(number)))
 
     def template(self, key: str) -> Template | None:
-        """Return the template of a key; None if the key has ended, or no group was submitted with it."""
+        """Return the template of a job key; None if the key has ended or was not submitted with a group."""
         row = self._storage.get(TEMPLATES + key)
         return None if row is None else from_json(Template, row)
 
     def submitted_state(self, key: str) -> Any:
-        """Return the submitted state of a key that has a template. Raises KeyError."""
+        """Return the submitted state of a job key as tagged JSON. Raises KeyError if there is none."""
         return self._storage[f"state/{key}"]
 
     def put_duplicate(self, number: int, entry: dict[str, Any]) -> None:
         self._storage[f"duplicate/{_number(number)}"] = entry
 
     def duplicates(self, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield (row number, duplicate report) after the row `after`."""
+        """Yield the duplicate reports after the row `after`, each as (row number, entry)."""
         return self._scan("duplicate/", after, PAGE_RECORDS)
 
     def put_unexpected(self, number: int, came: ReceivedReport) -> None:
@@ -202,7 +201,7 @@ class CollectorRows:
         self._storage[f"unexpected/{came.report.job_key}\n{_number(number)}"] = row
 
     def take_unexpected(self, key: str) -> list[ReceivedReport]:
-        """Delete the reports for that key and return them, oldest first."""
+        """Delete the unexpected reports for a job key and return them, oldest first."""
         found = list(self._scan(f"unexpected/{key}\n"))
         for number, _ in found:
             del self._storage[f"unexpected/{key}\n{number}"]
@@ -216,11 +215,11 @@ class CollectorRows:
         ]
 
     def unexpected(self, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield (key and row number, unexpected report) after the row `after`."""
+        """Yield the unexpected reports after the row `after`, each as (job key with row number, row)."""
         return self._scan("unexpected/", after, PAGE_RECORDS)
 
     def _scan(self, prefix: str, after: str = "", rows: int = PAGE_ROWS) -> Iterator[tuple[str, Any]]:
-        """Yield (key without `prefix`, row) for the keys with `prefix` that come after `prefix + after`, in order."""
+        """Yield the rows with `prefix` after the storage key `prefix + after`, each as (key without `prefix`, row)."""
         last = prefix + after
         while page := self._storage.scan(prefix, last, rows):
             yield from ((key[len(prefix) :], row) for key, row in page)

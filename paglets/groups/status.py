@@ -1,4 +1,4 @@
-"""The status of a group: its table of transitions, and the diagram made from the table."""
+"""The status of a group: a table of its transitions, and a diagram that is generated from the table."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ GROUP_TRANSITIONS: Transitions[GroupStatus] = Transitions(
     "group",
     "ACTIVE",
     {
-        # The last key ended, and the collector stays on its host.
+        # The last job key has ended, and the collector need not return to its home.
         ("ACTIVE", "ended"): "COMPLETE",
-        # The last key ended, and the collector must go home.
+        # The last job key has ended, and the collector must return to its home.
         ("ACTIVE", "ended_away"): "WAITING_FOR_HOME",
         ("WAITING_FOR_HOME", "departing"): "RETURNING_HOME",
         ("RETURNING_HOME", "arrived_home"): "COMPLETE",
-        # A user moved the collector home, or home took it while it still waited.
+        # A user moved the collector home, or its home fetched it while it was waiting.
         ("WAITING_FOR_HOME", "arrived_home"): "COMPLETE",
-        # The collector arrived at a third host, or has to retry the move home.
+        # The collector arrived at another host, or must retry the move home.
         ("RETURNING_HOME", "turned_back"): "WAITING_FOR_HOME",
         ("WAITING_FOR_HOME", "turned_back"): "WAITING_FOR_HOME",
         ("COMPLETE", "sent_home"): "WAITING_FOR_HOME",
         ("WAITING_FOR_HOME", "sent_home"): "WAITING_FOR_HOME",
         ("RETURNING_HOME", "sent_home"): "WAITING_FOR_HOME",
-        # A new key makes an ended group active again.
+        # A new job key makes a group active again, even if all earlier keys have ended.
         ("ACTIVE", "registered"): "ACTIVE",
         ("WAITING_FOR_HOME", "registered"): "ACTIVE",
         ("RETURNING_HOME", "registered"): "ACTIVE",
@@ -36,10 +36,10 @@ GROUP_TRANSITIONS: Transitions[GroupStatus] = Transitions(
 
 
 def move(old: str, event: str) -> GroupStatus:
-    """Return the status that follows `old` on `event`. Raises IllegalTransition."""
+    """Return the status after `event` in the status `old`. Raises IllegalTransition if there is none."""
     return GROUP_TRANSITIONS.move(old, event)
 
 
 def diagram() -> str:
-    """Return the table as a Mermaid state diagram for the documentation."""
+    """Return the transitions as a Mermaid state diagram, for the documentation."""
     return GROUP_TRANSITIONS.diagram()

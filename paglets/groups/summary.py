@@ -1,7 +1,7 @@
-"""The summary of a group and pages of its records, both limited in bytes.
+"""The summary of a group, and pages of its records. Both have a maximum size in bytes.
 
-Entries come as iterators, which are read only while there is room. So the summary of a huge group reads no more rows
-than it shows.
+Entries come from iterators, which are read only until the size is reached. So the summary of a huge group reads hardly
+more rows than it shows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_PAGE_BYTES = 8 << 20
 MAX_PAGE_ENTRIES = 1000
 
 _HEAD_BYTES = 16 << 10
-"""The space reserved for the parts of a summary that are not lists: ids, names, URLs, counts."""
+"""Number of bytes reserved for the parts of a summary that are not lists: ids, names, URLs, counts."""
 
 _SHARES = {
     "failures": 4 << 20,
@@ -27,17 +27,17 @@ _SHARES = {
     "unexpected_reports": 1 << 20,
     "jobs": 1 << 20,
 }
-"""The maximum size of each list in a summary of 16 MiB. `results` gets the rest."""
+"""Maximum size of each list in a summary of 16 MiB. The list `results` gets the remaining space."""
 
 MAX_SKIPPED = 10
-"""The number of entries of one list that may be skipped as too large. Each had to be read first."""
+"""Maximum number of entries of a list that are skipped as too large. Each of them must be read first."""
 
 Entry = tuple[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """The host of a collector or of its home, for users and proxies. `agent_id`: null for a host without a paglet."""
+    """The place of a collector, or its home, as shown to users. `agent_id`: the collector's id; None for a home."""
 
     host_name: str
     host_url: str
@@ -46,7 +46,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """The parts of a summary that are not lists. Times are epoch seconds."""
+    """The parts of a summary that are not lists. Times are in seconds since the epoch."""
 
     group_id: str
     status: str
@@ -71,7 +71,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lists:
-    """The lists of a summary, as iterators sorted by key."""
+    """The lists of a summary, as iterators that are sorted by job key."""
 
     pending_jobs: Iterable[dict[str, Any]]
     results: Iterable[Entry]
@@ -82,10 +82,10 @@ class Lists:
 
 
 def json_bytes(value: Any) -> int:
-    """Return the size of the value in bytes as compact JSON with a comma.
+    """Return the size in bytes of the value as compact JSON, followed by a comma.
 
-    The size is exact for JSON values. A collector in its own process has decoded values; for those it is an estimate:
-    base64 for bytes, `repr` for other values.
+    The size is exact for JSON values. For decoded values, which a collector in its own process has, it is an estimate:
+    bytes count as base64, other values as their `repr`.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_stand_in, skipkeys=True)
     return len(text.encode("utf-8", "surrogatepass")) + 1
@@ -104,16 +104,16 @@ def _stand_in(value: Any) -> Any:
 
 
 class _Budget:
-    """The bytes that are left. `cut`: an item did not fit."""
+    """The number of bytes that are left for a summary. `cut`: True if an item did not fit."""
 
     def __init__(self, total: int) -> None:
         self.left = total
         self.cut = False
 
     def take(self, items: Iterable[Any], most: int) -> list[Any]:
-        """Return the first items that fit in `most` bytes and in the bytes that are left.
+        """Return the first items that fit into `most` bytes and into the bytes that are left.
 
-        Skip an item that exceeds the whole limit, so that one huge result does not hide the others.
+        Up to MAX_SKIPPED items that alone exceed the limit are skipped, so that a huge result does not hide the others.
         """
         taken: list[Any] = []
         room = whole = min(most, self.left)
@@ -134,9 +134,9 @@ class _Budget:
 
 
 def summarise(facts: Facts, lists: Lists, *, limit_bytes: int = MAX_SUMMARY_BYTES) -> dict[str, Any]:
-    """Return the summary as JSON, with user values as stored.
+    """Return the summary as a dict. User values are in it as they are stored.
 
-    Counts are always exact. If the summary would exceed `limit_bytes`, the lists are cut, `truncated` is true, and
+    Counts are always exact. If the summary would exceed `limit_bytes`, its lists are cut, `truncated` is True, and
     `left_out` has the number of missing entries of each list.
     """
     budget = _Budget(max(0, limit_bytes - _HEAD_BYTES))
@@ -190,7 +190,7 @@ def _place(place: Location) -> dict[str, Any]:
 
 
 def pending_entry(job_key: str, job: ExpectedJob, home_name: str) -> dict[str, Any]:
-    """Return an entry of `pending_jobs`: the last sighting, or `no_copy_seen` if there is none."""
+    """Return an entry of `pending_jobs`, made from the last sighting. Without one, its reason is `no_copy_seen`."""
     sighting = job.sighting
     if sighting is None:
         return {
@@ -218,7 +218,7 @@ def pending_entry(job_key: str, job: ExpectedJob, home_name: str) -> dict[str, A
 
 
 def page(entries: Iterator[Any], most_entries: int, most_bytes: int = MAX_PAGE_BYTES) -> tuple[list[Any], bool]:
-    """Return the first entries within both limits, at least one if there is any, and True if there are more."""
+    """Return the first entries within both limits, and True if there are more. Return at least one if there is any."""
     taken: list[Any] = []
     room = most_bytes
     for entry in entries:

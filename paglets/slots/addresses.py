@@ -1,4 +1,4 @@
-"""The comparison of URLs of hosts, by scheme, lower-case host and port only."""
+"""The comparison of host URLs. Only the scheme, the host name in lower case, and the port are compared."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Address = tuple[str, str, int]
 
 
 def addresses_of(url: str) -> tuple[Address, ...]:
-    """Return the possible meanings of `url` as (scheme, host, port); empty if it names no host.
+    """Return the addresses that `url` may mean, each as (scheme, host, port); empty if it names no host.
 
-    The default scheme is http. A URL without a port means the port of its scheme or the default port of paglets. A user
-    who excludes `http://laptop` means the laptop: to exclude too much does less harm than too little.
+    The default scheme is http. A URL without a port means both the port of its scheme and the default port of paglets,
+    because excluding too many hosts does less harm than excluding too few.
     """
     text = url.strip()
     try:
@@ -30,7 +30,7 @@ def addresses_of(url: str) -> tuple[Address, ...]:
 
 
 def same_host(excluded: tuple[str, ...], known: tuple[str, ...]) -> str | None:
-    """Return the first `excluded` URL that names the same host as a `known` one, or None."""
+    """Return the first URL in `excluded` that names the same host as a URL in `known`, or None."""
     if not excluded:
         return None
     addresses = {address for url in known for address in addresses_of(url)}

@@ -1,4 +1,4 @@
-"""The texts for amounts of resources, in messages for users."""
+"""Texts for amounts of resources, which are used in messages to users."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHORT_REASONS = {
     "temp_storage_bytes": "disk_short",
     "gpus": "gpu_short",
 }
-"""A map from a resource to the reason code for too little of it."""
+"""A map from each resource to the reason code for a shortage of that resource."""
 
 _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _WORDS = {"cpu_cores": ("core", "cores"), "gpus": ("GPU", "GPUs")}
@@ -36,13 +36,13 @@ def amount_text(name: str, amount: int) -> str:
 
 
 def resources_text(resources: Resources, names: Iterable[str] = FIELDS) -> str:
-    """Return the amounts of `names` that are not zero, joined; `nothing` if all are zero."""
+    """Return a text of the named resources, such as `4 cores, 1 GPU`. Zero amounts are left out; if all, `nothing`."""
     parts = [amount_text(name, getattr(resources, name)) for name in names if getattr(resources, name)]
     return ", ".join(parts) or "nothing"
 
 
 def short_text(wanted: Resources, there: Resources, names: Iterable[str], word: str) -> str:
-    """Return `16 cores asked, 8 free` for each of `names`, joined. `word` is `free` or `offered`."""
+    """Return a text such as `16 cores asked, 8 free` for the named resources. `word`: `free` or `offered`."""
     return "; ".join(
         f"{amount_text(name, getattr(wanted, name))} asked, {_bare(name, getattr(there, name))} {word}"
         for name in names
@@ -50,7 +50,7 @@ def short_text(wanted: Resources, there: Resources, names: Iterable[str], word: 
 
 
 def bare_text(there: Resources, names: Iterable[str]) -> str:
-    """Return the amounts of `names` without the resource names, joined, such as `2, 23.5 GiB`."""
+    """Return the amounts of the named resources without their names, such as `2, 23.5 GiB`."""
     return ", ".join(_bare(name, getattr(there, name)) for name in names)
 
 

@@ -1,4 +1,4 @@
-"""The rules that decide whether a host can run a job, now or ever, and the texts that say why not."""
+"""The rules that decide whether a host can run a job, now or at any time, and the texts that say why it cannot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paglets.slots.model import Candidate, PlacementRules, Resources, SlotReques
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """A reason why a job does not run. `never`: waiting does not help. `remedy` maps the code to advice."""
+    """A reason why a job does not run. `never`: True if waiting does not help. `remedy` returns advice for `code`."""
 
     code: str
     text: str
@@ -24,12 +24,13 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """The result of matching one request with one host. `eligible`: the job may be sent there, to start or to wait.
+    """The result of checking one request against one host.
 
-    `never`: the host in its present configuration can never run the job. `excess`: the ratio asked / offered of the
-    worst resource if the request is too large, else 0. `asks` and `offers`: texts of the amounts that are too large.
-    `is_home`: the host is the job's home. `tags`: the host's tags. `lacking_tags`: required tags that the host does not
-    have, whatever the reason. All fields but `host` are empty if the host is eligible.
+    `eligible`: True if the job may be sent to the host, to start or to wait. The following fields are empty in that
+    case. `never`: True if the host can never run the job with its current configuration. `excess`: the highest ratio
+    asked / offered of a resource if the request is too large, else 0. `asks` and `offers`: texts of the amounts that
+    are too large. `is_home`: True if the host is the job's home. `tags`: all tags of the host. `lacking_tags`: the
+    required tags that the host does not have.
     """
 
     host: HostRef
@@ -138,14 +139,14 @@ _CHECKS: tuple[tuple[str, bool, Callable[[_Case], str | None]], ...] = (
     ("no_route", False, _no_route),
     ("offline", False, _offline),
 )
-"""Rows (reason, never, check), in the order of checking. A host that fails a later check is nearer to running the job.
-For example, a host that fails `home_excluded` could run the job if jobs were allowed at home."""
+"""The checks in their order, as (reason code, never, function). A host that fails a later check is nearer to running
+the job. For example, a host that fails `home_excluded` could run the job if jobs were allowed at home."""
 
 REASONS = tuple(code for code, _, _ in _CHECKS)
 
 
 def judge(request: SlotRequest, candidate: Candidate, *, home_store_id: str, mesh_version: str) -> Judgement:
-    """Decide whether `candidate` may get a job whose home is `home_store_id`, in a mesh of that version."""
+    """Decide whether `candidate` may get a job. `home_store_id`: the store id of the job's home."""
     case = _Case(
         rules=request.rules,
         resources=request.resources,
@@ -194,7 +195,7 @@ _REMEDIES = {
 
 
 def remedy(*codes: str) -> str:
-    """Return advice for the one of these reason codes that is nearest to success; "" if there is none."""
+    """Return advice for the reason code that is nearest to running the job; "" if there is no advice."""
     known = [code for code in codes if code in _REMEDIES]
     return _REMEDIES[max(known, key=REASONS.index)] if known else ""
 
@@ -207,17 +208,17 @@ _MANY = {
 }
 
 MAX_NAMES = 2
-"""The number of hosts named for each reason. Further hosts are only counted."""
+"""Maximum number of hosts to name for each reason. Further hosts are only counted."""
 
 MAX_CHARACTERS = 70
-"""The length limit of a reason, so that a line with group and job count stays below 100. The first part is not cut."""
+"""Maximum length of a reason, except for its first part. A line with group and job count is then below 100."""
 
 
 def placement_problem(judgements: Sequence[Judgement]) -> Reason | None:
-    """Return why no host may get the job, or None if one may.
+    """Return the reason why no host may get the job; None if a host may get it.
 
-    `never` is true only if no host can ever run the job. The text starts with the hosts that are nearest to running
-    it. `judgements` is never empty, because it has that of the own host.
+    Its `never` is True only if no host can ever run the job. Its text starts with the hosts that are nearest to running
+    the job. `judgements`: one for each host; never empty, because this host is among them.
     """
     if any(judgement.eligible for judgement in judgements):
         return None
@@ -236,7 +237,7 @@ def placement_problem(judgements: Sequence[Judgement]) -> Reason | None:
 
 
 def _joined(parts: Sequence[str]) -> str:
-    """Join as many parts as fit in MAX_CHARACTERS, at least the first."""
+    """Return a text of the parts that fit into MAX_CHARACTERS. The first part is always in it."""
     text = parts[0]
     for part in parts[1:]:
         if len(text) + len(part) + 2 <= MAX_CHARACTERS:
@@ -245,7 +246,7 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _phrase(code: str, group: Sequence[Judgement]) -> str:
-    """Return a text why the hosts of `group` may not get the job. All have the same reason code."""
+    """Return a text that says why the hosts of `group` may not get the job. All have the reason `code`."""
     nearest = min(group, key=lambda each: (each.excess, each.is_home, each.host.name, each.host.store_id))
     if len(group) == 1:
         return nearest.text
@@ -262,14 +263,14 @@ def _lacked(group: Sequence[Judgement]) -> str:
 
 
 def _hosts(group: Sequence[Judgement]) -> str:
-    """Return `w1 and w2`, or `w1, w2 and 7 more`."""
+    """Return the names of the hosts as a text, such as `w1 and w2` or `w1, w2 and 7 more`."""
     names = sorted(each.host.name for each in group)
     more = [f"{len(names) - MAX_NAMES} more"] if len(names) > MAX_NAMES else []
     return listed((*names[:MAX_NAMES], *more))
 
 
 def tags_nowhere(missing: Sequence[str], there: Collection[str]) -> str:
-    """Return a text that no host has the tags `missing`, and which tags exist; "" if none is missing."""
+    """Return a text that says that no host has the `missing` tags, and which tags exist; "" if none is missing."""
     if not missing:
         return ""
     text, known = f"no host has the {_tags(missing)}", sorted(set(there))
@@ -281,7 +282,7 @@ def tags_nowhere(missing: Sequence[str], there: Collection[str]) -> str:
 
 
 def _some(words: Sequence[str], room: int) -> str:
-    """Return as many words as fit in `room` characters, at least one, and the number of further words."""
+    """Return a text of the words that fit into `room` characters, at least one, and of the number of other words."""
     shown = 1
     while shown < len(words) and len(", ".join(words[: shown + 1])) <= room:
         shown += 1

@@ -1,4 +1,4 @@
-"""The decision which waiting jobs start now on this host, on which cores and GPUs, and why the others wait."""
+"""The decision which waiting jobs start now on this host, on which cores and GPUs, and why other jobs wait."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources, SlotRequest
 
 LOOK_AHEAD_JOBS = 1000
-"""The number of queued jobs that a pass reads beyond the free cores. Many jobs that lack one resource could otherwise
-hide smaller ones behind them. Reading and checking this many takes a few milliseconds."""
+"""Number of queued jobs that a pass reads in addition to one job per free core. Otherwise many jobs for which a resource
+is short could hide smaller jobs behind them. Reading this many jobs takes a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingJob:
     """A job in this host's queue.
 
-    `waited_seconds`: waiting time on all hosts since its submission. `here_seconds`: time on this host. `stolen`: this
-    host stole it.
+    `waited_seconds`: its waiting time on all hosts since its submission. `here_seconds`: its time in this queue.
+    `stolen`: True if this host stole the job from another host.
     """
 
     agent_id: str
@@ -32,7 +32,7 @@ class WaitingJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreeUnits:
-    """The resources that no lease holds: ids of cores and GPUs, and bytes."""
+    """The free resources of a host: the ids of cores and GPUs without a lease, and numbers of bytes."""
 
     cores: tuple[int, ...]
     gpus: tuple[int, ...] = ()
@@ -50,7 +50,7 @@ class FreeUnits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """A job that starts now, with its cores and GPUs."""
+    """A job that starts now, and the ids of its cores and GPUs."""
 
     agent_id: str
     cores: tuple[int, ...]
@@ -59,7 +59,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grants:
-    """The result of a pass. `reasons`: for each checked job that does not start. `others`: for all jobs not checked."""
+    """The result of a pass over the queue. `grants`: the jobs that start. `reasons`: why checked jobs do not start.
+
+    `others`: the reason for jobs that were not checked. `reserved_for`: the job for which resources are reserved.
+    """
 
     grants: tuple[Grant, ...]
     reasons: dict[str, Reason]
@@ -68,17 +71,16 @@ class Grants:
 
 
 def queue_window(free_cores: int) -> int:
-    """Return how many of the oldest waiting jobs a pass has to read.
+    """Return the number of oldest waiting jobs that a pass has to read.
 
-    Without a free core the result is 0, because every job needs one. Otherwise it is one job per free core plus
-    `LOOK_AHEAD_JOBS`, so that jobs that do not fit seldom hide younger ones. Jobs further back get their turn as the
-    queue moves, which the reservation guarantees.
+    Without a free core this is 0, because every job needs a core. Otherwise it is one job per free core plus
+    LOOK_AHEAD_JOBS. Jobs further back are read later, because the reservation guarantees that the queue moves.
     """
     return 0 if free_cores <= 0 else free_cores + LOOK_AHEAD_JOBS
 
 
 class _Pass:
-    """A pass over the queue, oldest job first."""
+    """A pass over the queue of waiting jobs, oldest job first."""
 
     def __init__(self, free: FreeUnits, offered: Resources, leased: Resources, reserve_after_seconds: float) -> None:
         self.cores, self.gpus = list(free.cores), list(free.gpus)
@@ -89,11 +91,11 @@ class _Pass:
         self.reserve_after_seconds = reserve_after_seconds
         self.grants: list[Grant] = []
         self.reserved: WaitingJob | None = None
-        # Free resources only shrink, so equal requests get the same result until the next change.
+        # A request that does not fit cannot fit later in the pass, so remember its reason until the next change.
         self.refused: dict[Resources, Reason] = {}
 
     def offer(self, job: WaitingJob) -> Reason | None:
-        """Start the job and return None, or return why it does not start."""
+        """Grant resources to the job and return None, or return the reason why it does not start."""
         wanted = job.request.resources
         if wanted in self.refused:
             return self.refused[wanted]
@@ -111,7 +113,7 @@ class _Pass:
             return self._kept_free()
         if not wanted.fits(self.offered):
             text = short_text(wanted, self.offered, wanted.lacking(self.offered), "offered")
-            return Reason(code="too_large", text=f"this host can never run it: {text}", never=True)
+            return Reason(code="too_large", text=f"this host can never run the job: {text}", never=True)
         self._reserve(job)
         return Reason(code=SHORT_REASONS[lacking[0]], text=short_text(wanted, self.left, lacking, "free"))
 
@@ -125,10 +127,10 @@ class _Pass:
         self.refused.clear()
 
     def _reserve(self, job: WaitingJob) -> None:
-        """Reserve resources for this job if it has waited long and would fit once all leases end.
+        """Reserve resources for the job if it has waited long and fits once all leases have ended.
 
-        If the job would not fit even on an idle host (other programs hold the memory), a reservation would stop every
-        job and help none.
+        If the job does not fit even then, because other programs use the memory, a reservation would only block other
+        jobs.
         """
         wanted = job.request.resources
         waited_long = job.waited_seconds >= self.reserve_after_seconds
@@ -168,10 +170,10 @@ def grant(
     leased: Resources,
     reserve_after_seconds: float,
 ) -> Grants:
-    """Decide which jobs of a window of the queue (`queue_window`) start: the oldest that fit, oldest first.
+    """Decide which of the oldest jobs in the queue (see `queue_window`) start. Jobs are checked oldest first.
 
-    The oldest job that does not fit and has waited `reserve_after_seconds` gets a reservation. No younger job takes its
-    resources, so it starts when enough leases have ended. The pass stops reading `queue` when no core is left.
+    The oldest job that does not fit and has waited `reserve_after_seconds` gets a reservation: no younger job takes the
+    reserved resources, so it starts when enough leases have ended. The pass stops when no core is left.
     """
     one = _Pass(free, offered, leased, reserve_after_seconds)
     reasons: dict[str, Reason] = {}

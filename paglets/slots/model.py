@@ -1,4 +1,4 @@
-"""The values that placement compares: the requests of jobs and the resources of hosts."""
+"""The values that placement works with: the requests of jobs, and the hosts with their resources."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MAX_TAGS = 64
 MAX_TAG_CHARACTERS = 100
 MAX_PROPERTIES = 64
 MAX_PROPERTY_CHARACTERS = 500
-"""The maximum length of a property: name and value together."""
+"""Maximum length of a property, name and value together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """An amount of each of the four resources: requested, offered, leased or free."""
+    """An amount of each of the four resources. It may be a requested, offered, leased or free amount."""
 
     cpu_cores: int = 0
     memory_bytes: int = 0
@@ -25,7 +25,7 @@ class Resources:
     gpus: int = 0
 
     def fits(self, free: Resources) -> bool:
-        """Return True if this request fits in `free`."""
+        """Return True if this request fits into the `free` resources."""
         return not self.lacking(free)
 
     def lacking(self, free: Resources) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ class Resources:
         return Resources(**{name: getattr(self, name) + getattr(other, name) for name in FIELDS})
 
     def __sub__(self, other: Resources) -> Resources:
-        """Return the differences, but at least zero: an overcommitted resource has nothing free."""
+        """Return the differences. Negative ones become 0, because an overcommitted resource has nothing free."""
         return Resources(**{name: max(0, getattr(self, name) - getattr(other, name)) for name in FIELDS})
 
     def smallest(self, other: Resources) -> Resources:
@@ -49,7 +49,7 @@ FIELDS = ("cpu_cores", "memory_bytes", "temp_storage_bytes", "gpus")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementRules:
-    """The rules for the hosts where a job may run, and its preferences."""
+    """The rules of a job for the hosts on which it may run, and the tags of hosts that it prefers."""
 
     required_tags: tuple[str, ...] = ()
     excluded_tags: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class PlacementRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotRequest:
-    """The request of a job: resources, hosts, limits. 0 means no estimate, no placement timeout, no time limit."""
+    """The request of a job: resources, rules for hosts, and limits. For the times, 0 means no estimate or no limit."""
 
     resources: Resources
     rules: PlacementRules = field(default_factory=PlacementRules)
@@ -76,9 +76,9 @@ class SlotRequest:
 class Candidate:
     """A host of the mesh as placement sees it.
 
-    `no_route`: why no host can connect to it now, although it may be running. `is_only`: no other host is known, so
-    jobs submitted there run there. `awaited_peers`: no other host is known, but one is expected at these URLs
-    (`--peer`).
+    `no_route`: the reason why no host can connect to it now, although it may be running. `is_only`: True if no other
+    host is known, so that its jobs run on it. `awaited_peers`: the URLs (`--peer`) where another host is expected, if
+    no other host is known.
     """
 
     host: HostRef
@@ -96,7 +96,7 @@ class Candidate:
 
 
 def check_request(request: SlotRequest) -> SlotRequest:
-    """Return `request` if its amounts are valid. Raises Invalid, which names the field."""
+    """Return `request` if its amounts and URLs are valid. Raises Invalid, which names the field."""
     amounts = {name: getattr(request.resources, name) for name in FIELDS}
     amounts |= {
         name: getattr(request, name)

@@ -1,4 +1,4 @@
-"""The placement of jobs: the ranking of hosts for one request, and the assignment of many jobs at once."""
+"""The placement of jobs: the ranking of hosts for one request, and the assignment of many jobs to hosts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from paglets.slots.model import FIELDS, Candidate, PlacementRules, Resources, Sl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnplacedJob:
-    """A job without a host. `home_store_id`: its home, which may be another host.
+    """A job for which a host is to be chosen. `home_store_id`: the store id of its home, which may be another host.
 
-    `avoided`: store ids of hosts that recently did not take the job. They are the last choice.
+    `avoided`: the store ids of hosts that recently did not take the job. They are the last choice.
     """
 
     agent_id: str
@@ -26,29 +26,29 @@ class UnplacedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placements:
-    """The result of a placement: a host or a reason for each job, by agent id."""
+    """The result of a placement: for each job, by agent id, its host or the reason why it has none."""
 
     hosts: dict[str, HostRef]
     reasons: dict[str, Reason]
 
 
 def preferred_matches(rules: PlacementRules, candidate: Candidate) -> int:
-    """Return how many of the preferred tags the host has."""
+    """Return the number of preferred tags that the host has."""
     return sum(tag in candidate.tags for tag in rules.preferred_tags)
 
 
 def units(wanted: Resources, there: Resources) -> int:
-    """Return how many requests of that size fit in `there`."""
+    """Return how many requests of the size `wanted` fit into the resources `there`."""
     return min((getattr(there, name) // amount for name in FIELDS if (amount := getattr(wanted, name))), default=0)
 
 
 def load(candidate: Candidate) -> float:
-    """Return the number of running and waiting jobs per offered core."""
+    """Return the number of running and waiting jobs of a host per offered core."""
     return (candidate.running_jobs + candidate.queued_jobs) / max(1, candidate.offered.cpu_cores)
 
 
 def rank(request: SlotRequest, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Sort eligible `candidates`, best first, by preferred tags, free capacity, load and name."""
+    """Return the eligible hosts sorted by preferred tags, free capacity, load and name, best first."""
     return tuple(
         sorted(
             candidates,
@@ -64,7 +64,7 @@ def rank(request: SlotRequest, candidates: Sequence[Candidate]) -> tuple[Candida
 
 
 class _Seat:
-    """A host during an assignment: its free resources and its number of waiting jobs."""
+    """A host during an assignment, with its remaining free resources and its number of waiting jobs."""
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
@@ -78,10 +78,10 @@ class _Seat:
 
 
 class _Share:
-    """The share of one host in a batch of equal requests. `key()` ranks its next place; the lowest key is best.
+    """The share of one host in a batch of equal requests. The host with the lowest `key()` gets the next job.
 
-    While hosts have free room, they fill in proportion to it. After that they queue jobs in proportion to their offered
-    resources, including the jobs that wait there already.
+    Hosts with free resources get jobs in proportion to these. Afterwards hosts queue jobs in proportion to their
+    offered resources, including the jobs that wait there already.
     """
 
     def __init__(self, seat: _Seat, resources: Resources) -> None:
@@ -99,14 +99,14 @@ class _Share:
 
 
 _HostRules = tuple[PlacementRules, str, frozenset[str]]
-"""The key of jobs that may go to the same hosts: rules, home and avoided hosts."""
+"""The values that decide which hosts may get a job: its rules, its home, and the hosts to avoid."""
 
 
 def place(jobs: Sequence[UnplacedJob], candidates: Sequence[Candidate], *, mesh_version: str) -> Placements:
-    """Choose a host for every job, or return why there is none. Deterministic. `jobs` are sorted, oldest first.
+    """Choose a host for each job, or the reason why it has none. Equal arguments give equal results.
 
-    Equal requests are assigned together over a heap of hosts, and each host is checked once per set of rules. The cost
-    is one heap step per job, and one pass over the hosts per distinct amount of resources.
+    `jobs`: the jobs, oldest first. Equal requests are assigned together with a heap of hosts, and each host is checked
+    once per set of rules. The cost is one heap operation per job, and a pass over the hosts per distinct request.
     """
     seats = [_Seat(candidate) for candidate in candidates]
     tiers: dict[_HostRules, list[list[_Seat]]] = {}
@@ -128,7 +128,10 @@ def place(jobs: Sequence[UnplacedJob], candidates: Sequence[Candidate], *, mesh_
 
 
 def _tiers(job: UnplacedJob, seats: Sequence[_Seat], mesh_version: str) -> list[list[_Seat]]:
-    """Return the hosts that the rules allow, whatever their size: most preferred tags first, avoided hosts last."""
+    """Return the hosts that the rules of the job allow, regardless of resources, in groups by preference.
+
+    Hosts with the most preferred tags come first, and avoided hosts come last.
+    """
     rules_only = replace(job.request, resources=Resources())
     tiers: dict[tuple[bool, int], list[_Seat]] = {}
     for seat in seats:
@@ -140,7 +143,7 @@ def _tiers(job: UnplacedJob, seats: Sequence[_Seat], mesh_version: str) -> list[
 
 
 def _fitting(tiers: Sequence[Sequence[_Seat]], resources: Resources) -> list[_Seat]:
-    """Return the hosts where the request can ever fit, from the first tier that has any."""
+    """Return the hosts of the first tier that has hosts whose offered resources are sufficient."""
     for tier in tiers:
         fit = [seat for seat in tier if resources.fits(seat.candidate.offered)]
         if fit:

@@ -1,7 +1,7 @@
 """The decisions about slots: pure functions of the values in `paglets.slots.model`.
 
-A host reads its store, decides with these functions, writes its store, and then sends. Nothing here reads a clock:
-durations are part of the values.
+A host reads its store, decides with these functions, writes its store, and then sends. No function in this package
+reads a clock: durations are part of the values.
 """
 
 from paglets.slots.eligibility import REASONS, Judgement, Reason, judge, placement_problem

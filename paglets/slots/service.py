@@ -1,7 +1,7 @@
-"""The requests and replies of the service `compute-slots` that every host offers to paglets.
+"""Requests and replies of the service `compute-slots`, which every host offers to paglets.
 
-Fields are plain JSON values, because the host writes these records by hand as tagged trees. Nested objects are records
-of `paglets.api` (`JobView`, `PlacementCandidate`) as JSON.
+Fields are plain JSON values, because the host itself writes the records as tagged JSON. Nested objects are records of
+`paglets.api` (`JobView`, `PlacementCandidate`) as JSON.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The status of a compute job: its table of transitions, and the diagram made from the table."""
+"""The status of a compute job: a table of its transitions, and a diagram that is generated from the table."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ JOB_TRANSITIONS: Transitions[JobStatus] = Transitions(
     "job",
     "PLACING",
     {
-        # The chosen host has the job in its queue.
+        # The job has arrived in the queue of the chosen host.
         ("PLACING", "queued"): "WAITING_FOR_SLOT",
-        # The host returns the job for a new placement, or a move of the job was refused.
+        # The job is removed from the queue for a new placement, or its move to another host was refused.
         ("WAITING_FOR_SLOT", "taken_back"): "PLACING",
         ("WAITING_FOR_SLOT", "granted"): "RUNNING",
-        # The host restarted or lost its zygote during the attempt, which counts as a loss.
+        # The host restarted or lost its zygote during the attempt. This counts as a loss, not as a failure.
         ("RUNNING", "lost"): "WAITING_FOR_SLOT",
-        # The job itself failed and has attempts left.
+        # The attempt failed, and the job has attempts left.
         ("RUNNING", "retried"): "WAITING_FOR_SLOT",
-        # The disk was full, so another host is tried first.
+        # The disk of the host was full, so another host is tried first.
         ("RUNNING", "displaced"): "PLACING",
         ("RUNNING", "completed"): "COMPLETED",
         ("RUNNING", "failed"): "FAILED_FINAL",
@@ -37,10 +37,10 @@ FINAL = JOB_TRANSITIONS.final()
 
 
 def move(old: str, event: str) -> JobStatus:
-    """Return the status that follows `old` on `event`. Raises IllegalTransition."""
+    """Return the status after `event` in the status `old`. Raises IllegalTransition if there is none."""
     return JOB_TRANSITIONS.move(old, event)
 
 
 def diagram() -> str:
-    """Return the table as a Mermaid state diagram for the documentation."""
+    """Return the transitions as a Mermaid state diagram, for the documentation."""
     return JOB_TRANSITIONS.diagram()

@@ -1,4 +1,4 @@
-"""The choice of waiting jobs that a busy host hands over to a host with free slots."""
+"""The choice of waiting jobs that a busy host (the victim) hands over to a host with free slots (the thief)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from paglets.slots.model import Candidate, Resources
 from paglets.slots.placing import preferred_matches
 
 STOLEN_COOLDOWN_SECONDS = 60.0
-"""The time that a stolen job stays, so that two hosts do not steal it from each other in turns."""
+"""Time for which a stolen job cannot be stolen again, so that two hosts do not steal it from each other in turns."""
 
 BETTER_HOST_SECONDS = 5.0
-"""The time that a job waits on a host with more of its preferred tags before a host with fewer may steal it."""
+"""Time that a job waits on a host with more of its preferred tags before a host with fewer may steal the job."""
 
 
 def choose_stolen(
@@ -27,11 +27,11 @@ def choose_stolen(
     most_jobs: int,
     mesh_version: str,
 ) -> tuple[str, ...]:
-    """Return the agent ids of the jobs that go to `thief`, oldest first.
+    """Return the agent ids of at most `most_jobs` jobs that move to `thief`, oldest first.
 
-    `waiting`: a window of the victim's queue, oldest first. `free`: the thief's resources that are promised to no other
-    host. The first `would_start_next` jobs stay, because they start here before they could arrive there. Reading stops
-    when the thief's cores or `most_jobs` are used up.
+    `waiting`: the oldest jobs of the victim's queue, oldest first. `free`: the thief's resources that are not promised
+    to other hosts. `would_start_next`: the number of first jobs that are not moved, because they start on the victim
+    before they could arrive at the thief.
     """
     chosen: list[str] = []
     left = free

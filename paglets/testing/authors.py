@@ -1,4 +1,4 @@
-"""Fake contexts, with which authors of jobs test them without a host."""
+"""Fake contexts for unit tests of jobs and other paglets, which then need no host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from paglets.groups.keys import new_group_id
 from paglets.worker.requests import new_note
 
 if TYPE_CHECKING:
-    Incomplete: Any  # so type checkers accept a FakeContext as a Context
+    # A base class of type Any makes type checkers accept a FakeContext as a Context.
+    Incomplete: Any
 else:
     Incomplete = object
 
@@ -26,10 +27,10 @@ HOST = HostRef(store_id="store-here", name="here", url="http://here:8765")
 
 
 class FakeSender:
-    """A `client.proxy.Sender` that answers from a table.
+    """A `client.proxy.Sender` that answers calls with functions of the test.
 
-    `answers` maps kinds of messages to functions. `sent` has (agent_id, message, time-out) of each call, `posted` has
-    (agent_id, message) of each post.
+    `answers`: maps kinds of messages to functions. `sent`: the calls, each as (agent_id, message, timeout). `posted`:
+    the posts, each as (agent_id, message).
     """
 
     def __init__(self, answers: Mapping[str, Callable[[Message], Any]] | None = None) -> None:
@@ -59,9 +60,9 @@ class FakeSender:
 class FakeContext(FakeSender, Incomplete):  # type: ignore[misc]
     """A fake context of a job, or of a paglet that submits groups.
 
-    `reports` has all reported outcomes, of which only the first is accepted. `groups` has the submissions. A group is
-    detached after `detached_after` more submissions. `blobs` has the published bytes by hash, `notes` the level and
-    text of notes for the user, and `warned` the warnings of a job.
+    `reports`: the reported outcomes, of which only the first is accepted. `groups`: the submissions. `detached_after`:
+    the number of submissions that report a group as not detached. `blobs`: the published bytes, by hash. `notes`: the level
+    and text of each note for the user. `warned`: the warnings of a job.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class FakeContext(FakeSender, Incomplete):  # type: ignore[misc]
         return view
 
     def view(self, group: SubmitGroup) -> GroupView:
-        """Return the view of the group that a host would return now."""
+        """Return the group as a host would return it, after all submissions so far."""
         detached = len(self.groups) > self.detached_after
         return GroupView(
             group_id=group.group_id or new_group_id("00" * 7),
