@@ -10,8 +10,8 @@ from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources, SlotRequest
 
 LOOK_AHEAD_JOBS = 1000
-"""Number of queued jobs that a pass reads in addition to one job per free core. Otherwise many jobs for which a resource
-is short could hide smaller jobs behind them. Reading this many jobs takes a few milliseconds."""
+"""Number of queued jobs that a pass reads in addition to one job per free core. Otherwise many jobs that lack a
+resource could hide smaller jobs behind them. Reading this many jobs takes a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,8 +61,8 @@ class FakeContext(FakeSender, Incomplete):  # type: ignore[misc]
     """A fake context of a job, or of a paglet that submits groups.
 
     `reports`: the reported outcomes, of which only the first is accepted. `groups`: the submissions. `detached_after`:
-    the number of submissions that report a group as not detached. `blobs`: the published bytes, by hash. `notes`: the level
-    and text of each note for the user. `warned`: the warnings of a job.
+    the number of submissions that report a group as not detached. `blobs`: the published bytes, by hash. `notes`: the
+    level and text of each note for the user. `warned`: the warnings of a job.
     """
 
     def __init__(
