@@ -148,7 +148,7 @@ class Submission:
 
         Return False after `timeout` seconds. Return False at once if the group is COMPLETE, or if its host knows no
         other host; in that case add a host and call this again. `detached_reason` gives the reason, which a script also
-        prints on stderr. `progress`: see `drain`. Raise Unreachable if the collector is lost.
+        prints on stderr. `progress`: see `drain`. Raises Unreachable if the collector is lost.
         """
         with self._interruptible(), self._shown(progress) as shows:
             follower, look_at = self._follower.tells(shows.tell), self._clock.monotonic() + LOOK_SECONDS
@@ -173,7 +173,7 @@ class Submission:
     def summary(self) -> dict[str, Any]:
         """Return the collector's summary with all its records.
 
-        Raise TooLarge if they are over 1 GiB in all (`as_completed` yields them one by one), and Unreachable with the
+        Raises TooLarge if they are over 1 GiB in all (`as_completed` yields them one by one), and Unreachable with the
         reason if the collector cannot be asked.
         """
         return self._follower.read(lambda collector: self._whole(collector, Message("summary")))
@@ -188,7 +188,7 @@ class Submission:
 
         Its `results` and `failures` map job keys to records. Wait for unreachable hosts, and name them on
         stderr. Do not wait until the collector is home. `progress`: show progress on stderr, by default in a script and
-        never inside a paglet. Raise TimedOut; Unreachable or Unknown if the collector is lost; TooLarge.
+        never inside a paglet. Raises TimedOut; Unreachable or Unknown if the collector is lost; TooLarge.
         """
         with self._interruptible(), self._shown(progress) as shows:
             follower, end = self._follower.tells(shows.tell), self._follower.end(timeout)
@@ -211,7 +211,7 @@ class Submission:
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (job key, record) of each job as it ends: a record has `result`, or `cause` and `message`.
 
-        `progress`: see `drain`. Raise TimedOut, and Unreachable or Unknown if the collector is lost.
+        `progress`: see `drain`. Raises TimedOut, and Unreachable or Unknown if the collector is lost.
         """
         try:
             with self._interruptible():
@@ -295,7 +295,7 @@ def submit_compute_job_group(
     The code of the classes, and of classes in the states, is sent along: their modules, and what these import below the
     script's folder or top-level package.
 
-    The same `group_id` with the same jobs is the same group, and nothing runs twice. Raise GroupExists for other jobs,
+    The same `group_id` with the same jobs is the same group, and nothing runs twice. Raises GroupExists for other jobs,
     GroupLost if its collector is lost with its host, TypeError for a state of another class, and ValueError for an
     equal or malformed `job_key` or a file that cannot be read: then nothing is stored. A state that asks for impossible
     amounts becomes a failure with cause `invalid`. Warnings are also printed on stderr.
