@@ -225,7 +225,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         has an outcome already: then nothing is sent. Wait while the host has no room.
 
         Raises Invalid for a result that cannot be sent or a database that cannot be copied, and FileChanged for a
-        database that keeps changing: the job has failed then, with cause `bad_result`. Raises Invalid or FileChanged for
+        database that keeps changing: then the job has failed with cause `bad_result`. Raises Invalid or FileChanged for
         another file that cannot be taken, NoRoom for one that never fits here, Invalid for a name that not every
         system takes, or a job without a collector (use `upload_artifact`): then nothing is reported. After an error,
         or False, the file is where it was.
