@@ -1,4 +1,4 @@
-"""The data directory of a host: its lock, log, database and identity."""
+"""Open the data directory of a host: lock it, open its log and database, and record the start of the host."""
 
 from __future__ import annotations
 

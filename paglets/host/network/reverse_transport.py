@@ -44,7 +44,7 @@ RunInBackground = Callable[[Callable[[], None]], None]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Sent:
-    """A request in progress. `handed` is True if it was sent in the reply to a poll, so that the target may have it."""
+    """A request in progress. `handed` is True if it was sent in the reply to a poll, so the target may have it."""
 
     request_id: str
     request: Request

@@ -216,7 +216,7 @@ ROUTES = (
         path="/v1/groups",
         takes=None,
         gives=Groups,
-        about="the groups that were submitted on this host or have their collector here",
+        about="the groups that were submitted on this host or have their collector on it",
         answer=lines,
     ),
     Route(
@@ -248,7 +248,7 @@ ROUTES = (
         path="/v1/groups/ID/waiting",
         takes=None,
         gives=WaitingReports,
-        about="reports of a group that wait here for its collector, and counts of its copies here",
+        about="reports of a group that wait on this host for its collector, and counts of its copies of jobs",
         answer=waiting_reports,
     ),
     Route(

@@ -245,7 +245,7 @@ def _taken(host: Host, source: HostRef, envelopes: tuple[Envelope, ...]) -> list
 
     results = host.services.store.write_all(partial(take, envelope=envelope) for envelope in envelopes)
     reach("after-commit-before-reply")
-    host.services.logger("handoff").debug(f"{counted(len(envelopes), 'envelope')} of {source.name} taken")
+    host.services.logger("handoff").debug(f"{counted(len(envelopes), 'envelope')} from {source.name} answered")
     for envelope, result in zip(envelopes, results, strict=True):
         if isinstance(result, BaseException):
             _log_not_taken(host, source, envelope.agent_id, result)
@@ -272,7 +272,9 @@ def _taken_large(host: Host, source: HostRef, large: LargeEnvelope) -> list[Tran
 
 
 def _log_not_taken(host: Host, source: HostRef, agent_id: str, error: BaseException) -> None:
-    host.services.logger("handoff").warning(f"envelope {agent_id[:100]!r} of {source.name} was not taken: {error!r}")
+    host.services.logger("handoff").warning(
+        f"envelope {agent_id[:100]!r} from {source.name} was not taken and stays there: {error!r}"
+    )
 
 
 def settle(host: Host, asked: ParsedRequest) -> TransferAnswer:
@@ -309,7 +311,7 @@ def locate(host: Host, asked: ParsedRequest) -> Located:
 
 
 ROUTES = (
-    route("POST", "/v1/paglets", CreatePaglet, PagletView, "create a paglet here", create),
+    route("POST", "/v1/paglets", CreatePaglet, PagletView, "create a paglet on this host", create),
     route("GET", "/v1/paglets", None, Paglets, "one page of the paglets on this host", page),
     route("POST", "/v1/paglets/find", FindPaglets, FoundPaglets, "find paglets on this host by name or service", find),
     route("POST", "/v1/paglets/locate", Locate, Located, "where this host last saw the paglets with these ids", locate),

@@ -41,7 +41,7 @@ ROUTES = (
         path="/v1/slots/candidates",
         takes=PreviewPlacement,
         gives=PlacementPreview,
-        about="which hosts could run a request, submitted from here",
+        about="the hosts that could run a job with this request, if it is submitted on this host",
         answer=candidates,
     ),
     Route(
