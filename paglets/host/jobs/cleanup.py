@@ -1,4 +1,4 @@
-"""Remove scratch directories and logs that nobody needs, and rows of paglets that left long ago."""
+"""Remove scratch directories and logs that are no longer needed, and rows of paglets that left long ago."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paglets.worker.protocol import KEPT_DAYS
 
 LOOK_SECONDS = 300.0
 FORGET_SECONDS = 30 * 86400.0
-"""Seconds for which a paglet that left can be asked for here. A laptop may sleep for weeks."""
+"""Seconds for which the row of a paglet that left is kept, to redirect requests. A laptop may sleep for weeks."""
 
 FORGET_ROWS = 1_000
 
@@ -23,7 +23,7 @@ KEEP_SCRATCH_SHARE = 0.1
 """Share of the disk for all scratch directories that are kept for people. The oldest are removed first."""
 
 KEEP_LOG_BYTES = 1 << 30
-"""Bytes of all that jobs have printed here. Logs of running attempts are kept in any case."""
+"""The maximum bytes of kept job logs. Logs of running attempts are never removed."""
 
 KEEP_LOG_ATTEMPTS = 10_000
 """Attempts with kept logs. Each takes a folder and up to two files, which each check reads."""

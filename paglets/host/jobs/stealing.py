@@ -83,7 +83,7 @@ class WorkStealing:
         except PagletsError:
             self._coming = ()
         if self._coming:
-            # A victim that gave jobs may be asked again as soon as those have slots.
+            # A victim that gave jobs may be asked again as soon as those jobs have slots.
             self._asked_at.clear()
         else:
             self._promised_until = 0.0
@@ -111,7 +111,7 @@ class WorkStealing:
             most_jobs=min(steal.most_jobs, WINDOW_JOBS),
             mesh_version=self._services.settings.mesh_version,
         )
-        # While their files are pushed, these jobs may as well start here; the other host asks again.
+        # These jobs may start on this host while their files are pushed. The other host repeats its request.
         chosen = tuple(each for each in chosen if self._blob_pusher.ready(thief.host, paglets.blobs_here(tx, each)))
         for agent_id in chosen:
             jobs.set_stolen(tx, agent_id)

@@ -35,7 +35,7 @@ class ProcessWorkspace:
         self._launcher_trouble = Reason(code=LAUNCHER_SILENT, text=text) if text else None
 
     def blocked_reason(self) -> Reason | None:
-        """Return why no process starts now: the disk or the launcher blocks it. Any thread."""
+        """Return why no process can start: the disk or the launcher blocks it. May be called from any thread."""
         if self._launcher_trouble is not None:
             return self._launcher_trouble
         if self._services.clock.monotonic() < self._obstacle_until:
@@ -78,12 +78,12 @@ class ProcessWorkspace:
         return ProcessExit(error=str(error))
 
     def leave_full_disk(self, agent_id: str, deny_list: PlacementDenyList) -> None:
-        """Let a job that met a full disk here go elsewhere after a pause. Remove its scratch directory."""
+        """Remove the scratch directory of a job that found the disk full, and let the job move after a pause."""
         now = self._services.clock.monotonic()
         times = self._services.store.read(lambda tx: jobs.disk_fulls(tx, agent_id))
         deny_list.avoid(agent_id, self._services.own.store_id, now)
         deny_list.pause(agent_id, now + disk_full_policy.pause_seconds(times or 1))
-        # What cannot be removed now is removed when the next attempt starts.
+        # Files that cannot be removed now are removed when the next attempt starts.
         with suppress(OSError):
             self._services.disk.discard(agent_id)
 

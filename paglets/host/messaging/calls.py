@@ -95,7 +95,7 @@ class Calls:
         )
 
     def answered(self, call: OutgoingCall, result: Response | PagletsError) -> None:
-        """Take the result of one try: end the call or schedule the next try."""
+        """Process the result of one try: end the call or schedule the next try."""
         try:
             reply = parsed(result, CallReply)
         except Moved as error:

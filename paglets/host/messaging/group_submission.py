@@ -77,7 +77,7 @@ class GroupSubmission:
         return self._store(tx, prepared)
 
     def _lost(self, host: HostRef) -> str:
-        """Return a sentence if the collector's host was forgotten, else ""."""
+        """Return the reason why the group is lost if the host of its collector was removed, else ""."""
         return (
             f"its collector was on {host.name}, which was forgotten" if self._gossip.is_forgotten(host.store_id) else ""
         )
@@ -222,7 +222,7 @@ def _bounded(found: list[tuple[policy.Reason, int]]) -> tuple[Obstacle, ...]:
 
 
 def _content(group: SubmitGroup) -> dict[str, str]:
-    """Return hashes of what a group is submitted with beside its jobs, by column."""
+    """Return by column the hashes of the arguments with which a group is submitted, except its jobs."""
     common = (("", file.name, file.sha256) for file in group.inputs)
     own = ((job.job_key, file.name, file.sha256) for job in group.jobs for file in job.inputs)
     return {"code": group.bundle.sha256 if group.bundle else "", "inputs": inputs_digest((*common, *own))}

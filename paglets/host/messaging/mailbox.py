@@ -1,4 +1,4 @@
-"""The mailbox: starts what each paglet has to do next, a hook, a move, a disposal or a message.
+"""The mailbox: starts the next action of each paglet: a hook, a move, a disposal or a message handler.
 
 It reads rows and the calls that wait in memory, and starts one thing at a time for each paglet. Paglets that run inside
 the host (collectors) are served at once, all others in a process.
@@ -34,12 +34,12 @@ NEXT_ROUND_SECONDS = 1.0
 """Seconds to the next round when more than MAX_DUE paglets are due: some were woken in the middle of a round."""
 
 LONGEST_WAIT_SECONDS = 3600.0
-"""Longest wait in seconds for a paglet to wake by wall clock, because people may set that clock."""
+"""The longest wait for a wake-up time, in seconds. Wake-up times use the wall clock, which may be set at any time."""
 
 POSTS_A_TURN = 100
 RETRY_POST_SECONDS = (0.5, 2.0, 10.0, 60.0)
 KEEP_REPLY_SECONDS = 120.0
-"""Seconds for which a reply is kept for a caller that was told to ask again."""
+"""Seconds for which a reply is kept for a caller that must repeat its request."""
 
 
 StartEntry = Callable[[str, str], None]
@@ -106,7 +106,7 @@ class Mailbox:
         self.touched((call.agent_id,))
 
     def touched(self, agent_ids: tuple[str, ...]) -> None:
-        """Unpark calls after a COMMIT changed these paglets. Any thread."""
+        """Queue parked calls again after a COMMIT changed these paglets. May be called from any thread."""
         if self._parked:
             self._services.runner.call_soon(lambda: self._unpark(agent_ids))
 
@@ -169,7 +169,7 @@ class Mailbox:
         self._paused[seq] = self._services.clock.monotonic() + pause
         self._services.runner.wake(self.name)
 
-    # The part.
+    # Methods that the runner calls.
 
     def tick(self, now: float) -> float | None:
         self._expire_calls(now)
@@ -249,7 +249,7 @@ class Mailbox:
                 self._forget(call)
 
     def _forget(self, call: PendingCall) -> None:
-        """Drop a call whose caller has not asked for the reply again. A handler that runs is not interrupted."""
+        """Drop a call whose caller did not repeat its request. A running handler is not interrupted."""
         for calls in (self._parked, self._queued):
             waiting = calls.get(call.agent_id)
             if waiting is not None and call in waiting:
@@ -257,7 +257,7 @@ class Mailbox:
                 if not waiting:
                     del calls[call.agent_id]
 
-    # Paglets inside the host.
+    # Methods for paglets that run inside the host.
 
     def _serve_in_host(self, due: Runnable) -> None:
         if due.hook == "arrival":

@@ -205,7 +205,7 @@ class Outbox:
         self._services.runner.wake(self.name)
 
     def _pause(self, agent_id: str, now: float) -> float:
-        """Return the seconds before posts for a missing paglet are sent again; more, the longer it is missing."""
+        """Return the pause in seconds before posts for a missing paglet are sent again. It grows over time."""
         return min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, (now - self._astray[agent_id].since) / 2))
 
     def _failed(self, host: HostRef, batch: list[Outgoing], error: PagletsError) -> None:
@@ -216,7 +216,7 @@ class Outbox:
         self._services.runner.wake(self.name)
 
     def _search(self, agent_ids: set[str], now: float) -> None:
-        """Search the mesh for paglets that have not been found at their address for 5 s."""
+        """Search the mesh for paglets that were not found at their address for 5 s or longer."""
         due = []
         for agent_id in sorted(agent_ids):
             each = self._astray.setdefault(agent_id, _Astray(since=now))

@@ -47,13 +47,13 @@ class ParkedRequests:
         self._parked_requests: dict[str, list[ParkedRequest]] = {}
 
     def park(self, wait: ParkedRequest) -> PendingResponse:
-        """Park a request. It is tried once at once, so that no change is missed. Any thread."""
+        """Park a request after one immediate try, so that no change is missed. May be called from any thread."""
         self._new.append(wait)
         self._services.runner.wake(self.name)
         return wait.pending
 
     def touched(self, agent_ids: tuple[str, ...]) -> None:
-        """Retry parked requests after a COMMIT changed these paglets. Any thread."""
+        """Retry parked requests after a COMMIT changed these paglets. May be called from any thread."""
         if self._parked_requests or self._new:
             self._touched.extend(agent_ids)
             self._services.runner.wake(self.name)
@@ -71,7 +71,7 @@ class ParkedRequests:
         return min(deadlines, default=None)
 
     def _try(self, agent_id: str) -> None:
-        # The requests stay in the table meanwhile: a COMMIT during an attempt must find them.
+        # The requests stay in the table during an attempt, so that a COMMIT at that time finds them.
         left = []
         for wait in self._parked_requests.get(agent_id, []):
             response = self._guarded(wait.attempt)
@@ -104,7 +104,7 @@ class ParkedRequests:
 
 
 MAX_REMEMBERED = 10_000
-"""Calls whose first parking is remembered. Older ones are forgotten and wait their full time again."""
+"""The maximum number of calls whose first parking time is kept. Older calls wait their full time again."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -122,7 +122,8 @@ class _Parked:
 class CollectorCalls:
     """Calls to paglets that run inside the host (collectors).
 
-    A caller that is told `waiting` asks again with the same call id. Its time counts from the first request.
+    A caller that gets the reply `waiting` repeats its request with the same call id. Its time counts from the first
+    request.
     """
 
     def __init__(self, services: HostServices, host_view: HostView, parked: ParkedRequests) -> None:

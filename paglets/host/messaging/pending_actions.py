@@ -1,4 +1,4 @@
-"""Pending actions of a paglet, done when its code has ended: a move, a disposal, a rest."""
+"""Pending actions of a paglet: a move, a disposal or a deactivation. They start when its code has ended."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PendingActions:
     def serve(self, due: Runnable) -> bool:
         """Start the pending action. Return False if a move waits for its target or for its files to be there.
 
-        Until then the paglet goes on where it is.
+        A paglet whose move waits continues on this host.
         """
         assert due.intent is not None
         if "move" in due.intent:
@@ -65,7 +65,7 @@ class PendingActions:
         write_or_log(self._services, lambda tx: change(tx) if is_still_pending(tx, due) else None)
 
     def bytes_go_first(self, due: Runnable) -> bool:
-        """Return True if a pending move will start soon: a `run` may be endless, and should start on the target."""
+        """Return True if a pending move will start soon: its `run` may never end, so it should start on the target."""
         move = None if due.intent is None else due.intent.get("move")
         return move is not None and self._gossip.is_online(from_json(HostRef, move).store_id)
 
