@@ -1,4 +1,4 @@
-"""Records of the routes about bytes: blobs and artifacts."""
+"""Requests and replies of the routes for bytes: blobs and artifacts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from paglets.core.refs import ArtifactRef, HostRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskBlobs:
-    """A request for the states of blobs: `POST /v1/blobs/state`. The host pins those that it has for an hour.
+    """A request for the states of blobs: `POST /v1/blobs/state`. The host keeps the blobs that it has for an hour.
 
-    `check`: the sender received wrong bytes, so the host compares its blobs with their hashes.
+    `check`: compare the blobs with their hashes, because the sender received wrong bytes.
     """
 
     sha256s: tuple[str, ...]
@@ -22,8 +22,8 @@ class AskBlobs:
 class BlobState:
     """The state of a blob on a host, also the reply to `PUT /v1/blobs/SHA256?offset=N&size=TOTAL`.
 
-    `offset`: the number of confirmed bytes, from the start; the next piece begins there. `complete`: all bytes are
-    hashed and synced to the disk.
+    `offset`: the number of bytes received so far, at which the next piece begins. `complete`: all bytes are received,
+    match the hash and are synced to the disk.
     """
 
     sha256: str
@@ -40,10 +40,10 @@ class BlobStates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddArtifact:
-    """A request to make an artifact of a blob on the receiver: `POST /v1/artifacts`. Repeating an id changes nothing.
+    """A request to create an artifact from a blob on the receiver: `POST /v1/artifacts`. The reply is its ArtifactRef.
 
-    `owner`: the id of a paglet on the receiver, with which the artifact moves and ends. With "", the host owns the
-    artifact and keeps it until it is deleted. The reply is its ArtifactRef.
+    A second request with the same `artifact_id` changes nothing. `owner`: the id of a paglet on the receiver; the
+    artifact moves and is deleted with it. With "", the host owns the artifact and keeps it until it is deleted.
     """
 
     artifact_id: str
@@ -66,8 +66,8 @@ class ArtifactView:
 class Artifacts:
     """A page of artifacts: `GET /v1/artifacts?owner=ID&group=ID&after=ID&limit=N`.
 
-    `owner`: only artifacts of that paglet. `group`: only files of that group's finished jobs that no hook took. With
-    both, the page has artifacts that match one of them. `next`: the `after` of the next page, or null.
+    Query: `owner` selects artifacts of that paglet, `group` selects files of the group's finished jobs that no hook has
+    collected. With both, the page has artifacts that match one of them. `next`: the `after` of the next page, or null.
     """
 
     artifacts: tuple[ArtifactRef, ...]

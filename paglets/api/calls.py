@@ -1,4 +1,4 @@
-"""Records of the routes that send messages to a paglet."""
+"""Requests and replies of the routes that send messages to a paglet."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from paglets.core.refs import ProxyRef
 class Call:
     """A call of a paglet: `POST /v1/paglets/ID/call`. ID may also be the name of a paglet or service of the host.
 
-    If the reply is `waiting`, the caller repeats the request with the same `call_id` and `again`. It gets the reply of
-    the running handler; the handler does not run twice.
+    If the reply is `waiting`, the caller repeats the request with the same `call_id` and with `again` set. The handler
+    does not run twice: the second request gets the reply of the running handler.
     """
 
     message: WireMessage
@@ -26,7 +26,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallReply:
-    """The reply to a call. `waiting`: the handler still runs or waits (`wait_state`); repeat the request."""
+    """The reply to a call. `waiting`: the handler has not ended, so the caller must repeat the request."""
 
     value: Any = None
     waiting: bool = False
@@ -34,9 +34,9 @@ class CallReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostMessage:
-    """A post of a client: `POST /v1/outbox`. The host stores it in its outbox and delivers it from there.
+    """A message without a reply, from a client: `POST /v1/outbox`. The host stores and later delivers it.
 
-    `token`: chosen by the client. A repeated token stores nothing. The reply is `Done`.
+    `token`: an id chosen by the client. A second request with this token stores nothing. The reply is `Done`.
     """
 
     target: ProxyRef

@@ -1,4 +1,4 @@
-"""Records of the routes about groups of jobs."""
+"""Requests and replies of the routes for groups of jobs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ DEFAULT_COLLECTOR = "paglets.system.compute_slots:ResultCollectorPaglet"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """One job of a group: its key, tagged state and `slots.model.SlotRequest` as JSON.
+    """One job of a group.
 
-    `error`: the reason why the slot request is invalid. The job is then recorded as a failure with cause `invalid`.
+    `state`: the state as tagged JSON. `request`: a `slots.model.SlotRequest` as JSON. `error`: the reason why the slot
+    request is invalid; the job is then recorded as a failure with the cause `invalid`.
     """
 
     job_key: str
@@ -27,11 +28,11 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitGroup:
-    """A whole group, stored in one transaction: `POST /v1/groups`.
+    """A request to store a group with all its jobs in one transaction: `POST /v1/groups`.
 
-    `bundle`: the code of its classes. `inputs`: files for each job, in addition to its own. The receiver must have the
-    blobs of both. `submissions`: the number of earlier groups with this id that were cleared, as other hosts know it
-    (see `WaitingReports.submissions`).
+    `bundle`: the code of its classes. `inputs`: files for every job, in addition to the job's own. The receiver must
+    have the blobs of both. `submissions`: the number of earlier groups with this id that were cleared, as far as other
+    hosts know (see `WaitingReports.submissions`).
     """
 
     group_id: str | None
@@ -57,7 +58,7 @@ class CreationError:
 class Obstacle:
     """A reason why no host could take `count` jobs of a group when the group was submitted.
 
-    `code`, `text`: the reason. `never`: waiting alone does not help.
+    `code`, `text`: the reason, as a code and in words. `never`: True if no host will be able to take them later either.
     """
 
     count: int
@@ -73,10 +74,10 @@ class GroupView:
     `class_name`: the class of the jobs. `collector`: its last known location. `summary`, `status` and the counts are
     null or "" unless the collector is on the answering host.
 
-    `only_host`: the home host knows no other host now. So the jobs run there, and nothing can be detached.
+    `only_host`: the home host knows no other host, so all jobs run on it and the group cannot be detached from it.
 
-    After a submission: `was_there`: the group existed, so nothing was stored. `differs`: which of "code" and "inputs"
-    differ from the stored group. `lost`: words if the host of the collector was removed, else "".
+    Only after a submission: `was_there`: the group existed, so nothing was stored. `differs`: "code", "inputs" or both
+    if they differ from those of the stored group. `lost`: a text if the host of the collector was removed, else "".
     """
 
     group_id: str
@@ -133,7 +134,7 @@ class Groups:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobCopy:
-    """An unfinished copy of a job, as its host reports it. `never`: waiting alone does not help."""
+    """An unfinished copy of a job, as its host reports it. `never`: True if the job cannot start by waiting alone."""
 
     agent_id: str
     group_id: str
@@ -151,7 +152,7 @@ class JobCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatusReport:
-    """All unfinished copies on the sender, for collectors on the receiver: `POST /v1/jobs/status`."""
+    """A report of all unfinished copies of jobs on the sender to collectors on the receiver: `POST /v1/jobs/status`."""
 
     host: HostRef
     copies: tuple[JobCopy, ...]
@@ -160,7 +161,7 @@ class JobStatusReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnwantedCopy:
-    """A copy to cancel. `cause`: a `groups.acceptance.CancelCause`."""
+    """A copy of a job that the receiver must cancel. `cause`: a `groups.acceptance.CancelCause`."""
 
     agent_id: str
     cause: str
@@ -168,7 +169,7 @@ class UnwantedCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatusReply:
-    """The copies that collectors no longer want, and the groups whose collector is not on the receiver."""
+    """The reply to `JobStatusReport`: copies to cancel, and ids of groups whose collector is on another host."""
 
     unwanted: tuple[UnwantedCopy, ...] = ()
     elsewhere: tuple[str, ...] = ()
@@ -176,9 +177,9 @@ class JobStatusReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlushJobStatus:
-    """A request to report all copies to the collector now: `POST /v1/groups/ID/unfinished`.
+    """A request to report all unfinished jobs of a group to its collector now: `POST /v1/groups/ID/unfinished`.
 
-    The reply counts the copies of these keys (null: all).
+    The reply is the number of unfinished copies of the jobs `job_keys` (null: all).
     """
 
     job_keys: tuple[str, ...] | None = None
@@ -186,14 +187,14 @@ class FlushJobStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnfinishedCount:
-    """The number of copies that wait, run or are leaving the host. It is 0 only when their process trees have ended."""
+    """The number of jobs that wait, run or leave the host. It is 0 only after their process trees have ended."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportCounts:
-    """The number of reports of finished jobs, and of the files of the results."""
+    """The numbers of results and failures of finished jobs, and the number and size of the files of the results."""
 
     results: int = 0
     failures: int = 0
@@ -208,10 +209,10 @@ class ReportCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndCopies:
-    """A request to cancel these keys (null: all) without their collector: `POST /v1/groups/ID/end`.
+    """A request to cancel the jobs `job_keys` (null: all) without their collector: `POST /v1/groups/ID/end`.
 
-    `clear`: the host of the collector was removed. So remove the reports that wait for the collector, and the finished
-    copies with them. Results are removed only with `drop_results`.
+    `clear`: remove the finished jobs whose reports wait for the collector, because its host was removed. Results are
+    removed only with `drop_results`.
     """
 
     job_keys: tuple[str, ...] | None = None
@@ -224,8 +225,9 @@ class EndCopies:
 class EndedCopies:
     """The reply to `EndCopies`.
 
-    `job_keys`: keys of the copies that the host is ending. `count`: the number of copies that have not ended yet.
-    `cleared`: the reports that this request removed. `reports_left`: the number of reports for the next request.
+    `job_keys`: keys of the jobs that the host is ending. `count`: the number of jobs that have not ended yet.
+    `cleared`: the reports that this request removed. `reports_left`: the number of reports that another request must
+    remove.
     """
 
     job_keys: tuple[str, ...]
@@ -250,8 +252,8 @@ class ClearGroup:
 class WaitingReport:
     """The report of a finished job that its collector has not accepted yet.
 
-    `n`: the order of the reports of a host. `record`: the entry for `results` or `failures` of the collector.
-    `artifacts`: the files, on this host.
+    `n`: a number by which the host sorts its reports. `record`: the entry for `results` or `failures` of the collector.
+    `artifacts`: the files of the job, which are on the same host.
     """
 
     n: int
@@ -266,9 +268,9 @@ class WaitingReport:
 class WaitingReports:
     """A page of the reports that wait on `host`: `GET /v1/groups/ID/waiting?after=N&limit=COUNT&job_key=KEY`.
 
-    `counts`: counts of all reports of the group there. `running`, `queued`: the number of unfinished copies there.
-    `next`: the `after` of the next page, or null. `submissions`: the number of groups that had this id, as far as the
-    host knows. `collectors`: the last known hosts of the collector, to which these reports go.
+    `counts`: counts of all reports of the group on `host`. `running`, `queued`: the numbers of its unfinished jobs on
+    `host`. `next`: the `after` of the next page, or null. `submissions`: the number of groups that had this id, as far
+    as the host knows. `collectors`: the last known hosts of the collector, to which these reports are sent.
     """
 
     host: HostRef

@@ -1,4 +1,4 @@
-"""Records of the routes about hosts and the mesh."""
+"""Requests and replies of the routes for hosts and the mesh."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class HostStatus:
 class HostIdentity(HostStatus):
     """The identity and status of the answering host: `GET /v1/host`.
 
-    `wall_time`: its clock, epoch seconds. `long_hooks`: texts about hooks that have been running for long.
+    `wall_time`: the clock of the host, in epoch seconds. `long_hooks`: texts about hooks that have run for a long time.
     """
 
     program: str
@@ -50,7 +50,7 @@ class HostIdentity(HostStatus):
     def of(
         cls, status: HostStatus, *, program: str, python: str, pid: int, build: str = "", wall_time: float = 0.0
     ) -> HostIdentity:
-        """Return the identity of the host with that status, for example its row in the membership table."""
+        """Return the identity of the host with the status `status`, such as its row in the membership table."""
         shared = {each.name: getattr(status, each.name) for each in fields(HostStatus)}
         return cls(**shared, program=program, python=python, pid=pid, build=build, wall_time=wall_time)
 
@@ -67,10 +67,10 @@ class UnreachableHost:
 class MeshHost(HostStatus):
     """One row of the membership table, as gossip carries it and `GET /v1/mesh/hosts` shows it.
 
-    (`boot_count`, `heartbeat`) orders two rows of the same store: the higher is the newer. `addresses` are further URLs
-    of the host. `joined` counts the hosts that joined the mesh up to this one (0: not joined). Of two hosts with one
-    name, the one with the lower number keeps it. `unreachable_hosts` are online hosts to which this one cannot connect,
-    at most eight.
+    Of two rows of a store, the one with the higher (`boot_count`, `heartbeat`) is newer. `addresses`: further URLs of
+    the host. `joined`: 1 for the first host of the mesh, 2 for the second, and so on; 0: not joined. Of two hosts with
+    the same name, the one with the lower number keeps the name. `unreachable_hosts`: at most eight online hosts to
+    which this host cannot connect.
     """
 
     addresses: tuple[str, ...]
@@ -88,10 +88,10 @@ class MeshHost(HostStatus):
 class MeshHostView:
     """A host of the mesh as the answering host sees it.
 
-    `seconds_since_seen`: time since the last sign of life, direct or reported by another host. While there was none
-    (`was_seen` is false), the time counts from the start or resume of the answering host, or from the first report
-    about that host. `offline_seconds`: time since the answering host marked it as offline, by the wall clock; 0 if it
-    is online. It includes restarts and sleep of the answering host and is for display only.
+    `seconds_since_seen`: time since the last contact, direct or reported by another host. If there was no contact
+    (`was_seen` is false), the time since the answering host started, resumed, or first heard of the host.
+    `offline_seconds`: time by the wall clock since the answering host marked the host as offline; 0 if it is online.
+    This time includes restarts and sleep of the answering host and is for display only.
     """
 
     host: MeshHost
@@ -152,9 +152,10 @@ class ForgetHost:
 class Forgotten:
     """The reply of `host` to `ForgetHost`.
 
-    `known`: it had the removed host in its table. `taken_back`: the number of paglets in transit to the removed host
-    that returned to `host`. `moves_dropped`: the number of moves there that had not started. `files_kept`: by group,
-    the number of files for the removed host that became artifacts of `host`; the 100 groups with most files.
+    `known`: `host` had the removed host in its table. `taken_back`: the number of paglets in transit to the removed
+    host that returned to `host`. `moves_dropped`: the number of moves to the removed host that had not started.
+    `files_kept`: by group, the number of files for the removed host that became artifacts of `host`; only the 100
+    groups with most files.
     """
 
     host: HostRef
@@ -166,12 +167,12 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gossip:
-    """Rows of the membership table, in both directions: `POST /v1/mesh/gossip`. The sender's own row is first.
+    """Rows of the membership table, as request and as reply: `POST /v1/mesh/gossip`. The sender's own row is first.
 
-    `offline` are the store ids of those `hosts` that are offline for the sender. A `push` carries only changed rows,
-    and its reply is the receiver's own row. Without `push`, both sides send all their rows. `leaving`: the sender is
-    about to stop. `unreachable_at`: the URL of the receiver if the sender gets its requests but cannot connect to it;
-    else "".
+    `offline`: store ids of those `hosts` that the sender sees as offline. `push`: the request carries only changed
+    rows, and the reply is the receiver's own row. Without `push`, both sides send all their rows. `leaving`: the sender
+    is about to stop. `unreachable_at`: the URL of the receiver if the sender gets requests from it but cannot connect
+    to it; else "".
     """
 
     mesh_version: str

@@ -1,4 +1,4 @@
-"""Records of the routes about logs and attempts of jobs."""
+"""Requests and replies of the routes for logs and attempts of jobs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class AskAttempts:
 class AttemptView:
     """An attempt that ran or runs on `host`.
 
-    `ended`: no process of it is left. `status`: RUNNING, or the status of the job after the attempt (with
-    WAITING_FOR_SLOT or PLACING it is retried), or "" if only its log is left. `cause`: why it ended without a result.
-    `remark`: more about its end. `kept`: its log exists, or it printed nothing. `scratch`: the scratch directory that
-    was kept because the result could not be sent. `scratch_removed_at`: epoch seconds, null while it exists.
+    `ended`: True if no process of the attempt is left. `status`: RUNNING, or the status of the job after the attempt
+    (WAITING_FOR_SLOT or PLACING: the job is retried), or "" if only the log is left. `cause`: why the attempt ended
+    without a result. `remark`: more about its end. `kept`: True if the log exists, or the attempt printed nothing.
+    `scratch`: the scratch directory if it was kept because the result could not be sent. `scratch_removed_at`: epoch
+    seconds, null while that directory exists.
     """
 
     agent_id: str
@@ -44,7 +45,7 @@ class AttemptView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnfinishedJob:
-    """An unfinished copy of the job on this host, and the reason why it waits."""
+    """An unfinished copy of a job on `host`, and the reason why it waits. `never`: True if waiting is useless."""
 
     agent_id: str
     generation: int
@@ -59,7 +60,7 @@ class UnfinishedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempts:
-    """The attempts of a job that one host knows, in order, and its unfinished copies."""
+    """The reply to `AskAttempts`: the attempts that one host knows, oldest first, and unfinished copies of the job."""
 
     attempts: tuple[AttemptView, ...]
     unfinished: tuple[UnfinishedJob, ...]
@@ -69,9 +70,9 @@ class Attempts:
 class LogPiece:
     """A piece of a log: `GET /v1/jobs/ID/log?generation=&attempt=&stream=out|err&offset=&limit=`.
 
-    `data`: base64. `offset`: the start of the piece, later than requested if earlier bytes were deleted. `next`: the
-    offset of the next piece. `size_bytes`: the bytes printed so far. `ended`: the attempt had ended before the log was
-    read. If `next` then equals `size_bytes`, no more bytes follow.
+    `data`: bytes as base64. `offset`: the start of the piece, later than requested if earlier bytes were deleted.
+    `next`: the offset of the next piece. `size_bytes`: the number of bytes printed so far. `ended`: the attempt had
+    ended before the log was read. If it had, and `next` equals `size_bytes`, no more bytes follow.
     """
 
     offset: int

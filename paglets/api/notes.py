@@ -1,4 +1,4 @@
-"""Records of the routes about notes, the messages of paglets to their users."""
+"""Requests and replies of the routes for notes, the messages of paglets to their users."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Level = Literal["info", "warning", "error"]
 class Note:
     """A note of a paglet or job to its user. `at`: epoch seconds by the clock of its host `host_name`.
 
-    `group_id`, `job_key`: the job; null and "" for a paglet that is no job of a group.
+    `group_id`, `job_key`: the job that wrote the note; null and "" if the paglet is not a job of a group.
     """
 
     at: float
@@ -30,7 +30,8 @@ class Note:
 class Notes:
     """The notes of paglets whose home is this host, newest last: `GET /v1/notes?after=N&limit=N&group=ID`.
 
-    Without `after`, the newest notes; with it, the oldest notes after N. `next`: the `after` of the next page.
+    Without `after`, these are the newest notes; with `after`, the oldest notes after number N. `next`: the `after` of
+    the next page.
     """
 
     notes: tuple[Note, ...]

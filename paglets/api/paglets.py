@@ -1,4 +1,4 @@
-"""Records of the routes about paglets: creation, views, location."""
+"""Requests and replies of the routes for paglets: creation, views, location."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.core.refs import BlobRef, FileRef, HostRef, Kind, ProxyRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPaglet:
-    """The parameters of a new paglet, from a client or from a paglet."""
+    """The parameters of a new paglet, which a client or another paglet creates."""
 
     class_name: str
     kind: Kind
@@ -26,7 +26,10 @@ class NewPaglet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreatePaglet(NewPaglet):
-    """A request to create a paglet: `POST /v1/paglets`. The creator chooses the id, so a repeat creates nothing."""
+    """A request to create a paglet: `POST /v1/paglets`.
+
+    The creator chooses `agent_id`, so a repeated request does not create a second paglet.
+    """
 
     agent_id: str
 
@@ -35,8 +38,9 @@ class CreatePaglet(NewPaglet):
 class PagletView:
     """The location and activity of a paglet: `GET /v1/paglets/ID`.
 
-    `state`: null if the paglet is on another host, and in a `brief` list. `created_at`: by the clock of the host that
-    created it. `inactive`: it sleeps until a message or its wake-up time. `group_id`: of a job or a collector.
+    `state`: null if the paglet is on another host, and in a `brief` list. `created_at`: epoch seconds by the clock of
+    the host that created it. `inactive`: the paglet sleeps until a message arrives or its wake-up time comes.
+    `group_id`: the group of a job or a collector.
     """
 
     agent_id: str
@@ -71,7 +75,10 @@ class Paglets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindPaglets:
-    """A request for the paglets here by name or by service: `POST /v1/paglets/find`. Give one of both."""
+    """A request for the paglets on the receiver with a name or with a service: `POST /v1/paglets/find`.
+
+    Exactly one of both fields is set.
+    """
 
     name: str | None = None
     service: str | None = None
@@ -95,14 +102,14 @@ class FoundPaglets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Locate:
-    """A request for the residence rows of these paglets: `POST /v1/paglets/locate`."""
+    """A request for the residence rows of the paglets with the ids `agent_ids`: `POST /v1/paglets/locate`."""
 
     agent_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidenceRow:
-    """The residence row of a paglet that a host has or had. `status`, `peer`: as in `store/schema.sql`."""
+    """A row of the residence table, about a paglet that a host has or had. `status`, `peer`: see `store/schema.sql`."""
 
     agent_id: str
     epoch: int
@@ -114,7 +121,7 @@ class ResidenceRow:
 class Located:
     """The residence rows of the requested paglets; ids without a row are left out.
 
-    `answered`: in a merged answer, the stores of the hosts that answered.
+    `answered`: if answers of several hosts were merged, the store ids of the hosts that answered.
     """
 
     rows: tuple[ResidenceRow, ...] = ()
@@ -130,6 +137,6 @@ class MovePaglet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """An acknowledgement without a value."""
+    """The reply to requests that return nothing: the receiver has accepted the request."""
 
     done: bool = True

@@ -1,4 +1,4 @@
-"""Records of the route that delivers posts to other hosts."""
+"""Requests and replies of the route that delivers posts to other hosts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.core.refs import HostRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettledBelow:
-    """An acknowledged prefix: the sender has the answers of all posts to this paglet below this number."""
+    """A note that the sender has the answers to all its posts to a paglet with numbers below `settled_below`."""
 
     agent_id: str
     settled_below: int
@@ -19,19 +19,19 @@ class SettledBelow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posts:
-    """The posts of one sender: `POST /v1/posts`. `settled`: by paglet, the posts that are acknowledged."""
+    """Posts from one sender: `POST /v1/posts`. `settled`: for each paglet, which earlier posts were answered."""
 
     posts: tuple[Post, ...]
     settled: tuple[SettledBelow, ...]
 
 
 PostVerdict = Literal["taken", "duplicate", "moved", "moving", "unknown", "missing"]
-"""Outcome of one post. `missing`: the receiver lacks blobs of its artifacts, and stored nothing."""
+"""Outcome of one post. `missing`: the receiver lacks blobs of the post's artifacts, and did not store the post."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostAnswer:
-    """The answer to one post. With `moved`, `host` and `epoch` tell where the paglet went."""
+    """The answer to the post with the number `n`. `host`, `epoch`: with `moved`, the new host of the paglet."""
 
     n: int
     verdict: PostVerdict
@@ -41,6 +41,6 @@ class PostAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostAnswers:
-    """The reply to `Posts`, in the same order."""
+    """The reply to `Posts`: one answer for each post, in the same order."""
 
     answers: tuple[PostAnswer, ...]

@@ -1,22 +1,22 @@
-"""Records of the reverse connection, for hosts that do not accept connections: they pull requests from other hosts."""
+"""Requests and replies of the routes for hosts that accept no connections and pull requests from other hosts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MAX_PULL_SECONDS = 30.0
-"""Longest wait of one pull. Routers with NAT drop connections that are idle for a minute or more."""
+"""Longest wait for the reply to one pull. Routers with NAT drop connections that are idle for a minute or more."""
 
 MAX_PULLED_BODY_BYTES = 32 << 20
-"""Bound of the body of a pulled request. In base64, it and 8 MiB of other requests fit into one reply."""
+"""Maximum size of the body of a pulled request. In base64, it and 8 MiB of other requests fit into one reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pull:
     """A request for the requests that wait for the sender: `POST /v1/outbox/pull`.
 
-    The reply comes as soon as there is a request, or after `wait_seconds`. `at_work`: ids of pulled requests whose
-    answers are not confirmed yet. Other requests that the receiver handed out were lost in transit.
+    The reply comes as soon as a request waits, or after `wait_seconds`. `at_work`: ids of pulled requests whose answers
+    are not confirmed yet. Requests that the receiver has handed out and that are not in this list were lost in transit.
     """
 
     at_work: tuple[str, ...]
@@ -27,7 +27,7 @@ class Pull:
 class PulledRequest:
     """A request for the pulling host, handled as if it had arrived over its own connection.
 
-    `body`: base64, as in `PulledAnswer`. `sender`: the store of the host for which it is relayed, or "".
+    `body`: bytes as base64. `sender`: the store id of the host for which the request is relayed, or "".
     """
 
     request_id: str
@@ -39,14 +39,14 @@ class PulledRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
-    """The requests that waited for the pulling host, in any order, often none."""
+    """The reply to `Pull`: the requests that waited for the pulling host, in any order. There may be none."""
 
     requests: tuple[PulledRequest, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PulledAnswer:
-    """The reply to a pulled request, also if it is an error: `POST /v1/outbox/answer`."""
+    """The reply or error that answers a pulled request: `POST /v1/outbox/answer`. `body`: bytes as base64."""
 
     request_id: str
     status: int

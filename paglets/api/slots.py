@@ -1,4 +1,4 @@
-"""Records of the routes about the scheduler and jobs."""
+"""Requests and replies of the routes for the scheduler and jobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.slots.model import Resources
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The resources of its host that an attempt has: ids of cores and GPUs, and bytes. `granted_at`: epoch seconds."""
+    """The resources that an attempt has on its host: ids of cores and GPUs, and bytes. `granted_at`: epoch seconds."""
 
     agent_id: str
     attempt: int
@@ -25,7 +25,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """The largest resource use during an attempt; CPU seconds are a total."""
+    """The maximum resource use during an attempt. `cpu_seconds` is the total of all processes."""
 
     cpu_seconds: float = 0.0
     rss_bytes: int = 0
@@ -35,7 +35,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """A job on one host, for `jobs queue`, `jobs ps` and `jobs why`. Durations are by the clock of that host."""
+    """A job on one host, for `jobs queue`, `jobs ps` and `jobs why`. Durations are measured by the host's clock."""
 
     agent_id: str
     group_id: str | None
@@ -82,9 +82,9 @@ class PreviewPlacement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementCandidate:
-    """A host in a placement preview. `eligible`: it can run the job, now or later. `never`: waiting cannot help.
+    """A host in a placement preview. `eligible`: it can run the job, now or later. `never`: it will never be able to.
 
-    `reason`, `reason_text`: why it is not eligible, or why the job would wait. `rank`: from 1, of eligible hosts.
+    `reason`, `reason_text`: why it is not eligible, or why the job would wait. `rank`: 1 for the best eligible host.
     """
 
     host: HostRef
@@ -97,14 +97,17 @@ class PlacementCandidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementPreview:
-    """The placement of a request on all known hosts: eligible ones first, by rank."""
+    """The reply to `PreviewPlacement`: all known hosts, eligible ones first, sorted by rank."""
 
     verdicts: tuple[PlacementCandidate, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steal:
-    """A request for waiting jobs: `POST /v1/slots/steal`. `thief` reserves its free resources for 10 s."""
+    """A request for waiting jobs: `POST /v1/slots/steal`. `thief` reserves its free resources for 10 s.
+
+    `most_jobs`: the maximum number of jobs to send.
+    """
 
     thief: HostRef
     free: Resources
@@ -113,6 +116,6 @@ class Steal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stolen:
-    """The copies that will arrive by hand-off."""
+    """The reply to `Steal`: ids of the jobs that the receiver will send to the thief by hand-off."""
 
     agent_ids: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Records of the routes of hand-offs, which move envelopes to another host."""
+"""Requests and replies of the routes for hand-offs, which move envelopes to another host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.core.refs import BlobRef, HostRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LargeEnvelope:
-    """An envelope whose JSON is the content of a blob, which was sent before."""
+    """An envelope that was sent before as a blob. The content of the blob is the JSON of the envelope."""
 
     agent_id: str
     epoch: int
@@ -20,7 +20,7 @@ class LargeEnvelope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfers:
-    """The envelopes of one source: `POST /v1/transfers`."""
+    """A request to accept envelopes from one source host: `POST /v1/transfers`."""
 
     source: HostRef
     envelopes: tuple[Envelope, ...]
@@ -32,10 +32,10 @@ TransferVerdict = Literal["taken", "refused", "settled", "missing"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferAnswer:
-    """The answer for one epoch. It never changes, except `missing`.
+    """The answer to one envelope of a paglet and epoch. Repeated requests get the same answer, except after `missing`.
 
-    `settled`: a higher epoch is known, so this one changes nothing. `missing`: the receiver lacks blobs of the
-    envelope, and stored nothing.
+    `settled`: the receiver knows a higher epoch of the paglet, so it ignored the envelope. `missing`: the receiver
+    lacks blobs of the envelope, and did not store it.
     """
 
     agent_id: str
@@ -46,14 +46,17 @@ class TransferAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferAnswers:
-    """The reply to `Transfers`. An envelope that could not be stored has no answer; send it again."""
+    """The reply to `Transfers`. An envelope that could not be stored has no answer, so the source sends it again."""
 
     answers: tuple[TransferAnswer, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
-    """A request to settle an epoch: `POST /v1/transfers/settle`. The receiver says if it took it, or never takes it."""
+    """A request to settle a hand-off: `POST /v1/transfers/settle`.
+
+    The receiver answers that it accepted the paglet under `epoch`, or that it will never accept it.
+    """
 
     source: HostRef
     agent_id: str
@@ -62,7 +65,7 @@ class Settle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedEpoch:
-    """A hand-off that has ended for its source."""
+    """A hand-off whose source has received the answer."""
 
     agent_id: str
     epoch: int
@@ -70,7 +73,7 @@ class ClosedEpoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseTransfers:
-    """The hand-offs that the source will never send again, because it has the answers: `POST /v1/transfers/close`."""
+    """A list of hand-offs that the source will not send again, as it has the answers: `POST /v1/transfers/close`."""
 
     source: HostRef
     closed: tuple[ClosedEpoch, ...]

@@ -1,4 +1,4 @@
-"""Records of the routes about undelivered outputs of finished jobs: failed hooks, and files that no hook took."""
+"""Requests and replies of the routes for undelivered outputs of finished jobs: failed hooks and uncollected files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from paglets.core.refs import ArtifactRef, HostRef
 class FailedHook:
     """A failed hook of a finished job. The job and its files stay on `host` until `kept_until`.
 
-    `entry`: as in `worker.protocol`, such as `arrival`. `error`: one line or more. `target`: the name of the host to
-    which the job was about to move, or "". Times are epoch seconds by the clock of `host`.
+    `entry`: the hook, such as `arrival` (see `worker.protocol`). `error`: the error text, one line or more. `target`:
+    the name of the host to which the job was about to move, or "". Times are epoch seconds by the clock of `host`.
     """
 
     agent_id: str
@@ -42,7 +42,8 @@ class FailedHook:
 class Undelivered:
     """A finished job on `host` that still has to run a hook or move.
 
-    `text`: the next step, such as `on_arrival runs on laptop`. `file_count`: its files, which no hook has taken yet.
+    `text`: the next step, such as `on_arrival runs on laptop`. `file_count`: the number of its files that no hook has
+    collected yet.
     """
 
     agent_id: str
@@ -63,7 +64,7 @@ class AskUndelivered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndeliveredOutputs:
-    """The reply to `AskUndelivered`, with at most 1,000 of each list.
+    """The reply to `AskUndelivered`. Each list has at most 1,000 entries.
 
     `hooks` and `undelivered` are sorted by job key, `files` by artifact id.
     """
