@@ -29,10 +29,11 @@ ANYONE = "*"
 IDENTITY_TARGET = "/v1/host"
 
 WINDOW_SECONDS = 120.0
-"""Largest accepted difference of two clocks. It is longer than any request waits; all its nonces fit into memory."""
+"""Largest accepted difference of two clocks. It exceeds the longest wait of a request, and all nonces that arrive in
+this time fit into memory."""
 
 MAX_NONCES = 300_000
-"""Nonces of 2,500 requests a second over the window, which take about 30 MB."""
+"""Maximum number of stored nonces, about 30 MB: 2,500 requests per second during WINDOW_SECONDS."""
 
 _BUCKET_SECONDS = 30.0
 _NONCE_BYTES = 16
@@ -112,9 +113,9 @@ class Signer:
 
 
 class Verifier:
-    """A check of incoming requests, for one start (`boot_id`) of one host.
+    """A verifier of incoming requests, for one start (`boot_id`) of one host.
 
-    `proof` and `sign_reply` are thread-safe. `admit` stores nonces: call it from one thread at a time.
+    `proof` and `sign_reply` are thread-safe. `admit` stores nonces, so call it from one thread at a time.
     """
 
     def __init__(
@@ -153,10 +154,10 @@ class Verifier:
         return proof if _same(values[SIGNATURE], _request_mac(self._key, method, target, proof)) else None
 
     def admit(self, method: str, target: str, proof: Proof) -> None:
-        """Accept a request with a valid signature once, if it is meant for this host and its time is within the window.
+        """Raise an error unless a request with a valid signature is new, for this host, and signed within the window.
 
-        Raises StalePeer, WrongClock, NotAllowed, Overloaded. The time used here never runs backwards. Otherwise,
-        after a step of the machine's clock, old requests would pass whose nonces are no longer stored.
+        Raises StalePeer, WrongClock, NotAllowed, Overloaded. The method uses a time that never goes backwards.
+        Otherwise old requests, whose nonces are no longer stored, would pass after the machine's clock was set back.
         """
         self._check_receiver(method, target, proof.receiver)
         now = self._now()
@@ -169,12 +170,12 @@ class Verifier:
         self._remember(proof, now)
 
     def bearer(self, authorization: str) -> bool:
-        """Return True if an Authorization field carries the key itself. Call it only for peers on loopback."""
+        """Return True if the value of an Authorization header is the key. Call this only for peers on loopback."""
         match = _BEARER.fullmatch(authorization)
         return match is not None and self._key.matches(match[1])
 
     def sign_reply(self, proof: Proof, status: int, body: bytes) -> dict[str, str]:
-        """Return the header field that signs a reply. `body` is the body that is sent (b"" for HEAD)."""
+        """Return the header field that signs a reply. `body`: the body that is sent (b"" for HEAD)."""
         return {SIGNATURE: _reply_mac(self._key, proof.nonce, status, body)}
 
     def _check_receiver(self, method: str, target: str, receiver: str) -> None:
@@ -200,14 +201,14 @@ class Verifier:
         bucket = self._buckets.setdefault(int(proof.seconds // _BUCKET_SECONDS), set())
         nonce = bytes.fromhex(proof.nonce)
         if nonce in bucket:
-            raise NotAllowed("this request was already received; a copy is refused")
+            raise NotAllowed("this request was already received, so this copy of it is refused")
         if self._count >= self._max_nonces:
             raise Overloaded("too many requests in the last two minutes; try again")
         bucket.add(nonce)
         self._count += 1
 
     def _forget_before(self, oldest: float) -> None:
-        """Drop the buckets of requests that the check of the time now refuses anyway."""
+        """Drop the nonces of requests that are now refused because of their time."""
         for start in [s for s in self._buckets if (s + 1) * _BUCKET_SECONDS <= oldest]:
             self._count -= len(self._buckets.pop(start))
 
@@ -222,7 +223,7 @@ def _reply_mac(key: MeshKey, nonce: str, status: int, body: bytes) -> str:
 
 
 def _mac(key: MeshKey, use: str, parts: tuple[str, ...]) -> str:
-    """Return the HMAC of `parts`, each with its length: two different lists never give the same text."""
+    """Return the HMAC of `parts`, each preceded by its length, so that two different lists never give the same text."""
     text = "".join(f"{len(part)}:{part}" for part in (use, *parts))
     return hmac.new(key.secret, text.encode("latin-1", "replace"), hashlib.sha256).hexdigest()
 

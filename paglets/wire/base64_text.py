@@ -1,4 +1,4 @@
-"""Base64, for bytes within JSON."""
+"""Conversion of bytes to and from base64 text, for bytes in JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def to_base64(data: bytes) -> str:
 
 
 def from_base64(text: str, what: str) -> bytes:
-    """Return the bytes. Raises BadRequest, whose message begins with `what`."""
+    """Return the bytes of a base64 text. Raises BadRequest, whose message begins with `what`."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

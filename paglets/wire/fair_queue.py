@@ -1,6 +1,6 @@
-"""A fair queue of requests: hosts take turns, and each host gets a bounded number of requests at once.
+"""A fair queue of requests: hosts take turns, and each host gets a limited number of requests at once.
 
-It has no locks: call it from one thread at a time.
+The queue has no locks, so call it from one thread at a time.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from paglets.wire.request import QueueKey
 T = TypeVar("T")
 
 MOST_WAITING = 1000
-"""Bound of one queue. More requests to a host that does not accept them would only fill the memory."""
+"""Maximum length of one queue. More requests to a host that does not accept them would only use memory."""
 
 LIMITS: Mapping[str, int] = {"control": 4, "bytes": 2, "calls": 16, "pulls": 1}
 """Concurrent requests to one host, by kind. A call may wait a minute for its reply, and a large file takes long.
-Neither may delay gossip and posts, which show that a host is alive. A pull always waits."""
+Neither may delay gossip and posts, which show that a host is alive. A pull always waits, so it has its own limit."""
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class _Queue(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """Waiting items by queue. Call `end` for each item that `next` returned."""
+    """Queues of waiting items. After the work on an item that `next` returned, call `end`."""
 
     def __init__(self) -> None:
         self._queues: dict[QueueKey, _Queue[T]] = {}
@@ -40,7 +40,7 @@ class FairQueue(Generic[T]):
         return queue is not None and len(queue.waiting) >= MOST_WAITING
 
     def put(self, key: QueueKey, item: T) -> bool:
-        """Add an item. Return True if it may start at once."""
+        """Add an item to the queue `key`. Return True if the item may start at once."""
         queue = self._queues.setdefault(key, _Queue(most=LIMITS[key[1]]))
         queue.waiting.append(item)
         return queue.active + len(queue.waiting) <= queue.most
@@ -53,7 +53,7 @@ class FairQueue(Generic[T]):
             del self._queues[key]
 
     def next(self) -> tuple[QueueKey, T] | None:
-        """Return an item that may start, or None. Its queue moves to the end, so that other hosts are next."""
+        """Return the next item that may start, with its queue, or None. Then it is the turn of the other queues."""
         for key, queue in self._queues.items():
             if queue.waiting and queue.active < queue.most:
                 queue.active += 1
@@ -62,7 +62,7 @@ class FairQueue(Generic[T]):
         return None
 
     def end(self, key: QueueKey) -> None:
-        """Free the place of an item that `next` returned."""
+        """Count an item that `next` returned as finished, so that another item of the queue `key` may start."""
         queue = self._queues[key]
         queue.active -= 1
         if not queue.active and not queue.waiting:

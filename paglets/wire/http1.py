@@ -1,12 +1,12 @@
-"""Conventions of both ends of a connection beyond HTTP/1.1: sizes and content types."""
+"""Sizes and content types that clients and servers share, in addition to the rules of HTTP/1.1."""
 
 from __future__ import annotations
 
 MOST_HEAD_BYTES = 16 << 10
-"""Bound of a request line or status line with its header fields."""
+"""Maximum size of a request line or status line together with the header fields."""
 
 CHUNK_BYTES = 64 << 10
-"""Bytes of a body that are copied at once."""
+"""Number of bytes of a body that are read or copied at once."""
 
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"

@@ -1,7 +1,7 @@
-"""The mesh key: find, check and create it. A holder of the key may do everything in the mesh, others nothing.
+"""Find, check and create the mesh key. A holder of the key may do everything in the mesh, others nothing.
 
-The key is one line of 43 base64url characters (32 random bytes). It is never sent, except as `Authorization: Bearer`
-between processes of one machine.
+The key is one line of 43 base64url characters (32 random bytes). The key is never sent over the network, only as
+`Authorization: Bearer` between processes of one machine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NOT_FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MeshKey:
-    """The key and its source. Neither `repr` nor an error shows the key."""
+    """The mesh key and a description of where it was found. Neither `repr` nor an error shows the key."""
 
     text: str = field(repr=False)
     source: str
@@ -59,16 +59,21 @@ def paglets_home(environ: Mapping[str, str]) -> Path:
     """
     named = environ.get(HOME_VARIABLE) or DEFAULT_HOME
     try:
-        # Absolute, because each job's process has another working directory.
+        # Make the path absolute, because the process of each job has another working directory.
         return Path(named).expanduser().absolute()
     except RuntimeError as error:
         raise StartFailed(f"the home directory of this user is not known: set {HOME_VARIABLE} ({error})") from error
-    except OSError as error:  # the working directory was removed
-        raise StartFailed(f"{HOME_VARIABLE} is {named!r}, relative to a working directory that was removed") from error
+    except OSError as error:  # `absolute` needs the working directory, which was removed
+        raise StartFailed(
+            f"{HOME_VARIABLE} is {named!r}, relative to a working directory that was removed: use an absolute path"
+        ) from error
 
 
 def parse_key(text: str, source: str) -> MeshKey:
-    """Return the key in `text`, one line with or without its end. Raises StartFailed, which names only `source`."""
+    """Return the key in `text`, which is one line with or without a line end.
+
+    Raises StartFailed. The message names `source` and never shows `text`.
+    """
     line = text.removesuffix("\n").removesuffix("\r")
     if not _KEY.fullmatch(line):
         raise StartFailed(
@@ -100,7 +105,7 @@ def read_key(path: Path) -> MeshKey:
 
 
 def broken_link_text(path: Path) -> str:
-    """Return words for a symbolic link to a missing file, and what to do about it."""
+    """Return a text that describes a symbolic link to a missing key file, and how to fix the problem."""
     return f"a link to {os.readlink(path)}, which does not exist: put the key there, or remove the link"
 
 
@@ -114,10 +119,10 @@ def _check_file(path: Path, found: os.stat_result) -> None:
 
 
 def create_key(path: Path, entropy: Entropy) -> MeshKey:
-    """Create a key in the file `path`, readable only by this user. If the file exists by now, read it.
+    """Create a key in the file `path`, readable only by this user. If another process has created the file, read it.
 
-    Raises StartFailed. Several hosts may start at once on a new machine, under any umask. So the file is never half
-    written, nor readable by others.
+    Raises StartFailed. Several hosts may start at once on a new machine, under any umask. So the file appears complete,
+    and is never readable by others.
     """
     text = base64.urlsafe_b64encode(bytes.fromhex(entropy.token(_KEY_BYTES))).decode("ascii").rstrip("=")
     draft = path.with_name(f".{path.name}.{entropy.token(8)}")
@@ -137,20 +142,20 @@ def _write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii", newline="\n") as file:
         if hasattr(os, "fchmod"):
-            os.fchmod(file.fileno(), 0o600)  # the umask may have removed the owner's bits
+            os.fchmod(file.fileno(), 0o600)  # the umask may have removed permissions of the owner
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
 def _put_in_place(draft: Path, path: Path, text: str) -> None:
-    """Link `draft` to `path`. A link fails if the name is taken, so of two hosts one wins, and both use its key."""
+    """Link `draft` to `path`. If two hosts do so at once, the second link fails, and both use the key of the first."""
     with contextlib.suppress(FileExistsError):
         try:
             os.link(draft, path)
         except FileExistsError:
             raise
-        except OSError:  # a file system without hard links
+        except OSError:  # the file system does not support hard links
             _write_private(path, text)
 
 
@@ -159,7 +164,7 @@ def find_key(
 ) -> MeshKey | None:
     """Return the first key of: `key_file` (the flag), PAGLETS_API_KEY, `config_key_file`, mesh.key; or None.
 
-    Raises StartFailed if a named key is missing or malformed: it is never skipped for the next.
+    Raises StartFailed if the first key that is given is missing or malformed, and does not try the next one.
     """
     if key_file is not None:
         return read_key(key_file)
@@ -182,21 +187,22 @@ def host_key(
     key_file: Path | None = None,
     config_key_file: Path | None = None,
 ) -> MeshKey | None:
-    """Return the key for a host; None if there is none (see `first_key`).
+    """Return the key for a host; None if this machine has no key, so that `first_key` may create one.
 
-    Raises StartFailed if the host has peers, or others run here with a key: a new key would differ from theirs. The
-    error says how to copy their key.
+    Raises StartFailed if there is no key although the host has peers, or other hosts run on this machine: a new key
+    would differ from theirs. The error says how to copy their key.
     """
-    running = running_hosts(paglets_home(environ))  # before `find_key`: a starting host creates the key first
+    # List hosts before `find_key`. A host that is just starting creates its key before its run file.
+    running = running_hosts(paglets_home(environ))
     found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
     if found is None and peers:
         first = "in a new mesh start the first host without peers, or run `paglets key new` on one machine"
         raise StartFailed(
-            "this machine has no mesh key, and a host with peers needs theirs",
+            "this machine has no mesh key, and a host with peers needs the key of its peers",
             hint=[_copy_hint(default_key_file(environ)), first],
         )
     if found is None and running:
-        same = f"start this one with the --key-file or {KEY_VARIABLE} that {running[0].name} has, if it has one"
+        same = f"start this host with the --key-file or {KEY_VARIABLE} of {running[0].name}, if that host has one"
         raise StartFailed(f"{_running_without_key(running)}: {lost_key_hint(environ, same)}")
     return found
 
@@ -206,7 +212,7 @@ def first_key(environ: Mapping[str, str], entropy: Entropy, others: Sequence[str
     if others:
         more = f" and {len(others) - MOST_NAMED:,} more" if others[MOST_NAMED:] else ""
         names = ", ".join(others[:MOST_NAMED]) + more
-        same = f"start it with the --key-file or {KEY_VARIABLE} that it had, if it had one"
+        same = f"start this host with the --key-file or {KEY_VARIABLE} that it had before, if it had one"
         raise StartFailed(
             f"this machine has no mesh key, and this host was in a mesh with {names}: {lost_key_hint(environ, same)}"
         )
@@ -216,7 +222,7 @@ def first_key(environ: Mapping[str, str], entropy: Entropy, others: Sequence[str
 def client_key(
     environ: Mapping[str, str], *, key_file: Path | None = None, config_key_file: Path | None = None
 ) -> MeshKey:
-    """Return the key for a command or script. If there is none, raise NotAllowed, which says how to copy it."""
+    """Return the key for a command or script. Raises NotAllowed, with a hint how to copy the key, if there is none."""
     found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
     if found is None and (running := running_hosts(paglets_home(environ))):
         raise NotAllowed(f"{_running_without_key(running)}: {lost_key_hint(environ, SAME_FOR_COMMANDS)}")
@@ -234,7 +240,7 @@ def _running_without_key(running: Sequence[RunningHost]) -> str:
 
 
 def lost_key_hint(environ: Mapping[str, str], same: str) -> str:
-    """Return what to do if the key file is missing and hosts have the key. `same`: advice if their key has no file."""
+    """Return advice for a missing key file while hosts use the key. `same`: advice if the key was not in that file."""
     return (
         f"{same}; otherwise restore {default_key_file(environ)} (mode 600) from a backup, or from another machine of "
         "the mesh, where `paglets key path` shows it. Only if the key is lost for good, or for a separate mesh, create "

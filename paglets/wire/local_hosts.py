@@ -18,9 +18,9 @@ START_ONE = ["paglets host --background", "or name a host elsewhere with HostCli
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningHost:
-    """A host, as its run file `<PAGLETS_HOME>/run/<name>.json` describes it.
+    """A host of this machine, as its run file `<PAGLETS_HOME>/run/<name>.json` describes it.
 
-    `began`: the start of its process, as `start_of` returns it.
+    `began`: the start of the host's process, as returned by `start_of`; "" if unknown.
     """
 
     name: str
@@ -35,15 +35,15 @@ class RunningHost:
 
 
 def running_hosts(home: Path) -> tuple[RunningHost, ...]:
-    """Return the hosts whose process runs, by name. Malformed run files are left out."""
+    """Return the hosts whose process runs, sorted by name. Malformed run files are ignored."""
     found = (read_run_file(path) for path in _run_files(home))
     return tuple(sorted((one for one in found if one is not None and is_running(one)), key=lambda one: one.name))
 
 
 def broken_run_files(home: Path) -> tuple[str, ...]:
-    """Return a line for each malformed run file. The host of that name rewrites it."""
+    """Return a text for the user about each malformed run file."""
     broken = (path for path in _run_files(home) if path.exists() and read_run_file(path) is None)
-    return tuple(f"ignored {path}: it is no run file; the host {path.stem} rewrites it" for path in broken)
+    return tuple(f"ignored {path}: it is no run file; host {path.stem} rewrites it while it runs" for path in broken)
 
 
 def _run_files(home: Path) -> list[Path]:
@@ -51,9 +51,9 @@ def _run_files(home: Path) -> list[Path]:
 
 
 def local_host(home: Path, name: str | None = None) -> tuple[RunningHost, str]:
-    """Return the host of that name, by default the first one by name, and a note if there was a choice.
+    """Return the running host `name` of this machine, by default the first by name, and a note for the user.
 
-    Raises Unreachable if none runs.
+    The note names the other running hosts; it is "" if there is no choice. Raises Unreachable if no such host runs.
     """
     running = running_hosts(home)
     named = [one for one in running if name in (None, one.name)]
@@ -95,7 +95,7 @@ def read_run_file(path: Path) -> RunningHost | None:
 
 
 def start_of(pid: int) -> str:
-    """Return the boot id and start time of a process, which no other process with its pid has; "" if unknown."""
+    """Return the boot id and start time of a process, or "" if unknown. They tell it from later ones with its pid."""
     stat = _stat(pid)
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -111,15 +111,15 @@ def _stat(pid: int) -> list[str]:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return []
-    # The name in parentheses may hold spaces and parentheses.
+    # The name of the program, in parentheses, may itself have spaces and parentheses.
     return stat[stat.rindex(b")") + 2 :].decode().split()
 
 
 def is_running(host: RunningHost) -> bool:
     """Return True if the process of the host runs.
 
-    A killed host leaves its run file, and another program may get its pid. In a restarted container that is even
-    likely. So the start of the process is compared, too.
+    A killed host leaves its run file, and another program may get its pid, which is likely in a restarted container.
+    So this function compares the start of the process, too.
     """
     now = start_of(host.pid)
     return _exists(host.pid) and (not host.began or not now or now == host.began)
@@ -129,7 +129,7 @@ def _exists(pid: int) -> bool:
     """Return True if a process with that pid runs; always True on Windows, where `os.kill` would end the process."""
     if os.name != "posix":
         return True
-    if pid <= 0 or _stat(pid)[:1] == ["Z"]:  # a zombie: it ended, and its parent has not waited for it
+    if pid <= 0 or _stat(pid)[:1] == ["Z"]:  # Z is a zombie: it has ended, and its parent has not waited for it
         return False
     try:
         os.kill(pid, 0)

@@ -1,6 +1,6 @@
 """A pool of idle connections, by URL.
 
-It has no locks: call it from one thread at a time. No call blocks.
+The pool has no locks, so call it from one thread at a time. No call blocks.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections import deque
 from paglets.wire.signed_http import Connection
 
 MOST_IDLE_EACH = 4
-"""Idle connections kept per URL. Hosts send few requests at once; each idle connection holds a thread of the server."""
+"""Maximum number of idle connections per URL. Each one occupies a thread of the server, and hosts need few at once."""
 
 
 class ConnectionPool:
-    """Idle connections by URL. Times are monotonic seconds. A sealed pool keeps no connection."""
+    """Idle connections by URL. Times are monotonic seconds. A sealed pool closes each connection that it gets."""
 
     def __init__(self, idle_seconds: float) -> None:
         self._idle_seconds = idle_seconds
@@ -22,7 +22,7 @@ class ConnectionPool:
         self._sealed = False
 
     def take(self, url: str, now: float) -> Connection | None:
-        """Remove and return the connection to `url` that was used last and is still open; None if there is none."""
+        """Remove and return the most recently used open connection to `url`; None if there is none."""
         self._expire(now)
         idle = self._idle.get(url)
         while idle:
@@ -42,12 +42,12 @@ class ConnectionPool:
             connection.close()
 
     def seal(self) -> None:
-        """Close all connections, now and whenever one is returned."""
+        """Close all idle connections, and from now on each connection that is passed to `keep`."""
         self._sealed = True
         self._expire(0.0)
 
     def _expire(self, now: float) -> None:
-        """Close surplus connections, and those that were idle for too long."""
+        """Close connections over the limit, and those that have been idle for too long."""
         for url, idle in list(self._idle.items()):
             while idle and (self._sealed or len(idle) > MOST_IDLE_EACH or now - idle[0][0] >= self._idle_seconds):
                 idle.popleft()[1].close()

@@ -1,6 +1,6 @@
-"""A blocking client of hosts that keeps connections and knows which store answers at each URL.
+"""A blocking client of hosts that keeps connections and remembers which store answers at each URL.
 
-It uses no proxy of the environment and follows no redirect: it contacts only the given URL.
+The client ignores proxy settings of the environment and does not follow redirects: it contacts only the given URL.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ from paglets.wire.request import Request, Response
 from paglets.wire.signed_http import Connection, NoReply, NothingSent, Recipient, SignedHttpClient
 
 CONNECT_SECONDS = 5.0
-"""A host that is there answers within milliseconds; a lost first packet is sent again after 1 and 3 s."""
+"""Timeout of a connection attempt. TCP repeats a lost first packet after 1 s and 3 s, so two losses are tolerated."""
 
 IDLE_SECONDS = 20.0
-"""Time for which an idle connection is kept. A server closes later, so that the client closes first."""
+"""Time after which an idle connection is closed. Servers wait longer, so that the client is the first to close."""
 
 MOST_PEERS = 1_000
-"""URLs whose answering store is remembered. The one that was contacted longest ago is forgotten first."""
+"""Maximum number of URLs whose store is remembered. The URL that was contacted longest ago is dropped first."""
 
 _IDENTITY = Request(method="GET", target=IDENTITY_TARGET)
 
 
 @dataclass(slots=True)
 class _Peer:
-    """A URL and what the client knows about the host there.
+    """A URL and what the client knows about the host at that URL.
 
-    `ids`: its store_id and boot_id. `clock_offset`: its clock minus the clock of this machine, in seconds.
+    `ids`: store_id and boot_id of the host. `clock_offset`: the clock of the host minus the clock of this machine, in
+    seconds.
     """
 
     url: str
@@ -55,9 +56,9 @@ class _Peer:
 
 
 class PooledClient:
-    """A client of hosts that blocks until the reply is there. It is thread-safe.
+    """A client of hosts that blocks until the reply has arrived. It is thread-safe.
 
-    `sender`: the store id of this host, "" for a client.
+    `sender`: the store id of the host that sends the requests; "" for commands and scripts.
     """
 
     def __init__(
@@ -94,14 +95,14 @@ class PooledClient:
         try:
             return self._request(peer, expected_store_id, request, deadline, cut)
         except (Unreachable, PeerReplaced) as error:
-            if cut:  # the host, or an earlier start of it, may have processed the first attempt
+            if cut:  # the host may have processed the first attempt before it restarted or became unreachable
                 raise _outcome_unknown(request, url, cut[0]) from error
             raise
 
     def _request(
         self, peer: _Peer, expected_store_id: str | None, request: Request, deadline: float, cut: list[NoReply]
     ) -> Response:
-        """Do `request`. If the connection breaks after sending and the request is repeated, add the error to `cut`."""
+        """Send `request`. If a connection breaks after sending and the request is repeated, add its error to `cut`."""
         url = peer.url
         may_correct = {StalePeer.code, WrongClock.code}
         while True:
@@ -113,9 +114,9 @@ class PooledClient:
             may_correct.remove(refusal)
             self._learn(peer, response)
         if refusal == WrongClock.code:
-            raise WrongClock(f"{url} refuses the time of a request even after a correction by its own clock")
+            raise WrongClock(f"{url} refused the time of a request, although it was corrected by the host's own clock")
         if refusal == StalePeer.code:
-            raise Unreachable(f"{url} is just starting and did not accept the request")
+            raise Unreachable(f"the host at {url} is just starting and did not accept the request; try again")
         if receiver == ANYONE and response.status == 200:
             _learn_ids(peer, _tree(response.body))
             _check_store(peer, expected_store_id)
@@ -135,7 +136,7 @@ class PooledClient:
             return peer
 
     def _receiver(self, peer: _Peer, expected: str | None, request: Request, deadline: float) -> str:
-        """Return the receiver to sign for. Ask the host for its ids if they are unknown or not as expected."""
+        """Return the receiver for the signature. If its ids are unknown or not as expected, ask the host for them."""
         if (request.method, request.target) == (_IDENTITY.method, _IDENTITY.target):
             return ANYONE
         ids = peer.ids
@@ -155,7 +156,7 @@ class PooledClient:
         return peer.ids
 
     def _learn(self, peer: _Peer, refusal: Response) -> None:
-        """Store the ids, or the difference of the clocks, from a signed refusal."""
+        """Store the ids of the host, or the difference of both clocks, from the host's signed refusal."""
         details = _tree(refusal.body).get("details")
         details = details if isinstance(details, dict) else {}
         now = details.get("now")
@@ -227,7 +228,7 @@ def _check_store(peer: _Peer, expected: str | None) -> None:
 
 
 def _refusal(response: Response) -> str:
-    """Return the code of an error after which a sender may correct its ids or clock; "" for any other response."""
+    """Return the code of the error if the sender may correct its ids or clock and try again; else another text."""
     return str(_tree(response.body).get("code")) if response.status in (StalePeer.status, WrongClock.status) else ""
 
 

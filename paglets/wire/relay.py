@@ -1,4 +1,4 @@
-"""Relayed requests: a host passes them on to a host that the sender cannot connect to."""
+"""Relayed requests: a relay host forwards them to a host to which the sender cannot connect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.wire.request import Request, dump_json, queue_of
 
 
 def relayed(host: HostRef, request: Request, timeout_seconds: float) -> Request:
-    """Return the request that asks a relay to pass `request` on to `host`. The whole reply is signed."""
+    """Return the request that asks a relay to forward `request` to `host`. The signature covers the whole reply."""
 
     def load() -> bytes:
         body = to_base64(request.loaded().body)

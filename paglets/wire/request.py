@@ -1,4 +1,4 @@
-"""Requests and responses as values, and the interface through which a host sends them."""
+"""Classes of requests and responses, and the interface through which a host sends requests."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ T = TypeVar("T")
 class Request:
     """A request to a host.
 
-    `target`: path and query, as on the request line. `sender`: the store id that signed it, "" for a client.
+    `target`: path and query, as on the request line. `sender`: the store id of the host that signed the request, or ""
+    for a client.
 
-    `repeatable`: the request is idempotent, because it carries ids. GET and HEAD always are. If the connection ends
-    without a reply, the transport repeats such a request. The field is not sent.
+    `repeatable`: the request is idempotent, so the transport repeats it if the connection ends without a reply. GET and
+    HEAD requests are always repeatable. The field is not sent.
 
-    `load` returns the body and `keep` takes the body of a successful reply, if either takes time. The transport calls
-    them in a thread that may block, so the runner does not wait. What they raise is the outcome of the request.
+    `load`: returns the body. `keep`: stores the body of a successful reply. Both may be slow: the transport calls them
+    in a thread that may block. If one raises an error, that error is the outcome of the request.
 
-    `by_name`: a successful reply is a piece of a blob. Its bytes are not signed; the receiver checks the hash of the
-    whole blob.
+    `by_name`: a successful reply is a piece of a blob. Its bytes are not signed, because the receiver checks the hash
+    of the whole blob.
 
     `queue`: for a relayed request, its kind in `wire.fair_queue`; "" for a direct request.
     """
@@ -43,7 +44,7 @@ class Request:
     queue: str = ""
 
     def loaded(self) -> Request:
-        """Return this request with its body loaded."""
+        """Return this request with the body that `load` returns."""
         return self if self.load is None else replace(self, body=self.load(), load=None)
 
     def kept(self, response: Response) -> Response:
@@ -55,13 +56,13 @@ class Request:
 
 
 QueueKey = tuple[str, str]
-"""URL and kind, a key of `wire.fair_queue.LIMITS`."""
+"""A pair of a URL and a kind of requests. The kind is a key of `wire.fair_queue.LIMITS`."""
 
 
 def queue_of(url: str, request: Request) -> QueueKey:
     """Return the queue for a request to `url`."""
     path = request.target.partition("?")[0]
-    if request.queue:  # relayed requests have their own queue, so that they never delay those for the relay itself
+    if request.queue:  # relayed requests have their own queue, so that they never delay requests to the relay itself
         return url + path, request.queue
     if path.endswith("/call"):
         return url, "calls"
@@ -88,7 +89,7 @@ class Response:
         return b"" if self.by_name else self.body
 
     def parse(self, cls: type[T]) -> T:
-        """Return the record in a successful response. Raises the error in any other."""
+        """Return the record in a successful response. Raises the error that any other response contains."""
         return from_json(cls, self.json())
 
     def json(self) -> Any:
@@ -99,14 +100,14 @@ class Response:
 
 
 def parsed(outcome: Response | PagletsError, cls: type[T]) -> T:
-    """Return the record in the outcome of a request (see `Completion`), or raise its error."""
+    """Return the record in the outcome of a request (see `Completion`). Raises the error if the request failed."""
     if isinstance(outcome, PagletsError):
         raise outcome
     return outcome.parse(cls)
 
 
 def dump_json(value: Any) -> bytes:
-    """Return a record or JSON tree as bytes. Raises Invalid for values that `codec.strict_json` cannot write."""
+    """Return a record or JSON tree as bytes of JSON. Raises Invalid for values that `codec.strict_json` refuses."""
     return dump_bytes(to_json(value))
 
 
@@ -119,7 +120,7 @@ def reply_error(error: PagletsError) -> Response:
 
 
 class PendingResponse:
-    """A response that is not there yet: `Router.handle` returns it, and the runner completes it.
+    """A response that will be set later: `Router.handle` returns this object, and the runner completes it.
 
     Only the first `complete` has an effect. No lock is needed, because each step is one atomic append or pop of a
     list. `complete` stores the response before it looks for callbacks, and `on_complete` adds the callback before it
@@ -132,17 +133,17 @@ class PendingResponse:
 
     @property
     def response(self) -> Response | None:
-        """Return the response, or None if there is none yet. It is also set when the caller stopped waiting."""
+        """Return the response, or None if it is not set yet. It is also set if the caller has stopped waiting."""
         return self._responses[0] if self._responses else None
 
     def complete(self, response: Response) -> None:
-        """Set the response, unless one is set. Any thread may call this."""
+        """Set the response, unless it is already set. May be called from any thread."""
         if not self._responses:
             self._responses.append(response)
         self._call_back()
 
     def on_complete(self, callback: Callable[[Response], None]) -> None:
-        """Call `callback(response)` once: now, or in the thread that completes. It must not block."""
+        """Call `callback(response)` once: now, or later in the thread that calls `complete`. It must not block."""
         self._callbacks.append(callback)
         if self._responses:
             self._call_back()
@@ -151,7 +152,7 @@ class PendingResponse:
         while self._callbacks:
             try:
                 callback = self._callbacks.pop()
-            except IndexError:  # another thread popped it
+            except IndexError:  # another thread has popped the callback and calls it
                 return
             callback(self._responses[0])
 
@@ -164,10 +165,9 @@ class Transport(Protocol):
     """A sender of requests that does not block."""
 
     def send(self, host: HostRef, request: Request, done: Completion, *, timeout_seconds: float) -> None:
-        """Send a request. `done` is called once, later, on the runner.
+        """Send a request. Later, the runner calls `done` once with a response of any status, or with an error.
 
-        It gets a response of any status, or an error: Unreachable (the host accepted no byte), CallOutcomeUnknown,
-        PeerReplaced (another store answers there), NotAllowed, WrongClock. If `store_id` of `host` is empty, any host
-        at the URL may answer.
+        Errors: Unreachable (the host received nothing), CallOutcomeUnknown, PeerReplaced (another host answers at the
+        URL), NotAllowed, WrongClock. If `store_id` of `host` is empty, any host at the URL may answer.
         """
         ...

@@ -1,7 +1,8 @@
-"""One signed request and its reply over one connection. Nothing is retried here.
+"""One signed request and its reply over one connection. This module retries nothing.
 
-The connection is that of `http.client`, with deadlines, bounds, and exact reports of what was sent. `http.client` is
-lenient with malformed replies. That does no harm: the signature covers status and body, and only signed replies count.
+The connection is one of `http.client`, with deadlines, size limits, and exact reports of whether bytes were sent.
+`http.client` accepts some malformed replies. This does no harm, because the signature covers status and body, and
+unsigned replies are refused.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from paglets.wire.request import Request, Response
 from paglets.wire.sockets import DeadlineSocket
 
 _EARLY_REPLY_SECONDS = 1.0
-"""Time to wait for a reply on a connection that broke while sending."""
+"""Seconds to wait for a reply on a connection that broke while the request was sent."""
 
 
 class NothingSent(Exception):
-    """A connection that broke before a byte of the request was sent."""
+    """The connection broke before any byte of the request was sent."""
 
 
 class NoReply(Exception):
-    """A request that was sent, at least in part, and got no valid reply.
+    """The request was sent, at least in part, but no valid reply came.
 
     `cut`: the connection ended before a byte of a reply arrived.
     """
@@ -56,14 +57,14 @@ class Recipient:
 class Connection(HTTPConnection):
     """A connection that buffers writes until `transmit` sends them as one piece.
 
-    With two sends the second would wait for the first, because of Nagle's algorithm and delayed acknowledgements. And
-    only for a single send is it certain that nothing was sent.
+    With two sends, the second would wait for the first to be acknowledged, because of Nagle's algorithm. Besides, if a
+    single send fails, it is certain that nothing was sent.
     """
 
     stream: DeadlineSocket
 
     def __init__(self, address: HostAddress, clock: Clock, *, connect_seconds: float) -> None:
-        """Connect. Raises OSError, UnicodeError."""
+        """Connect to `address`. Raises OSError, UnicodeError."""
         super().__init__(address.host, address.port, timeout=connect_seconds)
         self._written: list[bytes] = []
         self.connect()
@@ -74,12 +75,12 @@ class Connection(HTTPConnection):
 
     @property
     def is_reusable(self) -> bool:
-        """Return False once a reply closed the connection."""
+        """Return True if the connection is open. `http.client` closes it after a reply that says so."""
         return self.sock is not None
 
     def transmit(self) -> bool:
-        """Send what was written, and return True if all of it was sent. Raises NothingSent."""
-        # Send the head and the first chunk of the body together; copy no more than that chunk.
+        """Send all buffered bytes. Return True if all of them were sent, False if only some. Raises NothingSent."""
+        # Send the head and the first chunk of the body together. The rest of a large body is not copied.
         head, body = b"".join(self._written[:-1]), self._written[-1]
         parts = [memoryview(head + body[:CHUNK_BYTES]), memoryview(body)[CHUNK_BYTES:]]
         self._written.clear()
@@ -99,7 +100,7 @@ class Connection(HTTPConnection):
 
 
 class SignedHttpClient:
-    """An HTTP client that signs requests with one key. It has no connection and no state, and is thread-safe."""
+    """An HTTP client that signs requests with one key. It keeps no connections and no state, and is thread-safe."""
 
     def __init__(self, signer: Signer, *, clock: Clock, connect_seconds: float, most_reply_bytes: int) -> None:
         self._signer = signer
@@ -120,7 +121,7 @@ class SignedHttpClient:
     def send(self, connection: Connection, to: Recipient, request: Request, deadline: float) -> Response:
         """Send a request and return its verified reply.
 
-        Raises NothingSent, NoReply, NotAllowed, Invalid; close the connection after any of them.
+        Raises NothingSent, NoReply, NotAllowed, Invalid. After any error, the caller must close the connection.
         """
         proof = self._signer.proof(request.body, receiver=to.receiver, clock_offset=to.clock_offset)
         self._write(connection, to, request, proof)
@@ -128,7 +129,7 @@ class SignedHttpClient:
         stream.deadline = deadline
         stream.received, stream.allowance = 0, MOST_HEAD_BYTES
         if not connection.transmit():
-            # A host that refuses a large body replies before it has read all of it. That reply may have arrived.
+            # A host that refuses a large body replies before it has read the whole body. That reply may have arrived.
             stream.deadline = min(deadline, self._clock.monotonic() + _EARLY_REPLY_SECONDS)
         response = self._receive(connection)
         if request.by_name and response.status < 400:
@@ -161,14 +162,14 @@ class SignedHttpClient:
             raise NoReply(f"the reply cannot be read: {repr(error)[:200]}") from error
 
     def _body(self, reply: HTTPResponse) -> bytes:
-        """Read the body. A long one is read in chunks, so memory grows with the bytes received, not with the length."""
+        """Read the body. A large body is read in chunks, so memory is used only for bytes that arrive."""
         size = reply.length
         if size is None:
-            raise BadRequest("it has no Content-Length")
+            raise BadRequest("the reply has no Content-Length")
         if size > self._most_reply_bytes:
-            raise TooLarge(f"it has {size:,} bytes; at most {self._most_reply_bytes:,} are allowed")
+            raise TooLarge(f"the reply has {size:,} bytes; at most {self._most_reply_bytes:,} are allowed")
         whole = reply.read(size) if size <= MAX_PIECE_BYTES else b""
-        if len(whole) == size:  # no copy is needed, for example for pieces of files
+        if len(whole) == size:  # return small bodies, such as pieces of files, without a copy
             return whole
         body = bytearray(whole)
         while len(body) < size:
@@ -184,7 +185,7 @@ class SignedHttpClient:
         if response.status == NotAllowed.status:
             raise NotAllowed(
                 f"{to.url} has a different mesh key: copy mesh.key from a machine of that mesh",
-                hint=["or, if the key here is the right one, restart that host with it"],
+                hint=["or, if the key of this machine is the right one, restart that host with it"],
             )
         raise NoReply(f"the reply ({response.status}) is not signed with the mesh key: {_error_text(response.body)}")
 
@@ -194,5 +195,5 @@ def _error_text(body: bytes) -> str:
     try:
         text = str(loads(body)["message"])
     except (PagletsError, KeyError, TypeError):
-        text = "the program there is no host of this mesh"
+        text = "the program at this address is no host of this mesh"
     return "".join(char if char.isprintable() else "?" for char in text[:200])

@@ -1,7 +1,7 @@
 """A socket whose reads and writes end at a deadline.
 
-`http.server` and `http.client` use it like any socket. The timeout of a plain socket does not bound a request: a peer
-that sends one byte a second never reaches it.
+`http.server` and `http.client` use it like any socket. The timeout of a plain socket does not limit a whole request:
+each byte that arrives restarts that timeout.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _LINGER_BYTES = 1 << 20
 
 
 class DeadlineSocket(socket.socket):
-    """A socket with a deadline and a bound on received bytes.
+    """A socket with a deadline and a limit of received bytes.
 
-    `deadline` (monotonic seconds) holds for all reads and writes until you set another one. `allowance`: how many
-    more bytes may arrive. `received`: how many have arrived.
+    `deadline` (monotonic seconds): holds for all reads and writes until it is set again. `allowance`: the number of
+    bytes that may still arrive. `received`: the number of bytes that have arrived.
     """
 
     def __init__(self, sock: socket.socket, clock: Clock) -> None:
-        """Take over the descriptor of `sock`."""
+        """Take over the file descriptor of `sock`, which cannot be used afterwards."""
         super().__init__(fileno=sock.detach())
         self._clock = clock
         self.deadline = math.inf
@@ -34,7 +34,7 @@ class DeadlineSocket(socket.socket):
         self.received = 0
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        """Receive into `buffer`. Raises TimeoutError at the deadline, and OSError."""
+        """Receive bytes into `buffer`, and return their number. Raises TimeoutError at the deadline, and OSError."""
         if not self.allowance:
             raise ConnectionError("more bytes arrived than allowed")
         self._wait_until_deadline()
@@ -44,7 +44,7 @@ class DeadlineSocket(socket.socket):
         return got
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """Send `data`, or its beginning. Raises like `recv_into`."""
+        """Send `data` or its beginning, and return the number of bytes sent. Raises TimeoutError, OSError."""
         self._wait_until_deadline()
         return super().send(data, flags)
 
@@ -61,15 +61,15 @@ class DeadlineSocket(socket.socket):
 
     def break_off(self, how: int = socket.SHUT_RDWR) -> None:
         """End the reads and writes of another thread on this socket."""
-        with contextlib.suppress(OSError):  # the peer may have closed it already
+        with contextlib.suppress(OSError):  # the peer may have closed the connection already
             self.shutdown(how)
 
     def drain(self) -> None:
-        """Close for writing, then read and discard what arrives until the peer closes or the deadline passes.
+        """Close the socket for writing, then read and discard bytes until the peer closes or the deadline passes.
 
         If a socket is closed while bytes are unread, the system resets the connection, and the peer loses the reply.
         """
-        with contextlib.suppress(OSError):  # closed by the peer, or the deadline passed: the caller closes next
+        with contextlib.suppress(OSError):  # after an error or the deadline nothing is left to do: the caller closes
             self.shutdown(socket.SHUT_WR)
             self.allowance, waste = _LINGER_BYTES, bytearray(CHUNK_BYTES)
             while self.recv_into(waste):

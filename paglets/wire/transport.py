@@ -27,7 +27,7 @@ class _Sending:
 
 
 class ThreadedTransport:
-    """A `request.Transport` with at most `most_threads` threads, and a `FairQueue` that bounds requests to each host.
+    """A `request.Transport` with at most `most_threads` threads. A `FairQueue` limits the requests to each host.
 
     `deliver` runs a function on the runner. A request that was not sent before its deadline ends as Unreachable.
     """
@@ -58,7 +58,7 @@ class ThreadedTransport:
             self._deliver(partial(done, refusal))
 
     def close(self) -> None:
-        """End waiting requests with ShuttingDown, and the threads. Requests in progress run to their timeout."""
+        """Complete waiting requests with ShuttingDown, and end idle threads. Requests in progress run to their end."""
         with self._changed:
             self._closed = True
             waiting = self._queue.take_waiting()
@@ -80,7 +80,7 @@ class ThreadedTransport:
         return None
 
     def _wake_thread(self) -> None:
-        """Wake or start a thread. Call it with the lock held. `_called` counts woken threads that do not run yet."""
+        """Wake or start a thread. The caller holds the lock. `_called` counts woken threads that do not run yet."""
         if self._idle > self._called:
             self._called += 1
             self._changed.notify()
@@ -101,7 +101,7 @@ class ThreadedTransport:
                     self._queue.end(key)
 
     def _next(self) -> tuple[QueueKey, _Sending] | None:
-        """Wait for a request that may be sent, and return it; None if this thread is to end."""
+        """Wait for a request that may be sent, and return it. Return None if this thread is to end."""
         with self._changed:
             while not self._closed:
                 taken = self._queue.next()

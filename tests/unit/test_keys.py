@@ -230,7 +230,7 @@ def test_a_host_that_was_in_a_mesh_creates_no_key_and_says_where_to_get_it(tmp_p
     others = [f"w{n}" for n in range(7)]
     with pytest.raises(StartFailed, match="was in a mesh with w0, w1, w2, w3, w4 and 2 more") as refused:
         first_key(environ, SystemEntropy(), others)
-    assert "start it with the --key-file or PAGLETS_API_KEY that it had" in refused.value.message
+    assert "start this host with the --key-file or PAGLETS_API_KEY that it had" in refused.value.message
     assert f"restore {tmp_path / 'mesh.key'} (mode 600) from a backup" in refused.value.message
     assert "another one with `paglets key new`" in refused.value.message
     assert os.listdir(tmp_path) == []
@@ -249,7 +249,7 @@ def test_where_a_host_runs_without_the_file_of_its_key_no_new_one_is_advised(tmp
     asks: tuple[tuple[Callable[[Mapping[str, str]], object], type[PagletsError], str], ...]
     asks = (
         (client_key, NotAllowed, "set PAGLETS_API_KEY to the key of the host"),
-        (host_key, StartFailed, "start this one with the --key-file or PAGLETS_API_KEY that w1 has"),
+        (host_key, StartFailed, "start this host with the --key-file or PAGLETS_API_KEY of w1"),
     )
     for ask, error, same in asks:
         with pytest.raises(error, match="the host w1 runs here") as refused:
