@@ -1,6 +1,6 @@
-"""Conversion of numpy arrays and scalars to and from the contents of their tags.
+"""Conversion of numpy arrays and scalars to and from the contents of the tags `$ndarray` and `$numpy`.
 
-numpy is imported only to read such a value. A host that forwards one keeps its JSON and needs no numpy.
+numpy is imported only to read such a value. A host that only forwards the value as JSON needs no numpy.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ DTYPE_KINDS = "biufcmMSUV"
 """The kinds of dtypes that are supported: numbers, times, text, and raw bytes."""
 
 LARGEST_FLOAT = {"f": 8, "c": 16}
-"""Most bytes of an item. Wider floats have the same name but another format on other processors."""
+"""Maximum bytes of an item, by kind. Wider floats have the same name but another format on other processors."""
 
 _TEXT_KINDS = ("S", "U")
 
 
 def is_array(value: Any) -> bool:
-    """Return True if `value` is a numpy array. Subclasses count too."""
+    """Return True if `value` is a numpy array or an instance of a subclass."""
     return isinstance(value, getattr(sys.modules.get("numpy"), "ndarray", ()))
 
 
@@ -38,7 +38,7 @@ def is_scalar(value: Any) -> bool:
 
 
 def array_content(array: Any) -> dict[str, Any]:
-    """Return the content of `$ndarray`. Raises CodecError for arrays whose items have no portable format."""
+    """Return the content of a `$ndarray` tag. Raises CodecError for an array whose items have no portable format."""
     numpy = sys.modules["numpy"]
     if type(array) not in (numpy.ndarray, numpy.memmap):
         raise CodecError(f"{type_of(array)} is not a plain array and cannot be sent; {_advice(array)}")
@@ -53,7 +53,7 @@ def _advice(array: Any) -> str:
 
 
 def scalar_content(scalar: Any) -> list[str]:
-    """Return the content of `$numpy`: [dtype, base64 of its bytes]; ["U", text]; or ["S", base64] for bytes."""
+    """Return the content of a `$numpy` tag: [dtype, base64 of the bytes]; ["U", text]; or ["S", base64] for bytes."""
     kind = scalar.dtype.kind
     if kind == "U":
         return ["U", str.__str__(scalar)]
@@ -63,7 +63,7 @@ def scalar_content(scalar: Any) -> list[str]:
 
 
 def _portable(dtype: Any) -> str:
-    """Return the name of a dtype. Raises CodecError if the name means other bytes on other machines."""
+    """Return the name of a dtype. Raises CodecError if machines interpret that name differently."""
     numpy = sys.modules["numpy"]
     if dtype.hasobject:
         raise CodecError("an array of objects cannot be sent; convert it with .tolist()")
@@ -97,7 +97,7 @@ Resolve = Callable[[str], type[Any]]
 
 
 def read_array(content: Any, binary: Callable[[Any], bytes], resolve: Resolve) -> Any:
-    """Return the array of a `$ndarray`. Raises ValueError or TypeError; ImportFailed without numpy."""
+    """Return the array of a `$ndarray` tag. Raises ValueError, TypeError, and ImportFailed if numpy is missing."""
     if type(content) is not dict or content.keys() != {"dtype", "shape", "data"}:
         raise TypeError('expected {"dtype": ..., "shape": [...], "data": ...}')
     shape = content["shape"]
@@ -115,7 +115,7 @@ def read_array(content: Any, binary: Callable[[Any], bytes], resolve: Resolve) -
 
 
 def read_scalar(content: Any, binary: Callable[[Any], bytes], resolve: Resolve) -> Any:
-    """Return the scalar of a `$numpy`. Raises the same errors as `read_array`."""
+    """Return the scalar of a `$numpy` tag. Raises the errors of `read_array`."""
     if type(content) is not list or [type(part) for part in content] != [str, str]:
         raise TypeError("expected [dtype, bytes]")
     name, text = content

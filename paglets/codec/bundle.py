@@ -1,9 +1,9 @@
-"""Bundles: the code that is sent with a paglet, as a reproducible zip of source files named by its hash.
+"""Bundles: the code that is sent with a paglet, as a reproducible zip of source files. A bundle is named by its hash.
 
-A bundle has the module of a class, and all that it imports below its root, transitively. The root is the folder of a
-script; for a module of a package it is the folder above the top-level package. A bundle has only `.py` files, and none
-that a host has already: the standard library, paglets, and installed libraries. Equal sources give equal bytes on any
-machine, at any time, for any user.
+A bundle contains the module of a class, and all modules below the root that it imports, transitively. The root is the
+folder of a script; for a module of a package it is the folder above the top-level package. A bundle contains only `.py`
+files, and no code that hosts have: the standard library, paglets, and installed libraries. Equal sources give equal
+bytes on any machine, at any time, for any user.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from paglets.core.errors import Invalid
 from paglets.core.refs import BlobRef
 
 MAX_BUNDLE_BYTES = 20_000_000
-"""Largest bundle: far more than the code of any project. Larger sources are data in the form of code."""
+"""Maximum size of a bundle, far more than the code of any project. Larger sources are probably data."""
 
 MAX_BUNDLE_FILES = 5_000
 SHOWN_FILES = 5
@@ -41,20 +41,20 @@ _UNIX = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A zip of source files, and the ref with its hash and size."""
+    """A zip of source files (`data`), and its hash and size (`blob`)."""
 
     blob: BlobRef
     data: bytes
 
 
 class BytesPublisher(Protocol):
-    """A publisher of bytes. Its host keeps them as long as something there refers to them."""
+    """A publisher of bytes. Its host stores the bytes, and keeps them while a paglet or artifact refers to them."""
 
     def publish_bytes(self, data: bytes) -> BlobRef: ...
 
 
 def bundle_of(*classes: type) -> Bundle | None:
-    """Return a bundle with the code of these classes; None if every host has it.
+    """Return a bundle with the code of these classes; None if every host has that code.
 
     Raises Invalid for a class without a file, for a source that cannot be read or parsed, and for too much code.
     """
@@ -68,10 +68,10 @@ def bundle_of(*classes: type) -> Bundle | None:
 
 
 def publish_code(publisher: BytesPublisher, *classes: type, states: Iterable[Any] = ()) -> BlobRef | None:
-    """Publish a bundle of these classes and of those in the trees `states`; None if every host has them.
+    """Publish a bundle of these classes and of the classes named in the trees `states`. Return its blob.
 
-    The process of a paglet reuses its own bundle for classes that came in it. Raises the errors of `bundle_of`, and
-    ImportFailed for a class in a state that cannot be imported by its name.
+    Returns None if every host has the code. The process of a paglet reuses the bundle from which it imported all these
+    classes. Raises the errors of `bundle_of`, and ImportFailed for a class in `states` that cannot be imported.
     """
     classes = (*classes, *map(resolve_class, sorted(class_names_in(states))))
     own = [_bundle_around(cls) for cls in classes if _place_of(cls) is not None]
@@ -87,7 +87,7 @@ _unpacked_here: dict[str, BlobRef] = {}
 
 
 def note_unpacked(folder: str, blob: BlobRef) -> None:
-    """Note that `folder`, which is on the path of this process, is the unpacked bundle `blob`."""
+    """Remember that `folder`, which is in `sys.path` of this process, contains the unpacked bundle `blob`."""
     _unpacked_here[os.path.realpath(folder)] = blob
 
 
@@ -100,7 +100,7 @@ def _bundle_around(cls: type) -> BlobRef | None:
 
 
 def _place_of(cls: type) -> tuple[Path, str, Path] | None:
-    """Return root, name and file of the module of `cls`; None if hosts have it, or it has no source file."""
+    """Return root, name and file of the module of `cls`; None if hosts have the module, or it has no source file."""
     if cls.__module__ in MAIN_MODULES:
         script = this_script()
         return None if script is None or _is_installed(script.path) else (script.root, script.name, script.path)
@@ -117,7 +117,7 @@ def _is_installed(path: Path) -> bool:
 
 
 class _Pack:
-    """The sources of a bundle by their paths in it. The limits of a bundle are checked as sources are added."""
+    """The sources of a bundle, by their paths in the bundle. Each added source is checked against the limits."""
 
     def __init__(self) -> None:
         self.sources: dict[str, Source] = {}
@@ -125,11 +125,11 @@ class _Pack:
         self._total_bytes = 0
 
     def has(self, module: str, path: Path) -> bool:
-        """Return True if the pack has that module, and so all that the module imports."""
+        """Return True if this module was added. All modules that it imports were then added, too."""
         return any((source.module, source.path) == (module, path) for source in self.sources.values())
 
     def add_all(self, sources: Iterable[Source]) -> None:
-        """Add sources. Raises Invalid as soon as there are too many, so that no more are read."""
+        """Add sources. Raises Invalid as soon as a limit is exceeded, so that no further files are read."""
         for source in sources:
             other = self.sources.setdefault(source.entry, source)
             if other.data != source.data:
@@ -161,7 +161,10 @@ class _Pack:
 
 
 def first_clash(entry: str, spellings: dict[str, str]) -> str:
-    """Return `a and b` if part of a path differs from an earlier one only in case, else "". Update `spellings`."""
+    """Return "a and b" if a part of the path `entry` differs from an earlier one only in case, else "".
+
+    `spellings`: the earlier parts, to which this function adds those of `entry`.
+    """
     parts = entry.split("/")
     for end in range(1, len(parts) + 1):
         path = "/".join(parts[:end])
@@ -172,7 +175,7 @@ def first_clash(entry: str, spellings: dict[str, str]) -> str:
 
 
 def zipped(files: Mapping[str, bytes]) -> bytes:
-    """Return a zip that depends only on these files: sorted, uncompressed, without times or users."""
+    """Return a zip that depends only on the content of these files: sorted, uncompressed, without times or users."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):

@@ -1,4 +1,4 @@
-"""Class names, `module:qualname`, as they stand in messages and stores, and the import of classes by name."""
+"""Names of classes in messages and stores (`module:qualname`), and the import of classes by these names."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ LACKS_LIBRARY = (
     "install it there for that Python. Your own modules are sent only if an import statement names them and they are "
     "in or below the folder of the script, or of the class's top-level package"
 )
-"""Advice for a library that a host lacks."""
+"""Advice for a library that is not installed on a host."""
 
 LACKS_CLASS = (
     "it did not come with the job: install it there for that Python, or start the host with --code-path FOLDER"
 )
-"""Advice for the module of a class that was not sent: it is in a library, or its source was not found."""
+"""Advice if the module of a class was not sent, because it is in a library or its source was not found."""
 
 
 def class_name(cls: type) -> str:
-    """Return the name under which another process imports `cls`. A class of a script gets its file's name.
+    """Return the name under which another process imports `cls`. For a class of a script, the file names the module.
 
-    Raises Invalid for a class inside a function, and for one of a `__main__` without a file.
+    Raises Invalid for a class inside a function, and for a class of `__main__` if that has no file.
     """
     return check_class_name(f"{_module_name(cls)}:{cls.__qualname__}")
 
@@ -46,13 +46,13 @@ def _module_name(cls: type) -> str:
     if script is None or not hasattr(sys.modules["__main__"], top):
         raise Invalid(
             f"class {cls.__qualname__} is in no file that can be sent: it was typed in a session, or is in an archive",
-            hint=["define it in a file, then run that file, or import it here"],
+            hint=["define the class in a file, then run that file, or import the class from it"],
         )
     return script.name
 
 
 def check_class_name(name: str) -> str:
-    """Return `name` if it is well formed. Raises Invalid otherwise. Imports nothing."""
+    """Return `name` if it is a well-formed class name. Raises Invalid otherwise. This function imports nothing."""
     if "<locals>" in name:
         raise Invalid(
             f"{name[:100]!a}: a class inside a function cannot be sent; move it to the top level of its module"
@@ -72,7 +72,7 @@ def resolve_class(name: str, base: type[Any] | None = None, *, host_name: str = 
     """Import and return the class of that name, which must be a subclass of `base` if given. User code runs.
 
     Raises Invalid for a malformed name, and ImportFailed (details: `class_name`, `module`, `interpreter`) if there is
-    no such class. The message names the host if `host_name` is given.
+    no such class. `host_name`: the name of this host for the message.
     """
     module_name, _, qualname = check_class_name(name).partition(":")
     try:
@@ -90,7 +90,7 @@ def resolve_class(name: str, base: type[Any] | None = None, *, host_name: str = 
 
 
 class _NoSuchClass(Exception):
-    """A name that leads to no suitable class."""
+    """The module or class of a name does not exist, or the class is not a subclass of the required base."""
 
 
 def _import(name: str, module_name: str) -> Any:
@@ -106,12 +106,12 @@ def _import(name: str, module_name: str) -> Any:
         is_own = error.name == module_name.partition(".")[0]
         raise _NoSuchClass(f"{error}; {LACKS_CLASS if is_own else LACKS_LIBRARY}") from error
     except (Exception, SystemExit) as error:
-        # A module that exits when imported is a script without its main guard. It must not end this process.
+        # A module that exits during its import is a script without a main guard. It must not end this process.
         raise _NoSuchClass(f"{type(error).__name__}: {str(error)[:MAX_REASON_CHARACTERS]}") from error
 
 
 def this_python() -> str:
-    """Return path and version of the interpreter of this process."""
+    """Return a text with the path and version of the Python interpreter of this process."""
     return f"{sys.executable} (Python {platform.python_version()})"
 
 
@@ -125,11 +125,11 @@ def _failure(name: str, reason: str, host_name: str) -> ImportFailed:
     )
 
 
-# Refusal of submissions while a module is imported for one of its classes.
+# Submissions are refused while a module is imported to find a class.
 
 
 class _ImportGuard:
-    """The import of a module for one of its classes. `first`: the error, if the module tried to submit."""
+    """The state during the import of a module to find a class. `first`: the error if the module tried to submit."""
 
     def __init__(self, class_name: str) -> None:
         self.module, _, self.qualname = class_name.partition(":")
@@ -153,7 +153,7 @@ def _importing(class_name: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        # The module may have caught the error and raised another one.
+        # The module may have caught the error of `refuse` and raised another one.
         if guard.first in (None, error):
             raise
         raise guard.first from error
@@ -162,7 +162,10 @@ def _importing(class_name: str) -> Iterator[None]:
 
 
 def refuse_while_importing() -> None:
-    """Raise ImportFailed while a module is imported for one of its classes: its main part must not run there."""
+    """Raise ImportFailed if this call comes from the import of a module by `resolve_class`.
+
+    Otherwise a script without a main guard would submit again on each host that imports it.
+    """
     guard = _current.get()
     if guard is not None:
         raise guard.refuse()

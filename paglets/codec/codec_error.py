@@ -11,9 +11,9 @@ MAX_PATH_CHARACTERS = 200
 
 
 class CodecError(Exception):
-    """An error in a part of a value. Each container around that part adds a step to the path.
+    """An error in a part of a value. As it is raised, each container around that part adds a step to the path.
 
-    So the path costs nothing for values without errors.
+    So values without errors need no paths.
     """
 
     def __init__(self, reason: str) -> None:
@@ -25,7 +25,7 @@ class CodecError(Exception):
         self.steps.append(step)
 
     def invalid(self, where: str) -> Invalid:
-        """Return the error for users. `where`: the name of the outermost value."""
+        """Return the error for users, with the path to the bad part. `where`: the name of the outermost value."""
         path = where + "".join(reversed(self.steps))
         if len(path) > MAX_PATH_CHARACTERS:
             path = path[:MAX_PATH_CHARACTERS] + "..."
@@ -33,14 +33,14 @@ class CodecError(Exception):
 
 
 def key_step(key: Any) -> str:
-    """Return the step of a path for the entry `key` of a dict."""
+    """Return the text that stands for the dict key `key` in a path, such as `.name` or `["a b"]`."""
     if isinstance(key, str):
         return f".{key}" if key.isidentifier() and len(key) <= 60 else f"[{key[:60]!a}]"
     return f"[{short_repr(key)}]"
 
 
 def short_repr(value: Any) -> str:
-    """Return `repr(value)`, cut short. A broken `__repr__` must not hide the error."""
+    """Return the first 60 characters of `repr(value)`; the name of its type if `__repr__` raises an error."""
     try:
         return ascii(value)[:60]
     except Exception:

@@ -1,4 +1,4 @@
-"""Conversion of dataclasses and named tuples to their fields and back, without their constructors."""
+"""Conversion of dataclasses and named tuples to their fields and back. Constructors are not called."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paglets.core.errors import Invalid
 from paglets.core.text import type_of, with_article
 
 MAX_CACHED_SCHEMAS = 1024
-"""Limit of the cache, for programs that create classes while they run."""
+"""Maximum number of cached classes, for programs that create classes while they run."""
 
 MAX_NAMES_SHOWN = 5
 MAX_NAME_SHOWN = 60
@@ -26,7 +26,7 @@ PLAIN_BASES = (str, int, float, complex, bytes, bytearray, tuple, list, dict, se
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldSchema:
-    """The fields of a dataclass by name. `tuples`: names of the fields with a tuple type."""
+    """The fields of a dataclass by name. `tuples`: names of the fields that are annotated as tuples."""
 
     fields: Mapping[str, dataclasses.Field[Any]]
     tuples: frozenset[str]
@@ -35,8 +35,8 @@ class FieldSchema:
 def to_fields(value: Any) -> dict[str, Any]:
     """Return the fields of a dataclass instance by name.
 
-    Raises Invalid if the class cannot be restored, or if a field has no value. Also raises Invalid for attributes that
-    are not fields, because they would be lost.
+    Raises Invalid if instances of the class cannot be restored, or if a field has no value. Also raises Invalid for
+    attributes that are not fields, because they would be lost.
     """
     fields = schema_of(type(value)).fields
     refuse_attributes(value, "declare them as fields", fields)
@@ -49,8 +49,9 @@ def to_fields(value: Any) -> dict[str, Any]:
 def from_fields(cls: Any, fields: Mapping[str, Any]) -> Any:
     """Return an instance of dataclass `cls` with these fields. Neither `__init__` nor `__post_init__` runs.
 
-    Both ran when the value was created; a second run could change it. Missing fields get their defaults. A list is
-    accepted for a field with a tuple type. Raises Invalid for an unknown field, and for a missing one without default.
+    Both ran when the original value was created, and running them again could change the value. Missing fields get
+    their defaults. A list is accepted for a field with a tuple type. Raises Invalid for an unknown field, and for a
+    missing field without default.
     """
     shape = schema_of(cls)
     _check_names(cls, fields, shape.fields)
@@ -58,7 +59,7 @@ def from_fields(cls: Any, fields: Mapping[str, Any]) -> Any:
     try:
         made = cls.__new__(cls)
         for name, field in shape.fields.items():
-            # The only way to set a field of a frozen class.
+            # This is the only way to set a field of a frozen dataclass.
             object.__setattr__(made, name, values[name] if name in values else _default(cls, field))
     except Invalid:
         raise
@@ -95,7 +96,7 @@ def is_named_tuple(cls: type) -> bool:
 
 
 def named_tuple(cls: Any, fields: Mapping[str, Any]) -> Any:
-    """Return a named tuple with these fields. Missing ones get their defaults. Raises Invalid, like `from_fields`."""
+    """Return a named tuple with these fields. Missing fields get their defaults. Raises Invalid like `from_fields`."""
     _check_names(cls, fields, dict.fromkeys(cls._fields))
     values = {**cls._field_defaults, **fields}
     for name in cls._fields:
@@ -108,7 +109,7 @@ def named_tuple(cls: Any, fields: Mapping[str, Any]) -> Any:
 
 
 def refuse_attributes(value: Any, advice: str, known: Mapping[str, Any] | None = None) -> None:
-    """Raise Invalid with advice if `value` has attributes that are not in `known`."""
+    """Raise Invalid, with `advice` in the message, if `value` has attributes that are not in `known`."""
     extra = [name for name in _attributes(value) if known is None or name not in known]
     if extra:
         names = ", ".join(f"{name[:MAX_NAME_SHOWN]!a}" for name in extra[:MAX_NAMES_SHOWN])
@@ -117,7 +118,7 @@ def refuse_attributes(value: Any, advice: str, known: Mapping[str, Any] | None =
 
 
 def _attributes(value: Any) -> Iterator[str]:
-    """Yield the names of an instance's attributes, except a cached_property, which is computed again."""
+    """Yield the names of an instance's attributes, except values of cached_property, which are computed again."""
     cls = type(value)
     for name in getattr(value, "__dict__", ()):
         if not isinstance(inspect.getattr_static(cls, name, None), cached_property):
@@ -162,7 +163,7 @@ schema_of: Callable[[type], FieldSchema] = lru_cache(MAX_CACHED_SCHEMAS)(_find_s
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:
-    """Return the types of fields by name. Each is evaluated separately, because some may be unknown here."""
+    """Return the types of fields by name. Each annotation is evaluated separately, because some may be undefined."""
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         # Use the globals of `__init__`: `__module__` may be a public path instead of the defining module.
@@ -175,7 +176,7 @@ def _annotations(cls: type[Any]) -> dict[str, Any]:
     try:
         return inspect.get_annotations(cls)
     except NameError:
-        # Annotations that are not text are evaluated together, so one unknown name fails all.
+        # Annotations that are not strings are evaluated together, so one undefined name makes all of them unknown.
         return {}
 
 
@@ -183,7 +184,7 @@ def _evaluated(hint: Any, names: dict[str, Any]) -> Any:
     try:
         return typing.get_type_hints(types.SimpleNamespace(__annotations__={"it": hint}), names)["it"]
     except (NameError, TypeError, AttributeError, SyntaxError):
-        # The name exists only for a type checker. A list stays a list in this field.
+        # The annotation has a name that exists only for type checkers. So lists in this field are not converted.
         return Any
 
 

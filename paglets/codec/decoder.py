@@ -1,4 +1,4 @@
-"""The decoder of `paglets.codec.tagged_json`: from trees to values. The tags are listed there.
+"""The decoder of tagged JSON: it converts trees to values. `paglets.codec.tagged_json` describes the tags.
 
 `depth` is the number of objects and lists around a tree.
 """
@@ -32,9 +32,9 @@ from paglets.core.text import with_article
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeOptions:
-    """Options of the decoder. `resolve`: returns the class of a name.
+    """Options of the decoder. `resolve`: a function that returns the class of a name.
 
-    `keeps_missing`: a value becomes an `Unreadable` if its class cannot be imported or has other fields here.
+    `keeps_missing`: return an `Unreadable` for a value whose class cannot be imported or has other fields.
     """
 
     resolve: Callable[[str], type[Any]]
@@ -45,8 +45,8 @@ Reader = Callable[[Any, int, DecodeOptions], Any]
 
 
 def no_class(name: str) -> type[Any]:
-    """Raise Invalid: user code must not be imported here."""
-    raise Invalid(f"a value of class {name[:100]!a} cannot be read here: only plain values can")
+    """Raise Invalid. This is the `resolve` function for processes that must not import user code."""
+    raise Invalid(f"a value of class {name[:100]!a} cannot be read in this process: only plain values can")
 
 
 def read(tree: Any, depth: int, options: DecodeOptions) -> Any:
@@ -104,7 +104,7 @@ def _tagged(tag: str, content: Any, depth: int, options: DecodeOptions) -> Any:
             raise
         return Unreadable({tag: content}, error)
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:
-        # Invalid (of names and fields) is a ValueError, and its message is complete.
+        # Invalid is a ValueError, raised for names and fields. Its message needs no addition.
         if isinstance(error, Invalid) and options.keeps_missing and options.resolve is not no_class:
             return Unreadable({tag: content}, error)
         reason = error.message if isinstance(error, Invalid) else f"{tag} has a wrong value: {str(error)[:200]}"

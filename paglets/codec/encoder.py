@@ -1,4 +1,4 @@
-"""The encoder of `paglets.codec.tagged_json`: from values to trees. The tags are listed there.
+"""The encoder of tagged JSON: it converts values to trees. `paglets.codec.tagged_json` describes the tags.
 
 `depth` is the number of objects and lists around a value in its tree.
 """
@@ -31,7 +31,7 @@ from paglets.core.refs import StoredValue
 from paglets.core.text import with_article
 
 MAX_VALUE_DEPTH = 80
-"""Most levels of a value's tree. The other levels that strict JSON allows are for the envelopes around values."""
+"""Maximum number of levels in the tree of a value. Strict JSON allows more, for the envelopes around values."""
 
 _INT_BOUND = 10**MAX_INT_DIGITS
 
@@ -57,7 +57,7 @@ def _encoder_by_base(value: Any) -> Callable[[Any, int], Any]:
         return _enum
     if is_record(value):
         return _record
-    # Test for numpy before plain types: numpy.float64 is a float.
+    # Test for numpy types before plain types, because numpy.float64 is a subclass of float.
     if is_scalar(value):
         return _numpy_scalar
     if is_array(value):
@@ -89,7 +89,7 @@ _ADVICE: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (lambda value: isinstance(value, memoryview), "convert it to bytes"),
     (lambda value: isinstance(value, Mapping), "convert it to dict"),
     (lambda value: callable(value), "send what it returns"),
-    (lambda value: hasattr(value, "read"), "send what is in it; files travel as inputs or artifacts"),
+    (lambda value: hasattr(value, "read"), "send its content; send files as inputs or artifacts"),
     (lambda value: hasattr(value, "__array__"), "convert it with numpy.asarray(...)"),
     (lambda value: isinstance(value, Iterable), "convert it to list"),
     (lambda value: hasattr(value, "__index__"), "convert it to int"),

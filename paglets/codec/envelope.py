@@ -1,7 +1,7 @@
-"""The envelope of a paglet: all that a host needs to store, schedule and move it without its class.
+"""The envelope of a paglet: all data that a host needs to store, schedule and move a paglet without its class.
 
-Trees of user values (`state`, message arguments, results) are tagged JSON (`paglets.codec.tagged_json`). The host
-forwards them and never decodes them.
+Values of user code (`state`, message arguments, results) are trees of tagged JSON (`paglets.codec.tagged_json`). The
+host forwards these trees and never decodes them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ from paglets.core.refs import (
 from paglets.core.text import with_article
 
 MAX_COUNT = 1 << 40
-"""Limit of epochs, generations and attempts: never reached in practice, and far below a database's largest integer."""
+"""Limit of epochs, generations and attempts: never reached in practice, and far below SQLite's largest integer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireMessage:
-    """A message. `args`: a tagged JSON object. A host accepts a post only with all blobs of its `artifacts`."""
+    """A message to a paglet. `args`: the arguments, each as tagged JSON. `artifacts`: files for the receiver.
+
+    A host accepts a post only if it has all blobs of the artifacts.
+    """
 
     kind: str
     args: dict[str, Any]
@@ -44,7 +47,7 @@ class WireMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Post:
-    """A stored message. Its permanent identity is (`sender_store`, `n`)."""
+    """A message that is stored until it is delivered. (`sender_store`, `n`) identifies it permanently."""
 
     sender_store: str
     n: int
@@ -54,7 +57,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxPost:
-    """A post that its paglet has accepted and not handled. `dead`: too many tries to handle it raised."""
+    """A post that a paglet has accepted and not handled. `dead`: no more tries, because too many raised errors."""
 
     post: Post
     dead: bool = False
@@ -64,7 +67,7 @@ class InboxPost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenPosts:
-    """The posts of one sender that the paglet has accepted: all below `settled_below`, and `ids`."""
+    """The posts of one sender that the paglet has accepted: all with numbers below `settled_below` or in `ids`."""
 
     sender_store: str
     settled_below: int
@@ -73,9 +76,10 @@ class TakenPosts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPart:
-    """The fields that a compute job has besides those of a paglet. `request`: `slots.model.SlotRequest` as JSON.
+    """The fields that a compute job has in addition to those of a paglet.
 
-    `disk_fulls`: attempts that failed because the disk of their host was full.
+    `request`: a `slots.model.SlotRequest` as JSON. `disk_fulls`: the number of attempts that failed because the disk of
+    their host was full.
     """
 
     group_id: str | None
@@ -97,7 +101,7 @@ class JobPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarriedArtifact:
-    """An artifact that moves with its owner. Its expiry is relative to now, because clocks of two hosts differ."""
+    """An artifact that moves with its owner. Its lifetime is relative, because the clocks of two hosts may differ."""
 
     artifact_id: str
     name: str
@@ -113,10 +117,11 @@ class CarriedArtifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """A paglet, frozen for a hand-off. The target accepts it under `epoch`.
+    """A paglet in serialised form for a hand-off. The target accepts it under `epoch`.
 
-    `service`: the service that it offers; "" for none. `inactive`: until a message comes, or for `wakes_in_seconds`.
-    `launcher_deaths`: how many times in a row the zygote died while its code ran.
+    `service`: the service that the paglet offers; "" for none. `inactive`: the paglet is inactive until a message
+    arrives, or for `wakes_in_seconds`. `launcher_deaths`: how many times in a row the zygote died while code of the
+    paglet ran.
     """
 
     agent_id: str
@@ -141,13 +146,16 @@ class Envelope:
     launcher_deaths: int = 0
 
     def blobs(self) -> tuple[BlobRef, ...]:
-        """Return all blobs that must be on a host before it accepts the paglet, each once."""
+        """Return the blobs that a host must have before it accepts the paglet, each once."""
         own = () if self.bundle is None else (self.bundle,)
         return tuple(dict.fromkeys((*own, *(f.blob for f in self.files), *(a.blob for a in self.artifacts))))
 
 
 def check_envelope(envelope: Envelope) -> Envelope:
-    """Return `envelope` if it is valid: its id becomes the name of a directory. Raises Invalid otherwise."""
+    """Return `envelope` if its ids, names and numbers are valid. Raises Invalid otherwise.
+
+    The check protects the host: for example, the id of the paglet becomes the name of a directory.
+    """
     check_agent_id(envelope.agent_id)
     check_count("epoch", envelope.epoch, least=1)
     check_count("launcher_deaths", envelope.launcher_deaths, least=0)
@@ -198,9 +206,9 @@ def check_message(message: WireMessage) -> WireMessage:
 
 
 def check_seconds(seconds: float, *, is_left: bool = False) -> float:
-    """Return `seconds` if a paglet may be inactive for so long. Raises Invalid otherwise.
+    """Return `seconds` if a paglet may be inactive for that time. Raises Invalid otherwise.
 
-    `is_left`: the time that is left of an earlier request; it may be 0.
+    `is_left`: `seconds` is the remaining time of an earlier request, and may be 0.
     """
     if not (0 <= seconds <= MAX_LIFETIME_SECONDS * (2 if is_left else 1) and (seconds or is_left)):
         raise Invalid(f"seconds is {seconds!r:.40}: it must be more than 0 and at most {MAX_LIFETIME_SECONDS:.0f}")
@@ -208,7 +216,7 @@ def check_seconds(seconds: float, *, is_left: bool = False) -> float:
 
 
 def check_count(name: str, count: int, *, least: int) -> int:
-    """Return `count` if it is in the valid range. Raises Invalid otherwise."""
+    """Return `count` if it is from `least` to MAX_COUNT. Raises Invalid, which names `name`, otherwise."""
     if not least <= count <= MAX_COUNT:
         raise Invalid(f"{name} is {count}: it must be from {least} to {MAX_COUNT}")
     return count

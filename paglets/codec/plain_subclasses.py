@@ -1,7 +1,7 @@
-"""Conversion of instances of subclasses of plain types (such as `class Id(str)`) to their content and back.
+"""Conversion of instances of subclasses of plain types, such as `class Id(str)`, to their content and back.
 
-Instances are made without their constructors, like dataclasses. An instance with attributes besides its content is
-refused, because they would be lost.
+Instances are restored without their constructors, like dataclasses. An instance with further attributes is refused,
+because the attributes would be lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from paglets.core.text import type_of, with_article
 FACTORIES: dict[str, Callable[[], Any]] = {
     each.__name__: each for each in (int, float, complex, str, bytes, bool, list, dict, set, tuple, frozenset)
 }
-"""Allowed default factories of a defaultdict, by their names in a tag."""
+"""Allowed default factories of a defaultdict, by their names in a `$defaultdict` tag."""
 
 
 Make = Callable[[Any, type[Any], Any], Any]
@@ -56,11 +56,15 @@ _MAKERS: dict[type[Any], Make] = {
     bytes: _at_once,
     bytearray: _filled(bytearray.extend),
 }
-"""Functions that make an instance of a subclass from the content of its base, the most specific bases first."""
+"""Functions that create an instance of a subclass from the content of its plain base. The first base that matches
+counts, so more specific types come first."""
 
 
 def base_of(value: Any) -> type[Any] | None:
-    """Return the plain base of the class of `value`, or None. Raises CodecError if content would be lost."""
+    """Return the plain type from which the class of `value` inherits, or None.
+
+    Raises CodecError if attributes or other parts of the value would be lost.
+    """
     if isinstance(value, defaultdict):
         raise CodecError("a subclass of defaultdict cannot be sent; convert it to dict")
     for base in _MAKERS:
@@ -76,12 +80,12 @@ def _check(value: Any, base: type[Any]) -> None:
     except Invalid as error:
         raise CodecError(error.message) from None
     if hasattr(type(value), "n_sequence_fields"):
-        # A type like os.stat_result holds more than the items of its tuple.
+        # A type such as os.stat_result has more values than the items of its tuple.
         raise CodecError(f"{type_of(value)} cannot be sent; convert it to tuple")
 
 
 def content_of(value: Any, base: type[Any]) -> Any:
-    """Return the content of `value` as an exact instance of `base`, whatever its class overrides."""
+    """Return the content of `value` as an exact instance of `base`. Methods that its class overrides are not called."""
     if base in _PLAIN:
         return _PLAIN[base](value)
     if issubclass(base, dict):
@@ -99,7 +103,7 @@ _PLAIN: dict[type[Any], Callable[[Any], Any]] = {
 
 
 def restore_instance(cls: type[Any], content: Any) -> Any:
-    """Return an instance of `cls` with that content. Raises Invalid if `cls` does not fit the content."""
+    """Return an instance of `cls` with `content`. Raises Invalid if `cls` is not a subclass of the content's type."""
     base = type(content)
     if base not in _MAKERS or not issubclass(cls, base):
         raise Invalid(f"{cls.__qualname__} is not a subclass of {base.__name__}")

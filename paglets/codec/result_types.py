@@ -1,4 +1,4 @@
-"""A check of the annotated result types of a job, which finds results that cannot be sent before any work is done."""
+"""A check of the annotated result types of a job. It finds results that cannot be sent before the job is submitted."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _ADVICE: dict[str, str] = {
     "subprocess.Popen": "return its exit code",
     "_thread.lock": "return what it guards",
 }
-"""Advice by name of a type whose instances cannot be sent. The types need not be installed."""
+"""Advice for types whose instances cannot be sent, by name of the type. The types need not be installed."""
 
 
 def check_values(job_class: Any) -> None:
-    """Raise Invalid if no state of a job class, or no result of the types that its methods declare, can be sent."""
+    """Raise Invalid if states of a job class, or results of the annotated types, can never be sent."""
     schema_of(job_class.State)
     for name in RESULT_METHODS:
         for kind, advice in _impossible(_declared(job_class, name)):
@@ -49,7 +49,7 @@ def check_values(job_class: Any) -> None:
 
 
 def _declared(job_class: Any, name: str) -> Any:
-    """Return the annotated type of a method's result; None if its returned value may not be the result."""
+    """Return the annotated return type of a method; None if its return value may not be the result of the job."""
     method = getattr(job_class, name)
     names = getattr(getattr(method, "__code__", None), "co_names", ())
     if name == "run_compute_job" and any(each in names or _is_overridden(job_class, each) for each in _OTHER_RESULTS):
@@ -66,11 +66,12 @@ def _is_overridden(job_class: Any, name: str) -> bool:
 
 
 _OTHER_RESULTS = ("report_compute_success", "report_compute_artifact", "build_result_payload")
-"""Methods that report another result. If a job calls one, or overrides the last, its returned value does not count."""
+"""Methods that set the result of a job. If a job calls or overrides one, the return value of `run_compute_job` may not
+be the result."""
 
 
 def _impossible(hint: Any) -> Iterator[tuple[str, str]]:
-    """Yield name and advice of types in `hint` whose values, or whose items, can never be sent."""
+    """Yield the name of each type in the annotation `hint` whose values can never be sent, and advice about it."""
     origin, arms = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, UnionType):
         found = [list(_impossible(arm)) for arm in arms if arm is not type(None)]

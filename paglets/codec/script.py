@@ -1,7 +1,7 @@
 """The script that this process runs, as a module that another process can import.
 
-A class of `__main__` is sent under the name of its file. In the process of the script, that name means `__main__`
-itself, so that the module is never loaded twice.
+A class of `__main__` is sent under the name of its file. In the process of the script, that name is resolved to
+`__main__` itself, so that the module is never loaded twice.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 MAIN_MODULES = ("__main__", "__mp_main__")
-"""Names of the main module. The second is its name in processes that `multiprocessing` spawns."""
+"""Names of the main module. `__mp_main__` is its name in processes that `multiprocessing` spawns."""
 
 OWN_PACKAGE = "paglets"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """A script. `name`: its module name in other processes. `root`: the folder in which its imports are searched."""
+    """A script. `name`: its module name in other processes. `root`: the folder in which its imports are looked up."""
 
     name: str
     path: Path
@@ -32,9 +32,9 @@ class Script:
 def this_script() -> Script | None:
     """Return the script of this process; None for an interactive session, a notebook, `-c`, stdin and archives.
 
-    After `python -m package.module` its name is `package.module`, otherwise the name of its file. If the latter is no
-    identifier, or Python finds another module under it, the name is `main_` and eight digits of the file's hash. A
-    symbolic link is resolved, because Python imports modules from the folder of its target.
+    After `python -m package.module`, the name of the script is `package.module`, otherwise the name of its file. If the
+    file name is no identifier, or Python finds another module under this name, the script is called `main_` and eight
+    digits of the file's hash. Symbolic links are resolved, because Python imports from the folder of the link's target.
     """
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
@@ -56,20 +56,20 @@ def _script_of(file: str, started_as: str) -> Script | None:
 
 
 def root_of(path: Path, module: str) -> Path:
-    """Return the folder above the top-level package of a module with that name and file."""
+    """Return the folder above the top-level package of the module with the name `module` and the file `path`."""
     parts = [*path.parent.parts, *([] if path.name == "__init__.py" else [path.stem])]
     names = module.split(".")
     return Path(*parts[: -len(names)]) if parts[-len(names) :] == names else path.parent
 
 
 def is_host_module(name: str) -> bool:
-    """Return True if every host has the module `name`: it is in the standard library or paglets."""
+    """Return True if every host has the module `name`, because it belongs to the standard library or to paglets."""
     top = name.partition(".")[0]
     return top == OWN_PACKAGE or top in sys.stdlib_module_names
 
 
 def _is_free(path: Path) -> bool:
-    """Return True if the file's name, as a module name, cannot mean any other module."""
+    """Return True if Python finds no other module under the name of the file."""
     name = path.stem
     if not name.isidentifier() or name in MAIN_MODULES or is_host_module(name):
         return False

@@ -1,4 +1,4 @@
-"""The source files that a module needs, found from its import statements without running code."""
+"""Search for the source files that a module needs. It follows import statements, without running code."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ EXCLUDED_FOLDERS = frozenset(
         *("build", "dist", "site-packages", "dist-packages"),
     )
 )
-"""Folders that are never searched, because tools create them. (`.egg-info` folders have no valid module names.)"""
+"""Folders that are never searched, because tools create them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The source file of a module. `data`: its content."""
+    """The source file of a module. `data`: the content of the file."""
 
     module: str
     path: Path
@@ -33,21 +33,21 @@ class Source:
 
     @property
     def entry(self) -> str:
-        """Return its path in a bundle, where the interpreter of a host looks for the module."""
+        """Return the path of the file in a bundle, at which Python on a host looks for the module."""
         return self.module.replace(".", "/") + ("/__init__.py" if self.is_package else ".py")
 
 
 def sources_below(root: Path, module: str, path: Path) -> Iterator[Source]:
     """Yield the source of `module`, whose file is `path`, and of all modules that it needs below the folder `root`.
 
-    These are the modules in import statements, transitively; the packages around them; and other modules of the same
-    top-level packages that this process has loaded. Raises Invalid for a file that cannot be read or parsed.
+    Needed modules are those in import statements, transitively; the packages that contain them; and other modules of
+    the same top-level packages that this process has loaded. Raises Invalid for a file that cannot be read or parsed.
     """
     yield from _Search(root).run(module, path)
 
 
 class _Search:
-    """A search below one folder. `_waiting`: modules that were found and not yet read."""
+    """A search for modules below one folder. `_waiting`: modules that were found and not yet read."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -56,7 +56,7 @@ class _Search:
 
     def run(self, module: str, path: Path) -> Iterator[Source]:
         self._look_for(module)
-        # The file may differ from what the name suggests, as for a script.
+        # The file may have another name than the module, as for a script.
         self._add(module, path)
         while self._waiting:
             while self._waiting:
@@ -72,7 +72,7 @@ class _Search:
         self._found[module] = path
 
     def _look_for(self, module: str) -> None:
-        """Add the modules below the root that an import of `module` runs: its packages and itself."""
+        """Add `module` and the packages that contain it, as far as they are below the root."""
         if is_host_module(module):
             _refuse_shadow(self._root, module.partition(".")[0])
             return
@@ -128,13 +128,13 @@ def _loaded_file(name: str) -> str | None:
 
 
 def _is_loaded_from(name: str, place: Path) -> bool:
-    """Return True if this process has loaded the module from `place`, or not at all."""
+    """Return True unless this process has loaded the module from another file than `place`."""
     loaded = _loaded_file(name)
     return loaded is None or os.path.realpath(loaded) == os.path.realpath(place)
 
 
 def _refuse_shadow(root: Path, name: str) -> None:
-    """Raise Invalid if this process has loaded its own module under the name of a module that every host has."""
+    """Raise Invalid if this process has loaded a user's module with the name of a module that every host has."""
     file = _file_of(root, name)
     if file is not None and _loaded_file(name) and _is_loaded_from(name, file) and name != OWN_PACKAGE:
         raise Invalid(f"{file} has the name of a module that every host has: rename it")
@@ -150,7 +150,10 @@ def _refuse_excluded(name: str, folder: Path) -> None:
 
 
 def imported(source: Source) -> Iterator[str]:
-    """Yield the full names of all modules that its imports can mean. Raises Invalid if it cannot be parsed."""
+    """Yield the full names of all modules that the imports in `source` may refer to.
+
+    Raises Invalid if the source cannot be parsed.
+    """
     package = source.module if source.is_package else source.module.rpartition(".")[0]
     for node in ast.walk(_tree(source)):
         if isinstance(node, ast.Import):
@@ -159,7 +162,7 @@ def imported(source: Source) -> Iterator[str]:
             base = _base(package, node)
             if base:
                 yield base
-                # The name may be a module of the package, or an attribute of it.
+                # Each imported name may be a module of the package, or an attribute of the package.
                 yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
 
 
@@ -175,11 +178,11 @@ def _base(package: str, node: ast.ImportFrom) -> str:
 def _tree(source: Source) -> ast.AST:
     try:
         with warnings.catch_warnings():
-            # Warnings appear when the module runs.
+            # Python shows the same warnings when the module runs.
             warnings.simplefilter("ignore")
             return ast.parse(source.data, str(source.path))
     except SyntaxError as error:
-        # Python gives no line for a file with null bytes.
+        # Python reports no line number for a file with null bytes.
         place = str(source.path) if error.lineno is None else f"{source.path}, line {error.lineno}"
         raise Invalid(f"{place}: {error.msg}; fix it, or do not import it") from error
     except (ValueError, RecursionError, MemoryError) as error:

@@ -1,8 +1,8 @@
 """Strict JSON with limits: the only reader and writer for HTTP bodies, frames and stores.
 
-Both refuse what another host, language or version would read differently or not at all: NaN and infinity (also a number
-that overflows, such as 1e400), lone surrogates, nesting over `MAX_DEPTH`, and integers of more than `MAX_INT_DIGITS`
-digits. The reader also refuses duplicate keys, a byte order mark, and bytes that are not UTF-8. The reader raises only
+Both refuse JSON that other hosts, languages or versions may read differently: NaN and infinity (also a number that
+overflows, such as 1e400), lone surrogates, nesting over `MAX_DEPTH`, and integers of more than `MAX_INT_DIGITS` digits.
+The reader also refuses duplicate keys, a byte order mark, and bytes that are not UTF-8. The reader raises only
 `BadRequest`, or `TooLarge` if a limit is exceeded. The writer raises only `Invalid`.
 """
 
@@ -17,10 +17,10 @@ from typing import Any, NoReturn
 from paglets.core.errors import BadRequest, Invalid, TooLarge
 
 MAX_DEPTH = 100
-"""Most levels of nesting: far more than real bodies have (about ten), far below any recursion limit."""
+"""Maximum levels of nesting: far more than real bodies have (about ten), and far below any recursion limit."""
 
 MAX_INT_DIGITS = 4300
-"""Most digits of an integer: the default limit of CPython. Longer ones would take quadratic time."""
+"""Maximum digits of an integer: the default limit of CPython. Reading takes time quadratic in the number of digits."""
 
 
 def dumps(tree: Any) -> str:
@@ -29,7 +29,7 @@ def dumps(tree: Any) -> str:
 
 
 def dump_bytes(tree: Any) -> bytes:
-    """Return the text of `dumps` as UTF-8."""
+    """Return the JSON text of a tree, as from `dumps`, in UTF-8."""
     return _write(tree)[1]
 
 
@@ -82,7 +82,7 @@ def _decoded(body: bytes) -> str:
 
 
 def _parse(text: str) -> Any:
-    # The interpreter's limit of digits may have been raised for this process; enforce MAX_INT_DIGITS in any case.
+    # Count digits if this process has raised the limit of the interpreter, so that MAX_INT_DIGITS always holds.
     decode = _DECODER if 0 < sys.get_int_max_str_digits() <= MAX_INT_DIGITS else _COUNTING_DECODER
     try:
         return decode.decode(text)
@@ -91,12 +91,12 @@ def _parse(text: str) -> Any:
     except ValueError:
         raise TooLarge(f"the JSON has an integer of more than {MAX_INT_DIGITS} digits") from None
     except RecursionError:
-        raise TooLarge("the JSON is nested too deep to be read here") from None
+        raise TooLarge("the JSON is nested too deep for the recursion limit of this process") from None
     except MemoryError:
-        raise TooLarge("the JSON is too large to be read here") from None
+        raise TooLarge("the JSON is too large for the memory of this process") from None
 
 
-# Lone surrogates. Raw ones are refused as invalid UTF-8; this is for escaped ones.
+# Lone surrogates. Unescaped ones are invalid UTF-8 and refused as such. This part finds escaped ones.
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
@@ -108,15 +108,15 @@ def _check_surrogates(text: str) -> None:
         raise BadRequest(f"the JSON has a lone surrogate ({alone.group()}..), which is not text")
 
 
-# Depth, at C speed and without parsing: delete all but brackets and quotes, then strings, then the innermost brackets
-# repeatedly.
+# The depth is measured at C speed and without parsing: delete all characters except brackets and quotes, then strings,
+# then repeatedly the innermost brackets.
 
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 _OTHERS = bytes(set(range(256)) - set(b'[]{}"\\'))
 
 
 def _too_deep(body: bytes) -> bool:
-    """Return True if valid JSON is nested too deep. The result for invalid JSON is arbitrary; the parser refuses it."""
+    """Return True if valid JSON is nested too deep. For invalid JSON the result is arbitrary; the parser refuses it."""
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return False
     brackets = _outside_strings(body.translate(_AS_SQUARE, _OTHERS))
@@ -140,7 +140,7 @@ def _outside_strings(marks: bytes) -> bytes:
     return b"".join(marks.split(b'"')[::2]) if b'"' in marks else marks
 
 
-# Hooks of the parser.
+# Hooks that the parser of `json` calls.
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Tagged JSON: conversion of values of user code to and from JSON trees, with a fixed set of tags.
 
-str, int, float, bool, None, lists, and dicts whose keys are strings are written as themselves. Every
-other supported value is a *tag*: an object with exactly one key, which begins with `$`.
+str, int, float, bool, None, lists, and dicts whose keys are strings are written as plain JSON. Every other supported
+value is written as a *tag*: an object with exactly one key, which begins with `$`.
 
 | tag | value |
 | --- | --- |
@@ -30,8 +30,8 @@ named tuples and subclasses are restored without their constructors. An instance
 its value is refused. Tuples are tagged everywhere, also in states, and are restored as tuples. If a dataclass declares
 a field as a tuple, a list is accepted too, so that states can be written by hand as plain JSON.
 
-The host never calls `decode`: it stores trees. `tree_of` turns a dict of trees with keys from users into a tree, so
-that no key is mistaken for a tag.
+The host never calls `decode`, because it only stores trees. `tree_of` converts a dict of trees whose keys come from
+users, so that no key is mistaken for a tag.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ T = TypeVar("T")
 
 
 def encode(value: Any, where: str = "value") -> Any:
-    """Return the tree of `value`. Raises Invalid with the path to the bad part, from `where`, and its type."""
+    """Return the tree of `value`. Raises Invalid with the path to the bad part. `where`: the start of the path."""
     try:
         return write(value, 0)
     except CodecError as refusal:
@@ -77,8 +77,8 @@ def decode(tree: Any, where: str = "value", *, import_classes: bool = True, keep
     """Return the value of a tree. This imports its classes, so user code runs.
 
     Raises Invalid for an unknown tag or a bad tag content, and ImportFailed if a class or numpy cannot be imported.
-    With `keep_missing`, a part whose class is missing or has other fields here becomes an `Unreadable` instead, which
-    fails when it is used. With `import_classes` False, a tree that needs an import raises Invalid.
+    With `keep_missing`, a part whose class is missing or has other fields becomes an `Unreadable` instead, which raises
+    an error when it is used. With `import_classes` False, a tree that needs an import raises Invalid.
     """
     try:
         options = DecodeOptions(resolve=resolve_class if import_classes else no_class, keeps_missing=keep_missing)
@@ -88,7 +88,7 @@ def decode(tree: Any, where: str = "value", *, import_classes: bool = True, keep
 
 
 def encode_fields(values: Mapping[str, Any], where: str = "args") -> dict[str, Any]:
-    """Return the trees of named values, such as a message's arguments. The object itself is never a tag."""
+    """Return the trees of named values, such as the arguments of a message. The dict itself is never read as a tag."""
     for name in values:
         if not isinstance(name, str):
             raise Invalid(f"{where}: names are strings, not {type_name(name)}")
@@ -113,9 +113,9 @@ def encode_state(state: Any) -> dict[str, Any]:
 
 
 def decode_state(cls: type[T], tree: Any, *, import_classes: bool = True) -> T:
-    """Return a state of dataclass `cls`, made without its constructor. Missing fields get their defaults.
+    """Return a state of dataclass `cls`, created without its constructor. Missing fields get their defaults.
 
-    Raises Invalid for an unknown field, and for one that is missing and has no default.
+    Raises Invalid for an unknown field, and for a missing field without default.
     """
     if type(tree) is not dict:
         raise Invalid(f"state: expected an object with the fields of {cls.__qualname__}")
@@ -128,7 +128,7 @@ def decode_state(cls: type[T], tree: Any, *, import_classes: bool = True) -> T:
 
 
 def class_names_in(trees: Iterable[Any]) -> set[str]:
-    """Return the names of the classes in these trees."""
+    """Return the names of the classes that the tags in these trees mention."""
     names: set[str] = set()
     waiting: list[Any] = [list(trees)]
     while waiting:
@@ -144,6 +144,6 @@ def class_names_in(trees: Iterable[Any]) -> set[str]:
 
 
 def tree_of(trees: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tree of a dict from any strings to trees."""
+    """Return the tree of a dict that maps strings to trees. A dict that looks like a tag becomes a `$dict` tag."""
     plain = dict(trees)
     return {"$dict": [[key, tree] for key, tree in plain.items()]} if looks_like_tag(plain) else plain

@@ -1,4 +1,4 @@
-"""A placeholder for a value that cannot be read: its class is missing or has other fields, or it was deleted."""
+"""A placeholder for a value that cannot be read, because its class is missing or different, or it was deleted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from paglets.core.errors import PagletsError
 class Unreadable:
     """A value that cannot be restored in this process.
 
-    Its class or numpy cannot be imported, the class has other fields here, or the value was deleted. Only the use of
-    the value fails: each operation raises ImportFailed, Invalid or Unknown with the reason. `repr` works, and so do
-    copies of objects that contain the value. The value can be sent again, unchanged.
+    Its class or numpy cannot be imported, the class has other fields in this process, or the value was deleted. Only
+    the use of the value fails: each operation raises ImportFailed, Invalid or Unknown with the reason. `repr` works,
+    and so do copies of objects that contain the value. The value can be sent again, unchanged.
     """
 
     __slots__ = ("_error", "_tree")
@@ -33,7 +33,7 @@ class Unreadable:
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in Unreadable.__slots__ or (name.startswith("__") and name.endswith("__")):
-            # Protocols such as numpy's probe for such names and continue without them.
+            # Libraries such as numpy look for special names, and work without them if AttributeError is raised.
             raise AttributeError(name)
         raise failure_of(self)
 
@@ -43,7 +43,7 @@ class Unreadable:
         return repr(self)
 
     def __copy__(self) -> Unreadable:
-        return self  # it is immutable
+        return self  # the object is immutable, so a copy is not needed
 
     def __deepcopy__(self, memo: object) -> Unreadable:
         return self
@@ -55,7 +55,7 @@ class Unreadable:
 
 
 def tree_in(value: Unreadable) -> Any:
-    """Return the tree from which `value` was read."""
+    """Return the JSON tree from which `value` was read."""
     return value._tree
 
 

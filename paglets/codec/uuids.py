@@ -9,7 +9,7 @@ __all__ = ["UUID", "read_uuid"]
 
 
 def read_uuid(content: Any) -> UUID:
-    """Return the UUID with that text. Raises ValueError or TypeError unless it is in canonical form."""
+    """Return the UUID with the text `content`. Raises ValueError or TypeError if that is not in canonical form."""
     if type(content) is not str:
         raise TypeError("expected a string")
     made = UUID(content)

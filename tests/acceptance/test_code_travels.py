@@ -373,9 +373,7 @@ def test_a_state_that_cannot_travel_is_the_failure_of_its_job_and_the_others_run
     done = run(three, script)
     assert done.code == 0, done.err
     told = json.loads(done.out)
-    advice = (
-        "state.options: a _io.TextIOWrapper cannot be sent; send what is in it; files travel as inputs or artifacts"
-    )
+    advice = "state.options: a _io.TextIOWrapper cannot be sent; send its content; send files as inputs or artifacts"
     assert {key: (each["cause"], each["message"]) for key, each in told["failures"].items()} == {
         "a": ("invalid", advice)
     }

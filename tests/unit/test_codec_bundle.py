@@ -199,13 +199,13 @@ def test_of_a_link_to_a_script_the_file_it_leads_to_counts(tmp_path: Path) -> No
 def test_a_class_of_no_file_is_an_error_with_the_way_out(how: tuple[str, ...], tmp_path: Path) -> None:
     script = "\n".join(line for line in (CLASS + "\n" + LOOK + "\n\n").splitlines(keepends=False)) + "\n\n"
     done = run_python(*how, folder=tmp_path, given=script if how != ("-i",) else f"exec({script!r})\n")
-    assert "define it in a file" in done.stdout, done.stderr
+    assert "define the class in a file" in done.stdout, done.stderr
 
 
 def test_a_script_within_another_program_has_no_file_of_its_own(tmp_path: Path) -> None:
     """A profiler is `__main__` itself, and the class is not in its module."""
     told = Project(tmp_path, {"job.py": SCRIPT}).run("-m", "cProfile", "-o", tmp_path / "profile", "job.py")
-    assert "define it in a file" in told.error
+    assert "define the class in a file" in told.error
 
 
 def test_processes_that_multiprocessing_spawns_know_the_class_too(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_what_cannot_be_imported_here_is_sent_on_as_it_came() -> None:
 def test_what_cannot_be_imported_is_an_error_at_once_unless_the_reader_keeps_it() -> None:
     with pytest.raises(ImportFailed):
         decode({"a": MISSING})
-    with pytest.raises(Invalid, match="cannot be read here: only plain values can"):
+    with pytest.raises(Invalid, match="cannot be read in this process: only plain values can"):
         decode(encode(np.float64(1)), import_classes=False, keep_missing=True)
 
 

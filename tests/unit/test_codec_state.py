@@ -288,5 +288,5 @@ def test_a_field_that_was_deleted_is_said_so() -> None:
 def test_a_state_for_the_host_holds_no_classes() -> None:
     tree = {"anything": {"$enum": ["antigravity:X", "A"]}}
 
-    with pytest.raises(Invalid, match=r"state\.anything: a value of class .* cannot be read here"):
+    with pytest.raises(Invalid, match=r"state\.anything: a value of class .* cannot be read in this process"):
         decode_state(JobState, tree, import_classes=False)

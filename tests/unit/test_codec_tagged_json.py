@@ -390,7 +390,7 @@ CANNOT: list[tuple[Any, str]] = [
     (Point, "result: a type cannot be sent; send its name"),
     (Timestamp(2024, 1, 1), f"result: a {__name__}.Timestamp cannot be sent; convert it to datetime.datetime"),
     (BrokenRepr(), f"result: a {__name__}.BrokenRepr cannot be sent"),
-    (sys.__stdout__, "cannot be sent; send what is in it; files travel as inputs or artifacts"),
+    (sys.__stdout__, "cannot be sent; send its content; send files as inputs or artifacts"),
     ("a\ud800", "result: the string 'a\\ud800' has a lone surrogate"),
     ({"\udfff": 1}, "has a lone surrogate"),
     ([Path(os.fsdecode(b"\xff"))], "result[0]: the string '\\udcff' has a lone surrogate"),
