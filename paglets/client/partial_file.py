@@ -33,6 +33,7 @@ class PartialFile:
         self._descriptor = descriptor
         self._hash = hashlib.sha256()
         self.offset = 0
+        self._sync_error: OSError | None = None
 
     def resume(self, progress: Callable[[int], None]) -> None:
         """Read the bytes of an earlier attempt. `progress` is called with the number of bytes read."""
@@ -55,9 +56,11 @@ class PartialFile:
         self._take(piece)
 
     def sync(self) -> None:
-        """Sync the bytes received so far to the disk, so that the sync in `finish` is short."""
-        with suppress(OSError):  # `finish` syncs again, and reports errors
+        """Sync the bytes received so far to the disk, so that the sync in `finish` is short. `finish` raises errors."""
+        try:
             os.fsync(self._descriptor)
+        except OSError as error:
+            self._sync_error = error
 
     def restart(self) -> None:
         """Discard all received bytes, so that the download starts again."""
@@ -73,6 +76,10 @@ class PartialFile:
     def finish(self, *, replace: bool) -> None:
         """Sync the complete file and rename it to the target. Raises Conflict if it exists and not `replace`."""
         with self._removing_if_full():
+            if self._sync_error is not None:
+                # Linux reports a failed write once. The next sync would succeed without the lost bytes.
+                self.remove()
+                raise self._sync_error
             os.fsync(self._descriptor)
             try:
                 put_in_place(self._path, self._target, replace=replace)

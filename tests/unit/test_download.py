@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -359,6 +360,23 @@ def test_two_downloads_to_one_place_do_not_mix(rig: FilesRig, tmp_path: Path) ->
         with pytest.raises(Conflict, match="another download"):
             fetch(rig, tmp_path)
     assert fetch(rig, tmp_path).read_bytes() == DATA
+
+
+def test_a_disk_error_of_an_early_sync_fails_the_download(
+    rig: FilesRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, fsync, failures = rig.a.keep(DATA), os.fsync, [OSError(errno.EIO, "Input/output error")]
+
+    def fail_once(descriptor: int) -> None:
+        if failures:
+            raise failures.pop()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_once)
+    with pytest.raises(Invalid, match="cannot be written: Input/output error"):
+        fetch(rig, tmp_path, ref)
+    assert rig.names(tmp_path) == [], "the next download must not use the lost bytes"
+    assert fetch(rig, tmp_path, ref).read_bytes() == DATA
 
 
 def test_a_long_name_of_the_target_is_cut_for_the_partial_file(rig: FilesRig, tmp_path: Path) -> None:
