@@ -1,4 +1,4 @@
-"""Remove scratch directories and logs that are no longer needed, and rows of paglets that left long ago."""
+"""Remove scratch directories and logs that are no longer needed, and rows of paglets that left this host long ago."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from paglets.worker.protocol import KEPT_DAYS
 
 LOOK_SECONDS = 300.0
 FORGET_SECONDS = 30 * 86400.0
-"""Seconds for which the row of a paglet that left is kept, to redirect requests. A laptop may sleep for weeks."""
+"""Seconds for which the row of a paglet is kept after it left this host, to redirect requests to its new host.
+
+The time is long because a sender, such as a laptop that sleeps, may be offline for weeks.
+"""
 
 FORGET_ROWS = 1_000
 
 KEEP_SCRATCH_SECONDS = KEPT_DAYS * 86400.0
 KEEP_SCRATCH_SHARE = 0.1
-"""Share of the disk for all scratch directories that are kept for people. The oldest are removed first."""
+"""The maximum share of the disk for scratch directories kept for inspection by users. The oldest are removed first."""
 
 KEEP_LOG_BYTES = 1 << 30
 """The maximum bytes of kept job logs. Logs of running attempts are never removed."""
 
 KEEP_LOG_ATTEMPTS = 10_000
-"""Attempts with kept logs. Each takes a folder and up to two files, which each check reads."""
+"""The maximum number of attempts with kept logs. Each check of the logs reads a folder and up to two files for each."""
 
 TRIM_SECONDS = 60.0
-"""Seconds between two checks of the logs, however many attempts end: a check takes time for each kept attempt."""
+"""The minimum time between two checks of the logs, in seconds. A check takes time proportional to the kept attempts."""
 
 
 class Cleanup:
-    """The part `cleanup`: compares the directories on the disk with the paglets that need one."""
+    """The runner part `cleanup`. It removes scratch directories that no paglet needs, old logs and old rows."""
 
     name = "cleanup"
 
@@ -64,7 +67,7 @@ class Cleanup:
         return now + LOOK_SECONDS
 
     def _give_up_kept(self) -> None:
-        """Give up scratch directories that were kept long enough or take too much room. The next tick removes them."""
+        """Stop keeping scratch directories that are too old or take too much disk. `tick` then removes them."""
         store, wall = self._services.store, self._services.clock.wall()
         store.write(lambda tx: kept_scratch.expire(tx, wall - KEEP_SCRATCH_SECONDS, wall))
         if there := store.read(kept_scratch.newest_first):

@@ -1,4 +1,4 @@
-"""The operations that a process may ask of its host: one handler for each row of the protocol's table.
+"""The handlers of the operations that a paglet's process may request from its host (`paglets.worker.protocol`).
 
 A handler that changes state first checks that the run still owns the paglet, and answers a stale run with `fenced`.
 """
@@ -46,11 +46,11 @@ from paglets.worker.protocol import BAD_RESULT, Changes, Fault, NewArtifact, Reg
 Done = Callable[[Any], None]
 
 MAX_SCAN = 10_000
-"""Entries in one reply. A scan continues after the last key."""
+"""The maximum number of storage entries in one reply. The next scan continues after the last key."""
 
 
 class AskingRun(Protocol):
-    """The run that asks for an operation."""
+    """The run whose process requests an operation."""
 
     stamp: Stamp
     entry: str
@@ -63,7 +63,7 @@ class AskingRun(Protocol):
 
 
 class Operations:
-    """The handlers of the operations. On the runner, each calls `done` with its value or error."""
+    """The handlers of the operations. Each calls `done` on the runner, with the result or the error."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Operations:
 
     def perform(self, run: AskingRun, name: str, args: Any, done: Done) -> None:
         if name == "done" and run.reported and _is_empty(args):
-            # The outcome is committed and nothing follows: only the end of the process still counts.
+            # The outcome is committed and `done` has no changes, so there is nothing to store.
             done(None)
         elif name in CHANGES:
             handler = CHANGES[name]
@@ -103,7 +103,7 @@ class Operations:
                 done(error)
 
     def _change(self, run: AskingRun, change: Callable[[Tx], Any], done: Done) -> None:
-        """Commit a change. Blobs that it refers to were published before and need no pin for the run any more."""
+        """Commit a change. Then release the run's pins on blobs that a committed row now refers to."""
 
         def committed(result: Any) -> None:
             if not isinstance(result, BaseException):
@@ -191,7 +191,7 @@ ASKS: dict[str, Callable[[Operations, AskingRun, Any, Done], None]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationContext:
-    """The run and the time of an operation."""
+    """The data that handlers of one operation need. `now`: epoch seconds. `runtime`: seconds since the run started."""
 
     run: AskingRun
     own: HostRef
@@ -221,7 +221,7 @@ def _guarded(tx: Tx, run: AskingRun) -> Tx:
 
 
 def _apply(tx: Tx, step: OperationContext, changes: Changes) -> None:
-    """Apply the state, storage, files and posts of one hook, handler or step. Raise Invalid, Conflict."""
+    """Store the changes of one hook, handler or step. Raises Invalid, or Conflict if a blob is missing."""
     step.blob_store.require_blobs(tx, tuple(_blobs_of(changes)))
     if changes.has_state:
         paglets.set_state(tx, step.agent_id, dumps(changes.state))
@@ -246,7 +246,7 @@ def _blobs_of(changes: Changes) -> Iterator[BlobRef]:
 
 
 def _register(tx: Tx, step: OperationContext, registered: RegisteredFile) -> None:
-    """Register a file. One of an attempt belongs to that attempt: a further attempt starts without it."""
+    """Register a file of the paglet. A file that an attempt registers is not passed to later attempts."""
     attempt = step.run.stamp.attempt if step.run.entry == "attempt" else 0
     source = files.RegisteredSource(
         path=registered.source_path, mtime_ns=registered.source_mtime_ns, inode=registered.source_inode
@@ -279,7 +279,7 @@ def _report(tx: Tx, step: OperationContext, args: protocol.Report) -> dict[str, 
 
 
 def _checked(tx: Tx, step: OperationContext, artifact: NewArtifact) -> NewArtifact:
-    """Raise Invalid, Conflict."""
+    """Return the artifact. Raise Invalid if a field is invalid, Conflict if its blob is missing."""
     check_artifact_id(artifact.artifact_id)
     check_file_name(artifact.name)
     check_lifetime(artifact.expires_in_seconds)
@@ -302,7 +302,7 @@ def _artifact_add(tx: Tx, step: OperationContext, args: protocol.ArtifactAdd) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerEnd:
-    """The end of a handler: `tries` of a post that raised, or the `version` of the state in that transaction."""
+    """The result of a handler. `tries`: failed tries of its post. `version`: the state version that it committed."""
 
     tries: int = 0
     version: int = 0
@@ -330,7 +330,7 @@ def _done(tx: Tx, step: OperationContext, args: protocol.EntryDone) -> HandlerEn
     if entry == "attempt":
         _attempt_done(tx, step, fault)
     elif entry == "message":
-        # Class or state could not be loaded, so the message was not handled.
+        # The class or the state of the paglet could not be loaded, so the message was not handled.
         delivered = step.run.delivered
         if fault is not None and delivered is not None:
             return _handled(tx, step, protocol.Handled(message_id=delivered[0], fault=fault))
@@ -339,16 +339,16 @@ def _done(tx: Tx, step: OperationContext, args: protocol.EntryDone) -> HandlerEn
     else:
         hook_failed(tx, step.agent_id, entry, fault.message, step.now, own=step.own, traceback=fault.traceback)
     if fault is None:
-        # Store the new action last, because the end of the hook above handles an earlier action.
+        # Store the new action after `hook_done`, which would handle it as the action that preceded the hook.
         request_action(tx, step.agent_id, entry, args.intent)
         keep_files_on_arrival(tx, step.agent_id, entry, args.is_default, step.now)
     return HandlerEnd()
 
 
 def _attempt_done(tx: Tx, step: OperationContext, fault: Fault | None) -> None:
-    """End an attempt that reported nothing. A plain job succeeds by returning; one with a collector owes a result."""
+    """End an attempt that reported nothing. It has succeeded if it returned, unless a collector expects a result."""
     if fault is None and jobs.has_collector(tx, step.agent_id):
-        fault = Fault(cause="no_result", message="run_compute_job returned without a reported result")
+        fault = Fault(cause="no_result", message="run_compute_job returned without reporting a result")
     outcomes.commit(tx, step.attempt, Outcome(success=fault is None, final=False, fault=fault), step.now)
 
 
@@ -381,12 +381,12 @@ CHANGES: dict[str, Callable[[Tx, OperationContext, Any], Any]] = {
 
 
 def close_delivery(mailbox: Mailbox, delivery: Delivery, args: protocol.Handled, end: HandlerEnd) -> None:
-    """Tell the caller, or the retry of a post, how the handler ended."""
+    """Finish the delivery of a message: answer or park a call, or schedule a retry of a post whose handler raised."""
     if delivery.call is None:
         if args.fault is not None and delivery.seq is not None:
             mailbox.post_raised(delivery.seq, end.tries)
     elif args.parked:
-        # The version of the handler's transaction: a later commit is news to the handler and resumes it.
+        # Use the version that the handler has committed, so that any later commit resumes the call.
         mailbox.park(delivery.call, end.version, args.wait_seconds)
     elif args.fault is not None:
         delivery.call.finish(_handler_error(args.fault))

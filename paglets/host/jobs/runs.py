@@ -1,7 +1,7 @@
-"""The processes of this host: start them, exchange frames with them, end them.
+"""Start the processes of paglets, exchange frames with them, and end them.
 
-A run is a row (`runs`) before it is a process. Its pid is committed before its `go` frame, so that a host that restarts
-finds and kills every survivor. A run ends with the exit that the launcher reports, never with an EOF.
+The row of a run (table `runs`) is committed before its process starts, and the pid before the `go` frame is sent. So a
+restarted host finds and kills every survivor. A run ends when the launcher reports the exit, never at an EOF.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SAVE_USAGE_SECONDS = 10.0
 
 
 class Runs:
-    """The part `runs`, which also receives the launcher's events."""
+    """The runner part `runs`, which manages the processes and receives the events of the launcher."""
 
     name = "runs"
 
@@ -71,7 +71,7 @@ class Runs:
     # Start.
 
     def start_entry(self, agent_id: str, entry: str) -> None:
-        """Start a process for a hook or for messages, if the paglet is here and has none."""
+        """Start a process for a hook or for messages if the paglet is on this host and has no process."""
         if not self._workspace.may_start(agent_id):
             return  # The entry stays due.
         token = self._services.entropy.token()
@@ -95,7 +95,7 @@ class Runs:
         run.work_dir = spec.work_dir
         self.launcher.start(spec)
 
-    # Events of the launcher: any thread.
+    # Events of the launcher. It may call these methods from any thread.
 
     def started(self, token: str, pid: int, start_time: float) -> None:
         self._services.runner.call_soon(partial(self._started, token, pid, start_time))
@@ -112,7 +112,7 @@ class Runs:
     def start_blocked(self, text: str) -> None:
         self._services.runner.call_soon(partial(self._troubled, text))
 
-    # Events of the launcher: on the runner.
+    # The same events, handled on the runner.
 
     def _troubled(self, text: str) -> None:
         self._workspace.launcher_troubled(text)
@@ -162,13 +162,13 @@ class Runs:
 
     def _perform(self, run: Run, number: Any, name: str, args: Any) -> None:
         if run.stamp.token not in self._by_token:
-            return  # the run ended while the operation was delayed
+            return  # The run ended while the operation was delayed.
         try:
             self._operations.perform(run, name, args, lambda result: self._performed(run, number, name, args, result))
         except OSError as error:
             self._performed(run, number, name, args, error)
         except Exception as error:
-            # A process without an answer would wait forever.
+            # Answer with the error, because the process would otherwise wait forever.
             self._answer(run, number, error)
             raise
 
@@ -186,7 +186,7 @@ class Runs:
             run.done = not isinstance(result, BaseException)
             self._note_over(run, run.done)
             if run.done and args.fault is not None and run.entry == "message" and run.delivered is not None:
-                # Class or state could not be loaded: no process will ever handle this message.
+                # The class or the state could not be loaded. Fail the message, as any other process would fail, too.
                 self._handled(run, Handled(message_id=run.delivered[0], fault=args.fault), result)
         elif name == "report":
             run.reported = not isinstance(result, BaseException)
@@ -199,7 +199,7 @@ class Runs:
             run.finished_at = self._services.clock.monotonic()
 
     def _set_blocked(self, run: Run, text: str | None) -> None:
-        """Store why the run is blocked, a changed text at most every SAVE_USAGE_SECONDS. None means no news."""
+        """Store why the run is blocked ("": not blocked, None: unchanged). Limit how often a reason is replaced."""
         now = self._services.clock.monotonic()
         is_news = text is not None and text != run.blocked_by
         if text is None or not is_news or (text and run.blocked_by and now < run.blocked_at + SAVE_USAGE_SECONDS):
@@ -235,7 +235,7 @@ class Runs:
         self.pump(run.agent_id)
 
     def pump(self, agent_id: str) -> bool:
-        """Send the next message to the paglet's process. Return False if it has none."""
+        """Send the next message to the paglet's process. Return False if the paglet has no process."""
         run = self._by_agent.get(agent_id)
         if run is None:
             return False
@@ -283,7 +283,7 @@ class Runs:
 
     def _gone(self, run: Run, how: ProcessExit, status: Any) -> None:
         if isinstance(status, StoreTransient):
-            # No event reports this end again.
+            # Retry at the next tick, because the launcher reports each end only once.
             self._delayed.append(partial(self._ended, run.stamp.token, how))
             return
         if isinstance(status, BaseException):
@@ -292,7 +292,7 @@ class Runs:
         del self._by_agent[run.agent_id]
         self._operations.run_ended(run.stamp.token)
         if run.delivered is not None and run.done:
-            # After `done` a child starts no handler: the message was not handled, and the next process takes it.
+            # A child starts no handler after `done`, so this message was not handled. Leave it to the next process.
             self._mailbox.requeue(run.delivered[1])
         elif run.delivered is not None:
             self._delivery_lost(run, run.delivered[1], how)
@@ -323,13 +323,13 @@ class Runs:
             )
 
     def _counted(self, seq: int, tries: int | BaseException) -> None:
-        """Pause the post for a time that grows with its count of tries. Until the count is stored, it counts as 1."""
+        """Pause the post for a time that grows with its tries. If they could not be stored, keep the first pause."""
         if isinstance(tries, int):
             self._mailbox.post_raised(seq, tries)
         elif not isinstance(tries, StoreTransient):
             raise tries
 
-    # The part: timeouts, and copies to cancel.
+    # Timeouts and cancels, which each tick checks.
 
     def tick(self, now: float) -> float | None:
         delayed, self._delayed = self._delayed, []
@@ -348,7 +348,7 @@ class Runs:
         return now + CHECK_TIMEOUTS_SECONDS if self._by_token else None
 
     def _superseded(self) -> list[str]:
-        """Return the runs whose rows are gone: their paglets came back or ended elsewhere with a higher epoch."""
+        """Return the tokens of runs whose rows were deleted, because a copy with a higher epoch arrived or ended."""
         if not self._by_token:
             return []
         known = self._services.store.read(run_repository.tokens)
@@ -380,7 +380,7 @@ class Runs:
             raise result
 
     def end(self, agent_id: str) -> bool:
-        """End the process tree of a paglet. Return False if it has none."""
+        """End the process tree of a paglet. Return False if the paglet has no process."""
         if run := self._by_agent.get(agent_id):
             self.launcher.end(run.stamp.token)
         return run is not None
@@ -394,5 +394,5 @@ class Runs:
         )
 
     def running(self) -> dict[str, Usage]:
-        """Return the newest usage of each running paglet. Any thread."""
+        """Return the latest resource usage of each running paglet. May be called from any thread."""
         return {run.agent_id: run.usage for run in list(self._by_token.values())}

@@ -1,6 +1,6 @@
-"""Grant the slots of this host when jobs arrive or end: oldest fit first.
+"""Grant slots of this host to waiting jobs: the oldest job that fits comes first.
 
-The decision is `paglets.slots.policy.grant`, made in the transaction that stores it.
+`paglets.slots.policy.grant` decides, in the transaction that stores the grants.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from paglets.store.queue import QueuedJob
 from paglets.worker.protocol import Stamp
 
 RESERVE_AFTER_SECONDS = 60.0
-"""Seconds for which a large job lets smaller ones pass before slots are reserved for it."""
+"""Seconds for which smaller jobs may overtake a large job. Afterwards, free slots are reserved for the large job."""
 
 LOOK_AGAIN_SECONDS = 2.0
-"""Seconds. Memory and disk that other programs used become free without an event; checked only while jobs wait."""
+"""Seconds between two checks of free resources while jobs wait. No event reports what other programs free."""
 
 
 AWAITED = policy.Reason(
@@ -38,7 +38,7 @@ AWAITED = policy.Reason(
 
 
 OBSTACLES = ("disk_full", "disk_closed", LAUNCHER_SILENT)
-"""Reason codes of jobs that wait while no process may start."""
+"""The reason codes of jobs that wait because this host cannot start any process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def _any_waiting(tx: Tx) -> bool:
 
 
 class Scheduler:
-    """The part `scheduler`: grants slots."""
+    """The runner part `scheduler`, which grants slots to jobs."""
 
     name = "scheduler"
 
@@ -64,9 +64,9 @@ class Scheduler:
         workspace: ProcessWorkspace,
         awaited: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Take `awaited`, which returns True while no job of a group may start because collectors must answer first.
+        """Create the scheduler. `awaited` returns True while jobs of groups must wait for answers of their collectors.
 
-        `_held`: jobs may carry a reason from OBSTACLES since the last grant, or since before this start.
+        `_held` is True if a waiting job may have a reason code from OBSTACLES, also one from the previous host process.
         """
         self._services = services
         self._awaited = awaited
@@ -94,7 +94,7 @@ class Scheduler:
         return None
 
     def _hold(self, tx: Tx, why: Reason) -> None:
-        """Store in all waiting jobs why nothing starts."""
+        """Store the reason why no process can start in all waiting jobs."""
         now = self._services.clock.wall()
         for job in list(queue.waiting_for_slot(tx, policy.queue_window(1))):
             queue.set_reason(tx, job.agent_id, why.code, why.text, why.never, now)
@@ -141,9 +141,9 @@ class Scheduler:
         return Granted(run=run, cores=grant.cores, gpus=grant.gpus)
 
     def free_units(self, tx: Tx, usage: dict[str, Usage]) -> policy.FreeUnits:
-        """Return what can be leased now: not leased, and not used by other programs.
+        """Return the resources that are neither leased nor used by other programs.
 
-        If the disk has no room for a process, no core is free, so that no further jobs come here.
+        While this host cannot start a process, no core is free, so that other hosts send no jobs.
         """
         offered = self._services.settings.offered
         leased = queue.total_leased(tx)
@@ -160,7 +160,7 @@ class Scheduler:
 
 
 def unused(tx: Tx, usage: dict[str, Usage]) -> Resources:
-    """Return what running jobs have leased and do not use yet: it will be taken from what seems available."""
+    """Return the memory and disk that running jobs have leased but do not use yet. The system reports them as free."""
     memory = disk = 0
     for agent_id, lease in queue.leased_amounts(tx).items():
         used = usage.get(agent_id, Usage())

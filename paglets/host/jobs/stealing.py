@@ -1,4 +1,4 @@
-"""Work stealing: an idle host asks a busy one for jobs, which come by the ordinary hand-off."""
+"""Work stealing: an idle host requests waiting jobs from a busy one, which sends them as ordinary hand-offs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response, dump_json, parsed
 
 PROMISE_SECONDS = 10.0
-"""Seconds for which this host reserves the free slots that it offered to a busy host."""
+"""Seconds for which this host asks no other host for jobs, because its free slots are offered to the one it asked."""
 
 PAUSE_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
@@ -25,7 +25,7 @@ WINDOW_JOBS = 1_000
 
 
 class WorkStealing:
-    """The part `stealing`: asks for jobs, and gives jobs to others that ask."""
+    """The runner part `stealing`, which requests jobs from other hosts and answers such requests."""
 
     name = "stealing"
 
@@ -59,7 +59,7 @@ class WorkStealing:
         return self._promised_until
 
     def _victim(self, now: float) -> MeshHost | None:
-        """Return the online host with the most waiting jobs that was not asked a moment ago."""
+        """Return the online host with the most waiting jobs. Skip hosts asked within the last PAUSE_SECONDS."""
         self._asked_at = {store_id: at for store_id, at in self._asked_at.items() if now - at < PAUSE_SECONDS}
         online = self._gossip.online()
         due = [
@@ -68,22 +68,22 @@ class WorkStealing:
         return max(due, key=lambda mesh_host: (mesh_host.queued_jobs, mesh_host.store_id), default=None)
 
     def _next_look(self, now: float) -> float | None:
-        """Return when this part looks at other queues next. Heartbeats carry their lengths but do not wake it."""
+        """Return the time of the next tick. Heartbeats, which carry the queue lengths, do not wake this part."""
         return now + PAUSE_SECONDS if self._gossip.online() else None
 
     def _free(self, tx: Tx) -> Resources | None:
-        """Return the resources that are free here; None without a free core, or if local jobs wait for a slot."""
+        """Return the free resources of this host; None if it has no free core or if local jobs wait for a slot."""
         free = self._scheduler.free_units(tx, self._runs.running()).amounts()
         return None if free.cpu_cores == 0 or queue.has_status(tx, "WAITING_FOR_SLOT") else free
 
     def _answered(self, result: Response | PagletsError) -> None:
-        """Record which jobs will arrive. If there are none, end the reservation and ask another host."""
+        """Store the ids of the jobs that will arrive. If there are none, allow a request to another host at once."""
         try:
             self._coming = parsed(result, Stolen).agent_ids
         except PagletsError:
             self._coming = ()
         if self._coming:
-            # A victim that gave jobs may be asked again as soon as those jobs have slots.
+            # The same host probably has more jobs, so it may be asked again once these jobs have slots.
             self._asked_at.clear()
         else:
             self._promised_until = 0.0
@@ -111,7 +111,7 @@ class WorkStealing:
             most_jobs=min(steal.most_jobs, WINDOW_JOBS),
             mesh_version=self._services.settings.mesh_version,
         )
-        # These jobs may start on this host while their files are pushed. The other host repeats its request.
+        # Exclude jobs whose blobs are still being pushed: they may start on this host meanwhile. The thief asks again.
         chosen = tuple(each for each in chosen if self._blob_pusher.ready(thief.host, paglets.blobs_here(tx, each)))
         for agent_id in chosen:
             jobs.set_stolen(tx, agent_id)

@@ -1,4 +1,4 @@
-"""The workspace of processes on the disk: scratch directories and logs, and if there is room for another process."""
+"""The disk space of processes: their scratch directories and log paths, and the check if another process can start."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from paglets.store import jobs, paglets, residence
 from paglets.worker.launch import LaunchSpec, ProcessExit
 
 PLACE_AGAIN_SECONDS = 10.0
-"""Seconds before another process is tried after one found no room on the disk. A quota shows only in such a try."""
+"""Seconds without new processes after one failed for lack of disk space. Only such a try shows an exhausted quota."""
 
 LAUNCHER_SILENT = "launcher_silent"
 """The reason code of jobs that wait while the zygote does not answer."""
 
 
 class ProcessWorkspace:
-    """The workspace of processes. It belongs to the runner, except for `blocked_reason`."""
+    """The disk space of processes. Used only on the runner, except for `blocked_reason`."""
 
     def __init__(self, services: HostServices) -> None:
         self._services = services
@@ -31,11 +31,11 @@ class ProcessWorkspace:
         self._launcher_trouble: Reason | None = None
 
     def launcher_troubled(self, text: str) -> None:
-        """Store the reason why the launcher starts no process; "": it starts processes again."""
+        """Set the reason why the launcher cannot start processes. With "", clear the reason."""
         self._launcher_trouble = Reason(code=LAUNCHER_SILENT, text=text) if text else None
 
     def blocked_reason(self) -> Reason | None:
-        """Return why no process can start: the disk or the launcher blocks it. May be called from any thread."""
+        """Return the reason why no process can start, or None if one can. May be called from any thread."""
         if self._launcher_trouble is not None:
             return self._launcher_trouble
         if self._services.clock.monotonic() < self._obstacle_until:
@@ -43,13 +43,13 @@ class ProcessWorkspace:
         return self._services.disk.blocked_reason()
 
     def may_start(self, agent_id: str) -> bool:
-        """Return True if a process of that paglet may be tried now."""
+        """Return True if a process of that paglet may be started now."""
         return self.blocked_reason() is None and self._services.clock.monotonic() >= self._paused.get(
             agent_id, float("-inf")
         )
 
     def spec(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> LaunchSpec:
-        """Create the scratch directory of a run, and return its launch record. Raise OSError, StoreTransient."""
+        """Create the scratch directory of a run, and return its launch record. Raises OSError or StoreTransient."""
         stamp, disk = run.stamp, self._services.disk
         fresh = run.entry == "attempt" or self._services.store.read(
             lambda tx: residence.has_stale_scratch(tx, stamp.agent_id)
@@ -69,7 +69,7 @@ class ProcessWorkspace:
         )
 
     def not_made(self, run: Run, error: OSError | StoreTransient) -> ProcessExit:
-        """Return the exit of a run whose scratch directory could not be created."""
+        """Return the ProcessExit of a run whose scratch directory could not be created."""
         is_of_disk = not isinstance(error, OSError) or error.errno in backpressure.OF_THE_DISK
         if is_of_disk or self._services.disk.blocked_reason() is not None:
             return self.lacking(str(error))
@@ -78,7 +78,7 @@ class ProcessWorkspace:
         return ProcessExit(error=str(error))
 
     def leave_full_disk(self, agent_id: str, deny_list: PlacementDenyList) -> None:
-        """Remove the scratch directory of a job that found the disk full, and let the job move after a pause."""
+        """Remove the scratch directory of a job that found the disk full. Let it be placed elsewhere after a pause."""
         now = self._services.clock.monotonic()
         times = self._services.store.read(lambda tx: jobs.disk_fulls(tx, agent_id))
         deny_list.avoid(agent_id, self._services.own.store_id, now)
@@ -88,7 +88,7 @@ class ProcessWorkspace:
             self._services.disk.discard(agent_id)
 
     def lacking(self, why: str) -> ProcessExit:
-        """Return the end of a run for which the disk has no room. It is not the run's failure: it is tried again."""
+        """Return the ProcessExit of a run for which the disk has no room. It does not count as a failure of the run."""
         self._obstacle = Reason(code="disk_full", text=f"the host has no disk space for it: {why}")
         self._obstacle_until = self._services.clock.monotonic() + PLACE_AGAIN_SECONDS
         return ProcessExit(error=self._obstacle.text, launcher_lost=True)

@@ -1,7 +1,7 @@
 """Calls from this host to paglets elsewhere, and the search for a paglet that has moved.
 
-A call is sent again only if it was certainly not taken: the host is unreachable, the paglet has moved or is moving, or
-its handler still waits. Any other error goes to the caller.
+A call is sent again only if that cannot run the handler twice: the host is unreachable, the paglet has moved or is
+moving, or the reply says that its handler still waits. Any other error goes to the caller.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from paglets.wire.request import Request, Response, dump_json, parsed
 MAX_HOPS = 8
 RETRY_SECONDS = 0.2
 LOCATE_AFTER_SECONDS = 5.0
-"""Seconds without an answer before the online hosts are asked for the paglet. A restart takes less."""
+"""Seconds for which a host must be unreachable before the other hosts are asked for the paglet.
+
+A restart of a host takes less time.
+"""
 
 MARGIN_SECONDS = 10.0
-"""Seconds beyond the wait of a call in which its reply must arrive."""
+"""Seconds that the HTTP timeout of a call exceeds the time for which the other host may hold the call."""
 
 CallDone = Callable[["CallReply | PagletsError"], None]
 
@@ -46,7 +49,7 @@ class OutgoingCall:
 
 
 class Calls:
-    """The part `calls`: sends calls, and repeats those that may be sent again."""
+    """The runner part `calls`, which sends calls and repeats those that may safely be sent again."""
 
     name = "calls"
 
@@ -64,7 +67,7 @@ class Calls:
         self._later: list[tuple[float, OutgoingCall]] = []
 
     def start(self, target: ProxyRef, message: WireMessage, timeout_seconds: float | None, done: CallDone) -> None:
-        """Send a call, on the runner. `done` is called once, with the reply or the error."""
+        """Send a call. Used only on the runner. `done` is called once, with the reply or the error."""
         now = self._services.clock.monotonic()
         deadline = now + (timeout_seconds if timeout_seconds is not None else 365 * 86400.0)
         call_id = self._services.entropy.token()

@@ -1,4 +1,4 @@
-"""The creation of paglets, in one transaction each. A repeat of a request changes nothing."""
+"""The creation of paglets. Each is created in one transaction, and a repeated request changes nothing."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class PagletCreation:
         self._gossip = gossip
 
     def create(self, tx: Tx, agent_id: str, new: NewPaglet) -> ProxyRef:
-        """Store a paglet. A repeat changes nothing.
+        """Store a new paglet and return its address. A repeated request changes nothing.
 
-        Raise NameTaken, Invalid, or Conflict if blobs of its code or files are missing or its id is taken.
+        Raises NameTaken, Invalid, or Conflict if blobs of its code or files are missing or its id is taken.
         """
         check_agent_id(agent_id)
         _check_kind(new)
@@ -64,7 +64,7 @@ class PagletCreation:
         )
 
     def resolve_paglet(self, tx: Tx, target: str) -> ProxyRef:
-        """Return the paglet with that id or name, as far as this host knows. Raise Unknown."""
+        """Return the last known address of the paglet with that id or name. Raise Unknown if there is no such row."""
         row = residence.find(tx, residence.id_of(tx, target))
         if row is None:
             raise Unknown(f"{self._services.own.name} knows no paglet {target[:100]!r}, by id or name")
@@ -85,7 +85,7 @@ def require_files(tx: Tx, blob_store: BlobStore, bundle: BlobRef | None, files: 
 
 def _check_kind(new: NewPaglet) -> None:
     if new.kind not in ("paglet", "job"):
-        raise Invalid(f"{with_article(new.kind)} is not created by itself: it comes with a group")
+        raise Invalid(f"{with_article(new.kind)} cannot be created alone: submit a group instead")
     if new.kind == "job":
         check_request(from_json(SlotRequest, new.request, "request"))
 
@@ -105,19 +105,19 @@ def _job_part(new: NewPaglet) -> JobPart:
 
 
 def require_here(tx: Tx, agent_id: str) -> None:
-    """Raise Moved, Moving or Unknown if the paglet is not here."""
+    """Raise Moved, Moving or Unknown if the paglet is not on this host."""
     row = residence.find(tx, agent_id)
     if row is None or row.status != "here":
         raise why_elsewhere(tx, agent_id)
 
 
 def why_elsewhere(tx: Tx, agent_id: str) -> PagletsError:
-    """Return the error for a paglet that is not here, with the reason if its hand-off makes no progress."""
+    """Return the error for a request to a paglet that is not on this host. It says why if the hand-off is blocked."""
     return elsewhere(agent_id, residence.find(tx, agent_id), handoffs.problem(tx, agent_id))
 
 
 def elsewhere(agent_id: str, row: ResidenceRow | None, problem: str = "") -> PagletsError:
-    """Return the error for a paglet with that residence row, which is not here."""
+    """Return Moved, Moving or Unknown for a paglet that is not on this host according to its residence row."""
     if row is None or row.status == "disposed":
         return Unknown(f"paglet {agent_id} is not known here" if row is None else f"paglet {agent_id} has ended")
     why = f": {problem}" if problem else ""

@@ -1,4 +1,4 @@
-"""The submission of groups, in one transaction each. A repeat of a request changes nothing."""
+"""The submission of groups. Each is stored in one transaction, and a repeated request changes nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from paglets.store.newjobs import NewGroup
 from paglets.store.rollbacks import Fence
 
 MOST_OBSTACLES = 20
-"""Different reasons that a group keeps. Each job may ask for another amount; every view of the group has them."""
+"""The maximum number of different placement obstacles stored with a group. Each view of the group lists all of them."""
 
 
 class GroupSubmission:
@@ -59,14 +59,15 @@ class GroupSubmission:
         return prepare(token, group, self._services.own)
 
     def store(self, tx: Tx, prepared: PreparedGroup) -> GroupView:
-        """Store a group, or return the view of the group that is stored under its id.
+        """Store a group, or return the view of the group that is already stored under its id.
 
-        Raise GroupExists, Invalid, Unknown (the collector's host), Conflict (blobs of code or inputs are missing).
+        Raises GroupExists, Invalid, Unknown for the collector's host, or Conflict if blobs of code or inputs are
+        missing.
         """
         return on_only_host(self._stored(tx, prepared), self._gossip.candidates()[0])
 
     def _stored(self, tx: Tx, prepared: PreparedGroup) -> GroupView:
-        """Return the view of the group under this id if its jobs are the same, else store this one."""
+        """Store the group unless its id is known, and return its view. Raises GroupExists if the jobs differ."""
         row = tx.one(GROUP, prepared.group_id)
         if row is not None:
             if row["digest"] != prepared.digest:
@@ -83,9 +84,9 @@ class GroupSubmission:
         )
 
     def _store(self, tx: Tx, prepared: PreparedGroup) -> GroupView:
-        """Store collector, expected keys and jobs in one transaction, so that a group is there whole or not at all.
+        """Store the collector, the expected job keys and the jobs, and return the view of the new group.
 
-        This is the one change whose time grows with what it stores: about 0.1 ms for each job.
+        The time of this transaction grows with the group: about 0.1 ms for each job.
         """
         group_id, group = prepared.group_id, prepared.group
         inputs = tuple(dict.fromkeys((*group.inputs, *(file for job in group.jobs for file in job.inputs))))
@@ -163,12 +164,12 @@ class GroupSubmission:
             posts.deliver_here(tx, ProxyRef(agent_id=agent_id, host=own), message, now)
 
     def _first_generation(self, tx: Tx, group_id: str, group: SubmitGroup) -> int:
-        """Return the generation of the first copies: over 1 if a group of this id was cleared."""
+        """Return the generation of the first copies of the jobs. It is over 1 if a group with this id was cleared."""
         known = undelivered.cleared(tx, group_id)
         return first_generation(max(known.submissions if known else 0, group.submissions))
 
     def _collector_epoch(self, tx: Tx, group_id: str, first: int) -> int:
-        """Return an epoch above that of each collector that this group id had. A fence ends the last one."""
+        """Return an epoch higher than those of earlier collectors of this group id. Fence the latest of them."""
         if first == 1:
             return 1
         agent_id, known = collector_id(group_id), undelivered.cleared(tx, group_id)
@@ -180,7 +181,7 @@ class GroupSubmission:
         return epoch
 
     def _collector_host(self, group: SubmitGroup) -> HostRef:
-        """Return the host for the collector: the requested one, the longest-running other host, or this host."""
+        """Return the host for the collector: the requested one, else the longest-running other host, else this host."""
         if group.collector_host:
             return self._gossip.find(group.collector_host)
         others = [mesh_host for mesh_host in self._gossip.online() if mesh_host.reachable]
@@ -190,7 +191,7 @@ class GroupSubmission:
         return best.ref
 
     def _obstacles(self, requests: Counter[SlotRequest]) -> tuple[Obstacle, ...]:
-        """Return why jobs have no host at submission: each reason once, that of most jobs first."""
+        """Return the reasons why jobs cannot be placed at submission, with job counts. The highest count is first."""
         candidates = self._gossip.candidates()
         counts: Counter[policy.Reason] = Counter()
         for request, count in requests.items():
@@ -207,7 +208,7 @@ class GroupSubmission:
 
 
 def _bounded(found: list[tuple[policy.Reason, int]]) -> tuple[Obstacle, ...]:
-    """Return the first MOST_OBSTACLES reasons, and one for each code of the rest, with the text of its first."""
+    """Return the first MOST_OBSTACLES reasons. Merge the others by reason code, each with one text as an example."""
     kept = [
         Obstacle(count=count, code=reason.code, text=reason.text, never=reason.never)
         for reason, count in found[:MOST_OBSTACLES]
@@ -222,12 +223,12 @@ def _bounded(found: list[tuple[policy.Reason, int]]) -> tuple[Obstacle, ...]:
 
 
 def _content(group: SubmitGroup) -> dict[str, str]:
-    """Return by column the hashes of the arguments with which a group is submitted, except its jobs."""
+    """Return the hashes of the group's code and input files, by column of the table `groups`."""
     common = (("", file.name, file.sha256) for file in group.inputs)
     own = ((job.job_key, file.name, file.sha256) for job in group.jobs for file in job.inputs)
     return {"code": group.bundle.sha256 if group.bundle else "", "inputs": inputs_digest((*common, *own))}
 
 
 def _differs(row: sqlite3.Row, group: SubmitGroup) -> tuple[str, ...]:
-    """Return the columns in which the stored group differs. A group of an older program has no such hashes."""
+    """Return the columns of `_content` in which the stored group differs. Skip null columns of an older version."""
     return tuple(what for what, value in _content(group).items() if row[what] not in (None, value))

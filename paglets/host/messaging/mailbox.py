@@ -1,7 +1,7 @@
-"""The mailbox: starts the next action of each paglet: a hook, a move, a disposal or a message handler.
+"""The mailbox, which starts the next action of each paglet: a hook, a move, a disposal or a message handler.
 
-It reads rows and the calls that wait in memory, and starts one thing at a time for each paglet. Paglets that run inside
-the host (collectors) are served at once, all others in a process.
+It finds the actions in the database and the calls in a queue in memory. Each paglet runs one action at a time. Actions
+of paglets inside the host (collectors) run at once, those of all others in a process.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ MAX_ACTIVATIONS = 32
 """The maximum number of processes for hooks and messages at once. Processes of jobs are limited by slots instead."""
 
 LOOK_AGAIN_SECONDS = 5.0
-"""Seconds between looks at paglets that wait for another host: on a full disk, for one, nothing may have woken this
-part."""
+"""Seconds between two checks of blocked paglets, such as those that wait for another host.
+
+The check is needed because not every change, such as a disk with free space again, wakes this part.
+"""
 
 NEXT_ROUND_SECONDS = 1.0
-"""Seconds to the next round when more than MAX_DUE paglets are due: some were woken in the middle of a round."""
+"""Seconds until the next round after one of several pages. Paglets may have become due in pages already read."""
 
 LONGEST_WAIT_SECONDS = 3600.0
-"""The longest wait for a wake-up time, in seconds. Wake-up times use the wall clock, which may be set at any time."""
+"""The maximum seconds between two checks of wake-up times, which use the wall clock. That clock may be set any time."""
 
 POSTS_A_TURN = 100
 RETRY_POST_SECONDS = (0.5, 2.0, 10.0, 60.0)
@@ -47,7 +49,7 @@ StartEntry = Callable[[str, str], None]
 
 
 class Mailbox:
-    """The part `mailbox`: starts hooks, actions and message handlers."""
+    """The runner part `mailbox`, which starts hooks, pending actions and message handlers."""
 
     name = "mailbox"
 
@@ -67,7 +69,7 @@ class Mailbox:
     # Calls.
 
     def call(self, call: PendingCall, again: bool) -> None:
-        """Queue a call for a paglet of this host whose code runs in a process. On the runner."""
+        """Queue a call for a paglet on this host whose code runs in a process. Used only on the runner."""
         known = self._by_id.get(call.call_id)
         if known is not None:
             if known.result is not None and call.answer is not None:
@@ -82,20 +84,20 @@ class Mailbox:
                 self._services.runner.wake(self.name)
 
     def _enqueue(self, call: PendingCall, *, first: bool = False) -> None:
-        """Queue a call behind the others of its priority, or before them if `first`."""
+        """Queue a call after the waiting calls of the same priority, or before them if `first` is True."""
         queue = self._queued.setdefault(call.agent_id, deque())
         own = call.message.priority
         before = [other for other in queue if other.message.priority >= own + first]
         queue.insert(len(before), call)
 
     def knows(self, call_id: str) -> bool:
-        """Return True if the call with that id runs or waits, or its reply is still kept. Any thread may call this."""
+        """Return True if that call waits, runs or has a stored reply. May be called from any thread."""
         return call_id in self._by_id
 
     def park(self, call: PendingCall, version: int, wait_seconds: float | None) -> None:
-        """Park a call whose handler waits.
+        """Park a call whose handler asked to wait.
 
-        It is handled again when the state has another version, or after `wait_seconds`.
+        The call is handled again when the state of the paglet changes, or after `wait_seconds`.
         """
         now = self._services.clock.monotonic()
         call.parked_version = version
@@ -119,7 +121,7 @@ class Mailbox:
             self._resume(agent_id, [call for call in calls if version is None or version != call.parked_version])
 
     def _resume(self, agent_id: str, due: list[PendingCall]) -> None:
-        """Queue these parked calls again."""
+        """Move these calls from the parked calls to the queue."""
         if not due:
             return
         left = [call for call in self._parked.get(agent_id, []) if call not in due]
@@ -153,18 +155,18 @@ class Mailbox:
         return Delivery(message=waiting[0].message, seq=waiting[0].seq) if waiting else None
 
     def _ready_posts(self, agent_id: str) -> list[posts.UnhandledPost]:
-        """Return the next post whose handler did not raise a moment ago, if there is one."""
+        """Return the next post, or []. Skip posts that are paused because their handlers raised."""
         now = self._services.clock.monotonic()
         paused = [seq for seq, at in self._paused.items() if at > now]
         return self._services.store.read(lambda tx: posts.unhandled(tx, agent_id, 1, paused))
 
     def requeue(self, delivery: Delivery) -> None:
-        """Queue a call again if its process did not start to handle it. A post needs nothing: it is in the inbox."""
+        """Queue a call again whose process did not start its handler. A post is still in the inbox."""
         if delivery.call is not None:
             self._enqueue(delivery.call, first=True)
 
     def post_raised(self, seq: int, tries: int) -> None:
-        """Schedule another try of a post whose handler raised for the `tries`-th time. Other posts go on."""
+        """Schedule another try of a post whose handler raised for the `tries`-th time. Other posts are not delayed."""
         pause = RETRY_POST_SECONDS[min(max(tries, 1), len(RETRY_POST_SECONDS)) - 1]
         self._paused[seq] = self._services.clock.monotonic() + pause
         self._services.runner.wake(self.name)
@@ -191,7 +193,7 @@ class Mailbox:
         return min(times, default=None)
 
     def _next_due(self, wall: float) -> list[Runnable]:
-        """Return a page of due paglets. Pages take turns, so that paglets that cannot go on do not hold up others."""
+        """Return the next page of due paglets. Paging ensures that blocked paglets do not delay the others."""
         after = self._after
         page = self._services.store.read(lambda tx: runnable_paglets(tx, after, MAX_DUE, wall))
         if len(page) == MAX_DUE:
@@ -202,9 +204,9 @@ class Mailbox:
         return page
 
     def _waking(self, now: float, wall: float) -> list[float]:
-        """Return when to wake the next inactive paglet.
+        """Return the time to wake the next inactive paglet as a list of at most one time on the monotonic clock.
 
-        A paglet due at `wall` is in the page that was read for that time.
+        Paglets whose wake-up time is `wall` or earlier are already in a page of due paglets.
         """
         at = self._services.store.read(lambda tx: next_wake_time(tx, wall))
         return [] if at is None else [now + min(LONGEST_WAIT_SECONDS, at - wall)]
@@ -249,7 +251,7 @@ class Mailbox:
                 self._forget(call)
 
     def _forget(self, call: PendingCall) -> None:
-        """Drop a call whose caller did not repeat its request. A running handler is not interrupted."""
+        """Drop a waiting call whose caller did not repeat its request. If its handler runs, the handler continues."""
         for calls in (self._parked, self._queued):
             waiting = calls.get(call.agent_id)
             if waiting is not None and call in waiting:
@@ -268,7 +270,7 @@ class Mailbox:
             self._pending_actions.serve(due)
 
     def _take_posts(self, agent_id: str) -> int:
-        """Let a paglet inside the host handle some posts. Return their number."""
+        """Let a paglet inside the host handle up to POSTS_A_TURN posts. Return the number handled."""
         host, paused = self._host_view, tuple(self._paused)
         taken = write_or_log(self._services, lambda tx: in_host.take_posts(tx, host, agent_id, POSTS_A_TURN, paused))
         count, raised = taken or (0, [])

@@ -1,4 +1,4 @@
-"""The outbox: delivers posts to paglets of this host in one transaction, to other hosts in batches."""
+"""The outbox, which delivers posts: within this host in one transaction, to another host in batches."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ LOCATE_AFTER_SECONDS = 5.0
 LOCATE_PAUSE_SECONDS = 2.0
 LOOK_AGAIN_SECONDS = 5.0
 MAX_WITH_BYTES = 100
-"""The number of posts with artifacts in one page, for one host.
+"""The page size, in posts, when posts with artifacts are read for one host.
 
-If the host has the blobs of no post in a page, the next page is tried. So posts whose blobs cannot be pushed do not
-hold up the others.
+If that host lacks blobs of every post in a page, the next page is read. So posts whose blobs cannot be pushed do not
+delay the others.
 """
 
 NEXT_PAGE_SECONDS = 0.5
@@ -44,9 +44,9 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 @dataclass(slots=True, kw_only=True)
 class _Astray:
-    """A paglet that was not found at the address of its posts. Times are monotonic seconds.
+    """A paglet that was not found on the host to which its posts were sent. Times are in monotonic seconds.
 
-    `since`: the first failure. `asked_at`: the last search in the mesh.
+    `since`: the time of the first failed delivery. `asked_at`: the time of the last search in the mesh.
     """
 
     since: float
@@ -54,7 +54,7 @@ class _Astray:
 
 
 class Outbox:
-    """The part `outbox`: delivers posts."""
+    """The runner part `outbox`, which delivers posts."""
 
     name = "outbox"
 
@@ -88,9 +88,9 @@ class Outbox:
         return None if first == float("inf") else first
 
     def _send(self, host: HostRef) -> bool:
-        """Send the posts that may go now.
+        """Send a batch of posts to a host.
 
-        Return False if all of them wait, for blobs or for paglets that were not found.
+        Return False if none is ready, because all wait for blobs or for paglets that were not found.
         """
         paused = tuple(self._paused)
         ready = self._with_bytes_there(host, paused)
@@ -115,9 +115,9 @@ class Outbox:
         return True
 
     def _with_bytes_there(self, host: HostRef, paused: tuple[str, ...]) -> list[int]:
-        """Return the numbers of posts in one page whose artifacts the host has. Request a push of the others' blobs.
+        """Return the numbers of posts in one page whose artifacts the host has. Push the blobs of the others.
 
-        If blobs cannot be pushed, search for the paglets: they may be elsewhere by now.
+        If blobs cannot be pushed, search the mesh for their target paglets, which may have moved.
         """
         after = self._after.pop(host.store_id, 0)
         carrying = self._services.store.read(
@@ -205,7 +205,7 @@ class Outbox:
         self._services.runner.wake(self.name)
 
     def _pause(self, agent_id: str, now: float) -> float:
-        """Return the pause in seconds before posts for a missing paglet are sent again. It grows over time."""
+        """Return the seconds before posts to a paglet that was not found are sent again. They grow over time."""
         return min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, (now - self._astray[agent_id].since) / 2))
 
     def _failed(self, host: HostRef, batch: list[Outgoing], error: PagletsError) -> None:
@@ -216,7 +216,7 @@ class Outbox:
         self._services.runner.wake(self.name)
 
     def _search(self, agent_ids: set[str], now: float) -> None:
-        """Search the mesh for paglets that were not found at their address for 5 s or longer."""
+        """Search the mesh for paglets to which no post could be delivered for LOCATE_AFTER_SECONDS or longer."""
         due = []
         for agent_id in sorted(agent_ids):
             each = self._astray.setdefault(agent_id, _Astray(since=now))
@@ -248,11 +248,11 @@ def _set_problems(tx: Tx, texts: dict[int, str]) -> None:
 
 
 def _drop(tx: Tx, agent_id: str, now: float) -> None:
-    """Drop the posts for a paglet that has ended."""
+    """Delete all posts to a paglet that has ended from the outbox."""
     numbers = posts.numbers_for(tx, agent_id)
     for n in numbers:
         job = posts.remove_delivered(tx, n)
         if job is not None:
             outcomes.retire(tx, job, now)
-    if numbers:  # all posts may have been delivered during the search
+    if numbers:  # Record nothing if all posts were delivered during the search.
         record_event(tx, now, "posts_dropped", agent_id, f"{counted(len(numbers), 'post')} to a paglet that has ended")

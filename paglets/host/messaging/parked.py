@@ -1,6 +1,6 @@
-"""Parked requests (long polls): replies that wait for a condition, such as the end of a move or of a handler's wait.
+"""Parked requests (long polls), which are answered when a condition holds, such as the end of a move.
 
-Each is tried again after a COMMIT that touched its paglet, and ends at its deadline.
+The condition is checked after each COMMIT that changed the paglet. At its deadline, a request is answered anyway.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ParkedRequest:
-    """A request whose reply waits.
+    """A request that is answered when its condition holds, at the latest at its deadline (monotonic seconds).
 
-    `attempt` returns the response once the condition holds, else None. `late` returns the response at the deadline.
+    `attempt` returns the response if the condition holds, else None. `late` returns the response at the deadline.
     """
 
     agent_id: str
@@ -36,7 +36,7 @@ class ParkedRequest:
 
 
 class ParkedRequests:
-    """The part `parked`: completes parked requests."""
+    """The runner part `parked`, which answers parked requests."""
 
     name = "parked"
 
@@ -47,13 +47,13 @@ class ParkedRequests:
         self._parked_requests: dict[str, list[ParkedRequest]] = {}
 
     def park(self, wait: ParkedRequest) -> PendingResponse:
-        """Park a request after one immediate try, so that no change is missed. May be called from any thread."""
+        """Park a request. The next tick checks its condition, so that no change is missed. Any thread may call this."""
         self._new.append(wait)
         self._services.runner.wake(self.name)
         return wait.pending
 
     def touched(self, agent_ids: tuple[str, ...]) -> None:
-        """Retry parked requests after a COMMIT changed these paglets. May be called from any thread."""
+        """Check parked requests again after a COMMIT changed these paglets. May be called from any thread."""
         if self._parked_requests or self._new:
             self._touched.extend(agent_ids)
             self._services.runner.wake(self.name)
@@ -71,7 +71,7 @@ class ParkedRequests:
         return min(deadlines, default=None)
 
     def _try(self, agent_id: str) -> None:
-        # The requests stay in the table during an attempt, so that a COMMIT at that time finds them.
+        # Keep the requests in the dict during an attempt, because a COMMIT may call `touched`, which checks the dict.
         left = []
         for wait in self._parked_requests.get(agent_id, []):
             response = self._guarded(wait.attempt)
@@ -95,7 +95,7 @@ class ParkedRequests:
             self._parked_requests.pop(agent_id, None)
 
     def _guarded(self, act: Callable[[], T]) -> T | Response:
-        """Turn an unexpected error into an error response and log it, so that other requests go on."""
+        """Call `act`. Log an unexpected error and return it as a response, so that other requests are still served."""
         try:
             return act()
         except Exception as error:
@@ -104,12 +104,12 @@ class ParkedRequests:
 
 
 MAX_REMEMBERED = 10_000
-"""The maximum number of calls whose first parking time is kept. Older calls wait their full time again."""
+"""The maximum number of calls whose start time is kept. An older call that is repeated waits its full time again."""
 
 
 @dataclass(eq=False, kw_only=True)
 class _Parked:
-    """A call to a paglet inside the host, while it waits."""
+    """A waiting call to a paglet that runs inside the host. `began`: the time of its first request, monotonic."""
 
     agent_id: str
     class_name: str
@@ -122,8 +122,8 @@ class _Parked:
 class CollectorCalls:
     """Calls to paglets that run inside the host (collectors).
 
-    A caller that gets the reply `waiting` repeats its request with the same call id. Its time counts from the first
-    request.
+    A caller that gets the reply `waiting` repeats its request with the same call id. The handler's waiting time counts
+    from the first request.
     """
 
     def __init__(self, services: HostServices, host_view: HostView, parked: ParkedRequests) -> None:
@@ -155,7 +155,7 @@ class CollectorCalls:
     def _remember(self, call_id: str, began: float) -> None:
         self._began[call_id] = began
         if len(self._began) > MAX_REMEMBERED:
-            # On a copy and with `pop`, because other threads change the dict.
+            # Iterate over a copy and remove with `pop`, because other threads change the dict at the same time.
             for oldest in list(self._began)[:-MAX_REMEMBERED]:
                 self._began.pop(oldest, None)
 
@@ -179,7 +179,7 @@ class CollectorCalls:
         return run(lambda tx: in_host.call(tx, self._host_view, agent_id, message, waited))
 
     def _error_now(self, agent_id: str, error: PagletsError) -> PagletsError:
-        """Return the error that says where the paglet went, if it left while the call waited; else `error`."""
+        """Return Moved, Moving or Unknown if the paglet left this host while the call waited, else `error`."""
         try:
             self._services.store.read(lambda tx: require_here(tx, agent_id))
         except PagletsError as elsewhere:

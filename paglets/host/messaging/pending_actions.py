@@ -1,4 +1,4 @@
-"""Pending actions of a paglet: a move, a disposal or a deactivation. They start when its code has ended."""
+"""Pending actions of a paglet: a move, a disposal or a deactivation. An action starts after the paglet's code ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from paglets.worker.host.supervisor import ZYGOTE_LABEL
 
 
 class PendingActions:
-    """The pending actions (column `paglets.intent` of the schema). Used only on the runner."""
+    """The service that starts pending actions (column `paglets.intent` of the schema). Used only on the runner."""
 
     def __init__(self, services: HostServices, gossip: Gossiper, host_view: HostView, blob_pusher: BlobPusher) -> None:
         self._services = services
@@ -33,9 +33,9 @@ class PendingActions:
         self._blob_pusher = blob_pusher
 
     def serve(self, due: Runnable) -> bool:
-        """Start the pending action. Return False if a move waits for its target or for its files to be there.
+        """Start the pending action. Return False if it is a move that must wait for its target or its files.
 
-        A paglet whose move waits continues on this host.
+        Until the move starts, the paglet continues on this host.
         """
         assert due.intent is not None
         if "move" in due.intent:
@@ -61,22 +61,25 @@ class PendingActions:
         return True
 
     def _effect(self, due: Runnable, change: Callable[[Tx], object]) -> None:
-        """Apply a change, unless another action was requested meanwhile: that action is due next."""
+        """Apply a change unless the pending action was replaced since it was read. The next tick starts the new one."""
         write_or_log(self._services, lambda tx: change(tx) if is_still_pending(tx, due) else None)
 
     def bytes_go_first(self, due: Runnable) -> bool:
-        """Return True if a pending move will start soon: its `run` may never end, so it should start on the target."""
+        """Return True if the paglet should move before its `run` starts, because the target of the move is online.
+
+        A `run` started here first may never end, and would block the move.
+        """
         move = None if due.intent is None else due.intent.get("move")
         return move is not None and self._gossip.is_online(from_json(HostRef, move).store_id)
 
     def _problem(self, agent_id: str, target: HostRef) -> str:
-        """Return why a move cannot start yet, or "". A move starts after the target has the files of the paglet."""
+        """Return why a move cannot start yet, or "". The target must be online, with room and the paglet's blobs."""
         if not self._gossip.is_online(target.store_id):
             other = replacement_text(self._gossip, target)
             return other or f"it moves to {target.name} once that host is online"
         mesh_host = self._gossip.by_store(target.store_id)
         full = "" if mesh_host is None else mesh_host.properties.get(BLOCKED, "")
-        # A zygote that cannot start does not block the move: the paglet needs no process at once on arrival.
+        # A zygote that cannot start does not block the move, because the paglet can wait for its process on the target.
         if full and not full.startswith(ZYGOTE_LABEL):
             return f"it moves to {target.name} once that host has room: {full}"
         needs = self._services.store.read(lambda tx: paglets.blobs_here(tx, agent_id))
@@ -100,20 +103,20 @@ class PendingActions:
         if due.runs_in_host:
             in_host.run_hook(tx, self._host_view, due.agent_id, "on_dispatching")
         elif due.intent is not None and not due.intent.get("ready"):
-            # If `on_dispatching` raises, the move is dropped, and a `run` that was due is due again.
+            # Store the due hook, so that it becomes due again if `on_dispatching` raises and the move is dropped.
             then = due.hook or due.intent.get("then")
             start_hook(tx, due.agent_id, "dispatching", {**due.intent, "then": then})
             return
-        # The caller has chosen the host of a moved job, so the job waits for a slot there and is not placed again.
+        # The request names the target host, so a moved job waits for a slot there and is not placed again.
         queue.move(tx, due.agent_id, "PLACING", states.move("PLACING", "queued"))
         paglets.set_arrival(tx, due.agent_id)
         residence.leave(tx, due.agent_id, target, self._services.clock.wall())
 
 
 def write_or_log(services: HostServices, change: Callable[[Tx], Any]) -> Any:
-    """Return the result of a change that may run code of a paglet inside the host. Log an error and return None.
+    """Commit a change that may run code of a paglet inside the host, and return its result.
 
-    Raise StoreTransient: the part is soon tried again.
+    If it raises, log the error and return None, but pass on StoreTransient, after which the runner retries the part.
     """
     try:
         return services.store.write(change)
