@@ -277,7 +277,7 @@ def test_a_file_is_not_put_back_over_a_newer_one(rig: Rig, capsys: pytest.Captur
     rig.source.write_bytes(b"newer")
     publication.rollback()
     assert rig.source.read_bytes() == b"newer"
-    assert "out.db cannot be put back" in capsys.readouterr().err
+    assert "out.db cannot be moved back" in capsys.readouterr().err
 
 
 def without_links(staged: Path, source: Path) -> None:
