@@ -30,8 +30,8 @@ PROTOCOL = 2
 class Program:
     """The code of a running paglets.
 
-    `path` is what an interpreter runs and what stands on PYTHONPATH: an unpacked copy, an archive, or the folder that
-    holds the package of a checkout or an installation. `archive` is the archive with the same code, if there is one.
+    `path` can be run by an interpreter and be an entry of PYTHONPATH: an unpacked copy, an archive, or the folder with
+    the package of a checkout or an installation. `archive` is the archive with the same code, if there is one.
     """
 
     path: Path
@@ -62,7 +62,10 @@ def this_program() -> Program:
 
 
 def called_program() -> Program:
-    """Return the archive that the user called, which stays when its copy is removed; else `this_program`."""
+    """Return the archive that the user started, or `this_program` if there is none.
+
+    The archive remains when the unpacked copy, from which this process imports, is removed.
+    """
     archive, _ = called_archive()
     return program_at(Path(archive or program_path()))
 
@@ -102,7 +105,7 @@ def _source_pieces(package: Path) -> Iterator[bytes]:
 def child_command(program: Program, *arguments: str, python: str = sys.executable) -> list[str]:
     """Return the command that runs `paglets ARGUMENTS` with the code of `program`, in this interpreter or another.
 
-    Use it with `child_environment`. Another interpreter gets none of this one's options.
+    Use it with `child_environment`. The options of this interpreter are not passed to another one.
     """
     flags = interpreter_flags(sys.orig_argv) if python == sys.executable else []
     if program.archive:
@@ -121,8 +124,8 @@ def child_environment(
 ) -> dict[str, str]:
     """Return `environment` with a PYTHONPATH by which a child, and what it starts, imports paglets from `program`.
 
-    The interpreter of an installed program finds it without PYTHONPATH. The folder of the program there would put all
-    installed packages before the standard library.
+    An installed program gets no entry: its interpreter finds it, and its folder in PYTHONPATH would put all installed
+    packages before the standard library.
     """
     if python == sys.executable and is_installed(program):
         return dict(environment)

@@ -254,7 +254,7 @@ class MeshClient:
         return self._listed.get(wanted.store_id)
 
     def _locate(self, agent_id: str, last: HostRef) -> HostRef:
-        """Ask `base` for the host of the paglet, and return it. Return `last` if `base` does not answer."""
+        """Ask the host `base` where the paglet is, and return that host. Return `last` if `base` does not answer."""
         from paglets.api.paglets import PagletView  # imported on use: commands that address no paglet start faster
 
         try:

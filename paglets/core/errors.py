@@ -247,7 +247,7 @@ class NoRoom(PagletsError):
 
     @property
     def passes(self) -> bool:
-        """True if the same data may fit later."""
+        """True if the same data may fit later, once space is free."""
         return not self.details.get("never")
 
 

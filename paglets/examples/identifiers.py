@@ -40,7 +40,7 @@ Uses = dict[tuple[str, str], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """An input file. `name`: its path below the folder, with dots, because input files of jobs have plain names."""
+    """An input file. `name`: its path below the folder, with dots for slashes, because input names have no slashes."""
 
     name: str
     path: Path
@@ -100,12 +100,12 @@ def write_database(path: Path, uses: Uses) -> None:
 
 
 def source_files(folder: Path, *, most_files: int, most_bytes: int) -> list[SourceFile]:
-    """Return the Python files below `folder` in a fixed order, without tests, and within both limits."""
+    """Return the Python files below `folder` in a fixed order, without tests. Stop at either limit."""
     return list(islice(_within(most_bytes, _modules(folder)), most_files))
 
 
 def _modules(folder: Path) -> Iterator[SourceFile]:
-    """Yield the files whose path consists of identifiers. Only for these are the names with dots unique."""
+    """Yield the files whose path consists of identifiers, because paths with dots might get equal names."""
     for above, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name.isidentifier() and name not in TEST_FOLDERS)
         for path in (Path(above, name) for name in sorted(names)):

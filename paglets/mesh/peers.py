@@ -35,7 +35,7 @@ class Peers:
     """The peers and the times of their next attempts. Only the runner thread changes them."""
 
     def __init__(self, entropy: Entropy, urls: Iterable[str], given: Iterable[str] = ()) -> None:
-        """Create a peer for each of `urls`. `given`: the URLs among them that this start has on its command line."""
+        """Create a peer for each of `urls`. `given`: those that are on the command line of this process."""
         self._entropy = entropy
         self._given = tuple(given)
         self._peers = {url: Peer(url=url) for url in urls}
@@ -44,7 +44,7 @@ class Peers:
         return tuple(self._peers.values())
 
     def awaited(self) -> tuple[str, ...]:
-        """Return the URLs given at this start where no host has answered yet. May be called from any thread."""
+        """Return the `given` URLs at which no host has answered yet. May be called from any thread."""
         return tuple(url for url in self._given if not self._peers[url].store_id)
 
     def problems(self, hosts: Iterable[MeshHost]) -> tuple[tuple[str, str], ...]:

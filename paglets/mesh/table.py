@@ -1,8 +1,8 @@
 """The membership table and its merge, as pure functions without a clock, a store or a network.
 
 Each host has one row, identified by its store id. Of two rows of a host, the one with the higher (`boot_count`,
-`heartbeat`) is kept, in whatever order they arrive. So all hosts get the same rows. Each host decides by its own
-monotonic clock which hosts are online; these decisions are not merged.
+`heartbeat`) is kept, regardless of the order in which they arrive. So all hosts get the same rows. Each host decides by
+its own monotonic clock which hosts are online; these decisions are not merged.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def merge(
 
 
 def _merged(old: Row | None, host: MeshHost, now: float, direct: bool, offline: frozenset[str]) -> Row | None:
-    """Return the row that replaces `old` after `host` has arrived; None if nothing changes."""
+    """Return the row to store after another host has sent the gossip row `host`; None if `old` stays unchanged."""
     fresh = old is None or newer(host, old.host)
     alive = direct or (fresh and host.store_id not in offline)
     if not fresh and not alive:

@@ -1,7 +1,7 @@
 """The queue of one host: its compute jobs, their statuses, outcomes and leases.
 
-A change of a status gets the expected status and may get the expected attempt. If the row has others, the change does
-nothing and returns False. `paglets.slots.states` defines the allowed transitions.
+A function that changes a status takes the expected old status, and some take the expected attempt. If the row differs,
+the function changes nothing and returns False. `paglets.slots.states` defines the allowed transitions.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ def set_blocked(tx: Tx, agent_id: str, attempt: int, reason: str, text: str, now
 
 
 def clear_reasons(tx: Tx, reasons: Iterable[str]) -> None:
-    """Clear the reason of waiting jobs that have one of `reasons`, until the scheduler checks the jobs again."""
+    """Clear the reason of waiting jobs if it is one of `reasons`. The scheduler then stores a new reason."""
     tx.run(
         "UPDATE requests SET reason = '', reason_text = ''"
         " WHERE status = 'WAITING_FOR_SLOT' AND reason IN (SELECT value FROM json_each(?))",

@@ -146,9 +146,10 @@ class Submission:
     def wait_detached(self, timeout: float | None = None, *, progress: bool | None = None) -> bool:
         """Wait until `detached` is True, and return True.
 
-        Return False after `timeout` seconds. Return False at once if the group is COMPLETE, or if its host knows no
-        other host; in that case add a host and call this again. `detached_reason` gives the reason, which a script also
-        prints on stderr. `progress`: see `drain`. Raises Unreachable if the collector is lost.
+        Return False after `timeout` seconds. Return False at once if the group is COMPLETE. Also return False at once
+        if its host knows no other host; in that case add a host and call this again. `detached_reason` then gives the
+        reason; in a script, it is also printed on stderr. `progress`: see `drain`. Raises Unreachable if the collector
+        is lost.
         """
         with self._interruptible(), self._shown(progress) as shows:
             follower, look_at = self._follower.tells(shows.tell), self._clock.monotonic() + LOOK_SECONDS

@@ -224,11 +224,11 @@ def _learn_ids(peer: _Peer, tree: Mapping[str, Any]) -> None:
 
 def _check_store(peer: _Peer, expected: str | None) -> None:
     if expected and peer.ids is not None and peer.ids[0] != expected:
-        raise PeerReplaced(f"another host answers at {peer.url} than expected", store_id=peer.ids[0])
+        raise PeerReplaced(f"a host other than the expected one answers at {peer.url}", store_id=peer.ids[0])
 
 
 def _refusal(response: Response) -> str:
-    """Return the code of the error if the sender may correct its ids or clock and try again; else another text."""
+    """Return the error code in a reply that may ask the sender to correct its ids or clock; "" for other replies."""
     return str(_tree(response.body).get("code")) if response.status in (StalePeer.status, WrongClock.status) else ""
 
 

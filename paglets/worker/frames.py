@@ -27,10 +27,10 @@ class Unpacker:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
-        """Return the frames that `data` completes.
+        """Return the frames that are complete after `data` was received.
 
-        Raises BadRequest or TooLarge for a bad frame. The caller must then end the peer, because the rest of the
-        stream cannot be parsed.
+        Raises BadRequest or TooLarge for a bad frame. The caller must then close the connection, because the rest of
+        the stream cannot be parsed.
         """
         self._buffer += data
         frames = []

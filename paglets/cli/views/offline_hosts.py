@@ -28,8 +28,8 @@ def is_alone(views: Sequence[MeshHostView]) -> bool:
 LONG_OFFLINE_SECONDS = 86_400.0
 """The time after which commands mention an offline host only if they found nothing or cannot answer without it.
 
-Within this time, a laptop that sleeps overnight is back. Users know that a host is offline for longer. `mesh hosts` and
-`doctor` always mention it.
+A laptop that sleeps overnight returns within this time. After that, repeated mentions would only distract. `mesh hosts`
+and `doctor` always mention the host.
 """
 
 MOST_NAMED = 5

@@ -52,7 +52,7 @@ class ServedSocket(DeadlineSocket):
     waits = False
 
     def is_closed(self) -> bool:
-        """Return True if the other side has closed its end, or only stopped sending, which hosts never do."""
+        """Return True if the client has closed its end. A client that only shut down its sending side counts, too."""
         self.settimeout(0)
         try:
             return not self.recv(1, socket.MSG_PEEK)
@@ -185,7 +185,7 @@ class ServerConnection(BaseHTTPRequestHandler):
         self._proof = self._service.verifier.proof(self.command, target, self._head.fields)
 
     def _read_request(self) -> Request | Response:
-        """Check and read the request. Return it, or return the page if a browser sent it. Raises PagletsError."""
+        """Check, read and return a request. If a browser sent it, return a constant page. Raises PagletsError."""
         head, proof = self._head, self._proof
         assert head is not None
         length = check_body(head, self._service.limits)

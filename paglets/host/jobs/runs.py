@@ -112,7 +112,7 @@ class Runs:
     def start_blocked(self, text: str) -> None:
         self._services.runner.call_soon(partial(self._troubled, text))
 
-    # The same events, handled on the runner.
+    # Handlers of the launcher's events. They are called on the runner.
 
     def _troubled(self, text: str) -> None:
         self._workspace.launcher_troubled(text)

@@ -38,7 +38,7 @@ MAX_PACKED_BYTES = MAX_UNPACKED_BYTES + 2 * MAX_BUNDLE_FILES * MAX_ENTRY_BYTES
 _TEMPORARY = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EIO)
 )
-"""Errors of the host's disk, not of the bundle. After somebody fixes the disk, the bundle can be unpacked."""
+"""Error codes of problems with the host's disk, not with the bundle. The bundle can be unpacked once they are fixed."""
 
 _END = b"PK\x05\x06"
 _END_BYTES = 22
@@ -99,7 +99,7 @@ def _rename(beside: Path, folder: Path) -> None:
 
 def _verified(path: Path, bundle: BlobRef) -> bytes:
     if bundle.size_bytes > MAX_PACKED_BYTES:
-        raise ValueError(f"its {bundle.size_bytes:,} bytes are more than a bundle may have, {MAX_PACKED_BYTES:,}")
+        raise ValueError(f"a bundle of {bundle.size_bytes:,} bytes is over the limit of {MAX_PACKED_BYTES:,}")
     with path.open("rb") as file:
         data = file.read(bundle.size_bytes + 1)
     if len(data) != bundle.size_bytes or hashlib.sha256(data).hexdigest() != bundle.sha256:

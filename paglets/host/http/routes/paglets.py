@@ -273,7 +273,7 @@ def _taken_large(host: Host, source: HostRef, large: LargeEnvelope) -> list[Tran
 
 def _log_not_taken(host: Host, source: HostRef, agent_id: str, error: BaseException) -> None:
     host.services.logger("handoff").warning(
-        f"envelope {agent_id[:100]!r} from {source.name} was not taken and stays there: {error!r}"
+        f"envelope {agent_id[:100]!r} was not accepted and stays on {source.name}: {error!r}"
     )
 
 
