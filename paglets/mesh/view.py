@@ -80,7 +80,7 @@ def _disputed(rows: list[Row]) -> dict[str, str]:
 
 
 def _seniority(host: MeshHost) -> tuple[int, str]:
-    """Return a sort key that is lowest for the host that joined first. It is a count, because clocks may be wrong."""
+    """Return a sort key that is lowest for the host that joined first. It uses no clock, because clocks may differ."""
     return (host.joined or MAX_COUNT + 1, host.store_id)
 
 
@@ -152,7 +152,10 @@ def _is_past(row: Row, wrong: Problems) -> bool:
 
 
 def no_routes(own: MeshHost, table: Table, wrong: Problems) -> Mapping[str, str]:
-    """Return a text for each host that needs a third host to forward requests while none is online, by store id."""
+    """Return a text for each host that this host cannot reach, by store id.
+
+    Neither of the two accepts connections, and no host that could forward requests is online.
+    """
     if own.reachable or own.store_id in wrong or any(host.reachable for host in online(own, table, wrong)):
         return {}
     rows = [row.host for row in table.rows.values() if not row.up and not row.host.reachable]

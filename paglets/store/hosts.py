@@ -92,7 +92,7 @@ def save_forgotten(tx: Tx, marks: Mapping[str, tuple[int, int, bool]]) -> None:
 
 
 def load_joined(tx: Tx) -> int:
-    """Return the position at which this host joined its mesh, counted from 1, or 0 if it has not joined."""
+    """Return the rank of this host in the order in which hosts joined the mesh, from 1; 0 if it has not joined."""
     return int(tx.value("SELECT value FROM meta WHERE key = ?", JOINED) or 0)
 
 

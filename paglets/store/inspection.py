@@ -48,7 +48,7 @@ def inspect(path: Path, *, immutable: bool) -> DatabaseInfo:
         return _inspect(path, immutable)
     except UnicodeDecodeError as error:  # Python cannot decode SQLite's message, which quotes the damaged bytes
         problem = f"the database {path} cannot be used: the names of its tables cannot be read"
-        raise StoreMalformed(f"{problem}; its content is damaged") from error
+        raise StoreMalformed(f"{problem}; the content of the file is damaged") from error
 
 
 def _inspect(path: Path, immutable: bool) -> DatabaseInfo:
@@ -139,7 +139,8 @@ def check(path: Path, *, thorough: bool = False, immutable: bool = False) -> Non
     finally:
         reader.close()
     if found != "ok":
-        raise StoreMalformed(f"the database {path} cannot be used: {' '.join(found.split())}; its content is damaged")
+        text = f"{' '.join(found.split())}; the content of the file is damaged"
+        raise StoreMalformed(f"the database {path} cannot be used: {text}")
 
 
 def blob_sizes(base: sqlite3.Connection) -> list[tuple[str, int]]:

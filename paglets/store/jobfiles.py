@@ -1,8 +1,8 @@
 """Keep the registered files of finished group jobs as artifacts, and keep finished jobs whose hook failed.
 
-Each artifact has the group and key of its job. `keep_files` makes the files artifacts of the host where the job ends.
-If a hook fails, the job is kept until a rerun of the hook returns, a user ends the job, or KEEP_SECONDS have passed.
-Until then `keep_failed` lists its files as artifacts of the paglet.
+Each artifact has the group and key of its job. `keep_files` turns the files into artifacts of the host where the job
+ends. If a hook fails, the job is kept until a rerun of the hook returns, a user ends the job, or KEEP_SECONDS have
+passed. Until then, the files are artifacts of the paglet (`keep_failed`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def finished_job(tx: Tx, agent_id: str) -> GroupJob | None:
 
 
 def keep_files(tx: Tx, agent_id: str, now: float) -> int:
-    """Make the registered files of a finished job artifacts of this host, without expiry. Return their number."""
+    """Turn the registered files of a finished job into artifacts of this host without expiry. Return their number."""
     job = finished_job(tx, agent_id)
     if job is None:
         return 0
@@ -120,7 +120,7 @@ def take_failure(tx: Tx, agent_id: str) -> sqlite3.Row | None:
 
 
 def give_to_host(tx: Tx, agent_id: str) -> int:
-    """Make the listed files of an ending job artifacts of this host, with the same expiry. Return their number."""
+    """Transfer the artifacts of an ending job to this host, with their expiry unchanged. Return their number."""
     return tx.run("UPDATE artifacts SET owner = '' WHERE owner = ? AND group_id IS NOT NULL", agent_id)
 
 

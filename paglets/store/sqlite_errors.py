@@ -50,21 +50,21 @@ class ErrorRule:
 
 
 ERROR_RULES = {
-    ErrorKind.FULL: ErrorRule(cls=StoreFull, advice="its disk is full: free some space and start the host again"),
+    ErrorKind.FULL: ErrorRule(cls=StoreFull, advice="the disk is full: free some space and start the host again"),
     ErrorKind.LOCKED: ErrorRule(
         cls=StoreLocked,
-        advice="another program holds it (a backup, an sqlite3 shell): stop that and start the host again",
+        advice="another program has locked it (a backup, an sqlite3 shell): stop that and start the host again",
     ),
-    ErrorKind.MALFORMED: ErrorRule(cls=StoreMalformed, advice="its content is damaged", ends=True),
+    ErrorKind.MALFORMED: ErrorRule(cls=StoreMalformed, advice="the content of the file is damaged", ends=True),
     ErrorKind.NOT_WRITABLE: ErrorRule(
-        cls=StoreDamaged, advice="make it and its folder writable for this user and start the host again", ends=True
+        cls=StoreDamaged, advice="make the file and its folder writable for you and start the host again", ends=True
     ),
     ErrorKind.IO_ERROR: ErrorRule(
         cls=StoreDamaged,
-        advice="the disk or its file system failed: see the system's log, repair it and start the host again",
+        advice="the disk or its file system failed: see the system's log, repair them and start the host again",
         ends=True,
     ),
-    ErrorKind.OTHER: ErrorRule(cls=StoreDamaged, advice="nothing was changed; is it a database of paglets?"),
+    ErrorKind.OTHER: ErrorRule(cls=StoreDamaged, advice="nothing was changed; is the file a database of paglets?"),
 }
 
 

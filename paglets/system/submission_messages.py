@@ -132,9 +132,9 @@ def _interrupted_submission(group_id: str | None, sent: bool) -> list[str]:
 def without_collector(view: GroupView, reader: GroupReader, error: PagletsError) -> tuple[GroupView, Remark | None]:
     """Return the view of a group whose collector did not answer, with the current host of the collector.
 
-    The view has the status and counts of another host; without those, the remark says why they are unknown. `error` is
-    the error of the request to the collector. Raises GroupLost if the collector is lost with a host that was forgotten
-    or has another store now.
+    Take the status and counts from another host. If there are none, also return a remark that says why they are
+    unknown. `error` is the error of the request to the collector. Raises GroupLost if the collector is lost, because
+    its host was forgotten or has another store now.
     """
     try:
         found = moved_group(reader, view.collector, view.group_id)
@@ -159,9 +159,9 @@ def counted_view(view: GroupView, told: Mapping[str, Any]) -> GroupView:
 
 
 def _not_known(view: GroupView, why: Remark) -> tuple[GroupView, Remark]:
-    """Return the view as not detached for the reason `why`, and `why`.
+    """Return `view` with `detached` set to False for the reason `why`. Also return `why`.
 
-    The home may have stored the group as detached earlier, but the collector is unreachable now.
+    A group that was detached earlier needs this change, because its collector is unreachable now.
     """
     return replace(view, detached=False, detached_reason=why.text), why
 
@@ -175,9 +175,9 @@ def group_lost(group_id: str, why: str, steps: Sequence[str] = ()) -> GroupLost:
 
 
 def detached_if_seen(reader: GroupReader, refresh: Callable[[], GroupView]) -> GroupView:
-    """Return the view that `refresh` returns, as not detached while the collector's host is offline.
+    """Return the view that `refresh` returns, with `detached` set to False if the collector's host is offline.
 
-    This is for a group that existed before the submission and whose collector could not be asked.
+    Used for a group that existed before the submission and whose collector could not be asked.
     """
     view = refresh()
     host = view.collector.host

@@ -217,7 +217,7 @@ def test_a_database_that_another_program_holds_is_waited_for_then_told(host: Hos
         other.execute("BEGIN EXCLUSIVE")
         code, said = refused(host)
     assert code == EXIT_FAILED
-    assert "another program holds it" in said
+    assert "another program has locked it" in said
     host.restart()
     assert [line.group_id for line in host.client.groups()] == ["kept"]
     host.stop()

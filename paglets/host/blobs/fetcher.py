@@ -55,7 +55,7 @@ class _Fetch:
 
 
 class BlobFetcher:
-    """The part `blob_fetcher`: fetches blobs, and retries a failed fetch after a pause. Used only on the runner."""
+    """The runner part `blob_fetcher`, which fetches blobs and retries failed fetches. Used only on the runner."""
 
     name = "blob_fetcher"
 

@@ -24,7 +24,7 @@ unreachable. If the last retry fails, the source file is kept."""
 
 
 class GarbageCollector:
-    """The part `garbage`: removes bytes that nothing needs any more."""
+    """The runner part `garbage`, which removes files whose bytes nothing needs any more."""
 
     name = "garbage"
 

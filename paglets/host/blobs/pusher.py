@@ -69,7 +69,7 @@ class _PushQueue:
 
 
 class BlobPusher:
-    """The part `blob_pusher`: pushes blobs. `wakes` names the parts that wait for pushed blobs."""
+    """The runner part `blob_pusher`, which pushes blobs. `wakes`: the names of the parts that wait for pushed blobs."""
 
     name = "blob_pusher"
 

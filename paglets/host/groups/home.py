@@ -31,7 +31,7 @@ ANSWER_SECONDS = 5.0
 
 
 class HomeGroups:
-    """The part `groups`: marks groups as detached and keeps their last counts."""
+    """The runner part `groups`, which marks groups as detached and stores their latest job counts."""
 
     name = "groups"
 

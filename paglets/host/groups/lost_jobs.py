@@ -77,7 +77,7 @@ class _DueLocate:
 
 
 class LostJobDetector:
-    """The part `lost_jobs`: finds lost copies of jobs and passes them to `Resubmission`."""
+    """The runner part `lost_jobs`, which finds lost copies of jobs and passes them to `Resubmission`."""
 
     name = "lost_jobs"
 

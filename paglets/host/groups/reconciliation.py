@@ -67,7 +67,7 @@ class _FullReport:
 
 
 class StatusReconciliation:
-    """The part `reconciliation`: reports copies and ends unwanted ones."""
+    """The runner part `reconciliation`, which reports copies of jobs to collectors and ends unwanted copies."""
 
     name = "reconciliation"
 

@@ -30,7 +30,7 @@ ROUND_SECONDS = 60.0
 
 
 class DuplicateEvictor:
-    """The part `eviction`: finds paglets with two copies after a rollback from a removed host, and ends the older."""
+    """The runner part `eviction`. After a rollback from a removed host, it ends the older of two copies of a paglet."""
 
     name = "eviction"
 
@@ -38,10 +38,10 @@ class DuplicateEvictor:
         self._services = services
         self._gossip = gossip
         self._resolver = InDoubtResolver(services, gossip, self.name)
-        # Both dicts are keyed by store id. They hold the paglets that a host was asked for in this round, and the time
-        # to retry after a failed request.
+        # Maps the store id of a host to the ids of the paglets that it was asked for in this round.
         self._asked: dict[str, set[str]] = {}
         self._round_ends_at = float("-inf")
+        # Maps the store id of a host to the monotonic time of the retry after a failed request.
         self._again: dict[str, float] = {}
 
     def tick(self, now: float) -> float | None:

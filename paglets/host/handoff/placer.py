@@ -69,7 +69,7 @@ FORGET_SECONDS = 60.0
 
 
 class Placer:
-    """The part `placer`: places the jobs that were submitted to this host."""
+    """The runner part `placer`, which chooses hosts for the jobs that were submitted to this host."""
 
     name = "placer"
 

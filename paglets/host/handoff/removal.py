@@ -2,7 +2,7 @@
 
 A paglet in transit to that host may have arrived there, and may have been passed on. So each such paglet is first
 located in the mesh. If another host has it, the hand-off ends. Otherwise it is rolled back, once all online hosts have
-answered that they lack the paglet. The part `eviction` checks hosts that were offline during the removal.
+answered that they lack the paglet. Module `eviction` checks hosts that were offline during the removal.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _Removal:
 
 
 class HostRemoval:
-    """The part `removal`: removes hosts and rolls back their hand-offs."""
+    """The runner part `removal`, which removes hosts from the mesh and rolls back the hand-offs to them."""
 
     name = "removal"
 

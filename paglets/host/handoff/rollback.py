@@ -28,7 +28,7 @@ FAILURES_TO_GIVE_UP = 3
 
 
 class TransferRollback:
-    """The part `rollback`: rolls back hand-offs that were recalled or are stuck."""
+    """The runner part `rollback`, which rolls back hand-offs that were recalled or are stuck."""
 
     name = "rollback"
 
@@ -48,8 +48,8 @@ class TransferRollback:
         stuck = [key for key in self._in_flight.stuck_for_long(now) if key[0] not in waiting][:MOST_AT_ONCE]
         slow = self._services.store.read(lambda tx: rollbacks.by_keys(tx, stuck))
         for key in stuck:
-            # This tick handles the hand-off, or the hand-off has ended. If it continues, its next failure marks it as
-            # stuck again.
+            # Clear the mark now. The hand-off has ended or is handled below; if it continues, its next failure marks it
+            # as stuck again.
             self._in_flight.not_stuck(key)
         self._end({each.agent_id: each for each in (*slow, *wished)})
         due = [*self._resolver.due(), self._in_flight.next_stuck(now)]
@@ -71,7 +71,7 @@ class TransferRollback:
             else:
                 self._resolver.later(each.agent_id)
         if never_sent or given_up:
-            # Use a separate transaction at once, so that no envelope is sent between this check and its rollback.
+            # Roll back in a transaction of its own now, so that none of these envelopes is sent after the check above.
             self._services.store.write(lambda tx: self._end_here(tx, never_sent, given_up))
         for each in given_up:
             self._in_flight.settled(each.key)

@@ -45,7 +45,7 @@ GIVE_UP_FAILURES = 3
 
 
 class HandoffSender:
-    """The part `handoff`: sends paglets and jobs to other hosts."""
+    """The runner part `handoff`, which sends paglets and jobs to other hosts."""
 
     name = "handoff"
 

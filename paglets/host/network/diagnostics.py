@@ -12,7 +12,7 @@ AGAIN_SECONDS = 60.0
 
 
 class MeshDiagnostics:
-    """The part `diagnostics`, which reports problems with other hosts through `log`."""
+    """The runner part `diagnostics`, which reports problems with other hosts through `log`."""
 
     name = "diagnostics"
 

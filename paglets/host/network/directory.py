@@ -69,7 +69,7 @@ class _Round:
     def taker(self, host: HostRef) -> Callable[[Response | PagletsError], None]:
         def take(outcome: Response | PagletsError) -> None:
             if isinstance(outcome, Response):
-                # `parse` raises the error of an error response, which then adds no paglets, like a missing response.
+                # `parse` raises PagletsError for an error response. Skip that host, as if it had not answered.
                 with suppress(PagletsError):
                     self.add(host.name, outcome.parse(FoundPaglets))
             self.waiting -= 1

@@ -14,8 +14,10 @@ from paglets.wire.relay import relayed
 from paglets.wire.request import Completion, Request, Response, Transport
 
 GRACE_SECONDS = 1.5
-"""Extra seconds that the sender waits, so that the forwarding host can report the outcome first. This is half of the
-extra time that a client waits for its host, because that host may have to forward the request."""
+"""Extra seconds that the sender waits, so that the forwarding host can report the outcome first.
+
+This is half of RELAY_GRACE_SECONDS of `paglets.client.mesh_client`, because a client waits for both hosts.
+"""
 
 
 class RelayTransport:

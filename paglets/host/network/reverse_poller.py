@@ -31,7 +31,7 @@ MARGIN_SECONDS = 5.0
 changed its address."""
 
 LOOK_AGAIN_SECONDS = 5.0
-"""The maximum seconds between two reads of the table of hosts. A host that goes offline wakes no part, for example."""
+"""The maximum seconds between two reads of the table of hosts. Some changes, such as a lost host, wake no part."""
 
 SHORT_SECONDS = 1.0
 """An empty reply to a poll within this many seconds counts as a failure. The following pause prevents a busy loop."""
@@ -64,7 +64,7 @@ class _Work:
 
 
 class ReversePoller:
-    """The part `reverse_poller`. It does nothing on a host that accepts connections.
+    """The runner part `reverse_poller`. It does nothing on a host that accepts connections.
 
     The application sets `handle` to the method of the router when the host is ready.
     """

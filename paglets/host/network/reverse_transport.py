@@ -33,7 +33,7 @@ MOST_BYTES = 64 << 20
 
 MOST_AT_ONCE = 22
 MOST_BYTES_AT_ONCE = MAX_PIECE_BYTES
-"""The maximum numbers of requests and of bytes in the reply to a poll. The last request may exceed the bytes."""
+"""The maximum bytes of the requests in the reply to a poll. The last request may exceed it."""
 
 INLINE_BYTES = 256 << 10
 """The maximum bytes of a batch that the runner itself encodes, which takes about a millisecond. A larger batch is
@@ -85,7 +85,7 @@ class _HostQueue:
 
 
 class ReverseTransport:
-    """The part `reverse_transport`, which all other parts use as their transport. Only the runner uses it.
+    """The runner part `reverse_transport`, which all other parts use as their transport. Used only on the runner.
 
     If this host accepts no connections either, `relaying` is the transport to other such hosts, else None. `mesh_host`
     returns the row of a host by store id, and `is_online` returns True if it is online. `run_in_background` runs tasks

@@ -1,6 +1,6 @@
 """Backpressure: while the host cannot store a file of an attempt, the attempt waits instead of failing.
 
-A full disk, a used-up quota or a wrong permission is a problem of the host, not of the job. The part `runs` therefore
+A full disk, a used-up quota or a wrong permission is a problem of the host, not of the job. The class `Runs` therefore
 repeats the operation at each tick until it succeeds. The reason is stored with the job, where the user can read it. The
 time limit of the job still applies, and the user can still cancel the job.
 """

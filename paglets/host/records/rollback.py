@@ -52,7 +52,7 @@ def roll_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = 
     if is_to_end or asked_again or jobfiles.finished_job(tx, agent_id) is not None:
         _try_later(tx, handoff)
     if is_to_end:
-        # Replace the move, so that its files are kept, and `on_arrival` does not run at the source.
+        # Replace the pending move by a disposal, so that the files are kept and `on_arrival` does not run on this host.
         set_pending_action(tx, agent_id, {"dispose": True})
     return handoff.target
 

@@ -160,7 +160,8 @@ class ChildContext:
         if state is None:
             state = cls.State()
         if not isinstance(state, cls.State):
-            raise Invalid(f"the state of {with_article(cls.__qualname__)} is {with_article(cls.State.__qualname__)}")
+            must_be = with_article(cls.State.__qualname__)
+            raise Invalid(f"the state of {with_article(cls.__qualname__)} must be {must_be}")
         tree = encode_state(state)
         wanted = Create(
             nth=next(self._numbers),

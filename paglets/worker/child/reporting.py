@@ -87,16 +87,16 @@ class Reporting:
         return accepted
 
     def _with_file(self, report: Mapping[str, Any]) -> tuple[Report, OutgoingArtifact]:
-        """Publish the file of a report. Return the report, with the ref of the new artifact in its result, and both."""
+        """Publish the file of a report as an artifact. Return the report, which then refers to it, and the artifact."""
         collector, file = self._go.collector, report["file"]
         if collector is None:
-            raise Invalid("this job has no collector that could keep its file: use upload_artifact")
+            raise Invalid("this job has no collector to keep the file of its report: use upload_artifact")
         sent = self._artifacts.outgoing(collector, file["path"], file.get("name"), bool(file.get("move")))
         result = {**(report.get("result") or {}), "artifact": sent.ref.to_wire()}
         return replace(_report_of({**report, "result": result}), artifact=sent.new), sent
 
     def _with_place(self, fault: Fault) -> Fault:
-        """Add the path where the host keeps the attempt's files to the message of a fault."""
+        """Return the fault with the path of the attempt's files, which the host keeps, added to its message."""
         kept = f"files kept for {KEPT_DAYS} days on {self._go.host.name}: {printable(self._go.work_dir)}"
         return replace(fault, message=f"{fault.message}; {kept}")
 

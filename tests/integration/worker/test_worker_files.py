@@ -626,7 +626,7 @@ def test_a_file_that_cannot_be_taken_is_not_reported(host: FakeHost, path: str) 
 def test_a_job_without_a_collector_is_told_what_to_use(host: FakeHost) -> None:
     told = host.start(paglets.FileJob, move=True)
     heard = last_words(host, told)
-    assert heard[0] == "Invalid: this job has no collector that could keep its file: use upload_artifact"
+    assert heard[0] == "Invalid: this job has no collector to keep the file of its report: use upload_artifact"
     assert heard[1] == "644, 1"
 
 

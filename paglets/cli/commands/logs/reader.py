@@ -316,7 +316,7 @@ class Reader:
                 return value
 
     def _say_once(self, text: str) -> None:
-        # Do not print a text again if only the time in it has changed, for which a host has been offline.
+        # Do not print a message again if only the offline time of a host, which the message contains, has changed.
         news = _SPAN.sub("", text)
         if news != self._said:
             self._said = news
