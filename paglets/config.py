@@ -108,7 +108,8 @@ def host_options(name: str, *, flags: Mapping[str, Any], file: Mapping[str, Any]
     given = settings_of(name, flags=flags, file=file)
     values = {SETTINGS[setting][0]: found.value for setting, found in given.items()}
     if "key_file" in values and "key_file" not in flags:
-        # These two options are separate because PAGLETS_API_KEY overrides the key file of the file, but not of a flag.
+        # PAGLETS_API_KEY overrides a key file from the configuration file, but not one from a flag. So each has its
+        # own option.
         values["config_key_file"] = values.pop("key_file")
     return HostOptions(name=name, **values)
 

@@ -134,7 +134,7 @@ class Groups:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobCopy:
-    """An unfinished copy of a job, as its host reports it. `never`: True if the job cannot start by waiting alone."""
+    """An unfinished copy of a job, as its host reports it. `never`: True if waiting cannot help the job to start."""
 
     agent_id: str
     group_id: str

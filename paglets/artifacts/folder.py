@@ -81,10 +81,10 @@ class BlobFolder:
     def append(self, sha256: str, offset: int, piece: bytes) -> int:
         whole = self.size(sha256)
         if whole is not None:
-            raise Conflict(f"blob {sha256} is already complete here, with {whole:,} bytes", offset=whole)
+            raise Conflict(f"blob {sha256} is already complete on this host, with {whole:,} bytes", offset=whole)
         length = self.partial(sha256)
         if offset != length:
-            raise Conflict(f"blob {sha256} continues at byte {length:,} here, not at {offset:,}", offset=length)
+            raise Conflict(f"blob {sha256} continues at byte {length:,} on this host, not at {offset:,}", offset=length)
         digest = self._hashes.take(sha256, length)
         with self._writing(), _open(self._partial(sha256), _WRITE) as descriptor:
             self._write_or_cut(descriptor, offset, piece)
@@ -162,7 +162,7 @@ class BlobFolder:
                     pieces.append(piece)
                     offset, length = offset + len(piece), length - len(piece)
         except FileNotFoundError:
-            raise Unknown(f"blob {sha256} is not here") from None
+            raise Unknown(f"this host has no blob {sha256}") from None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def is_intact(self, blob: BlobRef) -> bool:

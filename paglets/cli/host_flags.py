@@ -61,7 +61,7 @@ def _add_place(add: Callable[..., object]) -> None:
         metavar="KEY=VALUE",
         help="set a property that other hosts show; repeatable",
     )
-    add("--data-dir", metavar="DIR", help="store all data here (default: PAGLETS_HOME/hosts/NAME)")
+    add("--data-dir", metavar="DIR", help="store all data in DIR (default: PAGLETS_HOME/hosts/NAME)")
     add(
         "--config",
         metavar="FILE",

@@ -39,7 +39,7 @@ class LogBytes:
 
 
 def ask_attempts(mesh: MeshClient, host: HostRef, job: str, timeout: float) -> tuple[HostRef, Attempts | PagletsError]:
-    """Return `host`, and the attempts of a job that it knows or the error of the request."""
+    """Ask `host` for the attempts of a job. Return `host` with the reply, or with the error of the request."""
     try:
         return host, mesh.ask("POST", "/v1/jobs/attempts", AskAttempts(job=job), Attempts, host=host, timeout=timeout)
     except PagletsError as error:

@@ -68,7 +68,7 @@ class UndeliveredClient:
         while True:
             again = self._failed_again(failed)
             if again is not None or not self._runs(failed):
-                # The hook may have failed between the two requests.
+                # The hook may have failed between the two requests, so ask for its failure once more.
                 return again or self._failed_again(failed)
             if end is not None and self._mesh.clock.monotonic() >= end:
                 raise TimedOut(f"{failed.hook} of {failed.group_id}/{failed.job_key} still runs on {failed.host.name}")

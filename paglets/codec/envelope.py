@@ -117,7 +117,7 @@ class CarriedArtifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """A paglet in serialised form for a hand-off. The target accepts it under `epoch`.
+    """A paglet in serialised form for a hand-off. `epoch`: the epoch of the paglet on the target host.
 
     `service`: the service that the paglet offers; "" for none. `inactive`: the paglet is inactive until a message
     arrives, or for `wakes_in_seconds`. `launcher_deaths`: how many times in a row the zygote died while code of the

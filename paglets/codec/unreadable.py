@@ -29,7 +29,7 @@ class Unreadable:
         return len(dump_bytes(self._tree))
 
     def __repr__(self) -> str:
-        return f"<unreadable here: {self._error.message}>"
+        return f"<unreadable on this host: {self._error.message}>"
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in Unreadable.__slots__ or (name.startswith("__") and name.endswith("__")):

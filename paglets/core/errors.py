@@ -258,7 +258,7 @@ class FileChanged(Conflict):
 
 
 class Unreachable(PagletsError):
-    """The host received no byte of the request, which is safe to repeat."""
+    """The host received no byte of the request, so the request is safe to repeat."""
 
     code, status, exit_code = "unreachable", 502, EXIT_UNREACHABLE
     retryable = no_reply = needs_lookup = True

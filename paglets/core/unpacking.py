@@ -166,7 +166,7 @@ def _put_in_place(temporary: Path, copy: Path, files: dict[str, bytes]) -> None:
         with contextlib.suppress(OSError):  # another process has moved it away
             copy.rename(harmed)
         shutil.rmtree(harmed, ignore_errors=True)
-    raise FileExistsError(f"{copy} cannot be replaced")
+    raise FileExistsError(f"{copy} is incomplete and cannot be replaced")
 
 
 def remove_unused(copies: Path, own: str) -> list[str]:

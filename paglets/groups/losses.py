@@ -40,7 +40,7 @@ class PossibleHost:
 
 
 def is_here(found: CopyLocation | None) -> bool:
-    """Return True if a host was found that has the copy."""
+    """Return True if the newest residence row of the copy shows that a host has it."""
     return found is not None and found.status == "here"
 
 

@@ -131,7 +131,7 @@ class Gossiper:
         return row.host if row is not None and same_mesh(row.host, own) else None
 
     def address(self, host: HostRef) -> HostRef:
-        """Return `host` with the URL, or "", that the mesh knows for its store id. Its own URL is not trusted."""
+        """Return `host` with the URL that the mesh table has for its store id, or "" if the table has none."""
         known = self.by_store(host.store_id)
         return replace(host, url="") if known is None else known.ref
 

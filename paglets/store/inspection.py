@@ -95,8 +95,8 @@ def check_identity(path: Path, seen: DatabaseInfo, store_id: str) -> None:
     if store_id and seen.store_id not in ("", store_id):
         raise StoreUndecided(
             f"the database {path} belongs to store {seen.store_id}, and this folder to store {store_id}: it came from "
-            "another host. Nothing was changed. Next: put the right database there; or, if the database and the blobs "
-            "here belong together, remove store.json"
+            "another host. Nothing was changed. Next: put the right database there; or, if this database and the blobs "
+            "in this folder belong together, remove store.json"
         )
 
 

@@ -177,7 +177,7 @@ def settled_below(tx: Tx, agent_ids: tuple[str, ...], host_store: str) -> tuple[
 
 
 def remove_delivered(tx: Tx, n: int) -> str | None:
-    """Delete an acknowledged post. Return the id of the job copy whose report it was, or None."""
+    """Delete an acknowledged post. If it is the report of a job, return the id of the job's copy, otherwise None."""
     report_of = tx.value("SELECT report_of FROM outbox WHERE n = ?", n)
     tx.run("DELETE FROM outbox WHERE n = ?", n)
     return None if report_of is None else str(report_of)

@@ -259,7 +259,7 @@ def clear_reasons(tx: Tx, reasons: Iterable[str]) -> None:
 
 
 def set_default_reason(tx: Tx, reason: str, text: str, now: float) -> None:
-    """Store this reason for all waiting jobs without a reason, which the scheduler has not checked."""
+    """Store this reason for each waiting job that has none because the scheduler has not checked it yet."""
     rows = tx.all(
         "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ?"
         " WHERE status = 'WAITING_FOR_SLOT' AND reason = '' RETURNING agent_id",

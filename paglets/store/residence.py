@@ -109,7 +109,7 @@ def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse
         return known
     lacking = blobs.missing(tx, envelope.blobs())
     if lacking:
-        text = f"{len(lacking)} of its files are not here"
+        text = f"{len(lacking)} of its files are not on this host"
         return TransferAnswer(agent_id=envelope.agent_id, epoch=envelope.epoch, verdict="missing", reason=text)
     reason = refuse(tx, envelope)
     _forget_older(tx, envelope.agent_id)

@@ -111,7 +111,7 @@ def discard_job(tx: Tx, agent_id: str, epoch: int, now: float, *, tell: bool = T
 
 
 def passed_on(tx: Tx, each: UnfinishedHandoff, found: ResidenceRow, now: float) -> bool:
-    """Complete a hand-off whose target moved the paglet to a further host. Return False if it has an answer already."""
+    """Complete a hand-off whose target moved the paglet to a third host. Return False if it was already complete."""
     if not residence.acknowledged(tx, each.agent_id, each.epoch + 1, now):
         return False
     residence.become(tx, each.agent_id, found.epoch, "gone", found.peer or each.target, now)

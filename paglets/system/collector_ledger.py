@@ -134,7 +134,7 @@ class Ledger:
             self._rows.change_record(warning.job_key, kind, with_warnings(record, [warning.text]))
 
     def cancel(self, key: str, job: ExpectedJob | None, reason: str) -> str:
-        """End the key as cancelled unless it has a record. Return its new state."""
+        """Record a pending key as cancelled. Return the state of the key, or "unknown" if it was never registered."""
         if job is None:
             return "unknown"
         if job.ended:

@@ -25,10 +25,10 @@ REPLY_SECONDS = 30.0
 
 PAUSE_SECONDS = 1.0
 SHARE = 20
-"""The divisor of the elapsed time that gives the pause before the next request.
+"""The pause before the next request is the elapsed time divided by this number.
 
-Short jobs are fetched together because of the pause. The end of a group is noticed late by at most 1/SHARE of its
-run time.
+During the pause, several short jobs can end, and one reply then reports all of them. The pause delays the end of a
+group by at most 1/SHARE of its run time.
 """
 
 LONGEST_PAUSE_SECONDS = 2.0
@@ -62,7 +62,7 @@ class Follower:
         self._said = ""
 
     def tells(self, tell: Callable[[str], None]) -> Follower:
-        """Call `tell` with the reason for each later wait."""
+        """From now on, call `tell` with the reason for each wait."""
         self._tell = tell
         return self
 

@@ -82,7 +82,7 @@ def _texts(state: Any, name: str) -> tuple[str, ...]:
         raise Invalid(f"{name} has {len(values)} entries: at most {MAX_TAGS} are allowed")
     for value in values:
         if not isinstance(value, str) or not value.strip() or not value.isprintable():
-            raise Invalid(f"{name} holds {_shown(value)}: its entries must be str, not empty and printable")
+            raise Invalid(f"{name} holds {_shown(value)}: each entry must be a printable str that is not empty")
         if len(value) > MAX_TAG_CHARACTERS:
             raise Invalid(f"{name} holds {_shown(value)}: at most {MAX_TAG_CHARACTERS} characters are allowed")
     return tuple(dict.fromkeys(values))

@@ -75,7 +75,7 @@ class LaunchEvents(Protocol):
     def ended(self, token: str, ended: ProcessExit) -> None: ...
 
     def start_blocked(self, text: str) -> None:
-        """Handle the reason why no process can be started; "" when processes can be started again."""
+        """Receive the reason why no process can be started, or "" if processes can be started again."""
         ...
 
 

@@ -1,8 +1,8 @@
 """The blob store of a host. It receives blobs in pieces and keeps each while a row refers to it or a pin holds it.
 
-A row in `blobs` is written when the bytes are safe on the disk. It is deleted when nothing refers to the blob and
-nobody has pinned it; then the file is deleted. Both happen under the lock of the hash, and so does each check that ends
-in a pin. A file that differs from its row counts as missing and is replaced by the right bytes.
+A row in `blobs` is inserted after the bytes are synced to the disk. The row and then the file are deleted when nothing
+refers to the blob and no pin holds it. All this happens under the lock of the hash. A check whether a blob exists takes
+the same lock if it then pins the blob. A file that differs from its row counts as missing and is replaced.
 """
 
 from __future__ import annotations

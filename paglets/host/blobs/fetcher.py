@@ -313,10 +313,10 @@ def delete_here(tx: Tx, artifact_id: str) -> Done:
             raise Moving(f"artifact {artifact_id} is moving to another host with its owner; try again in a moment")
         if artifacts.find_in_outbox(tx, artifact_id, "") is not None:
             raise Conflict(
-                f"artifact {artifact_id} belongs to a report that waits here for its collector; "
+                f"artifact {artifact_id} belongs to a report that waits for its collector; "
                 "`paglets jobs cancel GROUP/JOBKEY` removes both"
             )
-        raise Unknown(f"there is no artifact {artifact_id} here")
+        raise Unknown(f"there is no artifact {artifact_id} on this host")
     tx.wake("garbage")
     return Done()
 

@@ -116,7 +116,7 @@ class DuplicateEvictor:
         mine = residence.find(tx, agent_id)
         if mine is not None and mine.status == "here" and mine.epoch < theirs.epoch and theirs.status == "here":
             residence.settle(tx, agent_id, theirs.epoch, host, now)
-            text = f"{host.name} has it with epoch {theirs.epoch}: the copy here, of epoch {mine.epoch}, ended"
+            text = f"{host.name} has a copy of epoch {theirs.epoch}: the copy of epoch {mine.epoch} on this host ended"
             record_event(tx, now, "conflict", agent_id, text)
 
     # Methods that end copies.
@@ -132,7 +132,7 @@ class DuplicateEvictor:
             self._resolver.later(each.agent_id)
             return
         if result.verdict != "refused":
-            # The host has a copy of this epoch or a higher one. Look it up again to decide which copy ends.
+            # The host has a copy of this epoch or a higher one. Ask for its copies again to decide which one ends.
             self._look_again(each)
         self._resolver.change(each.agent_id, lambda tx: rollbacks.unfence(tx, each))
 

@@ -182,7 +182,7 @@ class BlobPublisher:
         return self._scratch is not None and is_within(source, self._scratch)
 
     def _move(self, source: Path, reserve: ReserveStaging) -> Publication | None:
-        """Publish the source itself, without a copy. Return None if the source must be copied instead."""
+        """Move the file `source` into the blob folder instead of copying it. Return None if only a copy is possible."""
         leased = move_with_lease(source, partial(reserve, moved=True))
         if leased is None:
             return None

@@ -136,7 +136,10 @@ class ZygoteLink:
             return None
 
     def hang_up(self, ends_by: float) -> None:
-        """Close the sending side of the socket, so that the zygote ends by `ends_by`. Its reports can still be read."""
+        """Close the sending side of the socket, which makes the zygote end. Its reports can still be read.
+
+        `ends_by`: the monotonic deadline for the end of the zygote.
+        """
         self.ends_by = ends_by
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)

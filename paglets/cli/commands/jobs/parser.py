@@ -25,7 +25,7 @@ STATUSES = {
     "cancelled": "failures",
     "done": "results",
 }
-"""For each status, the list of a group's summary that contains its jobs. `jobs list` sorts jobs in this order."""
+"""The statuses of jobs, in the order of `jobs list`. Each maps to the field of a group's summary with these jobs."""
 
 
 def parser() -> Parser:
