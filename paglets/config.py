@@ -249,7 +249,7 @@ def _hint(name: str, known: tuple[str, ...], mistakes: int) -> str:
 
 
 def _checked(settings: Mapping[str, Any], place: Callable[[str], str], mistakes: list[str]) -> dict[str, Any]:
-    """Return the converted values of the valid settings. Append a message to `mistakes` for each other one."""
+    """Return the converted values of the valid settings. Append a message to `mistakes` for each invalid one."""
     values = {}
     for setting, value in settings.items():
         _, check = SETTINGS[setting]

@@ -38,7 +38,7 @@ LOOK_AGAIN_SECONDS = 0.25
 TRIES_AT_REST = 4
 """The number of attempts to copy the files before SQLite's backup is used.
 
-They take about a second, and suffice for a database with pauses between writes.
+The attempts take about a second. They suffice for a database with pauses between writes.
 """
 
 SETTLED_SECONDS = 0.02
@@ -105,16 +105,16 @@ def copy_database(
 ) -> Database:
     """Copy the database at `path` to the new file `target`, and sync the copy. Return the database that was copied.
 
-    Retry for up to WAIT_SECONDS if the database changes. Raise FileChanged if it keeps changing or its connection is
-    closed during the copy, Invalid if SQLite cannot read it, and NoRoom if the disk is full. Errors that would recur in
-    a retry have the detail `field` with the value "database". After an error, an incomplete target is removed.
+    Retry for up to WAIT_SECONDS if the database changes. Raise FileChanged if it keeps changing or if its program
+    closes it during the copy, Invalid if SQLite cannot read it, and NoRoom if the disk is full. Errors that would
+    recur in a retry have the detail `field` with the value "database". After an error, an incomplete target is removed.
     """
     clock = clock or SystemClock()
     until = clock.monotonic() + WAIT_SECONDS
     for tries in itertools.count(1):
         found = database_at(path)
         if found is None:
-            raise FileChanged(f"{printable(path)} changed while it was read: its connection was closed")
+            raise FileChanged(f"{printable(path)} changed while it was read: a program closed the database")
         if 0 <= clock.wall() - found.mtime_ns / 1e9 < SETTLED_SECONDS:
             pause(SETTLED_SECONDS)
         try:

@@ -190,7 +190,10 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A request of user code to move, dispose of or rest the paglet, or to cancel that (`stay`). At most one is set."""
+    """A request of user code to move, dispose of or deactivate the paglet, or to cancel that (`stay`).
+
+    At most one field is set.
+    """
 
     move: HostRef | None = None
     dispose: bool = False

@@ -1,4 +1,4 @@
-"""Records of further requests that a paglet makes: clones, notes, rest, and searches for paglets."""
+"""Records of further requests that a paglet makes: clones, notes, deactivation, and searches."""
 
 from __future__ import annotations
 

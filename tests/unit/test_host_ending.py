@@ -67,7 +67,7 @@ def test_a_failed_attempt_that_is_being_ended_is_not_tried_again(rig: Rig) -> No
 
 def test_nothing_ends_that_a_collector_wants_whose_host_is_there(rig: Rig) -> None:
     rig.peer("w1")
-    with pytest.raises(Conflict, match="home is in touch with w1, which has the collector of g1"):
+    with pytest.raises(Conflict, match="home can reach w1, which has the collector of g1"):
         end(rig)
     assert not rig.process("j1").told_to_end
     assert rig.outbox() == []

@@ -215,7 +215,7 @@ def test_a_large_envelope_that_cannot_be_read_holds_up_no_other(home: Rig) -> No
     good = replace(envelope("good"), epoch=2)
     answers = transfer(home, good, large=(*bad, absent, sent_large(home, "great")))
     assert answers == {"good": "taken", "absent": "missing", "great": "taken"}
-    said = [line for line in home.log if "was not taken" in line]
+    said = [line for line in home.log if "was not accepted" in line]
     assert [name for name in ("bad", "half", "liar", "huge") if any(f"'{name}'" in line for line in said)] == [
         "bad",
         "half",

@@ -68,6 +68,6 @@ def _others(slots: Slots, name: str, leased: int) -> int:
 
 
 def wait_reason_text(code: str, text: str, *, never: bool, held: str = "") -> str:
-    """Return a text about why a job waits, such as `never: 64 cores asked, 2 offered`, followed by the holders."""
+    """Return a text about why a job waits, such as `never: 64 cores asked, 2 offered`. Append `held`, if not empty."""
     reason = "; ".join(filter(None, (text or code, held)))
     return f"never: {reason}" if never else reason

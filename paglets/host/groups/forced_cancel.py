@@ -25,7 +25,7 @@ def end_copies(
 ) -> EndedCopies:
     """Cancel the copies of the requested keys on this host. `online` has the store ids of the online hosts.
 
-    Raises Conflict if the collector is on this host or an online one.
+    Raises Conflict if the collector is on this host or on an online host.
     """
     keys = None if request.job_keys is None else frozenset(request.job_keys)
     here = residence.find(tx, collector_id(group_id))
@@ -45,7 +45,9 @@ def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: Ho
     assert job.collector is not None
     if job.collector.host.store_id in online:
         name = job.collector.host.name
-        raise Conflict(f"{own.name} is in touch with {name}, which has the collector of {job.group_id}")
+        raise Conflict(
+            f"{own.name} can reach {name}, which has the collector of {job.group_id}: cancel the group there"
+        )
     message = f"cancelled: {reason}, {NO_COLLECTOR}" if reason else f"cancelled {NO_COLLECTOR}"
     if job.status != "RUNNING":
         paglets.drop_intent(tx, job.agent_id)
@@ -56,5 +58,5 @@ def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: Ho
 
 
 def _end_leaving(tx: Tx, agent_id: str, job_key: str) -> str:
-    """Recall a copy in transit. It ends once its target answers that it lacks the copy, or is unreachable."""
+    """Recall a copy in transit. The copy ends once its target has no copy or is unreachable."""
     return job_key if rollbacks.request(tx, agent_id, rollbacks.UNWANTED) else ""

@@ -77,7 +77,7 @@ class Lost:
     """A lost copy as it was last reported. `why` is the reason why it counts as lost, as text.
 
     `unreachable`: unreachable hosts that may have the copy. `older_goes_on`: an older copy was reported recently
-    and may still bring the result.
+    and may still report the result.
     """
 
     collector: str
@@ -304,7 +304,8 @@ class Resubmission:
             losses=nth_copy(job.generation),
         )
         made = residence.create(tx, envelope, case.now)
-        # A handler of the collector may have overwritten the note of this copy (see `groups.copies`): locate it next.
+        # If the copy exists already, a handler of the collector has overwritten its row (see `groups.copies`). Store
+        # the row again, so that the lost-job detector locates the copy.
         why = f"resubmitted: {lost.why}" + ("" if made else f"; its copy of generation {generation} was made before")
         older = copies.older_copies(case.pending.copy, lost.unreachable)
         case.rows.put_job(lost.job_key, copies.resubmitted(job, agent_id, self._services.own, why, case.now, older))

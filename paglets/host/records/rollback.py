@@ -21,7 +21,7 @@ ERA = 1 << 30
 """The number of epochs in an era. No paglet moves that often, so only a rollback can start the next era."""
 
 ERA_STARTS = 1 << 20
-"""The number of epochs in an era from which a rollback draws one at random. They are 1,024 epochs apart."""
+"""The number of epochs of an era that a rollback can start with, 1,024 epochs apart. It draws one at random."""
 
 
 def epoch_of_next_era(epoch: int, entropy: Entropy) -> int:

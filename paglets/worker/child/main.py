@@ -315,7 +315,7 @@ class PagletProcess:
             value = self._paglet.take_message(message)
             self._call_deactivating(unit)
         except HandlerParked as parked:
-            # The handler will run again from its start, so do not send its request to move, rest or dispose.
+            # The handler will run again from its start, so do not send its request to move, deactivate or dispose.
             return Handled(
                 message_id=deliver.message_id,
                 parked=True,
