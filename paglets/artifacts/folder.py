@@ -32,7 +32,7 @@ from paglets.core.failpoints import reach
 from paglets.core.refs import SHA256, BlobRef, check_blob, check_file_name, check_sha256
 
 MAX_RUNNING_HASHES = 64
-"""Maximum number of partial blobs that are hashed while they arrive. Others are read again to hash them."""
+"""Maximum number of partial blobs that are hashed while they arrive. Further blobs are read again to hash them."""
 
 SYNC_BYTES = 64 << 20
 """A partial blob is synced each time it has grown by this much, so that its final sync is short."""

@@ -28,7 +28,7 @@ it within a few heartbeats."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """A retry of a request: pause, then look up the paglet (`locate`), or ask `host`, or (None) the same host again."""
+    """A retry of a request after a pause: look up the paglet if `locate`, else ask `host` (None: the same host)."""
 
     pause_seconds: float = 0.0
     locate: bool = False
@@ -52,7 +52,7 @@ class Redirects:
         self._replaced_at: float | None = None
 
     def left(self, now: float) -> float:
-        """Return the seconds until the deadline. After it, raise the last error if it needs a lookup, else TimedOut."""
+        """Return the seconds until the deadline. If it has passed, raise TimedOut or the last `needs_lookup` error."""
         left = self._deadline - now
         if left > 0:
             return left

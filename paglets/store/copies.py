@@ -29,7 +29,7 @@ def copies_of(tx: Tx, agent_ids: Iterable[str]) -> list[Copy]:
 
 
 def page(tx: Tx, after: str, most: int) -> tuple[list[Copy], str]:
-    """Return about `most` of the copies that `copies_of` returns, with ids after `after`; -1 means all.
+    """Return a page of about `most` copies (-1: all) whose ids follow `after`, of those that `copies_of` returns.
 
     Also return the `after` of the next page, or "" if there are no further copies.
     """

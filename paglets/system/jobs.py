@@ -50,8 +50,8 @@ class ComputeJobState(PagletState):
         memory_bytes = 0                Bytes of memory that it sets aside.
         temp_storage_bytes = 0          Bytes of the scratch directory that it sets aside.
         gpus = 0                        GPUs that it sets aside; CUDA_VISIBLE_DEVICES names them.
-        required_host_tags = ()         Tags that a host must all have.
-        excluded_host_tags = ()         Tags that a host must not have.
+        required_host_tags = ()         Tags of which a host must have all.
+        excluded_host_tags = ()         Tags of which a host must have none.
         preferred_host_tags = ()        Tags that decide between hosts that fit.
         excluded_host_names = ()        Names of hosts where the job must not run.
         excluded_host_urls = ()         URLs of hosts where the job must not run.
@@ -60,7 +60,7 @@ class ComputeJobState(PagletState):
         timeout_seconds = 0             Time for one attempt, in seconds; then the attempt fails. 0: no limit.
         estimated_runtime_seconds = 0   Your estimate for one attempt, in seconds; 0: none. Nothing depends on it.
         max_attempts = 1                Number of attempts if they fail.
-        max_losses = 10                 Number of repetitions if a host is lost or restarted; not failed attempts.
+        max_losses = 10                 Number of repeats if a host is lost or restarted, besides failed attempts.
 
     The host sets these before each entry into the job's code:
 
@@ -134,7 +134,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         report_compute_artifact    a file, and a dict beside it
         report_compute_failure     a failure that is not tried again
 
-    On the way, use:
+    During an attempt, use:
 
         state                      the fields of the job's state
         work_dir, file_path        the scratch directory; a file that came with the job
@@ -190,15 +190,15 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         return getattr(method, "__func__", None) is not ComputeJobPaglet.build_result_payload
 
     def after_compute_failure(self, error: BaseException) -> None:
-        """Handle an exception of `run_compute_job`. A report made here replaces the exception as the outcome."""
+        """Handle an exception of `run_compute_job`. If this method reports, that report is the outcome instead."""
 
     # Reporting.
 
     def report_compute_success(self, result: Any = None) -> bool:
         """Store `result` (any value that a message carries) as the outcome of this attempt.
 
-        Return True once it is stored, and False if this attempt has an outcome already: then nothing is sent. Raise
-        Invalid for a result that cannot be sent; the job has failed then, with cause `bad_result`.
+        Return True once it is stored. Return False, and send nothing, if this attempt has an outcome already. Raises
+        Invalid for a result that cannot be sent; the job then fails with cause `bad_result`.
         """
         try:
             return self._report({"success": True, "result": result})
@@ -214,21 +214,21 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         name: str | None = None,
         move: bool = False,
     ) -> bool:
-        """Store a file, and `result` with the file's reference as `artifact`, as the outcome of this attempt.
+        """Store a file as the outcome of this attempt, with `result`, which gets a reference to the file as `artifact`.
 
-        `path`: the file; close it before, since later writes are not in the artifact. Of an SQLite database all
-        committed rows are. `result`: None or a mapping without `artifact`. `name`: the file's name at the collector,
-        by default that of `path`. `move`: remove the file at `path`; a file in the scratch directory that nobody has
-        open for writing is not even copied, on Linux.
+        `path`: the file. Close it first, because later writes are not in the artifact. Of an SQLite database, all
+        committed rows are stored. `result`: None or a mapping without the key `artifact`. `name`: the file's name at
+        the collector, by default that of `path`. `move`: remove the file at `path`. On Linux, this does not copy a file
+        in the scratch directory that nobody has open for writing.
 
-        Return True once both are stored; the group's collector gets and owns the file. Return False if this attempt
-        has an outcome already: then nothing is sent. Wait while the host has no room.
+        Return True once both are stored; the file then belongs to the group's collector. Return False, and send
+        nothing, if this attempt has an outcome already. Wait while the host has no room.
 
         Raises Invalid for a result that cannot be sent or a database that cannot be copied, and FileChanged for a
-        database that keeps changing: then the job has failed with cause `bad_result`. Raises Invalid or FileChanged for
-        another file that cannot be taken, NoRoom for one that never fits here, Invalid for a name that not every
-        system takes, or a job without a collector (use `upload_artifact`): then nothing is reported. After an error,
-        or False, the file is where it was.
+        database that keeps changing. These errors fail the job with cause `bad_result`. Nothing is reported after
+        other errors: Invalid or FileChanged for another file that cannot be read, NoRoom for a file that can never fit
+        on this host, and Invalid for a name that some system does not allow or for a job without a collector (use
+        `upload_artifact`). After an error or False, the file is left in its place.
         """
         _check_result(result)
         file = {"path": path, "name": name, "move": move}
@@ -246,7 +246,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         """Store a failure as the outcome: a message, or an exception and its traceback. It is not tried again.
 
         `details`, such as a dict, are appended to the message as text of at most 2,000 characters.
-        Return True once it is stored, and False if this attempt has an outcome already: then nothing is sent.
+        Return True once it is stored. Return False, and send nothing, if this attempt has an outcome already.
         """
         message, trace = (failure, "") if isinstance(failure, str) else (describe(failure), full_trace(failure))
         if details is not None:
@@ -271,7 +271,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     # The method that the host calls to run a job.
 
     def compute_attempt(self) -> None:
-        """Run one attempt from start to outcome; the host calls it in the attempt's process."""
+        """Run one attempt and report its outcome. The host calls this method in the process of the attempt."""
         if self.state.compute_status in FINAL:
             return
         if self.state.compute_fresh:
@@ -318,9 +318,9 @@ def unused_value_text(value: object, result: str) -> str:
 
 def _check_result(result: object) -> None:
     if result is not None and not isinstance(result, Mapping):
-        raise Invalid(f"the result of a file is a mapping or None, not {type_of(result)}")
+        raise Invalid(f"the result next to a file must be a mapping or None, not {type_of(result)}")
     if result is not None and "artifact" in result:
-        raise Invalid("the result of a file has no key 'artifact': paglets sets it")
+        raise Invalid("the result next to a file must not have the key 'artifact': paglets sets it")
 
 
 def describe(error: BaseException) -> str:

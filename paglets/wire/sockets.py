@@ -69,7 +69,7 @@ class DeadlineSocket(socket.socket):
 
         If a socket is closed while bytes are unread, the system resets the connection, and the peer loses the reply.
         """
-        with contextlib.suppress(OSError):  # after an error or the deadline nothing is left to do: the caller closes
+        with contextlib.suppress(OSError):  # the caller closes the socket after an error or the deadline, too
             self.shutdown(socket.SHUT_WR)
             self.allowance, waste = _LINGER_BYTES, bytearray(CHUNK_BYTES)
             while self.recv_into(waste):

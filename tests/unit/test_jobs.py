@@ -146,7 +146,7 @@ def test_a_file_goes_along_with_the_report_and_nothing_follows_it(capsys: pytest
 @pytest.mark.parametrize("result", [["no mapping"], "text", {"artifact": None}])
 def test_a_result_without_a_place_for_the_file_is_refused_and_nothing_reported(result: object) -> None:
     context = FakeContext()
-    with pytest.raises(Invalid, match="the result of a file"):
+    with pytest.raises(Invalid, match="the result next to a file"):
         MyJob(MyJobState(), context).report_compute_artifact("out.db", result=result)
     assert context.reports == []
 

@@ -103,7 +103,7 @@ def test_the_oldest_kept_files_beyond_the_share_of_the_disk_are_given_up(tmp_pat
     disk.bound_scratch(("new", "old", "older"), 0.0, given_up.extend)
 
     assert given_up == ["new", "old", "older"]
-    assert said == ["3 kept scratch directories exceed 0% of the disk"]
+    assert said == ["removing 3 kept scratch directories: kept ones exceed 0% of the disk"]
 
 
 def test_of_many_that_are_gone_only_the_newest_rows_stay(rig: Rig) -> None:

@@ -155,7 +155,7 @@ class HostDisk:
             left_bytes -= scratch_bytes(str(self._work / agent_id))
             if left_bytes < 0:
                 self._log.warning(
-                    f"{len(newest_first) - count} kept scratch directories exceed {share:.0%} of the disk"
+                    f"removing {len(newest_first) - count} kept scratch directories: kept ones exceed {share:.0%} of the disk"
                 )
                 drop(newest_first[count:])
                 return

@@ -594,8 +594,8 @@ def test_a_report_that_fails_leaves_the_file_and_may_be_made_again(host: FakeHos
 @pytest.mark.parametrize(
     ("result", "problem"),
     [
-        ([1], "the result of a file is a mapping or None, not a list"),
-        ({"artifact": 1}, "the result of a file has no key 'artifact': paglets sets it"),
+        ([1], "the result next to a file must be a mapping or None, not a list"),
+        ({"artifact": 1}, "the result next to a file must not have the key 'artifact': paglets sets it"),
     ],
 )
 def test_a_result_that_leaves_no_place_for_the_file_is_refused(host: FakeHost, result: Any, problem: str) -> None:
