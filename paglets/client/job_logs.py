@@ -47,9 +47,9 @@ def ask_attempts(mesh: MeshClient, host: HostRef, job: str, timeout: float) -> t
 
 
 def merged_attempts(answers: Sequence[tuple[HostRef, Attempts | PagletsError]]) -> JobAttempts:
-    """Return the attempts of a job that all hosts know. Raises the first error if no host answered.
+    """Merge the attempts of a job that hosts have returned. Raises the first error if no host answered.
 
-    The address of each host is the one at which it was asked. Addresses in replies are not used.
+    Use the address at which each host was asked, and not the addresses in the replies.
     """
     good = [(host, answer) for host, answer in answers if isinstance(answer, Attempts)]
     unreachable = tuple(answer for _, answer in answers if isinstance(answer, PagletsError))
