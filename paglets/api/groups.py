@@ -152,7 +152,7 @@ class JobCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatusReport:
-    """A report of all unfinished copies of jobs on the sender to collectors on the receiver: `POST /v1/jobs/status`."""
+    """A report of all unfinished copies on the sender whose collectors are on the receiver: `POST /v1/jobs/status`."""
 
     host: HostRef
     copies: tuple[JobCopy, ...]

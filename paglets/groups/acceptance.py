@@ -66,7 +66,8 @@ CancelCause = Literal["cancelled", "recorded"]
 def cancel_cause(job: ExpectedJob, generation: int) -> CancelCause | None:
     """Return the cause for cancelling a copy of this generation; None if the copy must continue.
 
-    A copy of an older generation above the floor continues, because its success is accepted if it comes first.
+    A copy of an older generation continues if its generation is at least `job.floor`, because its success is accepted
+    if no other success arrives first.
     """
     if generation < job.floor:
         return "cancelled"

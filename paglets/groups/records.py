@@ -80,7 +80,8 @@ class ExpectedJob:
 
     `generation`: the newest generation. `floor`: the lowest generation whose reports are accepted. `ended`: True if it
     was cancelled or has a record. `since`: the time of its registration or last resubmission, in seconds since the
-    epoch. `older`: the last few copies before the one in `sighting`; a cancel must end them as well.
+    epoch. `sighting`: the last reported state of the newest copy. `older`: a few earlier copies, which may still run; a
+    cancel must end them as well.
     """
 
     generation: int = 1

@@ -111,7 +111,10 @@ class MembershipService:
         return 0.0 if since is None else max(0.0, self._clock.wall() - since)
 
     def seconds_since_contact(self, store_id: str) -> float:
-        """Return the time from the last request or reply of a host to the last `refresh`. A gap restarts this time."""
+        """Return the time from the last request or reply of a host to the last `refresh`, in seconds.
+
+        The end of a gap, in which this host was suspended, counts as a contact.
+        """
         row = self.table.rows.get(store_id)
         spoke = self._started_at if row is None else row.last_contact_at
         return max(0.0, self._refreshed_at - max(spoke, self._contacts.get(store_id, spoke)))

@@ -149,7 +149,7 @@ class Follower:
     def look(self) -> None:
         """Look up the collector's current host.
 
-        Raises Unreachable if that host was removed or replaced. If it is offline, reports the wait and goes on.
+        Raises Unreachable if that host was removed or replaced. If it is offline, report the wait and return.
         """
         if self._find is None:
             return

@@ -28,7 +28,7 @@ def job_specs(
         raise TypeError(f"job_class is {_given(job_class)}: give a subclass of paglets.Job, and after it the states")
     check_values(job_class)
     if isinstance(states, ComputeJobState | str) or not isinstance(states, Iterable):
-        raise TypeError(f"states is {type_of(states)}: give a list of {_state_name(job_class)}, one a job")
+        raise TypeError(f"states is {type_of(states)}: give a list of {_state_name(job_class)}, one for each job")
     listed = list(states)
     if len(listed) > MAX_GROUP_JOBS:
         raise Invalid(f"a group of {len(listed):,} jobs is over the limit of {MAX_GROUP_JOBS:,}: submit several groups")

@@ -1,6 +1,7 @@
-"""A check that a script submits only where it runs as the main program.
+"""Check that a script submits jobs only when it runs as the main program.
 
-Job processes import the script for its classes. A call at its top level would run there again.
+Job processes import the script for its classes. A submission at the top level of the script would run again in each of
+them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def _top_frame() -> FrameType | None:
 
 
 def is_guarded(body: list[ast.stmt], line: int) -> bool:
-    """Return True if the top-level statement at `line` tests `__name__`, or an earlier one ends an import."""
+    """Return True if the top-level statement at `line` tests `__name__`, or if an import ends before that line."""
     before = [statement for statement in body if statement.lineno <= line]
     return any(map(_has_name, before[-1:])) or any(map(_ends_import, before))
 

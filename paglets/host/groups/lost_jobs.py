@@ -1,7 +1,7 @@
 """The detector of lost copies of jobs, for the collectors on this host. `resubmission` replaces the copies.
 
 A copy that no recent status report contained is searched for in the mesh. It is lost if every host where it may be
-has been unreachable from here for `host_lost_after`, or has answered several times that it lacks the copy
+has been unreachable from this host for `host_lost_after`, or has answered several times that it lacks the copy
 (see `groups.losses`). If the hosts have not been unreachable for long enough, the search is repeated when they will
 have been.
 

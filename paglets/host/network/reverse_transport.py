@@ -123,7 +123,7 @@ class ReverseTransport:
         """Return True if no request is in progress."""
         return not any(queue.waiting or queue.out for queue in self._queues.values())
 
-    # The transport.
+    # The methods of a `Transport`.
 
     def send(self, host: HostRef, request: Request, done: Completion, *, timeout_seconds: float) -> None:
         mesh_host = self._mesh_host(host.store_id) if host.store_id else None
@@ -167,7 +167,7 @@ class ReverseTransport:
         self._runner.wake(self.name)
         return None
 
-    # The polling host.
+    # Methods that handle polls of other hosts, and their answers to requests.
 
     def pull(self, sender: str, pull: Pull) -> PendingResponse:
         """Accept a poll of the host `sender`. The reply is a `Pulled`. May be called from any thread.

@@ -33,8 +33,8 @@ MOST_LAUNCHER_DEATHS = 10
 """The number of zygote deaths in a row that a job may survive; one more fails it.
 
 After the first death, the job gets a zygote of its own. If that zygote dies while the job runs, the job is the cause,
-which this limit does not count. Many deaths with another cause mean that the host has a problem that more attempts do
-not solve.
+and the death does not count here. Many deaths with another cause mean that the host has a problem that further attempts
+do not solve.
 """
 
 CANCELLED = "cancelled"
@@ -209,9 +209,9 @@ def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -
 
 
 def _lose_launcher(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -> str:
-    """Handle the death of a zygote that the job did not cause. Return the event.
+    """Handle the end of an attempt whose zygote died, without the job as the cause. Return the event.
 
-    It does not count as a loss: `count_launcher` counts zygote deaths.
+    Zygote deaths do not count as losses, because `count_launcher` counts them separately.
     """
     deaths = paglets.launcher_deaths(tx, job.agent_id)
     if deaths <= MOST_LAUNCHER_DEATHS:
@@ -234,7 +234,7 @@ def count_launcher(tx: Tx, agent_id: str, how: ProcessExit) -> None:
 
 
 def _handle_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: ProcessExit, now: float) -> str:
-    """Handle an attempt that met a full disk. It counts neither as a failed attempt nor as a loss. Return the event."""
+    """Handle an attempt that found the disk full, which is neither a failed attempt nor a loss. Return the event."""
     used, asked = max(how.usage.scratch_bytes, fault.scratch_bytes), job.request.resources.temp_storage_bytes
     decided, allowed = disk_full_policy.verdict(job.disk_fulls, used, asked), disk_full_policy.allowed(asked)
     tx.run("UPDATE requests SET disk_fulls = disk_fulls + 1 WHERE agent_id = ?", job.agent_id)

@@ -44,7 +44,7 @@ class StateKeeper:
 
 
 class Effect(Protocol):
-    """An action of this process that depends on deferred changes.
+    """An action of this process that depends on deferred changes, such as the removal of a moved file.
 
     `commit` is called when the host has committed the changes, `rollback` when they are dropped.
     """
@@ -102,7 +102,7 @@ class UnitOfWork:
         )
 
     def stored(self, keeper: StateKeeper, changes: Changes) -> None:
-        """Record that the host has committed `changes`, and commit the effects."""
+        """Record that the host has committed `changes`. Then perform the actions that depend on them (`effects`)."""
         if changes.has_state:
             keeper.stored = changes.state
         self.storage.clear()
@@ -115,7 +115,7 @@ class UnitOfWork:
             each.commit()
 
     def close(self) -> None:
-        """Roll back the effects of changes that are not committed."""
+        """Roll back the actions that depend on changes that were not committed."""
         for each in self._take_effects():
             each.rollback()
 
