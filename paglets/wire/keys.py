@@ -240,7 +240,10 @@ def _running_without_key(running: Sequence[RunningHost]) -> str:
 
 
 def lost_key_hint(environ: Mapping[str, str], same: str) -> str:
-    """Return advice for a missing key file while hosts use the key. `same`: advice if the key was not in that file."""
+    """Return advice for a key file that is missing although hosts use the key.
+
+    `same`: the first part of the advice, for users who gave the hosts their key in another way than by this file.
+    """
     return (
         f"{same}; otherwise restore {default_key_file(environ)} (mode 600) from a backup, or from another machine of "
         "the mesh, where `paglets key path` shows it. Only if the key is lost for good, or for a separate mesh, create "

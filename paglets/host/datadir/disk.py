@@ -154,8 +154,9 @@ class HostDisk:
         for count, agent_id in enumerate(newest_first):
             left_bytes -= scratch_bytes(str(self._work / agent_id))
             if left_bytes < 0:
+                removed = len(newest_first) - count
                 self._log.warning(
-                    f"removing {len(newest_first) - count} kept scratch directories: kept ones exceed {share:.0%} of the disk"
+                    f"removing {removed} kept scratch directories: kept ones exceed {share:.0%} of the disk"
                 )
                 drop(newest_first[count:])
                 return

@@ -69,7 +69,8 @@ class ChildStorage(Storage):
             if len(page) < size:
                 break
             last = page[-1][0]
-        # This may add entries past the end of the last page. The limit cuts them off, as enough entries precede them.
+        # Uncommitted entries may sort after the last page that was read. Then at least `limit` entries precede them, so
+        # that they are cut off below.
         entries |= {key: tree for key, tree in unit.storage.items() if key.startswith(prefix) and key > after}
         return [(key, decode(entries[key], keep_missing=True)) for key in sorted(entries)[:limit]]
 
