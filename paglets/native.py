@@ -70,7 +70,7 @@ def _forget() -> None:
         del sys.modules[name]
 
 
-# The psutil of the archive
+# Functions that unpack psutil from the archive and import it.
 
 
 def platform_key() -> str:

@@ -19,6 +19,6 @@ class Part(Protocol):
 
 
 class Wake(Protocol):
-    """An object whose `wake` makes the runner call these parts at once. It may be called from any thread."""
+    """An object whose `wake` makes the runner call the named parts soon. `wake` may be called from any thread."""
 
     def wake(self, *parts: str) -> None: ...

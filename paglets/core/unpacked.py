@@ -56,7 +56,7 @@ def bytecode_of(path: str) -> str:
 
 
 def is_compiled(copy: str) -> bool:
-    """Return True if the copy has the bytecode for this interpreter. That of the package itself is written last."""
+    """Return True if the copy has the bytecode for this interpreter. The bytecode of the package is written last."""
     bytecode = bytecode_of(os.path.join(copy, FIRST))
     return not bytecode or os.path.isfile(bytecode)
 
@@ -86,7 +86,7 @@ def refuse_foreign(path: str) -> None:
 def lock(copy: str, *, inherited: bool = False) -> bool:
     """Lock a copy against removal until this process ends. Return False if the copy is gone.
 
-    `inherited`: also until the end of the program that this process becomes. The descriptor is left open on purpose.
+    `inherited`: keep the lock after an exec, too. The descriptor is left open on purpose, because it holds the lock.
     """
     try:
         handle = os.open(copy, os.O_RDONLY)
@@ -97,7 +97,7 @@ def lock(copy: str, *, inherited: bool = False) -> bool:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:  # the copy is being removed
             return False
-        except (ImportError, OSError):  # a file system without locks: nothing is removed there either
+        except (ImportError, OSError):  # without locks, `unpacking.remove_unused` removes no copy
             pass
         return os.path.samestat(os.fstat(handle), os.stat(copy))
     except PermissionError:  # Windows cannot open folders

@@ -1,7 +1,7 @@
 """Unpack an archive into a copy that processes import from, and remove copies that no process uses.
 
 An archive alone is slow, as Python keeps no bytecode of modules in a zip file. It is also fragile: a process imports
-modules late, which fails when the file was replaced meanwhile. So the first start unpacks the archive into
+modules late, which fails after the file was replaced. So the first start unpacks the archive into
 `PAGLETS_HOME/cache/app/CONTENT/`, and all processes import from there. The first start of each version of Python adds
 the bytecode for that version.
 """
@@ -199,7 +199,7 @@ def _remove(folder: Path) -> bool:
             finally:
                 os.close(handle)
         else:
-            (folder / MANIFEST).unlink(missing_ok=True)  # fails while a process reads it
+            (folder / MANIFEST).unlink(missing_ok=True)  # on Windows, this fails while a process has the file open
     except OSError:
         return False
     shutil.rmtree(going, ignore_errors=True)

@@ -133,7 +133,10 @@ def parse(cls: type[T], kind: str, args: Mapping[str, Any]) -> T:
 
 
 def _untagged(value: Any) -> Any:
-    """Return the items of a tagged tuple, which a collector inside the host gets; return other values unchanged."""
+    """Return the items of a tagged tuple as a list. Return any other value unchanged.
+
+    A collector that runs inside the host gets tuples in this form.
+    """
     if isinstance(value, dict) and len(value) == 1 and isinstance(value.get("$tuple"), list):
         return value["$tuple"]
     return value

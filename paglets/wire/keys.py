@@ -229,7 +229,7 @@ def client_key(
     if found is None:
         made = "paglets host --background starts one; the first host of a mesh creates the key"
         raise NotAllowed(
-            "no host runs on this machine, and it has no mesh key",
+            "this machine has no mesh key, and no host runs on it",
             hint=[made, _copy_hint(default_key_file(environ))],
         )
     return found

@@ -100,7 +100,7 @@ def check_there(folder: Path) -> None:
 def check_filled(folder: Path, note: StoreNote | None, store_id: str) -> None:
     """Check that an opened database is not a new one in place of the previous one. Raises StoreMalformed."""
     if note is not None and note.store_id and not store_id:
-        raise StoreMalformed(f"the database {folder / DATABASE} has no content, but this host had one; {WAL} is gone")
+        raise StoreMalformed(f"the database {folder / DATABASE} has no content, but an earlier start stored data; {WAL} is gone")
 
 
 def wal_is_missing(folder: Path) -> bool:
@@ -223,7 +223,7 @@ def _explain(folder: Path, why: str, now: datetime, suffix: str = "") -> Path:
     name = f"{now.astimezone(UTC).strftime(TIME_FORMAT)}{suffix}"
     place = _free(private_folder(folder / FOLDER) / name)
     place.mkdir(mode=0o700)
-    with suppress(OSError):  # On a full disk the text is lost, but a rename still succeeds.
+    with suppress(OSError):  # On a full disk, `why.txt` is lost, but the files can still be moved.
         (place / WHY).write_text(f"{why}\n")
     for each in (place, place.parent, folder):
         sync_folder(each)

@@ -59,7 +59,7 @@ class LogFileHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._file.line(self.format(record))
-        except Exception:  # Such as a wrong format argument. A log call must not raise an error in its caller.
+        except Exception:  # A log call, such as one with a wrong argument, must not raise an error in its caller.
             self.handleError(record)
 
 

@@ -21,10 +21,11 @@ Verdict = Literal["again", "limit", "failed"]
 
 
 def verdict(times: int, scratch_bytes: int, asked_bytes: int) -> Verdict:
-    """Decide what happens to a job after it met a full disk: "again" means place it again.
+    """Decide what happens to a job whose attempt failed because of a full disk.
 
-    `times` is the number of full disks that the job met before. `scratch_bytes` is the size of its scratch directory,
-    and `asked_bytes` its disk request, 0 if it has none. "limit" means that the job fails because it used more.
+    "again": place the job again. "limit": fail it, because it used more disk space than allowed. "failed": fail it,
+    because its attempts met too many full disks. `times` is the number of full disks before this one. `scratch_bytes`
+    is the size of the scratch directory, and `asked_bytes` the disk request of the job, or 0.
     """
     if scratch_bytes > allowed(asked_bytes):
         return "limit"
