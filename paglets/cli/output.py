@@ -106,7 +106,7 @@ MOST_TEXT_CHARACTERS = 500
 
 
 def shortened(text: str) -> str:
-    """Return a text, with the middle of a long one replaced by the number of omitted characters."""
+    """Return `text`. If it is long, replace its middle with the number of omitted characters."""
     if len(text) <= MOST_TEXT_CHARACTERS:
         return text
     half = MOST_TEXT_CHARACTERS // 2

@@ -22,8 +22,8 @@ UNSEEN_SECONDS = 3.0
 """Give up on a collector that does not answer if its host has not been seen for this many seconds."""
 
 ATTEMPTS = 2
-"""Requests to the collector. After the first one, the host of the collector may still count as seen just now, because
-other hosts report their contact with a host that has died some seconds late."""
+"""The number of requests to the collector. After the first request, a dead host may still count as recently seen,
+because other hosts report their last contact with it some seconds late."""
 
 REPLACED, FORGOTTEN = "replaced", "forgotten"
 """Values of the detail `collector` of Unreachable: the host of the collector was replaced by another, or removed."""

@@ -48,9 +48,9 @@ def public_url(bind_host: str, port: int, choose: Callable[[], str]) -> str:
 
 
 def bind_for(address: str) -> str:
-    """Return the address to bind to, for a host with this public address.
+    """Return the address to bind to, for a host with the public address `address`.
 
-    This is the wildcard address of the same family, or a loopback address itself.
+    For a loopback address, return `address`. Otherwise return the wildcard address of its family.
     """
     parsed = ip_literal(address)
     if parsed is not None and parsed.is_loopback:

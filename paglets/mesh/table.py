@@ -147,7 +147,7 @@ def durable(host: MeshHost) -> tuple[Any, ...]:
 
 
 def same_mesh(one: MeshHost | Gossip, other: MeshHost | Gossip) -> bool:
-    """Return True if both have the same mesh version and protocol."""
+    """Return True if both hosts have the same mesh version and protocol."""
     return (one.mesh_version, one.protocol) == (other.mesh_version, other.protocol)
 
 

@@ -106,7 +106,7 @@ def online(own: MeshHost, table: Table, wrong: Problems) -> tuple[MeshHost, ...]
 
 
 def load_edge(host: MeshHost) -> tuple[bool, bool, bool]:
-    """Return three flags: the host has waiting jobs, free cores, running jobs. Their changes are pushed to others."""
+    """Return whether the host has waiting jobs, free cores and running jobs. A change is pushed to other hosts."""
     return (host.queued_jobs > 0, host.free.cpu_cores > 0, host.running_jobs > 0)
 
 

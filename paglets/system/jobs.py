@@ -132,7 +132,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
 
         report_compute_success     a value
         report_compute_artifact    a file, and a dict beside it
-        report_compute_failure     a failure that is not tried again
+        report_compute_failure     a failure that is not retried
 
     During an attempt, use:
 
@@ -185,7 +185,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
             self.report_compute_success(returned)
 
     def _builds_payload(self) -> bool:
-        """Return True if `build_result_payload` is not the one of this class."""
+        """Return True if the job class overrides `build_result_payload`."""
         method: Any = self.build_result_payload
         return getattr(method, "__func__", None) is not ComputeJobPaglet.build_result_payload
 
@@ -243,7 +243,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         self._report({"success": False, "cause": "bad_result", "message": error.message, "traceback": ""})
 
     def report_compute_failure(self, failure: str | BaseException, *, details: Any = None) -> bool:
-        """Store a failure as the outcome: a message, or an exception and its traceback. It is not tried again.
+        """Store a failure as the outcome: a message, or an exception and its traceback. The job is not retried.
 
         `details`, such as a dict, are appended to the message as text of at most 2,000 characters.
         Return True once it is stored. Return False, and send nothing, if this attempt has an outcome already.

@@ -16,7 +16,7 @@ LEVELS = get_args(Level)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewClone:
-    """A request to clone the paglet, with the state of the same commit. `agent_id`: made from the token and a count."""
+    """A request to clone the paglet, with the state that the same commit stores. `agent_id`: the id of the clone."""
 
     agent_id: str
     name: str | None = None

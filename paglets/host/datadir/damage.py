@@ -100,7 +100,7 @@ def check_there(folder: Path) -> None:
 def check_filled(folder: Path, note: StoreNote | None, store_id: str) -> None:
     """Check that an opened database is not a new one in place of the previous one. Raises StoreMalformed."""
     if note is not None and note.store_id and not store_id:
-        raise StoreMalformed(f"the database {folder / DATABASE} has no content, but an earlier start stored data; {WAL} is gone")
+        raise StoreMalformed(f"the database {folder / DATABASE} lost its content, and {WAL} is missing")
 
 
 def wal_is_missing(folder: Path) -> bool:

@@ -64,9 +64,9 @@ class Scheduler:
         workspace: ProcessWorkspace,
         awaited: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Create the scheduler. `awaited` returns True while jobs of groups must wait for answers of their collectors.
+        """Create the scheduler. `awaited` returns True while jobs of groups must wait for replies of their collectors.
 
-        `_held` is True if a waiting job may have a reason code from OBSTACLES, also one from the previous host process.
+        `_held` is True if a waiting job may have a reason code from OBSTACLES, which may be left from an earlier start.
         """
         self._services = services
         self._awaited = awaited

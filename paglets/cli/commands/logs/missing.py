@@ -57,5 +57,5 @@ def _from_record(client: HostClient, group_id: str, job_key: str, unreachable: S
     if host_name and host is None:
         return MissingLog(text=f"the log of {job} was on {host_name}, which is no longer a host of this mesh")
     if unreachable:
-        raise Unreachable(f"the log of {job} is on {host_name}, and not all hosts answer: {unreachable[0].message}")
+        raise Unreachable(f"the log of {job} from {host_name} was not found; {unreachable[0].message}")
     return MissingLog(text=f"{job} has ended, and its log was removed")
