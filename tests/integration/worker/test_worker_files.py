@@ -135,7 +135,7 @@ def test_what_is_no_regular_file_or_has_a_bad_name_is_not_registered(host: FakeH
         "mode 'copy' or 'move'",
         "name the file itself",
         "copy",
-        "differs from the registered 'Good' only in case: some disks cannot hold both",
+        "differs from the registered 'Good' only in case: some disks cannot hold both files",
         "copy",
     )
     assert [line.endswith(end) for line, end in zip(heard, ends, strict=True)] == [True] * len(asked), heard
@@ -324,7 +324,7 @@ def test_without_its_files_no_code_of_a_paglet_runs(host: FakeHost) -> None:
     told = host.start(paglets.Looks, "arrival", files=(short,))
     host.wait(told)
     assert told.done.fault.cause == "spawn_failed"
-    assert "'data.txt' has 1 bytes here, not 4" in told.done.fault.message
+    assert "the host's copy of 'data.txt' has 1 bytes, not 4" in told.done.fault.message
     assert list(work(told).iterdir()) == []
 
 
