@@ -55,7 +55,7 @@ def read(tree: Any, depth: int, options: DecodeOptions) -> Any:
     if kind in _SCALARS:
         return tree
     if depth >= MAX_DEPTH:
-        raise CodecError(f"nested more than {MAX_DEPTH} levels deep")
+        raise CodecError(f"the value is nested more than {MAX_DEPTH} levels deep")
     if kind is list:
         return _items(tree, depth, options)
     if kind is not dict:

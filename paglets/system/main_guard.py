@@ -45,7 +45,10 @@ def _top_frame() -> FrameType | None:
 
 
 def is_guarded(body: list[ast.stmt], line: int) -> bool:
-    """Return True if the top-level statement at `line` tests `__name__`, or if an import ends before that line."""
+    """Return True if an import of the script does not run the top-level statement at `line`.
+
+    This is so if the statement tests `__name__`, or if an earlier statement ends each import (`_ends_import`).
+    """
     before = [statement for statement in body if statement.lineno <= line]
     return any(map(_has_name, before[-1:])) or any(map(_ends_import, before))
 

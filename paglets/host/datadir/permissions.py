@@ -92,7 +92,8 @@ def secure(path: Path, keeps_modes: Callable[[Path], bool] = _keeps_modes) -> Se
     if verdict is Privacy.READABLE:
         os.chmod(path, 0o700)
         now = _inspect(path, keeps_modes)
-        was_written_to = found.mode & _WRITE_OF_OTHERS and not now.is_empty  # READABLE: it was empty before.
+        # A READABLE folder that others could write to was empty, so a file in it now may come from another user.
+        was_written_to = found.mode & _WRITE_OF_OTHERS and not now.is_empty
         verdict = Privacy.WRITABLE if was_written_to else judge(now, user)
         if verdict is Privacy.PRIVATE:
             return Secured(changed=f"other users could enter {path} (mode {found.mode:04o}); changed to 0700")

@@ -106,7 +106,7 @@ class DuplicateEvictor:
             self._judge(tx, host, theirs, asked[theirs.agent_id])
 
     def _judge(self, tx: Tx, host: HostRef, theirs: ResidenceRow, epoch: int) -> None:
-        """End the older of two copies: the remote one if it is below the epoch of the fence, or an older local one."""
+        """End the older of two copies of a paglet. `theirs`: the row of the remote copy. `epoch`: that of the fence."""
         agent_id, now = theirs.agent_id, self._services.clock.wall()
         if theirs.epoch < epoch:
             if rollbacks.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=host)):

@@ -118,8 +118,8 @@ class HandoffSender:
                 self._after[target.store_id] = rows[-1].place
             if not rows or self._gossip.is_online(target.store_id):
                 return False
-            # The target is offline, so blobs cannot be pushed either. A failed probe counts towards the rollback;
-            # without it, the envelopes would wait forever.
+            # The target is offline, so no blobs can be pushed and no envelope becomes ready. Send a probe, because its
+            # failure counts towards the rollback. Otherwise the envelopes would wait forever.
         self._backoff.sent(target.store_id)
         asked_for = any(each.asked_for for each in batch)
         if batch and self._gossip.seconds_since_seen(target.store_id) <= PROBE_AFTER_SECONDS and not asked_for:

@@ -61,7 +61,7 @@ class Disk(Protocol):
     ) -> None:
         """Keep only the newest scratch directories that fit in this fraction of the disk.
 
-        A background thread measures them, and passes the ids of the others to `drop`.
+        A background thread measures the directories, and passes the ids of those that do not fit to `drop`.
         """
         ...
 
@@ -173,7 +173,7 @@ class Blobs(Protocol):
 
 
 class Meter(Protocol):
-    """The free resources of the machine, which other programs use, too. cpu_cores and gpus are not measured."""
+    """The measurement of the machine's free resources, except of cpu_cores and gpus. Other programs use them, too."""
 
     def available(self) -> Resources: ...
 

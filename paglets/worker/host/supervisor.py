@@ -82,7 +82,7 @@ class ZygoteEvents(Protocol):
         ...
 
     def on_blocked(self, text: str) -> None:
-        """Handle the reason why the shared zygote cannot start processes; "" when it can again."""
+        """Receive the reason why the shared zygote cannot start processes, or "" if it can start processes again."""
         ...
 
 

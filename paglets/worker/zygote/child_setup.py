@@ -146,8 +146,8 @@ def _leave_zygote(zygote: int) -> None:
     linux.end_with_parent()
     if os.getppid() != zygote:
         os._exit(EXIT_NOT_SET_UP)
-    # This process adopts orphans among its descendants while it lives. A child that the zygote did not fork therefore
-    # belongs to a run whose first process has ended.
+    # While this process lives, orphans among its descendants become its children. They become children of the zygote
+    # only after it has ended.
     linux.become_subreaper()
     linux.raise_oom_score()
     # SIGCHLD is the only signal that the zygote handles. `_restore_signals` resets the signals that the zygote ignores.
