@@ -99,7 +99,8 @@ def wait_ended(
         return CancelOutcome(group_id=group_id, keys=keys)
     body = FlushJobStatus(job_keys=None if whole else gone)
     rounds = _Rounds(mesh, timeout)
-    # Names, by store id, of hosts that may have copies. A host that goes offline before it reports zero copies stays.
+    # Maps the store ids of hosts that may have copies to their names. A host that goes offline is kept until it has
+    # reported zero copies.
     may_have = {copy["host"]["store_id"]: copy["host"]["name"] for copy in reply["copies"]}
     while True:
         views = mesh.hosts()

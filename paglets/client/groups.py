@@ -167,10 +167,10 @@ class GroupClient:
         timeout: float | None = None,
         drop_results: bool = False,
     ) -> EndOutcome:
-        """Cancel jobs (None: all) of a group whose collector was lost with a removed host, and delete their reports.
+        """Cancel the jobs `job_keys` (None: all) of a group that lost its collector with a removed host.
 
-        Results that wait for the collector are kept, unless `drop_results`. When no jobs and reports are left, the
-        group id can be used again. Returns like `cancel`. Raises Unknown.
+        Also delete their reports, but keep results that wait for the collector, unless `drop_results`. When no jobs and
+        reports are left, the group id can be used again. Wait and return like `cancel`. Raises Unknown.
         """
         keys = None if job_keys is None else tuple(job_keys)
         wait = self.timeout if timeout is None else timeout

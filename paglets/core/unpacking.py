@@ -24,7 +24,8 @@ from paglets.core.files import private_folder
 from paglets.core.unpacked import ARCHIVE_NAME, FIRST, INSIDE, MANIFEST, bytecode_of, lock, refuse_foreign
 
 GRACE_SECONDS = 3600
-"""A copy used more recently is never removed: two archives in turn would otherwise be unpacked again and again."""
+"""A copy that was used within this time is not removed. Otherwise, two programs used in turn would be unpacked again
+each time."""
 
 GOING = ".going"
 """The suffix of the name of a copy that is being removed."""
@@ -139,7 +140,7 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def _sync(paths: Iterable[Path]) -> None:
-    """Sync files and folders in parallel: one by one takes seconds, in parallel a tenth of a second."""
+    """Sync files and folders in parallel. This takes a tenth of a second, and syncing one by one takes seconds."""
     with ThreadPoolExecutor(SYNCED_AT_ONCE) as threads:
         list(threads.map(_sync_one, paths))
 
@@ -157,13 +158,13 @@ def _sync_one(path: Path) -> None:
 def _put_in_place(temporary: Path, copy: Path, files: dict[str, bytes]) -> None:
     """Rename the new copy to `copy`. Keep a complete copy of another process; replace one that lacks files."""
     for _ in range(3):
-        with contextlib.suppress(OSError):  # `copy` exists already
+        with contextlib.suppress(OSError):  # raised if `copy` exists already
             temporary.rename(copy)
             return
         if is_whole(copy, {name: len(data) for name, data in files.items()}):
             return
         harmed = Path(tempfile.mkdtemp(dir=copy.parent, suffix=GOING))
-        with contextlib.suppress(OSError):  # another process has moved it away
+        with contextlib.suppress(OSError):  # raised if another process has moved it away
             copy.rename(harmed)
         shutil.rmtree(harmed, ignore_errors=True)
     raise FileExistsError(f"{copy} is incomplete and cannot be replaced")

@@ -30,7 +30,7 @@ _SHARES = {
 """Maximum size of each list in a summary of 16 MiB. The list `results` gets the remaining space."""
 
 MAX_SKIPPED = 10
-"""Maximum number of entries of a list that are skipped as too large. Each of them must be read first."""
+"""Maximum number of entries of a list that are skipped as too large. Reading each of them takes time."""
 
 Entry = tuple[str, Any]
 
@@ -218,7 +218,7 @@ def pending_entry(job_key: str, job: ExpectedJob, home_name: str) -> dict[str, A
 
 
 def page(entries: Iterator[Any], most_entries: int, most_bytes: int = MAX_PAGE_BYTES) -> tuple[list[Any], bool]:
-    """Return the first entries within both limits, and True if there are more. Return at least one if there is any."""
+    """Return the first entries up to the limit reached first, and True if there are more. Return at least one entry."""
     taken: list[Any] = []
     room = most_bytes
     for entry in entries:

@@ -24,12 +24,12 @@ from paglets.store.db import Store, Tx
 from paglets.store.hosts import StoredHost
 
 GAP_SECONDS = 5.0
-"""Delay of a tick from which this host counts as having been suspended or stopped. The timers of all hosts restart."""
+"""A tick that is late by more than this shows that this host was suspended or stopped. All timers then restart."""
 
 CLONE_SIGNS = 3
-"""Number of rows with its own store id from another start that make a host report a running copy of its store.
+"""A host reports a running copy of its store after this many rows with its store id, but from another start.
 
-After a restore from a backup, a host receives such rows once or twice."""
+After a restore from a backup, a host receives one or two such rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class MembershipService:
         return found
 
     def seconds_since_seen(self, store_id: str) -> float:
-        """Return the time from the last sign of life of a host to the last `refresh`. A gap restarts this time."""
+        """Return the seconds from the last sign of life of a host, or the end of a later gap, to the last `refresh`."""
         return max(0.0, self._refreshed_at - self.last_seen_at(store_id))
 
     def last_seen_at(self, store_id: str) -> float:
@@ -111,10 +111,7 @@ class MembershipService:
         return 0.0 if since is None else max(0.0, self._clock.wall() - since)
 
     def seconds_since_contact(self, store_id: str) -> float:
-        """Return the time from the last request or reply of a host to the last `refresh`, in seconds.
-
-        The end of a gap, in which this host was suspended, counts as a contact.
-        """
+        """Return the seconds from the last request or reply of a host, or a later gap's end, to the last `refresh`."""
         row = self.table.rows.get(store_id)
         spoke = self._started_at if row is None else row.last_contact_at
         return max(0.0, self._refreshed_at - max(spoke, self._contacts.get(store_id, spoke)))

@@ -201,7 +201,7 @@ def envelope_text(tx: Tx, agent_id: str, epoch: int) -> str:
     """Return the JSON of an envelope. Raises Unknown if the paglet is not leaving under `epoch`."""
     row = tx.one(f"{_WHOLE} WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
     if row is None:
-        raise Unknown(f"{agent_id} is not leaving")
+        raise Unknown(f"paglet {agent_id} is not leaving this host")
     return str(row["envelope"]) if row["collector"] is None else dumps(to_json(_envelope(row)))
 
 

@@ -195,7 +195,7 @@ def submissions(tx: Tx, group_id: str) -> int:
 
 
 def forget_late_reports(tx: Tx, before: float) -> None:
-    """Delete reports that were detached by `replace_message`, if their group was cleared before `before` (epoch s)."""
+    """Delete the reports changed by `replace_message` whose groups were cleared before `before` (epoch seconds)."""
     rows = tx.all("SELECT group_id FROM cleared_groups WHERE cleared_at < ? ORDER BY group_id", before)
     tx.run_many(
         "DELETE FROM outbox WHERE agent_id = ? AND report_of IS NULL AND group_id IS NULL AND created_at < ?",

@@ -11,7 +11,10 @@ from paglets.wire.request import Request, dump_json, queue_of
 
 
 def relayed(host: HostRef, request: Request, timeout_seconds: float) -> Request:
-    """Return the request that asks a relay to forward `request` to `host`. The signature covers the whole reply."""
+    """Return the request that asks a relay to forward `request` to `host`.
+
+    The signature of the reply covers its body, even if that is a piece of a blob (`by_name` is False).
+    """
 
     def load() -> bytes:
         body = to_base64(request.loaded().body)

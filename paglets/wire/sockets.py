@@ -69,7 +69,7 @@ class DeadlineSocket(socket.socket):
 
         If a socket is closed while bytes are unread, the system resets the connection, and the peer loses the reply.
         """
-        with contextlib.suppress(OSError):  # the caller closes the socket after an error or the deadline, too
+        with contextlib.suppress(OSError):  # an error or the deadline also ends the wait; the caller closes the socket
             self.shutdown(socket.SHUT_WR)
             self.allowance, waste = _LINGER_BYTES, bytearray(CHUNK_BYTES)
             while self.recv_into(waste):

@@ -40,7 +40,7 @@ class InDoubtResolver:
         self._again[agent_id] = self._services.clock.monotonic() + AGAIN_SECONDS
 
     def ask(self, asked: Fence, resolved: Resolved) -> None:
-        """Ask the target about one epoch of a paglet. Call `resolved` with the answer or error, and wake the part."""
+        """Ask a target if it has accepted a paglet with this epoch. Call `resolved` with the answer or the error."""
         body = Settle(source=self._services.own, agent_id=asked.agent_id, epoch=asked.epoch)
         request = Request(method="POST", target="/v1/transfers/settle", body=dump_json(body), repeatable=True)
 

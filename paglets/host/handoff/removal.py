@@ -211,7 +211,7 @@ class HostRemoval:
 
 
 def _may_be_forgotten(services: HostServices, gossip: Gossiper, store_id: str) -> tuple[str, bool]:
-    """Return the name of the host and True, or its store id and False if unknown. Raises Invalid or Conflict."""
+    """Return (name, True) for a known host, and (store id, False) for an unknown one. Raises Invalid or Conflict."""
     if not STORE_ID.fullmatch(store_id):
         raise Invalid(f"store_id {store_id[:80]!r} is not well formed")
     if store_id == services.own.store_id:
