@@ -79,7 +79,7 @@ def cancel_jobs(
         raise Unreachable(error.message, collector=AWAY) from None
     outcome = wait_ended(mesh, group_id, reply, whole=job_keys is None, answer_seconds=answer_seconds, timeout=timeout)
     if outcome.ended and reply["copies"]:
-        # If the collector does not get this message, the next cancellation only asks these hosts once more.
+        # An error is harmless: without this message, the next cancellation asks these hosts once more.
         with suppress(PagletsError):
             call(Message("copies_gone", {"job_keys": job_keys}))
     return outcome

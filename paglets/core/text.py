@@ -89,6 +89,6 @@ def as_typed(text: str) -> str:
 
 
 def as_advice(text: str) -> str:
-    """Return a hint or next step with the commands that the user must type. It may start with an unquoted command."""
+    """Return a hint or next step with `paglets` replaced as in `as_typed`, also in an unquoted command at its start."""
     rest = text.removeprefix("paglets ")
     return as_typed(text) if rest == text else f"{command_name()} {as_typed(rest)}"

@@ -1,8 +1,8 @@
 """The collector of a group, which stores the expected jobs, results and failures.
 
 Its handlers use only state, storage, posts and replies, so that a host can run them inside a transaction of the store.
-There, arguments, stored values and replies are tagged JSON; in a process of its own, as for a user's subclass, they are
-decoded. The handlers never inspect the values of users, so they work in both forms.
+There, arguments, stored values and replies are tagged JSON. A collector of a user's subclass runs in a process of its
+own, where they are decoded. The handlers never inspect the values of users, so they work in both forms.
 """
 
 from __future__ import annotations
@@ -317,8 +317,8 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     def _delete(self, artifact_ids: Iterable[str]) -> None:
         """Delete artifacts of reports that are not accepted, since nothing refers to them."""
         for artifact_id in artifact_ids:
-            # In a process of its own, the deletion takes effect before the commit, so a repeated handler finds no
-            # artifact.
+            # If the collector runs in a process of its own, the deletion takes effect before the commit of the handler.
+            # A repeated handler then finds no artifact.
             with suppress(Unknown):
                 self.context.delete_artifact(artifact_id)
 

@@ -224,7 +224,7 @@ def _submitted(view: GroupView) -> str:
 
 
 def obstacle_text(obstacle: Obstacle) -> str:
-    """Return `2 jobs can never run: 64 cores asked, the largest host (linux-a) offers 2`."""
+    """Return a text such as `2 jobs can never run: 64 cores asked, the largest host (linux-a) offers 2`."""
     many = counted(obstacle.count, "job")
     waits = "waits" if obstacle.count == 1 else "wait"
     return f"{many} {'can never run' if obstacle.never else f'{waits} for a host'}: {obstacle.text}"

@@ -53,7 +53,7 @@ class FairQueue(Generic[T]):
             del self._queues[key]
 
     def next(self) -> tuple[QueueKey, T] | None:
-        """Return the next item that may start, with its queue, or None. Then it is the turn of the other queues."""
+        """Return the next item that may start, with the key of its queue, or None. Later calls try this queue last."""
         for key, queue in self._queues.items():
             if queue.waiting and queue.active < queue.most:
                 queue.active += 1

@@ -31,10 +31,10 @@ HINTS_OF_GONE = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """A check and repair of one item, which `what` names in messages.
+    """A check and repair of one file or folder, which `what` names in messages.
 
-    `repair` returns a message if it recreated the item, else "". It raises OSError if it fails, and StoreUndecided if
-    the host must exit.
+    `repair` returns a message if it recreated the file or folder, else "". It raises OSError if it fails, and
+    StoreUndecided if the host must exit.
     """
 
     what: str
@@ -66,7 +66,7 @@ class DataDirectoryMonitor:
         self._reported: dict[str, str] = {}
 
     def check(self) -> None:
-        """Repair missing items, and report if the host cannot start processes.
+        """Recreate missing files and folders, and report if the host cannot start processes.
 
         Pass an error to `fatal` if the database is gone or another host owns the directory.
         """

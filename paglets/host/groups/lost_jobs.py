@@ -2,8 +2,8 @@
 
 A copy that no recent status report contained is searched for in the mesh. It is lost if every host where it may be
 has been unreachable from this host for `host_lost_after`, or has answered several times that it lacks the copy
-(see `groups.losses`). If the hosts have not been unreachable for long enough, the search is repeated when they will
-have been.
+(see `groups.losses`). If a host has been unreachable for a shorter time, the search is repeated after the remaining
+time.
 
 This state is in memory only. When the host starts or a collector arrives, every copy counts as just seen, and the
 wait for inputs restarts.

@@ -293,7 +293,7 @@ def main(argv: Sequence[str], *, grace_seconds: float = GRACE_SECONDS) -> int:
     errors = _preload(PRELOAD)
     rehearse()
     for stream in (sys.stdout, sys.stderr):
-        # Children inherit these streams, so each line reaches the log at once, and no character fails to encode.
+        # Children inherit these settings: each line is written to the log at once, and any character can be encoded.
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     gc.collect()
     # Frozen objects are not touched by the garbage collector, so their memory pages stay shared with the children.
