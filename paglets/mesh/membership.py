@@ -180,7 +180,8 @@ class MembershipService:
     def _met_own_store(self, host: MeshHost) -> None:
         """Handle a row with this host's own store id.
 
-        If the row is not older but from another start, the store was restored from a backup or a copy of it runs.
+        If the row is from another start and not older, the store was restored from a backup, or another host runs with
+        a copy of the store.
         """
         if order(host) >= order(self.own) and host.boot_id != self.own.boot_id:
             self._copies_met += 1
