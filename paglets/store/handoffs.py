@@ -216,7 +216,7 @@ def set_problem(tx: Tx, key: Key, text: str) -> None:
 
 
 def set_target_problem(tx: Tx, target_store: str, text: str, *, jobs: bool) -> int:
-    """Store the reason why no job for that target (or no other paglet, if `jobs` is False) makes progress.
+    """Store the reason why hand-offs to that target make no progress: those of jobs, or those of all other paglets.
 
     Return the number of changed rows. Rows that have this text already are not read, so that repeated calls for an
     offline host are cheap.

@@ -14,7 +14,7 @@ from paglets.store import jobs, paglets, residence
 from paglets.worker.launch import LaunchSpec, ProcessExit
 
 PLACE_AGAIN_SECONDS = 10.0
-"""Seconds without new processes after one failed for lack of disk space. Only such a try shows an exhausted quota."""
+"""Seconds without a new process after a start failed for lack of disk space. Only a start detects a used-up quota."""
 
 LAUNCHER_SILENT = "launcher_silent"
 """The reason code of jobs that wait while the zygote does not answer."""
