@@ -25,10 +25,9 @@ REPLY_SECONDS = 30.0
 
 PAUSE_SECONDS = 1.0
 SHARE = 20
-"""The pause before the next request is the elapsed time divided by this number.
+"""The longest pause before the next request is the elapsed time divided by this number.
 
-During the pause, several short jobs can end, and one reply then reports all of them. The pause delays the end of a
-group by at most 1/SHARE of its run time.
+During the pause, several short jobs can end, and one reply then reports all of them.
 """
 
 LONGEST_PAUSE_SECONDS = 2.0
@@ -92,7 +91,8 @@ class Follower:
                 if now() >= end:
                     raise self._late(timeout, pending)
                 if page["ended"]:
-                    self._pause(max(0.0, min(LONGEST_PAUSE_SECONDS, (now() - began) / SHARE, end - now())))
+                    pause = pause_between_pages(now() - began, page["expected_count"] - pending, pending)
+                    self._pause(max(0.0, min(pause, end - now())))
                 elif now() - asked_at < wait / 2:
                     # The collector may be a user's subclass that returns without waiting.
                     self._pause(min(PAUSE_SECONDS, end - now()))
@@ -192,6 +192,16 @@ class Follower:
             f"{self._group_id} is not done after {timeout:g} s; its jobs continue: {left}",
             next=[why_hint(self._group_id)],
         )
+
+
+def pause_between_pages(elapsed: float, ended: int, pending: int) -> float:
+    """Return the pause in seconds before the next request for records, `elapsed` seconds after the first request.
+
+    The rate of the `ended` jobs predicts when the last pending one ends. The pause is at most half of that time, so
+    requests become frequent towards the end of a group, and its end is noticed soon.
+    """
+    rest = elapsed * pending / max(1, ended)
+    return min(LONGEST_PAUSE_SECONDS, elapsed / SHARE, rest / 2)
 
 
 def _may_answer_later(error: PagletsError) -> bool:

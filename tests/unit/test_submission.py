@@ -35,6 +35,7 @@ from paglets.system.compute_slots import (
     ResultCollectorPaglet,
     submit_compute_job_group,
 )
+from paglets.system.follower import LONGEST_PAUSE_SECONDS, pause_between_pages
 from paglets.system.submission import Submission
 from paglets.system.submission_messages import remarks_on
 from paglets.testing.authors import FakeContext
@@ -620,6 +621,22 @@ def test_an_interrupted_submission_says_what_was_sent(capsys: pytest.CaptureFixt
         with pytest.raises(KeyboardInterrupt):
             submit_compute_job_group(client, MyJob, [MyJobState()], group_id=group_id)
         assert capsys.readouterr().err.splitlines() == says
+
+
+def test_the_end_of_a_group_is_noticed_within_the_time_of_one_job() -> None:
+    def late(jobs: int) -> float:
+        """Return how late a script notices the end of jobs of 0.1 s on four slots, if a request takes 10 ms."""
+        elapsed = 0.2
+        while (ended := min(jobs, int(elapsed / 0.1) * 4)) < jobs:
+            elapsed += max(0.01, pause_between_pages(elapsed, ended, jobs - ended))
+        return elapsed - jobs / 40
+
+    assert max(late(jobs) for jobs in range(100, 1_000, 4)) < 0.1
+
+
+def test_records_of_a_long_group_are_fetched_every_two_seconds() -> None:
+    assert pause_between_pages(3600.0, 1_000, 1_000) == LONGEST_PAUSE_SECONDS
+    assert pause_between_pages(0.0, 0, 5) == 0.0
 
 
 def page(pending: int, *ended: tuple[str, dict[str, Any]], after: int = 0, expected: int = 2) -> dict[str, Any]:
