@@ -34,6 +34,9 @@ Perform = Callable[[HostRef, float], T]
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 SHORTEST_TIMEOUT_SECONDS = 0.1
+MOVE_SECONDS = 1
+"""The longest wait of a lookup for the end of a move. Most moves take milliseconds."""
+
 RELAY_GRACE_SECONDS = 3.0
 """Seconds added to the timeout of a relayed request, so that the relay can report that no reply came."""
 
@@ -254,11 +257,14 @@ class MeshClient:
         return self._listed.get(wanted.store_id)
 
     def _locate(self, agent_id: str, last: HostRef) -> HostRef:
-        """Ask the host `base` where the paglet is, and return that host. Return `last` if `base` does not answer."""
+        """Ask the host `base` where the paglet is, and return that host. Return `last` if `base` does not answer.
+
+        If the paglet is leaving `base`, the reply comes at the end of the move.
+        """
         from paglets.api.paglets import PagletView  # imported on use: commands that address no paglet start faster
 
         try:
-            return self.ask("GET", paglet_route(agent_id), None, PagletView).host
+            return self.ask("GET", f"{paglet_route(agent_id)}?wait={MOVE_SECONDS}", None, PagletView).host
         except Moved as moved:
             return from_json(HostRef, moved.details.get("host"), "the host named by `moved`")
         except (Unreachable, CallOutcomeUnknown, PeerReplaced):

@@ -81,7 +81,9 @@ class Redirects:
             raise error
         if error.needs_lookup:
             self._looked_up = isinstance(error, Unknown)
-            return Retry(pause_seconds=self._pause(now), locate=True)
+            # The first lookup needs no pause, because the host that is asked waits for the end of a move.
+            is_first, pause = self._tries == 0, self._pause(now)
+            return Retry(pause_seconds=0.0 if is_first else pause, locate=True)
         if error.retryable and not error.outcome_unknown:
             self._looked_up = False
             return Retry(pause_seconds=self._pause(now))

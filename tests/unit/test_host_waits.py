@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from host_rig import Rig, envelope
+from host_rig import Rig, envelope, host_ref
 
-from paglets.api.paglets import Done
-from paglets.core.errors import InternalError
+from paglets.api.paglets import Done, PagletView
+from paglets.core.errors import InternalError, Moved, Moving, Overloaded
 from paglets.host.messaging.parked import ParkedRequest
 from paglets.store import residence
 from paglets.wire.request import PendingResponse, Response, reply
@@ -103,3 +103,38 @@ def test_a_wait_that_fails_is_answered_and_keeps_no_other_waiting(rig: Rig) -> N
         response.parse(Done)
     assert second() == reply(Done())
     assert any("StopIteration" in line for line in rig.log)
+
+
+def leave_for_long(rig: Rig) -> None:
+    """Let the paglet leave for a host that is too busy to take it."""
+
+    def busy(body: object) -> Done:
+        raise Overloaded("busy")
+
+    rig.peer("w1", {"POST /v1/transfers": busy})
+    rig.write(lambda tx: residence.leave(tx, "p1", host_ref("w1"), rig.now()))
+
+
+def test_a_question_about_a_leaving_paglet_is_answered_when_it_has_arrived(rig: Rig) -> None:
+    leave_for_long(rig)
+    pending = rig.ask("GET", "/v1/paglets/p1?wait=5")
+    assert isinstance(pending, PendingResponse)
+    rig.run(1)
+    assert pending.response is None
+    rig.write(lambda tx: residence.acknowledged(tx, "p1", 2, rig.now()))
+    rig.run(0)
+    assert pending.response is not None
+    with pytest.raises(Moved):
+        pending.response.json()
+
+
+def test_a_question_about_a_paglet_whose_move_takes_long_is_answered_in_time(rig: Rig) -> None:
+    leave_for_long(rig)
+    with pytest.raises(Moving):
+        rig.get(PagletView, "GET", "/v1/paglets/p1")
+    pending = rig.ask("GET", "/v1/paglets/p1?wait=5")
+    assert isinstance(pending, PendingResponse)
+    rig.run(6)
+    assert pending.response is not None
+    with pytest.raises(Moving):
+        pending.response.json()

@@ -129,6 +129,16 @@ def test_a_paglet_that_is_on_its_way_to_where_it_is_asked_for_is_waited_for(give
     assert given.follow(given.at(given.w1)) == Done()
 
 
+def test_a_paglet_that_is_on_its_way_is_found_without_a_pause(given: Given) -> None:
+    """The host that is asked for the location replies when the paglet has arrived."""
+    given.w1.routes[ASK] = raising(Unknown("not here yet"))
+    given.home.routes[ROUTE] = lambda body: view(given.w1.ref)
+    start = given.clock.monotonic()
+    assert given.follow(given.at(given.w1)) == Done()
+    assert given.clock.monotonic() == start
+    assert given.home.asked[-1].target == "/v1/paglets/p1?wait=1"
+
+
 def test_a_paglet_unknown_where_it_was_is_looked_up_once(given: Given) -> None:
     given.w1.routes[ASK] = raising(Unknown("never seen"))
     given.home.routes[ROUTE] = lambda body: view(given.w1.ref)

@@ -22,7 +22,7 @@ from paglets.api.posts import PostAnswer, PostAnswers, Posts
 from paglets.api.transfers import CloseTransfers, LargeEnvelope, Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope, check_count, check_envelope, check_message
 from paglets.codec.strict_json import loads
-from paglets.core.errors import Invalid, Moved, PagletsError, TooLarge, Unknown
+from paglets.core.errors import Invalid, Moved, Moving, PagletsError, TooLarge, Unknown
 from paglets.core.failpoints import reach
 from paglets.core.messages import check_priority
 from paglets.core.record import from_json, to_json
@@ -42,6 +42,9 @@ MAX_LOCATE_IDS = 10_000
 MAX_PAGE = 1_000
 EFFECT_SECONDS = 30.0
 """Seconds to wait for a disposal. After that, the caller gets the reply that the disposal continues."""
+
+MAX_MOVE_SECONDS = 10
+"""The longest wait, in seconds, of a request that asks for a paglet and waits for the end of its move."""
 
 ROLLBACK_SECONDS = 5.0
 """Seconds to wait for the disposal of a leaving paglet, which must first be rolled back.
@@ -72,8 +75,13 @@ def page(host: Host, asked: ParsedRequest) -> Paglets:
 
 def inspect(host: Host, asked: ParsedRequest) -> Any:
     agent_id = _id(host, asked)
+    wait_seconds = asked.number("wait", 0, MAX_MOVE_SECONDS)
     try:
         return host.services.store.read(lambda tx: _view(host, tx, agent_id))
+    except Moving:
+        if not wait_seconds:
+            raise
+        return _when_moved(host, agent_id, wait_seconds)
     except Unknown as error:
         if _ended_here(host, agent_id):
             # No other host knows more: the rows of other hosts are older and point to this host.
@@ -84,6 +92,25 @@ def inspect(host: Host, asked: ParsedRequest) -> Any:
             raise
         # The host that the paglet moved to was removed from the mesh, but the paglet may have moved on before.
         return _search(host, agent_id, moved)
+
+
+def _when_moved(host: Host, agent_id: str, wait_seconds: int) -> PendingResponse:
+    """Return the location of a paglet when its move ends, or the error Moving after `wait_seconds`."""
+
+    def look() -> Response:
+        try:
+            return reply(host.services.store.read(lambda tx: _view(host, tx, agent_id)))
+        except PagletsError as error:
+            return reply_error(error)
+
+    def attempt() -> Response | None:
+        row = host.services.store.read(lambda tx: residence.find(tx, agent_id))
+        return None if row is not None and row.status == "leaving" else look()
+
+    deadline = host.services.clock.monotonic() + wait_seconds
+    return host.parked.park(
+        ParkedRequest(agent_id=agent_id, deadline=deadline, attempt=attempt, late=look, pending=PendingResponse())
+    )
 
 
 def _ended_here(host: Host, agent_id: str) -> bool:
