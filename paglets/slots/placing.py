@@ -103,7 +103,7 @@ _HostRules = tuple[PlacementRules, str, frozenset[str]]
 
 
 def place(jobs: Sequence[UnplacedJob], candidates: Sequence[Candidate], *, mesh_version: str) -> Placements:
-    """Choose a host for each job, or the reason why it has none. Equal arguments give equal results.
+    """Choose hosts for jobs. Jobs that get no host get a reason. Equal arguments give equal results.
 
     `jobs`: the jobs, oldest first. Equal requests are assigned together with a heap of hosts, and each host is checked
     once per set of rules. The cost is one heap operation per job, and a pass over the hosts per distinct request.
