@@ -109,7 +109,7 @@ class Interruption:
 
 @contextmanager
 def report_interruption(submitter: object, group_id: str | None) -> Iterator[Interruption]:
-    """If Ctrl-C interrupts a submission by a script, print whether the group may have been stored."""
+    """Print whether the group may have been stored, if Ctrl-C interrupts a submission by a script."""
     reached = Interruption()
     try:
         yield reached
