@@ -80,8 +80,8 @@ class _Seat:
 class _Share:
     """The share of one host in a batch of equal requests. The host with the lowest `key()` gets the next job.
 
-    Hosts with free resources get jobs in proportion to these. Afterwards hosts queue jobs in proportion to their
-    offered resources, including the jobs that wait there already.
+    Hosts with free resources get jobs in proportion to these. The remaining jobs are queued so that the number of
+    waiting jobs on each host, earlier ones included, is in proportion to the resources that the host offers.
     """
 
     def __init__(self, seat: _Seat, resources: Resources) -> None:

@@ -19,9 +19,9 @@ MIN_FREE_FILES = 16
 def is_of_host(number: int | None, device: int | None, own: frozenset[int], is_full: bool) -> bool:
     """Return True if an error with errno `number` means that a file system of the host is full.
 
-    `device`: the device of the file that the error names; None if it names no file. `own`: the devices that the host
-    uses. `is_full`: True if one of them is full now. An exceeded quota does not make a device full, so EDQUOT without a
-    file also counts.
+    If the error names a file, its `device` must be one of `own`, the devices that the host uses. If the error names no
+    file (`device` is None), one of these devices must be full now (`is_full`), or the error must be EDQUOT: a user can
+    exceed a quota on a device that is not full.
     """
     if number not in FULL:
         return False
