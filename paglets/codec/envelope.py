@@ -25,7 +25,6 @@ from paglets.core.refs import (
     check_file_name,
     check_lifetime,
 )
-from paglets.core.text import with_article
 
 MAX_COUNT = 1 << 40
 """Limit of epochs, generations and attempts: never reached in practice, and far below SQLite's largest integer."""

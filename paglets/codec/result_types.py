@@ -1,5 +1,6 @@
-"""A check of the annotated result types of a job. Before the job is submitted, it finds types whose
-values cannot be sent.
+"""A check of the annotated result types of a job.
+
+Before the job is submitted, it finds types whose values cannot be sent.
 """
 
 from __future__ import annotations
