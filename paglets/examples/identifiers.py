@@ -105,7 +105,7 @@ def source_files(folder: Path, *, most_files: int, most_bytes: int) -> list[Sour
 
 
 def _modules(folder: Path) -> Iterator[SourceFile]:
-    """Yield the files whose path consists of identifiers, because paths with dots might get equal names."""
+    """Yield the files whose path consists of identifiers. Other paths might get equal names with dots for slashes."""
     for above, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name.isidentifier() and name not in TEST_FOLDERS)
         for path in (Path(above, name) for name in sorted(names)):

@@ -255,7 +255,7 @@ class MembershipService:
         return change
 
     def _save(self, *wakes: str) -> None:
-        """Write all unsaved changes to the store, with the values at that time, and wake the parts `wakes`."""
+        """Write the current values of all unsaved changes to the store, and wake the parts `wakes`."""
         with self._lock:
             unsaved = (set(self._unsaved), self._unsaved_marks, self._unsaved_join)
             self._unsaved.clear()

@@ -91,7 +91,8 @@ class _Pass:
         self.reserve_after_seconds = reserve_after_seconds
         self.grants: list[Grant] = []
         self.reserved: WaitingJob | None = None
-        # A request that does not fit cannot fit later in the pass, so remember its reason until the next change.
+        # The reasons of requests that did not fit. Free resources only shrink during a pass, so equal requests cannot
+        # fit either. A start or a reservation clears the dict, because it changes the reasons.
         self.refused: dict[Resources, Reason] = {}
 
     def offer(self, job: WaitingJob) -> Reason | None:

@@ -36,7 +36,7 @@ class ParsedRequest:
     sender: str
 
     def number(self, name: str, default: int, most: int) -> int:
-        """Return the query parameter `name` as a non-negative number, reduced to `most`. Raises BadRequest."""
+        """Return the query parameter `name` as a non-negative number, at most `most`. Raises BadRequest."""
         text = self.query.get(name, str(default))
         if not text.isascii() or not text.isdecimal() or len(text) > MAX_NUMBER_DIGITS:
             raise BadRequest(f"query parameter {name!r} must be a number, got {text[:40]!r}")
