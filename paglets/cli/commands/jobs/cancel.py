@@ -158,7 +158,7 @@ def _without_collector(
 
 
 def _collector_left_mesh(client: HostClient, group_id: str) -> bool:
-    """Return True if no collector that jobs of the group report to is on a host of the mesh."""
+    """Return True if none of the last known hosts of the group's collector is still in the mesh."""
     members = {view.host.store_id for view in client.hosts()}
     return not any(host.store_id in members for host in client.orphaned_group(group_id).collectors)
 
