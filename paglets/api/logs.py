@@ -24,7 +24,8 @@ class AttemptView:
     (WAITING_FOR_SLOT or PLACING: the job is retried), or "" if only the log is left. `cause`: why the attempt ended
     without a result. `remark`: more about its end. `kept`: True if the log exists, or the attempt printed nothing.
     `scratch`: the scratch directory if it was kept because the result could not be sent. `scratch_removed_at`: epoch
-    seconds, null while that directory exists.
+    seconds, null while that directory exists. `no_template`: the reason why the attempt imported its module itself,
+    although it could have shared the import with other attempts; "" if it shared it or needs no template.
     """
 
     agent_id: str
@@ -41,6 +42,7 @@ class AttemptView:
     remark: str = ""
     scratch: str = ""
     scratch_removed_at: float | None = None
+    no_template: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,6 +89,12 @@ def resolve_class(name: str, base: type[Any] | None = None, *, host_name: str = 
     return found
 
 
+def import_module_of(module_name: str) -> None:
+    """Import the module of a class, as `resolve_class` does. Raises what the import raises, SystemExit too."""
+    with _importing(f"{module_name}:"):
+        importlib.import_module(module_name)
+
+
 class _NoSuchClass(Exception):
     """The module or class of a name does not exist, or the class is not a subclass of the required base."""
 

@@ -61,7 +61,10 @@ class PlacementRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotRequest:
-    """The request of a job: resources, rules for hosts, and limits. For the times, 0 means no estimate or no limit."""
+    """The request of a job: resources, rules for hosts, and limits. For the times, 0 means no estimate or no limit.
+
+    `preload`: True if a host may import the job's module once for several attempts.
+    """
 
     resources: Resources
     rules: PlacementRules = field(default_factory=PlacementRules)
@@ -70,6 +73,7 @@ class SlotRequest:
     timeout_seconds: float = 0.0
     max_attempts: int = 1
     max_losses: int = 10
+    preload: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -383,6 +383,14 @@ CREATE TABLE runs (
   started_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Templates: processes that have imported the module of jobs, and fork their attempts. The row is written before the
+-- import. token: as in the environment of the processes.
+CREATE TABLE templates (
+  token TEXT PRIMARY KEY,
+  pid INTEGER NOT NULL,
+  start_time REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- Ended attempts, the newest 10,000, for display. record: JSON.
 CREATE TABLE history (
   id INTEGER PRIMARY KEY AUTOINCREMENT,

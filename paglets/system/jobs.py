@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -148,6 +148,12 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     State: ClassVar[type[PagletState]] = ComputeJobState
     kind: ClassVar[Kind] = "job"
 
+    preload: ClassVar[bool] = True
+    """True if a host may import the module of the class once, in a process that it forks for each attempt.
+
+    Set it to False if something in the module must happen in each attempt, such as reading the clock.
+    """
+
     _reported = False
     """True once this object has reported the outcome of the attempt."""
 
@@ -157,7 +163,9 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     @classmethod
     def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
         """Return the job's requirements as JSON. Called by the host. Raises Invalid."""
-        request: dict[str, Any] = to_json(slot_request_of(state))
+        if type(cls.preload) is not bool:
+            raise Invalid(f"{cls.__qualname__}.preload is {cls.preload!r:.60}: it must be True or False")
+        request: dict[str, Any] = to_json(replace(slot_request_of(state), preload=cls.preload))
         return request
 
     # Methods that a job class overrides.

@@ -22,7 +22,6 @@ _RULES = {
 }
 """Maps fields of PlacementRules to the fields of the state that they come from."""
 
-_SECONDS = ("estimated_runtime_seconds", "placement_timeout_seconds", "timeout_seconds")
 _COUNTS = {"cpu_cores": 1, "max_attempts": 1}
 """Maps integer fields to their minimum. The minimum of all other fields is 0."""
 
@@ -43,7 +42,9 @@ def slot_request_of(state: Any) -> SlotRequest:
         rules=PlacementRules(**lists, allow_home=state.allow_home_compute),
         max_attempts=_count(state, "max_attempts"),
         max_losses=_count(state, "max_losses"),
-        **{name: _seconds(state, name) for name in _SECONDS},
+        estimated_runtime_seconds=_seconds(state, "estimated_runtime_seconds"),
+        placement_timeout_seconds=_seconds(state, "placement_timeout_seconds"),
+        timeout_seconds=_seconds(state, "timeout_seconds"),
     )
 
 

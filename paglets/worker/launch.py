@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from paglets.api.slots import Usage
+from paglets.worker.protocol import GoCode
 
 HOST_FILES_MISSING = "host_files_missing"
 """Cause of a failed run: its process could not read or write a file of the host. The host then repeats the run."""
@@ -21,10 +22,24 @@ ALONE = "alone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateSource:
+    """The import of a template: a zygote that has imported `module` from the bundle `code`, and forks runs that use it.
+
+    `code_paths`: as in `protocol.Go`.
+    """
+
+    module: str
+    code: GoCode
+    code_paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
     """The process to start for a run. It runs no user code before it receives a `go` frame.
 
-    `alone`: True to fork the process from a zygote that serves no other run.
+    `alone`: True to fork the process from a zygote that serves no other run. `threads`: the number of threads for
+    numerical libraries; 0: they decide. `template`: the import that the process needs; None: fork it from a zygote that
+    has imported no user code.
     """
 
     token: str
@@ -36,6 +51,8 @@ class LaunchSpec:
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     cores: tuple[int, ...] = ()
     alone: bool = False
+    threads: int = 0
+    template: TemplateSource | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +62,8 @@ class ProcessExit:
     `error`: the reason why the process could not be started. `launcher_lost`: True if the process ended because of its
     host or zygote. `launcher_died`: True if its zygote ended or stopped answering. `is_culprit`: True if that zygote
     served only this process. `stderr_tail`: the last lines of stderr, at most 8 KiB. `silent`: True if the process
-    printed nothing, so that it has no log.
+    printed nothing, so that it has no log. `no_template`: the reason why the process was not forked from a template
+    that has imported its module; "" if it was, or if no template was requested.
     """
 
     exit_code: int | None = None
@@ -57,7 +75,20 @@ class ProcessExit:
     launcher_died: bool = False
     is_culprit: bool = False
     silent: bool = False
+    no_template: str = ""
     usage: Usage = field(default_factory=Usage)
+
+
+class TemplateEvents(Protocol):
+    """Callbacks for the templates of a launcher, which may come from any thread."""
+
+    def started(self, token: str, pid: int, start_time: float) -> None:
+        """Store the process of a template, then call `Launcher.allow_import`. It runs no user code before."""
+        ...
+
+    def ended(self, token: str) -> None:
+        """Forget a template whose processes have ended."""
+        ...
 
 
 class LaunchEvents(Protocol):
@@ -65,6 +96,11 @@ class LaunchEvents(Protocol):
 
     For each token, `started` comes first and at most once, and `ended` comes last and exactly once.
     """
+
+    @property
+    def templates(self) -> TemplateEvents:
+        """Return the callbacks for templates."""
+        ...
 
     def started(self, token: str, pid: int, start_time: float) -> None: ...
 
@@ -90,6 +126,10 @@ class Launcher(Protocol):
 
     def end(self, token: str) -> None:
         """End the process of a run and all its descendants. The event `ended` follows."""
+        ...
+
+    def allow_import(self, token: str) -> None:
+        """Let a template import its module, because its process is stored."""
         ...
 
     def close(self) -> None:

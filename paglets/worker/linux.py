@@ -62,6 +62,11 @@ def zygote_mark(store_id: str) -> str:
     return f"zygote-{store_id}"[:MARKER_CHARACTERS].ljust(MARKER_CHARACTERS, "-")
 
 
+def template_mark(token: str) -> str:
+    """Return the token of a template whose first run has `token`. Its size lets `write_marker` work in forks of it."""
+    return f"template-{token}"[:MARKER_CHARACTERS].ljust(MARKER_CHARACTERS, "-")
+
+
 def marker_placeholder(store_id: str) -> dict[str, str]:
     """Return the environment variable that a zygote needs so that `write_marker` works in its children."""
     return {RUN_VARIABLE: zygote_mark(store_id)}

@@ -4,6 +4,10 @@ The launcher sends `start` with a `LaunchSpec`, `end`, and `ping`. The descripto
 first byte of `start`. The zygote sends `ready` once. It answers each `start` with `started` and later `exited`, or with
 `failed`, and each `ping` with `pong`. When the launcher closes the socket, or its host has ended, the zygote ends its
 runs and exits.
+
+A *template* is a zygote that has imported the module of a job. The launcher sends `template` to the shared zygote, with
+the descriptor of the template's own control socket. The zygote answers as for a run. Over its control socket, the
+template waits for `import`, answers `imported`, and then gets and sends the same frames as other zygotes.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from typing import Any
 
 from paglets.core.errors import BadRequest
 from paglets.core.record import from_json, to_json
-from paglets.worker.launch import LaunchSpec
+from paglets.worker.launch import LaunchSpec, TemplateSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,29 @@ class FailedRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartTemplate:
+    """`template`: fork a template. `environment` and `threads`: as in LaunchSpec, for the import and all runs."""
+
+    token: str
+    environment: dict[str, str]
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportModule:
+    """`import`: import the module of a template. The process of the template is stored."""
+
+    source: TemplateSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """`imported`: the template can start runs, if `refusal` is "". Otherwise `refusal` is the reason, and it exits."""
+
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ping:
     """`ping`: the launcher asks whether the zygote still works. The zygote answers with `pong`."""
 
@@ -69,6 +96,9 @@ class Pong:
 
 RECORDS: dict[str, type[Any]] = {
     "start": LaunchSpec,
+    "template": StartTemplate,
+    "import": ImportModule,
+    "imported": Imported,
     "end": EndRun,
     "ready": ZygoteReady,
     "started": StartedRun,

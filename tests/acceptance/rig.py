@@ -16,7 +16,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -323,13 +323,13 @@ class Mesh:
         return found
 
     def strangers(self) -> list[str]:
-        """Return the processes of the mesh that are neither a running host nor its zygote."""
+        """Return the processes of the mesh that are neither a running host nor its zygote or a template."""
         hosts = {host.pid for host in self.running()}
         strange = []
         for process in self.processes():
             with suppress(psutil.Error):
                 is_zygote = "_zygote" in process.cmdline() and process.ppid() in hosts
-                if process.pid not in hosts and not is_zygote:
+                if process.pid not in hosts and not is_zygote and not is_template(process, hosts):
                     strange.append(f"{process.pid} {' '.join(process.cmdline())[:200]}")
         return strange
 
@@ -391,6 +391,13 @@ class Mesh:
             files += [host.data / "host.log", *sorted((host.data / "logs").glob("*/*.err"))[-5:]]
         said = [(str(path), path.read_text(errors="replace")) for path in files if path.exists()]
         return [(name, text[-LOG_TAIL_CHARACTERS:]) for name, text in said if text]
+
+
+def is_template(process: psutil.Process, hosts: Collection[int]) -> bool:
+    """Return True for a process that has imported a module to fork attempts, forked by a zygote of a running host."""
+    zygote = process.parent()
+    is_marked = process.environ().get("PAGLETS_RUN", "").startswith("template-")
+    return is_marked and zygote is not None and zygote.ppid() in hosts
 
 
 def group_lines(host: HostProcess) -> dict[str, Any]:

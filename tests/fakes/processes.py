@@ -81,6 +81,9 @@ class HandLauncher:
             if not self.is_stubborn:
                 process.exit(signal=SIGKILL)
 
+    def allow_import(self, token: str) -> None:
+        """Do nothing: this launcher has no templates."""
+
     def close(self) -> None:
         for process in self.processes:
             process.ended = True

@@ -94,6 +94,9 @@ class SimLauncher:
         if child is not None:
             self.later(KILL_SECONDS, lambda: child.exit(ProcessExit(signal=SIGKILL)))
 
+    def allow_import(self, token: str) -> None:
+        """Do nothing: this launcher has no templates."""
+
     def close(self) -> None:
         self.power_off()
 

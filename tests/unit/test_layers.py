@@ -75,7 +75,7 @@ WORLD_ALLOWED = (
     *(f"wire/{name}.py" for name in ("pooled_client", "transport")),
     *(f"client/{name}.py" for name in ("fan_out", "download")),
     *(f"worker/host/{name}.py" for name in ("launcher", "supervisor", "sampler")),
-    "worker/zygote/main.py",
+    *(f"worker/zygote/{name}.py" for name in ("main", "template", "import_watch")),
     *(f"worker/child/{name}.py" for name in ("main", "context", "zero_copy")),
     "worker/processes.py",
     "artifacts/folder.py",

@@ -97,6 +97,7 @@ def print_job_details(shown: JobDetails) -> None:
             else f"{artifact.name} ({bytes_text(artifact.size_bytes)}), " + (GONE if shown.is_gone else get),
             "expires": "" if artifact is None or artifact.expires_at is None else _date(artifact.expires_at),
             "scratch": _kept_text(shown.attempts),
+            "import": _import_text(shown.attempts),
             "output": f"{command_name()} jobs logs {shown.job}" if shown.attempts else "",
         }
     )
@@ -124,6 +125,12 @@ def _kept_text(attempts: tuple[AttemptView, ...]) -> str:
         if attempt.scratch:
             return f"{attempt.scratch} on {attempt.host.name}"
     return ""
+
+
+def _import_text(attempts: tuple[AttemptView, ...]) -> str:
+    """Return why the last attempt imported its module itself instead of sharing the import with others, or ""."""
+    reason = attempts[-1].no_template if attempts else ""
+    return f"repeated by each attempt, because {reason}" if reason else ""
 
 
 def _is_dead(attempt: AttemptView) -> bool:

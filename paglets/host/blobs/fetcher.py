@@ -265,8 +265,7 @@ class BlobFetcher:
             try:
                 done(parsed(result, Done))
             except Unknown:
-                # Count this as success: the search found the artifact on `host`, so an earlier try, whose reply was
-                # lost, may have deleted it.
+                # The search found the artifact on this host. An earlier try whose reply was lost may have deleted it.
                 done(Done())
             except PagletsError as error:
                 done(error)

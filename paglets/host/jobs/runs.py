@@ -18,12 +18,13 @@ from paglets.core.record import to_json
 from paglets.host.handoff.placer import PlacementDenyList
 from paglets.host.jobs.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.jobs.run_log import RunLog
-from paglets.host.jobs.workspace import ProcessWorkspace
+from paglets.host.jobs.templates import TemplateRecords
+from paglets.host.jobs.workspace import ProcessWorkspace, launch_paths
 from paglets.host.messaging.mailbox import Mailbox
 from paglets.host.records import backpressure, outcomes, run_repository
 from paglets.host.records.delivery import Delivery
 from paglets.host.records.outcomes import Attempt, Outcome
-from paglets.host.records.run_repository import LaunchPaths, Run
+from paglets.host.records.run_repository import Run
 from paglets.host.runtime.services import HostServices
 from paglets.store import posts
 from paglets.store.events import record_event
@@ -54,16 +55,12 @@ class Runs:
         self._operations = operations
         self._by_token: dict[str, Run] = {}
         self._by_agent: dict[str, Run] = {}
+        self.templates = TemplateRecords(services, lambda token: self.launcher.allow_import(token))
         self.launcher = make_launcher(self)
         self._workspace = workspace
         self._deny_list = deny_list
         self._delayed: list[Callable[[], None]] = []
-        self._ground = LaunchPaths(
-            own=services.own,
-            code_paths=services.settings.code_paths,
-            code_folder=services.blobs.code_folder(),
-            blob_path=services.blobs.path,
-        )
+        self._ground = launch_paths(services)
         mailbox.start_entry = self.start_entry
         mailbox.pump = self.pump
         mailbox.activations = lambda: sum(run.entry != "attempt" for run in self._by_token.values())

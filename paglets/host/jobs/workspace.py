@@ -6,21 +6,28 @@ from contextlib import suppress
 
 from paglets.core.errors import StoreTransient
 from paglets.host.handoff.placer import PlacementDenyList
-from paglets.host.records import backpressure, disk_full_policy
-from paglets.host.records.run_repository import Run
+from paglets.host.records import backpressure, disk_full_policy, templates
+from paglets.host.records.run_repository import LaunchPaths, Run
 from paglets.host.runtime.services import HostServices
 from paglets.slots.eligibility import Reason
 from paglets.store import jobs, paglets, residence
 from paglets.worker.launch import LaunchSpec, ProcessExit
 
 PLACE_AGAIN_SECONDS = 10.0
-"""Seconds for which no process is started after one could not start for lack of disk space.
-
-A quota that is used up shows only when a process starts.
-"""
+"""Seconds without a new process after a start failed for lack of disk space. Only a start detects a used-up quota."""
 
 LAUNCHER_SILENT = "launcher_silent"
 """The reason code of jobs that wait while the zygote does not answer."""
+
+
+def launch_paths(services: HostServices) -> LaunchPaths:
+    """Return the paths of this host that processes get."""
+    return LaunchPaths(
+        own=services.own,
+        code_paths=services.settings.code_paths,
+        code_folder=services.blobs.code_folder(),
+        blob_path=services.blobs.path,
+    )
 
 
 class ProcessWorkspace:
@@ -28,6 +35,7 @@ class ProcessWorkspace:
 
     def __init__(self, services: HostServices) -> None:
         self._services = services
+        self._paths = launch_paths(services)
         self._obstacle: Reason | None = None
         self._obstacle_until = float("-inf")
         self._paused: dict[str, float] = {}
@@ -58,7 +66,11 @@ class ProcessWorkspace:
             lambda tx: residence.has_stale_scratch(tx, stamp.agent_id)
         )
         deaths = self._services.store.read(lambda tx: paglets.launcher_deaths(tx, stamp.agent_id))
-        environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if run.entry == "attempt" else {}
+        is_attempt = run.entry == "attempt"
+        template = None
+        if is_attempt and not deaths:
+            template = self._services.store.read(lambda tx: templates.source(tx, stamp.agent_id, self._paths))
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if is_attempt else {}
         return LaunchSpec(
             token=stamp.token,
             agent_id=stamp.agent_id,
@@ -69,6 +81,8 @@ class ProcessWorkspace:
             environment=environment,
             cores=cores if self._services.settings.pin_cpus else (),
             alone=deaths > 0,
+            threads=len(cores),
+            template=template,
         )
 
     def not_made(self, run: Run, error: OSError | StoreTransient) -> ProcessExit:

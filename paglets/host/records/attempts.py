@@ -90,6 +90,7 @@ def _add_ended(known: _Known, row: Any, scratch: KeptScratch | None, own: HostRe
         runtime_seconds=record["runtime_seconds"],
         cause=record["cause"],
         remark=record.get("remark", ""),
+        no_template=record.get("no_template", ""),
         scratch="" if scratch is None else scratch.path,
         scratch_removed_at=None if scratch is None else scratch.removed_at,
     )

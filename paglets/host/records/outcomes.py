@@ -338,6 +338,7 @@ def _record(
         "exit_code": how.exit_code,
         "signal": how.signal,
         "silent": how.silent,
+        "no_template": how.no_template,
         "usage": to_json(how.usage),
     }
 

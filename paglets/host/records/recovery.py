@@ -12,18 +12,20 @@ from paglets.worker.launch import ProcessExit
 
 
 def survivors(tx: Tx) -> list[tuple[int | None, float | None, str]]:
-    """Return (pid, start time, token) of each process that an earlier start of this host may have left running.
+    """Return (pid, start time, token) of each run and template that an earlier start of this host may have left.
 
     The caller must kill these processes before it calls `close_runs`.
     """
-    rows = tx.all("SELECT pid, start_time, token FROM runs ORDER BY token")
+    rows = tx.all(
+        "SELECT pid, start_time, token FROM runs UNION ALL SELECT pid, start_time, token FROM templates ORDER BY token"
+    )
     return [(row["pid"], row["start_time"], row["token"]) for row in rows]
 
 
 def close_runs(tx: Tx, own: HostRef, now: float) -> int:
     """Close the runs and leases that an earlier start left open. Return the number of closed runs.
 
-    The processes of these runs must be gone. An attempt without an outcome counts as lost.
+    The processes of these runs, and of the templates, must be gone. An attempt without an outcome counts as lost.
     """
     rows = tx.all("SELECT * FROM runs ORDER BY started_at, token")
     for row in rows:
@@ -38,6 +40,7 @@ def close_runs(tx: Tx, own: HostRef, now: float) -> int:
             )
             outcomes.ended(tx, attempt, ProcessExit(launcher_lost=True), now)
         outcomes.retire(tx, row["agent_id"], now)
+    tx.run("DELETE FROM templates")
     _close_stray_leases(tx)
     return len(rows)
 

@@ -11,7 +11,7 @@ from paglets.api.slots import Usage
 from paglets.codec.strict_json import loads
 from paglets.core.errors import BadRequest, Fenced
 from paglets.core.record import from_json
-from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
+from paglets.core.refs import FileRef, HostRef, ProxyRef
 from paglets.core.text import duration_text
 from paglets.host.records import outcomes
 from paglets.host.records.delivery import Delivery
@@ -154,7 +154,7 @@ def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: LaunchPaths)
         host=ground.own,
         work_dir=run.work_dir,
         code_paths=ground.code_paths,
-        code=_code(paglets.bundle_of(tx, run.agent_id), ground),
+        code=code_of(tx, run.agent_id, ground),
         files=tuple(_go_file(file, source, ground) for file, source in files.with_sources(tx, run.agent_id)),
         collector=_collector(request),
         came_from=_came_from(tx, run),
@@ -186,7 +186,9 @@ def _go_file(file: FileRef, source: files.RegisteredSource | None, ground: Launc
     )
 
 
-def _code(bundle: BlobRef | None, ground: LaunchPaths) -> GoCode | None:
+def code_of(tx: Tx, agent_id: str, ground: LaunchPaths) -> GoCode | None:
+    """Return the bundle of a paglet and its place on this host, or None if it has no bundle."""
+    bundle = paglets.bundle_of(tx, agent_id)
     if bundle is None:
         return None
     return GoCode(bundle=bundle, path=ground.blob_path(bundle.sha256), folder=ground.code_folder)

@@ -22,6 +22,7 @@ MIGRATIONS = (
     "obstacles",
     "away",
     "hosts",
+    "templates",
 )
 """The names of the migrations, which each database records. The statements are in files `NUMBER_NAME.sql`.
 

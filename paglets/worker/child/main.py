@@ -38,6 +38,7 @@ from paglets.worker.protocol import (
     Deliver,
     EntryDone,
     Go,
+    GoCode,
     Handled,
     HookLimit,
     Stamp,
@@ -51,14 +52,17 @@ EXIT_SECONDS = 5.0
 """Time limit for the `atexit` functions of user code. The process ends when the limit is reached."""
 
 
-def serve(connection: socket.socket) -> int:
-    """Run the child in this process, and return its exit code. `connection`: the socket to the host."""
+def serve(connection: socket.socket, exit_functions: int | None = None) -> int:
+    """Run the child in this process, and return its exit code. `connection`: the socket to the host.
+
+    `exit_functions`: the number of `atexit` functions before any user code was imported; None: the current number.
+    """
     gc.enable()
-    registered_before = _at_exit_count()
+    registered_before = exit_function_count() if exit_functions is None else exit_functions
     channel = Channel(connection, threading.Lock(), in_background)
     child = PagletProcess(channel, channel.receive_go())
     code = child.run()
-    return run_exit_functions(code, in_time=_at_exit_count() > registered_before)
+    return run_exit_functions(code, in_time=exit_function_count() > registered_before)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -91,7 +95,8 @@ def run_exit_functions(code: int, *, in_time: bool = True) -> int:
     return code
 
 
-def _at_exit_count() -> int:
+def exit_function_count() -> int:
+    """Return the number of registered `atexit` functions."""
     return atexit._ncallbacks()
 
 
@@ -116,6 +121,19 @@ def rehearse() -> None:
     from_json(Go, Unpacker().feed(frame)[0]["go"])
     encode_state(decode_state(PagletState, {}))
     decode(encode({"value": (b"", 1.0)}))
+
+
+def code_folder(code: GoCode) -> str:
+    """Return the folder with the modules of a bundle, for `add_to_path`. Raises ImportFailed."""
+    folder = unpack_once(code)
+    note_unpacked(folder, code.bundle)
+    return folder
+
+
+def add_to_path(folders: tuple[str, ...]) -> None:
+    """Let this process import from `folders` first. A process forked from a template may do so already."""
+    if tuple(sys.path[: len(folders)]) != folders:
+        sys.path[:0] = folders
 
 
 def exit_code_of(leaving: SystemExit) -> int:
@@ -163,7 +181,7 @@ class PagletProcess:
 
     def _make_paglet(self) -> Paglet[Any]:
         go = self._go
-        sys.path[:0] = (*self._own_code(), *go.code_paths)
+        add_to_path((*self._own_code(), *go.code_paths))
         cls = resolve_class(go.class_name, Paglet, host_name=go.host.name)
         known = {each.name for each in dataclasses.fields(cls.State)}
         system = {name: value for name, value in go.system.items() if name in known}
@@ -173,12 +191,7 @@ class PagletProcess:
 
     def _own_code(self) -> tuple[str, ...]:
         """Return the folder of the paglet's unpacked bundle, if the paglet has a bundle."""
-        code = self._go.code
-        if code is None:
-            return ()
-        folder = unpack_once(code)
-        note_unpacked(folder, code.bundle)
-        return (folder,)
+        return () if self._go.code is None else (code_folder(self._go.code),)
 
     # Running the entry.
 

@@ -34,6 +34,7 @@ class ChildLink:
     `link`: the zygote that forks the child; None until one is chosen. `channel`: the host's end of the socket pair;
     None before `connect` and after `close`. `readable`: False after end of file or an error. `protocol_error`: the
     error of a bad frame, for which the launcher ends the child. `is_ending`: True once its end was requested.
+    `no_template`: as in `launch.ProcessExit`.
     """
 
     def __init__(self, spec: LaunchSpec) -> None:
@@ -45,6 +46,7 @@ class ChildLink:
         self.readable = True
         self.protocol_error = ""
         self.is_ending = False
+        self.no_template = ""
         self.exited: ExitedRun | None = None
         self.usage = Usage()
         self._seen: Mapping[int, float] = {}

@@ -4,7 +4,8 @@ The launcher has an I/O thread for all sockets, and a thread that samples resour
 the I/O thread, so they do not block and need no lock. Windows has no fork and would need another launcher.
 
 All runs share one zygote, except those with `LaunchSpec.alone`. Each of these has its own zygote, which ends with the
-run. If such a zygote dies, only its run can be the cause.
+run. If such a zygote dies, only its run can be the cause. Runs with `LaunchSpec.template` are forked from a zygote that
+has imported their module (`template_pool`).
 """
 
 from __future__ import annotations
@@ -18,21 +19,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from paglets.core.errors import PagletsError
 from paglets.worker.frames import pack
+from paglets.worker.host.abandoned import AbandonedRuns
 from paglets.worker.host.child_link import ChildLink
 from paglets.worker.host.reactor import WRITE, Reactor
 from paglets.worker.host.sampler import Sample, SampledRun, Sampler
 from paglets.worker.host.supervisor import ZygoteSupervisor
-from paglets.worker.host.zygote_link import ZygoteLink, ZygoteSettings
+from paglets.worker.host.template_pool import TemplatePool
+from paglets.worker.host.zygote_link import ZygoteLink, ZygoteSettings, start_zygote
 from paglets.worker.launch import LaunchEvents, LaunchSpec, ProcessExit
 from paglets.worker.linux import oom_kills
 from paglets.worker.processes import ProcessTable, kill_runs, process_table
-from paglets.worker.zygote_protocol import EndRun, ExitedRun, FailedRun, StartedRun
+from paglets.worker.zygote_protocol import EndRun, ExitedRun, FailedRun, Imported, StartedRun
 
 SAMPLE_SECONDS = 1.0
 
@@ -40,22 +43,6 @@ MAX_UNANSWERED_STARTS = 32
 """Maximum number of unanswered start requests of a zygote. The kernel limits how many descriptors can be in flight."""
 
 KILL_PAUSE_SECONDS = 0.02
-CLEAN_SCANS = 2
-"""Number of consecutive scans that must find no process of a run before the run counts as ended. A single scan is not
-atomic and can miss a process that forks."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _AbandonedRun:
-    """A run that the host kills itself, because its zygote has ended or does not answer.
-
-    `how`: the exit to report when the run counts as ended. `clean_scans`: the number of consecutive scans that found no
-    process of the run.
-    """
-
-    child: ChildLink
-    how: ProcessExit
-    clean_scans: int = 0
 
 
 class ZygoteLauncher:
@@ -79,18 +66,20 @@ class ZygoteLauncher:
         self._posted: deque[Callable[[], None]] = deque()
         self._children: dict[str, ChildLink] = {}
         self._waiting: deque[ChildLink] = deque()
-        self._abandoned: dict[str, _AbandonedRun] = {}
+        self._abandoned = AbandonedRuns(self._table, self._ended)
         self._closing = False
         self._oom_before = oom_kills()
         self._handlers: dict[type, Callable[[ZygoteLink, Any], None]] = {
             StartedRun: self._on_started,
             ExitedRun: self._on_exited,
             FailedRun: self._on_failed,
+            Imported: self._on_imported,
         }
         self._reactor = Reactor()
         self._zygotes = ZygoteSupervisor(
-            partial(ZygoteLink, zygote), self._reactor, log or logging.getLogger("paglets"), self
+            partial(start_zygote, zygote), self._reactor, log or logging.getLogger("paglets"), self
         )
+        self._templates = TemplatePool(self._zygotes, self._table, zygote.heartbeat, events.templates, self.has_work)
         self._heartbeat_seconds = zygote.heartbeat.interval_seconds
         self._wake_reader, self._wake_writer = socket.socketpair()
         for end in (self._wake_reader, self._wake_writer):
@@ -112,6 +101,9 @@ class ZygoteLauncher:
 
     def end(self, token: str) -> None:
         self._post(partial(self._end, token))
+
+    def allow_import(self, token: str) -> None:
+        self._post(partial(self._templates.allow_import, token))
 
     def close(self) -> None:
         """Request the end of all runs and zygotes. `wait_closed` waits until they have ended."""
@@ -149,7 +141,7 @@ class ZygoteLauncher:
     def _pause(self) -> float | None:
         if self._abandoned:
             return KILL_PAUSE_SECONDS
-        due = self._zygotes.next_due()
+        due = min(filter(None, (self._zygotes.next_due(), self._templates.next_due())), default=None)
         pause = None if due is None else max(0.0, due - time.monotonic())
         if not self._children:
             return pause
@@ -157,16 +149,18 @@ class ZygoteLauncher:
 
     def _do_due(self) -> None:
         self._zygotes.do_due()
+        self._start_without_template(self._templates.do_due(time.monotonic()))
         if self._abandoned:
-            self._kill_abandoned()
+            self._abandoned.kill()
 
     def _on_wake(self, mask: int) -> None:
         self._wake_reader.recv(1 << 16)
 
     def _close(self) -> None:
         self._closing = True
-        while self._waiting:
-            self._fail(self._waiting.popleft(), "the host is ending")
+        for child in (*self._waiting, *self._templates.close()):
+            self._fail(child, "the host is ending")
+        self._waiting.clear()
         self._zygotes.close()
 
     # The callbacks of `supervisor.ZygoteEvents`.
@@ -199,6 +193,7 @@ class ZygoteLauncher:
         for child in left:
             is_culprit = died and link.is_alone and child.pid is not None
             self._abandon(child, ProcessExit(launcher_lost=True, launcher_died=died, is_culprit=is_culprit))
+        self._start_without_template(self._templates.on_gone(link))
         return len(left)
 
     def on_crash_loop(self, problem: str) -> None:
@@ -215,17 +210,7 @@ class ZygoteLauncher:
         """Close the connection to a child, and let the host instead of the zygote kill its processes."""
         self._take_frames(child)
         self._disconnect(child)
-        self._abandoned[child.token] = _AbandonedRun(child=child, how=how)
-
-    def _kill_abandoned(self) -> None:
-        """Kill the processes of abandoned runs, and report the end of each run that has no process left."""
-        alive = kill_runs(self._table, [run.child.run_tree() for run in self._abandoned.values()])
-        for token, run in list(self._abandoned.items()):
-            run.clean_scans = 0 if token in alive else run.clean_scans + 1
-            if run.clean_scans >= CLEAN_SCANS:
-                del self._abandoned[token]
-                tail, usage = run.child.stderr_tail(), run.child.usage
-                self._ended(run.child, replace(run.how, signal=signal.SIGKILL, stderr_tail=tail, usage=usage))
+        self._abandoned.add(child, how)
 
     # Starting of runs.
 
@@ -239,8 +224,14 @@ class ZygoteLauncher:
         if spec.alone:
             self._start_alone(child)
             return
-        self._waiting.append(child)
+        if not self._templates.take(child, time.monotonic()):
+            self._waiting.append(child)
         self._send_starts()
+
+    def _start_without_template(self, children: list[ChildLink]) -> None:
+        if children:
+            self._waiting.extend(children)
+            self._send_starts()
 
     def _start_alone(self, child: ChildLink) -> None:
         try:
@@ -249,9 +240,10 @@ class ZygoteLauncher:
             self._fail(child, f"cannot start a zygote for this run: {error.strerror}")
 
     def _send_starts(self) -> None:
-        link = self._zygotes.shared
-        while link is not None and link.ready and self._waiting and link.unanswered_starts < MAX_UNANSWERED_STARTS:
-            self._send_start(self._waiting.popleft(), link)
+        self._templates.request_forks()
+        for link, waiting in ((self._zygotes.shared, self._waiting), *self._templates.queues()):
+            while link is not None and link.ready and waiting and link.unanswered_starts < MAX_UNANSWERED_STARTS:
+                self._send_start(waiting.popleft(), link)
 
     def _send_start(self, child: ChildLink, link: ZygoteLink) -> None:
         try:
@@ -260,7 +252,7 @@ class ZygoteLauncher:
             self._fail(child, f"cannot create a socket for the process: {error.strerror}")
             return
         try:
-            self._zygotes.send(link, child.spec, descriptor)
+            self._zygotes.send(link, replace(child.spec, template=None), descriptor)
         except PagletsError as error:
             os.close(descriptor)
             self._fail(child, error.message)
@@ -270,6 +262,9 @@ class ZygoteLauncher:
 
     def _on_started(self, link: ZygoteLink, started: StartedRun) -> None:
         link.unanswered_starts -= 1
+        if started.token in self._templates:
+            self._templates.on_started(started)
+            return
         child = self._current(started.token)
         if child is None:
             self._zygotes.send(link, EndRun(token=started.token))
@@ -283,8 +278,13 @@ class ZygoteLauncher:
     def _on_failed(self, link: ZygoteLink, failed: FailedRun) -> None:
         link.unanswered_starts -= 1
         child = self._current(failed.token)
-        if child is not None:
+        if failed.token in self._templates:
+            self._start_without_template(self._templates.on_failed(failed))
+        elif child is not None:
             self._fail(child, failed.error)
+
+    def _on_imported(self, link: ZygoteLink, imported: Imported) -> None:
+        self._start_without_template(self._templates.on_imported(link, imported))
 
     def _current(self, token: str) -> ChildLink | None:
         """Return the child of the run `token`; None if it has ended or is abandoned."""
@@ -331,8 +331,9 @@ class ZygoteLauncher:
         if child is None or child.is_ending:
             return
         child.is_ending = True
-        if child in self._waiting:
-            self._waiting.remove(child)
+        if child in self._waiting or self._templates.remove_waiting(child):
+            if child in self._waiting:
+                self._waiting.remove(child)
             self._fail(child, "the run was ended before it started")
         elif child.link is not None and not child.link.ready:
             self._fail(child, "the run was ended before it started")
@@ -343,6 +344,8 @@ class ZygoteLauncher:
                 self._zygotes.send(child.link, EndRun(token=token))
 
     def _on_exited(self, link: ZygoteLink, exited: ExitedRun) -> None:
+        if exited.token in self._templates:
+            self._start_without_template(self._templates.on_exited(exited))
         child = self._current(exited.token)
         if child is None:
             return
@@ -369,9 +372,11 @@ class ZygoteLauncher:
         self._disconnect(child)
         if child.link is not None and child.link.is_alone:
             self._zygotes.end(child.link)
+        elif child.link is not None:
+            self._templates.note_use(child.link, time.monotonic())
         if not self._children:
             self._sampler.pause()
-        self._events.ended(child.token, how)
+        self._events.ended(child.token, replace(how, no_template=child.no_template))
 
     # The sampling thread calls these methods. It posts samples to the I/O thread, so that they come before `ended`.
 

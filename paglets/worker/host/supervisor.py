@@ -1,6 +1,7 @@
 """The supervisor of a host's zygotes. It starts, pings and replaces zygotes on the launcher's I/O thread.
 
-All runs share one zygote, except those with `LaunchSpec.alone`: each of these has its own. The supervisor pings each
+All runs share one zygote, except those with `LaunchSpec.alone`, each of which has its own, and those that a template
+forks (`template_pool`). The supervisor pings each
 zygote that has runs. If a zygote does not answer, the supervisor first sends SIGCONT, in case the zygote was stopped,
 and later replaces the zygote (`heartbeat`).
 """
@@ -78,7 +79,7 @@ class ZygoteEvents(Protocol):
         ...
 
     def on_crash_loop(self, problem: str) -> None:
-        """Fail the runs that wait for the shared zygote, which failed to start FAILED_STARTS times with `problem`."""
+        """Fail the runs that wait for the shared zygote, because FAILED_STARTS starts of it failed with `problem`."""
         ...
 
     def on_blocked(self, text: str) -> None:
@@ -87,7 +88,7 @@ class ZygoteEvents(Protocol):
 
 
 class ZygoteSupervisor:
-    """A supervisor of the shared zygote and of the zygotes that serve a single run.
+    """A supervisor of the shared zygote, the zygotes that serve a single run, and the templates.
 
     `shared`: the shared zygote; None while it is not running. `links`: all running zygotes.
     """
@@ -127,7 +128,7 @@ class ZygoteSupervisor:
 
     def open_alone(self) -> ZygoteLink:
         """Start a zygote that serves a single run. Raises OSError."""
-        return self._add(self._open_zygote(is_alone=True))
+        return self.add(self._open_zygote(is_alone=True))
 
     def end(self, link: ZygoteLink) -> None:
         """Ask a zygote to end. It is killed if it has not ended after CLOSE_SECONDS."""
@@ -144,7 +145,7 @@ class ZygoteSupervisor:
         self._open_at = None
         self._backoff.started(now)
         try:
-            self.shared = self._add(self._open_zygote())
+            self.shared = self.add(self._open_zygote())
         except OSError as error:
             self._schedule_restart(f"cannot run {error.filename or 'the zygote'}: {error.strerror}", was_ready=False)
 
@@ -154,7 +155,8 @@ class ZygoteSupervisor:
         if self._backoff.is_crash_looping:
             self._events.on_crash_loop(problem)
 
-    def _add(self, link: ZygoteLink) -> ZygoteLink:
+    def add(self, link: ZygoteLink) -> ZygoteLink:
+        """Supervise a zygote that was started."""
         self.links.append(link)
         self._watch(link)
         return link
@@ -166,7 +168,7 @@ class ZygoteSupervisor:
         left = self._events.on_gone(link)
         if link is not self.shared:
             if left:
-                self._log.warning(f"lost the zygote of one run ({how})")
+                self._log.warning(f"lost {'the zygote of one run' if link.is_alone else 'a template'} ({how})")
             return
         self.shared = None
         self._set_blocked("")

@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from paglets.core.errors import PagletsError
 from paglets.worker.frames import Unpacker, pack
 from paglets.worker.host.heartbeat import Heartbeat, HeartbeatTimeouts
 from paglets.worker.launch import ALONE
 from paglets.worker.linux import marker_placeholder
+from paglets.worker.processes import ProcessTable, RunTree, same_process, send_signal
 from paglets.worker.zygote_protocol import from_frame, to_frame
 
 READ_BYTES = 1 << 18
@@ -50,6 +51,71 @@ class _Outgoing:
     descriptor: int | None
 
 
+class ZygoteProcess(Protocol):
+    """The process of a zygote."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def resume(self) -> None:
+        """Send SIGCONT to the process, in case a signal stopped it."""
+        ...
+
+    def kill_and_reap(self) -> str:
+        """Kill the process if it has not ended. Return a phrase with its exit status or its pid."""
+        ...
+
+
+class SpawnedZygote:
+    """The process of a zygote that this process has started."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill_and_reap(self) -> str:
+        """Like `ZygoteProcess.kill_and_reap`. Wait up to REAP_SECONDS for the end."""
+        self._process.kill()
+        try:
+            return f"status {self._process.wait(REAP_SECONDS)}"
+        except subprocess.TimeoutExpired:
+            return f"process {self.pid} does not end after SIGKILL"
+
+
+class ForkedZygote:
+    """The process of a zygote that another zygote forks and reaps. `pid`: 0 until it is known."""
+
+    def __init__(self, table: ProcessTable) -> None:
+        self._table = table
+        self.pid = 0
+        self._start_time = 0.0
+
+    def identify(self, pid: int, start_time: float) -> None:
+        self.pid, self._start_time = pid, start_time
+
+    def run_tree(self, token: str) -> RunTree:
+        """Return the process as a run with that token, for `kill_runs`."""
+        known = (self.pid, self._start_time) if self.pid else (None, None)
+        return RunTree(token=token, pid=known[0], start_time=known[1], seen={})
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill_and_reap(self) -> str:
+        self._signal(signal.SIGKILL)
+        return f"process {self.pid}"
+
+    def _signal(self, number: int) -> None:
+        if self.pid and same_process(self._table.get(self.pid), self._start_time):
+            send_signal(self.pid, number)
+
+
 class ZygoteLink:
     """A zygote process and its control socket. No method but `kill_and_reap` blocks.
 
@@ -58,25 +124,20 @@ class ZygoteLink:
     answer. `ends_by`: the monotonic deadline for the end of the zygote; None if its end was not requested.
     """
 
-    def __init__(self, settings: ZygoteSettings, *, is_alone: bool = False) -> None:
-        """Start the zygote. Raises OSError if its command cannot be run."""
+    def __init__(
+        self, control: socket.socket, process: ZygoteProcess, heartbeat: HeartbeatTimeouts, *, is_alone: bool = False
+    ) -> None:
         self.is_alone = is_alone
         self.problem = ""
         self.ready = False
         self.unanswered_starts = 0
-        self.heartbeat = Heartbeat(settings.heartbeat)
+        self.heartbeat = Heartbeat(heartbeat)
         self.ends_by: float | None = None
         self._unpacker = Unpacker()
         self._out: deque[_Outgoing] = deque()
-        self._control, theirs = socket.socketpair()
+        self._control = control
         self._control.setblocking(False)
-        try:
-            self._process = _spawn(settings, theirs, (ALONE,) if is_alone else ())
-        except OSError:
-            self._control.close()
-            raise
-        finally:
-            theirs.close()
+        self._process = process
 
     @property
     def pid(self) -> int:
@@ -147,23 +208,32 @@ class ZygoteLink:
 
     def resume(self) -> None:
         """Send SIGCONT to the zygote, in case a signal stopped it."""
-        self._process.send_signal(signal.SIGCONT)
+        self._process.resume()
 
     def kill_and_reap(self) -> str:
         """Kill the zygote if it has not ended, and wait up to REAP_SECONDS. Return a phrase with its exit status."""
         self._drop_outgoing()
         self._control.close()
-        self._process.kill()
-        try:
-            return f"status {self._process.wait(REAP_SECONDS)}"
-        except subprocess.TimeoutExpired:
-            return f"process {self.pid} does not end after SIGKILL"
+        return self._process.kill_and_reap()
 
     def _drop_outgoing(self) -> None:
         for outgoing in self._out:
             if outgoing.descriptor is not None:
                 os.close(outgoing.descriptor)
         self._out.clear()
+
+
+def start_zygote(settings: ZygoteSettings, *, is_alone: bool = False) -> ZygoteLink:
+    """Start a zygote. Raises OSError if its command cannot be run."""
+    ours, theirs = socket.socketpair()
+    try:
+        process = _spawn(settings, theirs, (ALONE,) if is_alone else ())
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return ZygoteLink(ours, SpawnedZygote(process), settings.heartbeat, is_alone=is_alone)
 
 
 def _spawn(settings: ZygoteSettings, control: socket.socket, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:

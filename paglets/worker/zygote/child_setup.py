@@ -7,7 +7,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -33,6 +33,10 @@ IGNORED = (
     *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
 )
 """Signals that would end or stop a zygote if it did not ignore them. SIGKILL and SIGSTOP cannot be ignored."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""Environment variables with the number of threads of numerical libraries. By default, these use all cores of the
+machine in each job. Libraries read the variables when they are imported."""
 
 _handlers: dict[signal.Signals, Any] = {}
 """The signal handlers when the zygote started. Its children get the same handlers."""
@@ -129,7 +133,9 @@ def run_child(spec: LaunchSpec, opened: Descriptors, zygote: int, serve: Callabl
     """Set up this forked process as `spec` describes, run `serve`, and exit with the code that it returns."""
     code = EXIT_NOT_SET_UP
     try:
-        _leave_zygote(zygote)
+        leave_zygote(zygote)
+        _restore_signals()
+        resource.setrlimit(resource.RLIMIT_NOFILE, _DESCRIPTOR_LIMITS)
         channel = _take_descriptors(opened)
         _set_environment(spec)
         linux.use_cores(spec.cores)
@@ -141,7 +147,8 @@ def run_child(spec: LaunchSpec, opened: Descriptors, zygote: int, serve: Callabl
         os._exit(code)
 
 
-def _leave_zygote(zygote: int) -> None:
+def leave_zygote(zygote: int) -> None:
+    """Make this forked process independent of the signals of the process `zygote`, but end it together with that."""
     os.setsid()
     linux.end_with_parent()
     if os.getppid() != zygote:
@@ -153,8 +160,11 @@ def _leave_zygote(zygote: int) -> None:
     # SIGCHLD is the only signal that the zygote handles. `_restore_signals` resets the signals that the zygote ignores.
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _restore_signals()
-    resource.setrlimit(resource.RLIMIT_NOFILE, _DESCRIPTOR_LIMITS)
+
+
+def unblock_signals() -> None:
+    """Undo the blocking of signals by `fork`, in a process that goes on to ignore them."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
 
 
 def _take_descriptors(opened: Descriptors) -> socket.socket:
@@ -163,8 +173,13 @@ def _take_descriptors(opened: Descriptors) -> socket.socket:
     os.fchdir(opened.work_dir)
     for source, target in ((opened.null, 0), (opened.stdout, 1), (opened.stderr, 2)):
         os.dup2(source, target)
-    if opened.socket != SOCKET_DESCRIPTOR:
-        os.dup2(opened.socket, SOCKET_DESCRIPTOR, inheritable=False)
+    return take_socket(opened.socket)
+
+
+def take_socket(descriptor: int) -> socket.socket:
+    """Move a socket to SOCKET_DESCRIPTOR, and close all higher descriptors."""
+    if descriptor != SOCKET_DESCRIPTOR:
+        os.dup2(descriptor, SOCKET_DESCRIPTOR, inheritable=False)
     for name in os.listdir("/dev/fd"):
         if int(name) > SOCKET_DESCRIPTOR:
             with suppress(OSError):
@@ -172,9 +187,17 @@ def _take_descriptors(opened: Descriptors) -> socket.socket:
     return socket.socket(fileno=SOCKET_DESCRIPTOR)
 
 
+def set_job_environment(environment: Mapping[str, str], threads: int) -> None:
+    """Set the variables in `environment`, and THREAD_VARIABLES to `threads` where the host's environment has none."""
+    os.environ.update(environment)
+    if threads:
+        for name in THREAD_VARIABLES:
+            os.environ.setdefault(name, str(threads))
+
+
 def _set_environment(spec: LaunchSpec) -> None:
     linux.write_marker(spec.token)
-    os.environ.update(spec.environment)
+    set_job_environment(spec.environment, spec.threads)
     os.environ.update(
         {
             "PAGLETS_JOB_ID": spec.agent_id,

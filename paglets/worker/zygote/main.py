@@ -29,6 +29,7 @@ from paglets.worker.processes import ProcTable
 from paglets.worker.zygote.child_setup import allow_many_descriptors, fork, ignore_signals, open_descriptors, run_child
 from paglets.worker.zygote.output import LAST_BYTES, PASS_BYTES, PIPE_BYTES, OutputPipe
 from paglets.worker.zygote.reaper import ForkedRun, Reaper
+from paglets.worker.zygote.template import run_template
 from paglets.worker.zygote_protocol import (
     EndRun,
     ExitedRun,
@@ -36,6 +37,7 @@ from paglets.worker.zygote_protocol import (
     Ping,
     Pong,
     StartedRun,
+    StartTemplate,
     ZygoteReady,
     from_frame,
     to_frame,
@@ -83,6 +85,7 @@ class Zygote:
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._woken)
         self._handlers: dict[type, Callable[[Any], None]] = {
             LaunchSpec: self._queue_start,
+            StartTemplate: self._start_template,
             EndRun: self._end,
             Ping: lambda ping: self.send(Pong()),
         }
@@ -187,9 +190,28 @@ class Zygote:
         opened.close()
         for output in opened.outputs:
             self._selector.register(output, selectors.EVENT_READ)
-        self._reaper.runs[pid] = ForkedRun(token=spec.token, pid=pid, outputs=opened.outputs)
-        info = self._table.get(pid)
-        self.send(StartedRun(token=spec.token, pid=pid, start_time=0.0 if info is None else info.start_time))
+        self._forked(ForkedRun(token=spec.token, pid=pid, outputs=opened.outputs))
+
+    def _start_template(self, request: StartTemplate) -> None:
+        control, zygote = self._sockets.popleft(), os.getpid()
+        try:
+            pid = fork()
+        except OSError as error:
+            self.send(FailedRun(token=request.token, error=f"cannot fork: {error.strerror}"))
+            os.close(control)
+            return
+        if pid == 0:
+            run_template(request, control, zygote, self._run_as_template)
+        os.close(control)
+        self._forked(ForkedRun(token=request.token, pid=pid, outputs=()))
+
+    def _run_as_template(self, control: socket.socket, serve: Callable[[socket.socket], int]) -> int:
+        return Zygote(control, serve, grace_seconds=self._grace_seconds).run()
+
+    def _forked(self, run: ForkedRun) -> None:
+        self._reaper.runs[run.pid] = run
+        info = self._table.get(run.pid)
+        self.send(StartedRun(token=run.token, pid=run.pid, start_time=0.0 if info is None else info.start_time))
 
     def _end(self, request: EndRun) -> None:
         for run in self._reaper.runs.values():

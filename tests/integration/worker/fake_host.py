@@ -18,7 +18,7 @@ from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 from paglets.worker.host.heartbeat import HeartbeatTimeouts
 from paglets.worker.host.launcher import ZygoteLauncher
 from paglets.worker.host.zygote_link import ZygoteSettings
-from paglets.worker.launch import LaunchSpec, ProcessExit
+from paglets.worker.launch import LaunchSpec, ProcessExit, TemplateSource
 from paglets.worker.protocol import OPERATIONS, Deliver, Go, GoCode, GoFile, Stamp
 from tests.fakes.waiting import wait_until
 
@@ -65,6 +65,25 @@ class Told:
         return done
 
 
+class FakeTemplates:
+    """The events of templates. `pids`: those that were started, by token. `is_slow`: True to allow no import."""
+
+    def __init__(self) -> None:
+        self.pids: dict[str, int] = {}
+        self.ended_tokens: list[str] = []
+        self.is_slow = False
+        self.allow_import: Callable[[str], None] = lambda token: None
+
+    def started(self, token: str, pid: int, start_time: float) -> None:
+        assert start_time > 0
+        self.pids[token] = pid
+        if not self.is_slow:
+            self.allow_import(token)
+
+    def ended(self, token: str) -> None:
+        self.ended_tokens.append(token)
+
+
 class FakeHost:
     """A host that implements `launch.LaunchEvents`. `answers`: replies by operation; the default is None."""
 
@@ -95,7 +114,9 @@ class FakeHost:
             log_path=zygote_log,
             heartbeat=heartbeat or HeartbeatTimeouts(),
         )
+        self.templates = FakeTemplates()
         self.launcher = ZygoteLauncher(zygote, self, **options)
+        self.templates.allow_import = self.launcher.allow_import
 
     def publish(self, args: Any) -> None:
         """Check the bytes of a staged file and rename it to its blob, as a host does."""
@@ -120,6 +141,7 @@ class FakeHost:
         entry: str = "attempt",
         *,
         alone: bool = False,
+        from_template: bool = False,
         files: tuple[GoFile, ...] = (),
         code: GoCode | None = None,
         collector: ProxyRef | None = None,
@@ -143,6 +165,8 @@ class FakeHost:
             stderr_path=str(self.folder / f"{number}.err"),
             environment={"X": "set"},
             alone=alone,
+            threads=2,
+            template=TemplateSource(module=name.partition(":")[0], code=code) if from_template and code else None,
         )
         stamp = Stamp(agent_id=spec.agent_id, epoch=3, generation=1, attempt=2, token=token)
         go = Go(

@@ -1,0 +1,48 @@
+"""The receiver of a launcher's events about templates: it stores each process before that runs user code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from paglets.core.errors import StoreTransient
+from paglets.host.records import templates
+from paglets.host.runtime.services import HostServices
+
+
+class TemplateRecords:
+    """The rows of templates. `allow_import`: as in `launch.Launcher`."""
+
+    def __init__(self, services: HostServices, allow_import: Callable[[str], None]) -> None:
+        self._services = services
+        self._allow_import = allow_import
+
+    # Events of the launcher: any thread.
+
+    def started(self, token: str, pid: int, start_time: float) -> None:
+        self._services.runner.call_soon(partial(self._started, token, pid, start_time))
+
+    def ended(self, token: str) -> None:
+        self._services.runner.call_soon(partial(self._ended, token))
+
+    # On the runner. If the store fails for a while, a template is not used, or its row stays until the next start.
+
+    def _started(self, token: str, pid: int, start_time: float) -> None:
+        self._services.runner.change(
+            lambda tx: templates.add(tx, token, pid, start_time), lambda result: self._stored(token, result)
+        )
+
+    def _stored(self, token: str, result: object) -> None:
+        if isinstance(result, StoreTransient):
+            return
+        if isinstance(result, BaseException):
+            raise result
+        self._allow_import(token)
+
+    def _ended(self, token: str) -> None:
+        self._services.runner.change(lambda tx: templates.remove(tx, token), _raise_unless_transient)
+
+
+def _raise_unless_transient(result: object) -> None:
+    if isinstance(result, BaseException) and not isinstance(result, StoreTransient):
+        raise result

@@ -1,0 +1,316 @@
+"""The templates of a host: zygotes that have imported the module of a job, so that its attempts need not import it.
+
+The first attempt of a job with a new import waits for its template. If the template cannot be made, or takes too long,
+its attempts start without one: a template never fails a job. All methods run on the launcher's I/O thread.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from paglets.worker.host.child_link import ChildLink
+from paglets.worker.host.heartbeat import HeartbeatTimeouts
+from paglets.worker.host.supervisor import ZygoteSupervisor
+from paglets.worker.host.zygote_link import ForkedZygote, ZygoteLink
+from paglets.worker.launch import LaunchSpec, TemplateEvents, TemplateSource
+from paglets.worker.linux import template_mark
+from paglets.worker.processes import ProcessTable, kill_runs
+from paglets.worker.zygote_protocol import (
+    EndRun,
+    ExitedRun,
+    FailedRun,
+    Imported,
+    ImportModule,
+    StartedRun,
+    StartTemplate,
+)
+
+MAX_TEMPLATES = 8
+"""Maximum number of templates. Each holds the memory of its imports: about 30 MB with numpy, 300 MB with torch."""
+
+IDLE_SECONDS = 60.0
+"""Time after which a template without runs ends: long enough for the next group of an interactive user."""
+
+WAIT_SECONDS = 10.0
+"""Time that attempts wait for an import. Heavy imports from a cold disk take a few seconds."""
+
+IMPORT_SECONDS = 60.0
+"""Time limit of an import. After this, the template is killed."""
+
+MAX_REFUSALS = 1000
+"""Maximum number of imports to remember that cannot be in a template. Each takes about 200 bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateKey:
+    """The identity of a template: the bundle's hash, the module, and what its libraries were set up for."""
+
+    bundle: str
+    module: str
+    threads: int
+    environment: tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class TemplateProcess:
+    """A template. `link`: its zygote, which is ready after the import. `waiting`: the runs that it has yet to fork.
+
+    `parent`: the zygote that was asked to fork it; None before. `used_at`: the monotonic time when it was requested or
+    last used. `is_ending`: True if its end was requested.
+    """
+
+    key: TemplateKey
+    token: str
+    source: TemplateSource
+    environment: dict[str, str]
+    link: ZygoteLink
+    process: ForkedZygote
+    control: int
+    asked_at: float
+    used_at: float
+    parent: ZygoteLink | None = None
+    is_ending: bool = False
+    waiting: deque[ChildLink] = field(default_factory=deque)
+
+
+class TemplatePool:
+    """The templates of a launcher. `has_work`: return True if a zygote has runs."""
+
+    def __init__(
+        self,
+        zygotes: ZygoteSupervisor,
+        table: ProcessTable,
+        heartbeat: HeartbeatTimeouts,
+        events: TemplateEvents,
+        has_work: Callable[[ZygoteLink], bool],
+    ) -> None:
+        self._zygotes = zygotes
+        self._table = table
+        self._heartbeat = heartbeat
+        self._events = events
+        self._has_work = has_work
+        self._by_key: dict[TemplateKey, TemplateProcess] = {}
+        self._by_token: dict[str, TemplateProcess] = {}
+        self._refusals: dict[TemplateKey, str] = {}
+
+    def __contains__(self, token: str) -> bool:
+        """Return True if `token` is that of a template whose processes have not ended."""
+        return token in self._by_token
+
+    def queues(self) -> Iterator[tuple[ZygoteLink, deque[ChildLink]]]:
+        """Return the zygote of each template, and the runs that wait for it."""
+        return ((template.link, template.waiting) for template in list(self._by_key.values()))
+
+    # Requests.
+
+    def take(self, child: ChildLink, now: float) -> bool:
+        """Let a run wait for the template that it needs. Return False if it must start without one."""
+        source = child.spec.template
+        if source is None or sys.platform != "linux":
+            return False
+        key = _key(child.spec, source)
+        template = self._by_key.get(key)
+        child.no_template = self._refusals.get(key, "")
+        if template is None and not child.no_template:
+            template = self._open(key, child.spec, source, now)
+        if template is None:
+            return False
+        if not template.link.ready and now >= template.asked_at + WAIT_SECONDS:
+            child.no_template = _LATE
+            return False
+        template.used_at = now
+        template.waiting.append(child)
+        return True
+
+    def _open(self, key: TemplateKey, spec: LaunchSpec, source: TemplateSource, now: float) -> TemplateProcess | None:
+        if len(self._by_key) >= MAX_TEMPLATES and not self._end_oldest():
+            return None
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            return None
+        process = ForkedZygote(self._table)
+        template = TemplateProcess(
+            key=key,
+            token=template_mark(spec.token),
+            source=source,
+            environment=spec.environment,
+            link=ZygoteLink(ours, process, self._heartbeat),
+            process=process,
+            control=theirs.detach(),
+            asked_at=now,
+            used_at=now,
+        )
+        self._by_key[key] = self._by_token[template.token] = template
+        self._zygotes.add(template.link)
+        return template
+
+    def _end_oldest(self) -> bool:
+        """End the template that was used least recently. Return False if all have work."""
+        idle = [each for each in self._by_key.values() if self._is_idle(each)]
+        if idle:
+            self._end(min(idle, key=lambda each: each.used_at))
+        return bool(idle)
+
+    def _is_idle(self, template: TemplateProcess) -> bool:
+        return template.link.ready and not template.waiting and not self._has_work(template.link)
+
+    def _end(self, template: TemplateProcess) -> None:
+        template.is_ending = True
+        del self._by_key[template.key]
+        self._drop_unsent(template)
+        self._zygotes.end(template.link)
+
+    def _drop_unsent(self, template: TemplateProcess) -> None:
+        """Close the socket of a template that no zygote was asked for, so that its link ends."""
+        if template.parent is None:
+            os.close(template.control)
+            del self._by_token[template.token]
+
+    def request_forks(self) -> None:
+        """Ask the shared zygote for the templates that it was not asked for yet."""
+        shared = self._zygotes.shared
+        if shared is None or not shared.ready:
+            return
+        for template in self._by_key.values():
+            if template.parent is None:
+                template.parent = shared
+                shared.unanswered_starts += 1
+                request = StartTemplate(
+                    token=template.token, environment=template.environment, threads=template.key.threads
+                )
+                self._zygotes.send(shared, request, template.control)
+
+    def allow_import(self, token: str) -> None:
+        template = self._by_token.get(token)
+        if template is not None and not template.is_ending:
+            self._zygotes.send(template.link, ImportModule(source=template.source))
+
+    def remove_waiting(self, child: ChildLink) -> bool:
+        """Remove a run that waits for a template. Return False if it does not wait for one."""
+        queue = next((queue for _, queue in self.queues() if child in queue), None)
+        if queue is not None:
+            queue.remove(child)
+        return queue is not None
+
+    def note_use(self, link: ZygoteLink, now: float) -> None:
+        """Record that a run of a zygote has ended. The idle time of its template starts again."""
+        template = self._of(link)
+        if template is not None:
+            template.used_at = now
+
+    # Frames about templates. Each method returns the runs that must start without a template.
+
+    def on_started(self, started: StartedRun) -> None:
+        template = self._by_token[started.token]
+        template.process.identify(started.pid, started.start_time)
+        self._events.started(started.token, started.pid, started.start_time)
+
+    def on_failed(self, failed: FailedRun) -> list[ChildLink]:
+        return self._refuse(self._by_token.pop(failed.token), failed.error)
+
+    def on_imported(self, link: ZygoteLink, imported: Imported) -> list[ChildLink]:
+        template = self._of(link)
+        if template is None:
+            return []
+        if imported.refusal:
+            return self._refuse(template, imported.refusal)
+        link.ready = True
+        link.heartbeat.answered()
+        return []
+
+    def on_exited(self, exited: ExitedRun) -> list[ChildLink]:
+        """Forget a template whose processes have ended. If nobody requested its end, its import is not tried again."""
+        template = self._by_token.pop(exited.token)
+        self._events.ended(template.token)
+        return [] if template.is_ending else self._refuse(template, _DIED)
+
+    def on_gone(self, link: ZygoteLink) -> list[ChildLink]:
+        """Handle the end of a zygote: of a template, or of the zygote that forked templates."""
+        for orphan in [each for each in self._by_token.values() if each.parent is link]:
+            del self._by_token[orphan.token]
+            kill_runs(self._table, [orphan.process.run_tree(orphan.token)])
+            self._events.ended(orphan.token)
+        template = self._of(link)
+        if template is None:
+            return []
+        del self._by_key[template.key]
+        return self._released(template, "")
+
+    def _refuse(self, template: TemplateProcess, reason: str) -> list[ChildLink]:
+        """End a template, and remember why there is none for its import."""
+        if len(self._refusals) >= MAX_REFUSALS:
+            self._refusals.clear()
+        self._refusals[template.key] = reason
+        if self._by_key.get(template.key) is template:
+            self._end(template)
+        return self._released(template, reason)
+
+    def _released(self, template: TemplateProcess, reason: str) -> list[ChildLink]:
+        children = list(template.waiting)
+        template.waiting.clear()
+        for child in children:
+            child.no_template = reason
+        return children
+
+    def _of(self, link: ZygoteLink) -> TemplateProcess | None:
+        return next((each for each in self._by_key.values() if each.link is link), None)
+
+    # Timers.
+
+    def next_due(self) -> float | None:
+        """Return the monotonic time by which `do_due` must be called; None if nothing is scheduled."""
+        return min(filter(None, (self._due(each) for each in self._by_key.values())), default=None)
+
+    def _due(self, template: TemplateProcess) -> float | None:
+        if self._is_idle(template):
+            return template.used_at + IDLE_SECONDS
+        if template.link.ready:
+            return None
+        return template.asked_at + (WAIT_SECONDS if template.waiting else IMPORT_SECONDS)
+
+    def do_due(self, now: float) -> list[ChildLink]:
+        """End idle templates and imports that hang. Return the runs that have waited too long."""
+        released = []
+        for template in list(self._by_key.values()):
+            due = self._due(template)
+            if due is None or now < due:
+                continue
+            if template.link.ready:
+                self._end(template)
+            elif template.waiting:
+                released += self._released(template, _LATE)
+            else:
+                self._kill(template)
+        return released
+
+    def _kill(self, template: TemplateProcess) -> None:
+        """End a template that is still importing. It does not read its socket."""
+        self._refuse(template, f"its import took longer than {IMPORT_SECONDS:g} s")
+        if template.parent is not None and template.parent is self._zygotes.shared:
+            self._zygotes.send(template.parent, EndRun(token=template.token))
+
+    def close(self) -> list[ChildLink]:
+        """End all templates. Return the runs that wait for them."""
+        children = [child for template in self._by_key.values() for child in self._released(template, "")]
+        for template in list(self._by_key.values()):
+            self._end(template)
+        return children
+
+
+_LATE = f"its import takes longer than {WAIT_SECONDS:g} s"
+_DIED = "the process that imported its module was killed or has crashed"
+
+
+def _key(spec: LaunchSpec, source: TemplateSource) -> TemplateKey:
+    return TemplateKey(
+        bundle=source.code.bundle.sha256,
+        module=source.module,
+        threads=spec.threads,
+        environment=tuple(sorted(spec.environment.items())),
+    )
