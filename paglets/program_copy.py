@@ -1,4 +1,4 @@
-"""The unpacked copy of the program that a host runs from: why there is none, its repair, and the removal of others."""
+"""The unpacked copy of the program that a host runs from: its repair, and the removal of copies that nobody uses."""
 
 from __future__ import annotations
 

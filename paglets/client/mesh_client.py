@@ -35,7 +35,7 @@ FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 SHORTEST_TIMEOUT_SECONDS = 0.1
 MOVE_SECONDS = 1
-"""The longest wait of a lookup for the end of a move. Most moves take milliseconds."""
+"""The longest time in seconds that a lookup waits for a paglet that is moving. Most moves take milliseconds."""
 
 RELAY_GRACE_SECONDS = 3.0
 """Seconds added to the timeout of a relayed request, so that the relay can report that no reply came."""

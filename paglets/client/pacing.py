@@ -76,7 +76,7 @@ class RetryBudget:
         self._pause = FIRST_PAUSE_SECONDS
 
     def left(self) -> float:
-        """Return the timeout of the next attempt in seconds. It is never 0, so that the attempt raises the error."""
+        """Return the timeout of the next attempt in seconds. It is never 0, so that the attempt raises TimedOut."""
         return max(SHORTEST_TIMEOUT_SECONDS, self._end - self._clock.monotonic())
 
     def wait(self, error: PagletsError) -> None:

@@ -25,7 +25,6 @@ from paglets.core.refs import (
     check_file_name,
     check_lifetime,
 )
-from paglets.core.text import with_article
 
 MAX_COUNT = 1 << 40
 """Limit of epochs, generations and attempts: never reached in practice, and far below SQLite's largest integer."""
@@ -161,7 +160,7 @@ def check_envelope(envelope: Envelope) -> Envelope:
     check_count("launcher_deaths", envelope.launcher_deaths, least=0)
     job = envelope.job
     if (job is not None) != (envelope.kind == "job"):
-        raise Invalid(f"{with_article(envelope.kind)} comes {'without' if job is None else 'with'} the fields of a job")
+        raise Invalid(f"an envelope of kind {envelope.kind!r} {'lacks' if job is None else 'has'} the fields of a job")
     if job is not None:
         check_count("generation", job.generation, least=1)
         for name in ("attempt", "failed_attempts", "losses", "disk_fulls"):

@@ -1,4 +1,7 @@
-"""A check of the annotated result types of a job. It finds results that cannot be sent before the job is submitted."""
+"""A check of the annotated result types of a job.
+
+Before the job is submitted, it finds types whose values cannot be sent.
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def amount_text(name: str, amount: int) -> str:
 
 
 def resources_text(resources: Resources, names: Iterable[str] = FIELDS) -> str:
-    """Return a text of the named resources, such as `4 cores, 1 GPU`. Zero amounts are left out; if all, `nothing`."""
+    """Return a text of the named resources that are not 0, such as `4 cores, 1 GPU`, or `nothing` if all are 0."""
     parts = [amount_text(name, getattr(resources, name)) for name in names if getattr(resources, name)]
     return ", ".join(parts) or "nothing"
 

@@ -80,8 +80,8 @@ class _Seat:
 class _Share:
     """The share of one host in a batch of equal requests. The host with the lowest `key()` gets the next job.
 
-    Hosts with free resources get jobs in proportion to these. Afterwards hosts queue jobs in proportion to their
-    offered resources, including the jobs that wait there already.
+    Hosts with free resources get jobs in proportion to these. The remaining jobs are queued so that the number of
+    waiting jobs on each host, earlier ones included, is in proportion to the resources that the host offers.
     """
 
     def __init__(self, seat: _Seat, resources: Resources) -> None:
@@ -103,7 +103,7 @@ _HostRules = tuple[PlacementRules, str, frozenset[str]]
 
 
 def place(jobs: Sequence[UnplacedJob], candidates: Sequence[Candidate], *, mesh_version: str) -> Placements:
-    """Choose a host for each job, or the reason why it has none. Equal arguments give equal results.
+    """Choose hosts for jobs. Jobs that get no host get a reason. Equal arguments give equal results.
 
     `jobs`: the jobs, oldest first. Equal requests are assigned together with a heap of hosts, and each host is checked
     once per set of rules. The cost is one heap operation per job, and a pass over the hosts per distinct request.

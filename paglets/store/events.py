@@ -1,4 +1,4 @@
-"""The events of a host, for display on its web page."""
+"""The latest events of a host, such as lost jobs and dropped posts, kept in a table for diagnosis."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def mark_scratch_clean(tx: Tx, agent_id: str) -> None:
 def known_answer(tx: Tx, agent_id: str, epoch: int) -> TransferAnswer | None:
     """Return the answer to an envelope that was answered before or is older than the residence row, else None.
 
-    This needs only the epoch. So an envelope that was answered before, which may be large, need not be read.
+    This needs only the epoch, so the caller need not read an envelope, which may be large, if it was answered before.
     """
     known = find(tx, agent_id)
     if known is None or known.epoch < epoch:

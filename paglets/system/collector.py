@@ -212,7 +212,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._view().summary()
 
     def results(self, message: Message) -> dict[str, Any]:
-        """Return a page of `results` and `failures` by key; `next` is the `after` of the next one, or null."""
+        """Return a page of `results` and `failures` by key. `next` is the `after` of the next page, or null."""
         asked = parse(Results, message.kind, message.args)
         entries, more = page(self._rows.all_records(asked.after), _positive(asked.limit, "results.limit"))
         return {
@@ -224,7 +224,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         }
 
     def listed(self, message: Message) -> dict[str, Any]:
-        """Return a page of another list of the summary; `next` is the `after` of the next one, or null."""
+        """Return a page of a list of the summary (`LISTS`). `next` is the `after` of the next page, or null."""
         asked = parse(Listed, message.kind, message.args)
         if asked.name not in LISTS:
             raise Invalid(f"listed.name is {asked.name!r}: it must be one of {', '.join(LISTS)}")

@@ -66,7 +66,10 @@ class Follower:
         return self
 
     def pages(self, timeout: float | None, *, brief: bool) -> Iterator[dict[str, Any]]:
-        """Yield replies to `ended` until no job is pending. Raises TimedOut, and what `ask` raises."""
+        """Yield pages of records of ended jobs, until no job is pending.
+
+        A page is the reply of the collector to the message `ended`. Raises TimedOut, and the errors of `ask`.
+        """
         now = self._clock.monotonic
         began, after = now(), 0
         end = self.end(timeout)
@@ -166,7 +169,10 @@ class Follower:
         return float("inf") if timeout is None else self._clock.monotonic() + timeout
 
     def _note(self, error: PagletsError) -> None:
-        """Report the reason for a wait once, unless this is the first failure, which may be over already."""
+        """Report why the follower waits, once per reason. Raises the error if the collector is lost.
+
+        A first failure may be over already. It is reported only if it names the state of the collector.
+        """
         state = error.details.get("collector")
         if state in LOST or (self._find is None and isinstance(error, PeerReplaced)):
             raise error

@@ -89,12 +89,12 @@ def _known_group(view: GroupView, now: float) -> Remark:
 
 
 def report_if_slow(group_id: str, text: str) -> AbstractContextManager[None]:
-    """Print the reason `text` for the wait of a script if the block takes long."""
+    """In a script, print the reason `text` for the wait if the block takes long."""
     return call_if_slow(say, f"{group_id or 'paglets'}: {text}", QUIET_SECONDS)
 
 
 def report_slow_storing(submitter: object, group_id: str | None) -> AbstractContextManager[None]:
-    """Print in a script that it waits for its host, if storing the group takes long."""
+    """In a script, print that it waits for its host if storing the group takes long."""
     if not isinstance(submitter, GroupReader):
         return nullcontext()
     return report_if_slow(group_id or "", "waiting for the host that stores the group")
@@ -109,7 +109,7 @@ class Interruption:
 
 @contextmanager
 def report_interruption(submitter: object, group_id: str | None) -> Iterator[Interruption]:
-    """Print in a script the state that Ctrl-C leaves behind during a submission."""
+    """Print whether the group may have been stored, if Ctrl-C interrupts a submission by a script."""
     reached = Interruption()
     try:
         yield reached

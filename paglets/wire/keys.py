@@ -192,7 +192,8 @@ def host_key(
     Raises StartFailed if there is no key although the host has peers, or other hosts run on this machine: a new key
     would differ from theirs. The error says how to copy their key.
     """
-    # List hosts before `find_key`. A host that is just starting creates its key before its run file.
+    # List hosts before `find_key`. A host creates its key before its run file, so
+    # `find_key` finds the key of each listed host.
     running = running_hosts(paglets_home(environ))
     found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
     if found is None and peers:

@@ -114,7 +114,7 @@ class PooledClient:
             may_correct.remove(refusal)
             self._learn(peer, response)
         if refusal == WrongClock.code:
-            raise WrongClock(f"{url} refused the time of a request, although it was corrected by the host's own clock")
+            raise WrongClock(f"{url} refused the time of a request, although that time was from the host's own clock")
         if refusal == StalePeer.code:
             raise Unreachable(f"the host at {url} is just starting and did not accept the request; try again")
         if receiver == ANYONE and response.status == 200:

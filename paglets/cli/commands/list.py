@@ -44,7 +44,10 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def status_of(view: PagletView) -> str:
-    """Return the status of a job. For another paglet, return the hook that is due next, `active` or `inactive`."""
+    """Return the status of a job. For a paglet that is no job, return the name of the hook that is due next.
+
+    If no hook is due, return `active` or `inactive`.
+    """
     if view.job is not None:
         return view.job.status
     return view.hook or ("inactive" if view.inactive else "active")

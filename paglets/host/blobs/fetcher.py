@@ -265,7 +265,8 @@ class BlobFetcher:
             try:
                 done(parsed(result, Done))
             except Unknown:
-                # The search found the artifact on this host. An earlier try whose reply was lost may have deleted it.
+                # Count this as success: the search found the artifact on `host`, so an earlier try, whose reply was
+                # lost, may have deleted it.
                 done(Done())
             except PagletsError as error:
                 done(error)

@@ -313,7 +313,7 @@ class Resubmission:
         return _Resubmitted(lost=lost, generation=generation)
 
     def _give_up(self, case: _LostCase, text: str) -> None:
-        """Fail the job, unless an older copy still runs, whose result would count if the key has not ended."""
+        """Fail the job. If an older copy still runs, wait for that copy instead, because its result would count."""
         lost = case.lost
         if lost.older_goes_on:
             case.set_reason("older_copy", f"{text}; an older copy is still running, and its result counts")

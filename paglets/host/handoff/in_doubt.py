@@ -1,4 +1,4 @@
-"""In-doubt resolution: ask a target if it accepted a hand-off. After the answer no, the target never accepts it."""
+"""In-doubt resolution: ask a target if it accepted a hand-off. A target that answers no never accepts it later."""
 
 from __future__ import annotations
 

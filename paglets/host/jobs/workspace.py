@@ -14,7 +14,10 @@ from paglets.store import jobs, paglets, residence
 from paglets.worker.launch import LaunchSpec, ProcessExit
 
 PLACE_AGAIN_SECONDS = 10.0
-"""Seconds without a new process after a start failed for lack of disk space. Only a start detects a used-up quota."""
+"""Seconds for which no process is started after one could not start for lack of disk space.
+
+A quota that is used up shows only when a process starts.
+"""
 
 LAUNCHER_SILENT = "launcher_silent"
 """The reason code of jobs that wait while the zygote does not answer."""

@@ -36,7 +36,7 @@ class PagletCreation:
         require_files(tx, self._blob_store, new.bundle, new.files)
         holder = residence.holder_of(tx, new.name) if new.name else None
         if holder is not None and holder != agent_id:
-            raise NameTaken(f"a paglet named {new.name!r} lives on {self._services.own.name} already")
+            raise NameTaken(f"a paglet named {new.name!r} already exists on {self._services.own.name}")
         now = self._services.clock.wall()
         if not residence.create(tx, self._envelope(agent_id, new, now), now):
             known = paglets.class_name(tx, agent_id)

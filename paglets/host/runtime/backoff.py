@@ -16,7 +16,7 @@ FAILURE_COUNTS_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Destination:
-    """The state of one destination: `busy` while a request is in flight, otherwise not to be tried before `due`."""
+    """The state of one destination. `busy`: a request is in flight. `due`: the earliest time of the next try."""
 
     busy: bool = False
     due: float = 0.0

@@ -19,9 +19,9 @@ MIN_FREE_FILES = 16
 def is_of_host(number: int | None, device: int | None, own: frozenset[int], is_full: bool) -> bool:
     """Return True if an error with errno `number` means that a file system of the host is full.
 
-    `device`: the device of the file that the error names; None if it names no file. `own`: the devices that the host
-    uses. `is_full`: True if one of them is full now. An exceeded quota does not make a device full, so EDQUOT without a
-    file also counts.
+    If the error names a file, its `device` must be one of `own`, the devices that the host uses. If the error names no
+    file (`device` is None), one of these devices must be full now (`is_full`), or the error must be EDQUOT: a user can
+    exceed a quota on a device that is not full.
     """
     if number not in FULL:
         return False
@@ -46,7 +46,7 @@ def _places(work_dir: str) -> tuple[Path, ...]:
 
 
 def _named_device(error: OSError) -> int | None:
-    """Return the device of the file that an error names; None if it names none. A missing file has its folder's."""
+    """Return the device of the file that an error names, or of its folder if it is missing. None: it names none."""
     name = error.filename
     return _device(Path(os.fsdecode(name))) if isinstance(name, str | bytes) and name else None
 

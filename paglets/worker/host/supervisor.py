@@ -79,7 +79,7 @@ class ZygoteEvents(Protocol):
         ...
 
     def on_crash_loop(self, problem: str) -> None:
-        """Fail the runs that wait for the shared zygote, because FAILED_STARTS starts of it failed with `problem`."""
+        """Fail the runs that wait for the shared zygote, which failed to start FAILED_STARTS times with `problem`."""
         ...
 
     def on_blocked(self, text: str) -> None:
