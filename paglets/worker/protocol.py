@@ -8,7 +8,8 @@ paglet, or `message`, which only handles messages. Each frame from the host is a
   and sends a request `handled` for each. Entries in LONG_ENTRIES handle messages while their method runs; other
   entries, except `message`, ignore them.
 - `{"finish": true}`: the end of the entry `message`. The child handles the messages that came before, sends `done` and
-  exits. Other entries ignore the frame.
+  exits. Other entries ignore the frame. A child may send `done` without it; the host then delivers a message that was
+  not handled to the next process.
 - `{"reply": id, "ok": value}` or `{"reply": id, "error": PagletsError.to_wire()}`: the reply to a request.
 
 The child sends requests `{"op", "id", "stamp", "args"}`. OPERATIONS lists `op` and the record of `args`. `stamp` is

@@ -137,7 +137,7 @@ class SteadyMeter:
     """A meter of a machine that runs only the host's jobs."""
 
     def __init__(self, offered: Resources) -> None:
-        self._offered = offered
+        self.offered = offered
 
     def available(self) -> Resources:
-        return self._offered
+        return self.offered

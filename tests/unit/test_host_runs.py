@@ -19,6 +19,7 @@ from paglets.codec.strict_json import dumps, loads
 from paglets.core.errors import CallOutcomeUnknown, HandlerFailed, Moved, NotHandled, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import BlobRef, ProxyRef
+from paglets.host.jobs.residents import IDLE_SECONDS
 from paglets.host.messaging import mailbox
 from paglets.mesh.table import check_host
 from paglets.slots.eligibility import Reason
@@ -421,7 +422,7 @@ def test_a_disposing_hook_that_raises_does_not_keep_the_paglet(rig: Rig) -> None
 # Calls.
 
 
-def test_a_call_is_handled_in_a_process_that_ends_when_nothing_is_left(rig: Rig) -> None:
+def test_a_call_is_handled_in_a_process_that_ends_when_it_was_idle_for_a_while(rig: Rig) -> None:
     add(rig)
     reply = rig.call("p1", "hi", {"x": 1})
     rig.run()
@@ -431,6 +432,8 @@ def test_a_call_is_handled_in_a_process_that_ends_when_nothing_is_left(rig: Rig)
     rig.handle(process, {"answer": 42}, changes=state_change(n=5))
     assert reply.value == {"answer": 42}
     assert rig.state_of("p1") == {"n": 5}
+    assert not process.is_to_finish
+    rig.run(IDLE_SECONDS + 1)
     assert process.is_to_finish
     rig.finish(process)
     assert rig.value("SELECT count(*) FROM runs") == 0
@@ -606,6 +609,7 @@ def test_posts_are_handled_one_after_the_other_with_what_they_cause(rig: Rig) ->
     rig.handle(process, changes=Changes(storage_deleted=("k",)))
     assert rig.value("SELECT count(*) FROM storage") == 0
     assert rig.value("SELECT count(*) FROM inbox") == 0
+    rig.run(IDLE_SECONDS + 1)
     assert process.is_to_finish
 
 

@@ -14,7 +14,7 @@ from paglets.api.calls import CallReply
 from paglets.api.paglets import FindPaglets
 from paglets.codec.envelope import CarriedArtifact, check_file, check_message, check_seconds
 from paglets.codec.strict_json import dumps
-from paglets.core.errors import Fenced, HandlerFailed, NotHandled, PagletsError
+from paglets.core.errors import Fenced, PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import (
     ArtifactRef,
@@ -30,7 +30,6 @@ from paglets.host.blobs.fetcher import BlobFetcher
 from paglets.host.messaging.calls import Calls
 from paglets.host.messaging.creation import PagletCreation
 from paglets.host.messaging.group_submission import GroupSubmission
-from paglets.host.messaging.mailbox import Mailbox
 from paglets.host.network.directory import Directory
 from paglets.host.records import cloning, notes, outcomes, run_repository
 from paglets.host.records.delivery import Delivery
@@ -378,23 +377,3 @@ CHANGES: dict[str, Callable[[Tx, OperationContext, Any], Any]] = {
     "storage_keys": _storage_keys,
     "storage_scan": _storage_scan,
 }
-
-
-def close_delivery(mailbox: Mailbox, delivery: Delivery, args: protocol.Handled, end: HandlerEnd) -> None:
-    """Finish the delivery of a message: answer or park a call, or schedule a retry of a post whose handler raised."""
-    if delivery.call is None:
-        if args.fault is not None and delivery.seq is not None:
-            mailbox.post_raised(delivery.seq, end.tries)
-    elif args.parked:
-        # Use the version that the handler has committed, so that any later commit resumes the call.
-        mailbox.park(delivery.call, end.version, args.wait_seconds)
-    elif args.fault is not None:
-        delivery.call.finish(_handler_error(args.fault))
-    else:
-        delivery.call.finish(CallReply(value=args.value))
-
-
-def _handler_error(fault: Fault) -> PagletsError:
-    if fault.code == NotHandled.code:
-        return NotHandled(fault.message)
-    return HandlerFailed(fault.message, cause=fault.cause, traceback=fault.traceback, stderr_tail="", code=fault.code)

@@ -12,11 +12,13 @@ from typing import Any
 
 from paglets.api.slots import Usage
 from paglets.codec.strict_json import dumps
-from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StoreTransient, to_wire_error
+from paglets.core.errors import Fenced, PagletsError, StoreTransient, to_wire_error
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
 from paglets.host.handoff.placer import PlacementDenyList
-from paglets.host.jobs.operations import HandlerEnd, Operations, close_delivery
+from paglets.host.jobs.deliveries import Deliveries
+from paglets.host.jobs.operations import HandlerEnd, Operations
+from paglets.host.jobs.residents import Residents, can_become_resident
 from paglets.host.jobs.run_log import RunLog
 from paglets.host.jobs.templates import TemplateRecords
 from paglets.host.jobs.workspace import ProcessWorkspace, launch_paths
@@ -26,7 +28,6 @@ from paglets.host.records.delivery import Delivery
 from paglets.host.records.outcomes import Attempt, Outcome
 from paglets.host.records.run_repository import Run
 from paglets.host.runtime.services import HostServices
-from paglets.store import posts
 from paglets.store.events import record_event
 from paglets.worker.launch import HOST_FILES_MISSING, Launcher, LaunchEvents, ProcessExit
 from paglets.worker.protocol import Deliver, Fault, Go, Handled
@@ -52,10 +53,12 @@ class Runs:
         self._services = services
         self._log = RunLog(services)
         self._mailbox = mailbox
+        self._deliveries = Deliveries(services, mailbox)
         self._operations = operations
         self._by_token: dict[str, Run] = {}
         self._by_agent: dict[str, Run] = {}
         self.templates = TemplateRecords(services, lambda token: self.launcher.allow_import(token))
+        self._residents = Residents(services, mailbox, self._by_token, self._finish)
         self.launcher = make_launcher(self)
         self._workspace = workspace
         self._deny_list = deny_list
@@ -63,7 +66,7 @@ class Runs:
         self._ground = launch_paths(services)
         mailbox.start_entry = self.start_entry
         mailbox.pump = self.pump
-        mailbox.activations = lambda: sum(run.entry != "attempt" for run in self._by_token.values())
+        mailbox.activations = self._residents.activations
 
     # Start.
 
@@ -76,6 +79,7 @@ class Runs:
         stamp = self._services.store.write(lambda tx: run_repository.start_run(tx, agent_id, entry, token, now))
         if stamp is not None:
             self.launch(Run(stamp=stamp, entry=entry), cores=(), gpus=())
+            self._residents.end_surplus()
 
     def launch(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> None:
         """Launch the process of a run whose row is committed."""
@@ -138,6 +142,7 @@ class Runs:
             return
         self.launcher.send(run.stamp.token, {"go": to_json(go)})
         run.live = True
+        run.may_stay = can_become_resident(run.entry, go)
         self.pump(run.agent_id)
 
     def _frame(self, token: str, frame: dict[str, Any]) -> None:
@@ -228,31 +233,43 @@ class Runs:
             return
         _, delivery = run.delivered
         run.delivered = None
-        close_delivery(self._mailbox, delivery, args, end)
+        # A handler that raised may have left the memory of its process in any condition.
+        run.may_stay = run.may_stay and args.fault is None
+        self._deliveries.handled(delivery, args, end)
         self.pump(run.agent_id)
 
-    def pump(self, agent_id: str) -> bool:
-        """Send the next message to the paglet's process. Return False if the paglet has no process."""
+    def pump(self, agent_id: str, stay: bool = True) -> bool:
+        """Send the next message to the paglet's process. Return False if the paglet has no process.
+
+        Without `stay`, the process ends after its messages, because a hook or an action of the paglet is due.
+        """
         run = self._by_agent.get(agent_id)
         if run is None:
             return False
+        run.may_stay = run.may_stay and stay
         if not run.takes_messages or run.delivered is not None:
             return True
         delivery = self._mailbox.next_delivery(agent_id)
         if delivery is not None:
-            message_id = self._services.entropy.token(8)
-            run.delivered = (message_id, delivery)
-            deliver = Deliver(
-                message_id=message_id,
-                message=delivery.message,
-                is_call=delivery.call is not None,
-                waited_seconds=delivery.waited_seconds,
-            )
-            self.launcher.send(run.stamp.token, {"deliver": to_json(deliver)})
+            self._deliver(run, delivery)
         elif run.entry == "message":
-            run.finishing = True
-            self.launcher.send(run.stamp.token, {"finish": True})
+            self._residents.rest(run)
         return True
+
+    def _deliver(self, run: Run, delivery: Delivery) -> None:
+        message_id = self._services.entropy.token(8)
+        run.idle_since, run.delivered = None, (message_id, delivery)
+        deliver = Deliver(
+            message_id=message_id,
+            message=delivery.message,
+            is_call=delivery.call is not None,
+            waited_seconds=delivery.waited_seconds,
+        )
+        self.launcher.send(run.stamp.token, {"deliver": to_json(deliver)})
+
+    def _finish(self, run: Run) -> None:
+        run.finishing, run.idle_since = True, None
+        self.launcher.send(run.stamp.token, {"finish": True})
 
     def _sampled(self, token: str, usage: Usage) -> None:
         run = self._by_token.get(token)
@@ -292,39 +309,12 @@ class Runs:
             # A child starts no handler after `done`, so this message was not handled. Leave it to the next process.
             self._mailbox.requeue(run.delivered[1])
         elif run.delivered is not None:
-            self._delivery_lost(run, run.delivered[1], how)
+            self._deliveries.lost(run.delivered[1], how)
         if status == "PLACING":
             self._workspace.leave_full_disk(run.agent_id, self._deny_list)
         if run.entry == "attempt":
             self._services.runner.wake("cleanup")
         self._services.runner.wake("mailbox", "scheduler", "placer")
-
-    def _delivery_lost(self, run: Run, delivery: Delivery, how: ProcessExit) -> None:
-        text = outcomes.describe(how)
-        if delivery.call is not None:
-            delivery.call.finish(
-                HandlerFailed(
-                    f"the handler of {delivery.message.kind!r} did not finish: {text}",
-                    cause=outcomes.cause_of(how),
-                    traceback="",
-                    stderr_tail=how.stderr_tail,
-                )
-            )
-        elif delivery.seq is not None and (how.is_culprit or not how.launcher_lost):
-            seq = delivery.seq
-            # Pause the post at once, so that no other process takes it before the try is counted.
-            self._mailbox.post_raised(seq, 1)
-            self._services.runner.change(
-                lambda tx: posts.record_error(tx, seq, text),
-                lambda tries: self._counted(seq, tries),
-            )
-
-    def _counted(self, seq: int, tries: int | BaseException) -> None:
-        """Pause the post for a time that grows with its tries. If they could not be stored, keep the first pause."""
-        if isinstance(tries, int):
-            self._mailbox.post_raised(seq, tries)
-        elif not isinstance(tries, StoreTransient):
-            raise tries
 
     # Timeouts and cancels, which each tick checks.
 
@@ -340,6 +330,7 @@ class Runs:
                 self._end_late(run, run_repository.limit_text(run, limit, self._services.settings.report_grace_seconds))
         for agent_id in self._services.store.read(run_repository.cancel_requested):
             self.end(agent_id)
+        self._residents.end_idle()
         for token in self._superseded():
             self.launcher.end(token)
         return now + CHECK_TIMEOUTS_SECONDS if self._by_token else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from paglets.api.calls import CallReply
 from paglets.core.errors import CallOutcomeUnknown, PagletsError
@@ -48,6 +49,15 @@ StartEntry = Callable[[str, str], None]
 """A function (agent_id, entry) that starts a process for an entry of a paglet."""
 
 
+class Pump(Protocol):
+    """A function that sends the next message to the paglet's process, and returns False if there is no process.
+
+    Without `stay`, the process ends after its messages.
+    """
+
+    def __call__(self, agent_id: str, stay: bool = True) -> bool: ...
+
+
 class Mailbox:
     """The runner part `mailbox`, which starts hooks, pending actions and message handlers."""
 
@@ -62,8 +72,9 @@ class Mailbox:
         self._by_id: dict[str, PendingCall] = {}
         self._paused: dict[int, float] = {}
         self._after = ""
+        self._is_full = False
         self.start_entry: StartEntry = lambda agent_id, entry: None
-        self.pump: Callable[[str], bool] = lambda agent_id: False
+        self.pump: Pump = lambda agent_id, stay=True: False
         self.activations: Callable[[], int] = lambda: 0
 
     # Calls.
@@ -174,6 +185,7 @@ class Mailbox:
     # Methods that the runner calls.
 
     def tick(self, now: float) -> float | None:
+        self._is_full = False
         self._expire_calls(now)
         self._wake_parked(now)
         self._paused = {seq: at for seq, at in self._paused.items() if at > now}
@@ -214,7 +226,7 @@ class Mailbox:
     def _serve(self, due: Runnable) -> None:
         if due.runs_in_host:
             self._serve_in_host(due)
-        elif self.pump(due.agent_id):
+        elif self.pump(due.agent_id, stay=due.hook is None and due.intent is None):
             return
         elif due.hook is not None and due.hook != "run":
             self._start(due.agent_id, due.hook)
@@ -238,6 +250,13 @@ class Mailbox:
     def _start(self, agent_id: str, entry: str) -> None:
         if self.activations() < MAX_ACTIVATIONS:
             self.start_entry(agent_id, entry)
+        else:
+            self._is_full = True
+
+    def place_freed(self) -> None:
+        """Start the paglets that wait for a place, because a process became a resident, which gives up its place."""
+        if self._is_full:
+            self._services.runner.wake(self.name)
 
     def _expire_calls(self, now: float) -> None:
         for call_id, call in list(self._by_id.items()):

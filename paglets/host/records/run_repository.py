@@ -32,7 +32,8 @@ class Run:
     `blocked_by` is the reason why the host cannot store a file of the process now. `start_error` is the reason why the
     host could not start the process. `limit_seconds` is the time limit from the class or the request of the paglet. The
     host stops the process `timeout_seconds` after `started_at`; 0 means no limit. `finished_at` is the time when the
-    process reported or its code returned. `stop_reason` is the reason why the host stopped the process.
+    process reported or its code returned. `stop_reason` is the reason why the host stopped the process. `may_stay` is
+    True if the process may wait for further messages, `idle_since` the time since which it waits for one.
     """
 
     stamp: Stamp
@@ -41,6 +42,8 @@ class Run:
     limit_seconds: float = 0.0
     started_at: float = 0.0
     live: bool = False
+    may_stay: bool = False
+    idle_since: float | None = None
     finishing: bool = False
     done: bool = False
     reported: bool = False

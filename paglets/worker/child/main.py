@@ -272,12 +272,23 @@ class PagletProcess:
     # Messages.
 
     def _handle_until_finish(self) -> int:
+        imported_at = self._source_time()
         try:
             while (deliver := self._channel.inbox.get()) is not None:
+                if self._source_time() != imported_at:
+                    break  # The host delivers this message to a new process, which imports the changed file.
                 self._handle(deliver)
         except SystemExit as leaving:
             return exit_code_of(leaving)
         return self._send_done(EntryDone())
+
+    def _source_time(self) -> int:
+        """Return the modification time of the file that defines the paglet's class, in ns; 0 if there is no file."""
+        path = getattr(sys.modules.get(type(self._paglet).__module__), "__file__", None)
+        try:
+            return 0 if path is None else os.stat(path).st_mtime_ns
+        except OSError:
+            return 0
 
     def _handle_in_background(self) -> None:
         """Start the thread that handles messages, but only if one has arrived, because most jobs receive none."""

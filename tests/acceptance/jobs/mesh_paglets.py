@@ -55,6 +55,9 @@ class Notes(Paglet[NotesState]):
         self.state.total += amount
         return self.state.total
 
+    def do_pid(self) -> int:
+        return os.getpid()
+
     def do_echo(self, value: Any) -> Any:
         return value
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import model_paglets as paglets
 import pytest
 from fake_host import HOST, FakeHost, Told
@@ -133,3 +135,19 @@ def test_what_a_class_offers_is_said_when_one_is_created(host: FakeHost) -> None
     host.answers["create"] = lambda wanted: to_json(ProxyRef(agent_id="new", host=HOST))
     host.wait(told := host.start(paglets.Maker, "creation", kind="paglet"))
     assert [each.service for each in told.all("create")] == ["offer", ""]
+
+
+def test_a_process_whose_class_was_changed_leaves_the_next_message_to_another_one(host: FakeHost) -> None:
+    host.answers["resolve_host"] = lambda asked: to_json(W1)
+    told = host.start(paglets.Cloner, "message", kind="paglet")
+    host.deliver(told, "m1", "twice")
+    host.handled(told, "m1")
+    before = os.stat(paglets.__file__)
+    try:
+        os.utime(paglets.__file__, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
+        host.deliver(told, "m2", "twice")
+        host.wait(told)
+    finally:
+        os.utime(paglets.__file__, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert [each.message_id for each in told.all("handled")] == ["m1"]
+    assert told.done.fault is None

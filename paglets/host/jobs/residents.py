@@ -1,0 +1,102 @@
+"""Residents: processes that have handled all messages of their paglet and wait a few seconds for the next one.
+
+A resident saves the next message the fork and the imports. It is a run like any other: its row in `runs` stays, and
+each of its operations is fenced. The paglet's state is committed after each handler, so a resident can end at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from paglets.host.messaging.mailbox import MAX_ACTIVATIONS, Mailbox
+from paglets.host.records.run_repository import Run
+from paglets.host.runtime.services import HostServices
+from paglets.worker.protocol import Go
+
+IDLE_SECONDS = 5.0
+"""Seconds after which a resident without a message ends.
+
+A script or a person that calls a paglet again mostly does so within a few seconds. The process of a paglet that nobody
+calls should not hold memory for longer.
+"""
+
+MAX_AGE_SECONDS = 60.0
+"""Seconds after its start from which a process no longer becomes a resident.
+
+This bounds the memory that the code of a paglet leaks, and the time for which a changed module stays unnoticed. At one
+call after the other, a fork a minute costs about 0.1 % of the time.
+"""
+
+MIN_FREE_BYTES = 256 << 20
+"""Free memory of the machine below which all residents end. It is the memory of a few processes that import numpy."""
+
+RESIDENTS_PER_CORE = 2
+LEAST_RESIDENTS = 4
+"""The limit on the residents of a host is LEAST_RESIDENTS and RESIDENTS_PER_CORE for each offered core.
+
+A resident needs no core while it is idle, but its memory. Machines with more cores mostly have more memory.
+"""
+
+
+def can_become_resident(entry: str, go: Go) -> bool:
+    """Return True if the process may wait for further messages.
+
+    The process of a job ends at once, because the job cannot be granted a slot or move while it has a process.
+    """
+    return entry == "message" and "compute_status" not in go.system
+
+
+def most_residents(cpu_cores: int, activations: int) -> int:
+    """Return the maximum number of residents of a host with that many cores and processes for hooks and messages."""
+    return max(0, min(LEAST_RESIDENTS + RESIDENTS_PER_CORE * cpu_cores, MAX_ACTIVATIONS - activations))
+
+
+def may_wait(run: Run, now: float) -> bool:
+    """Return True if a process that has no message to handle may wait for the next one. `now` is monotonic seconds."""
+    return run.may_stay and now - run.started_at < MAX_AGE_SECONDS
+
+
+def surplus(runs: Iterable[Run], now: float, most: int) -> list[Run]:
+    """Return the residents to end: those idle for IDLE_SECONDS, and the longest idle ones beyond `most`."""
+    idle = sorted((since, run.agent_id, run) for run in runs if (since := run.idle_since) is not None)
+    beyond = max(0, len(idle) - most)
+    return [run for place, (since, _, run) in enumerate(idle) if place < beyond or now - since >= IDLE_SECONDS]
+
+
+class Residents:
+    """The residents among the runs of a host. `finish` asks a process to end. Used only on the runner."""
+
+    def __init__(
+        self, services: HostServices, mailbox: Mailbox, runs: Mapping[str, Run], finish: Callable[[Run], None]
+    ) -> None:
+        self._services = services
+        self._mailbox = mailbox
+        self._runs = runs
+        self._finish = finish
+
+    def activations(self) -> int:
+        """Return the number of processes for hooks and messages. A resident does not count: it gives up its place."""
+        return sum(run.entry != "attempt" and run.idle_since is None for run in self._runs.values())
+
+    def rest(self, run: Run) -> None:
+        """Let a process without a message wait for the next one, or end it."""
+        now = self._services.clock.monotonic()
+        if not may_wait(run, now):
+            self._finish(run)
+        elif run.idle_since is None:
+            run.idle_since = now
+            self.end_surplus()
+            self._mailbox.place_freed()
+
+    def end_surplus(self) -> None:
+        most = most_residents(self._services.settings.offered.cpu_cores, self.activations())
+        for run in surplus(self._runs.values(), self._services.clock.monotonic(), most):
+            self._finish(run)
+
+    def end_idle(self) -> None:
+        """End the residents that were idle for too long, and all residents if the memory of the machine is short."""
+        if self._services.meter.available().memory_bytes >= MIN_FREE_BYTES:
+            self.end_surplus()
+            return
+        for run in surplus(self._runs.values(), self._services.clock.monotonic(), 0):
+            self._finish(run)
