@@ -196,7 +196,7 @@ def check_blob(blob: BlobRef) -> BlobRef:
 def check_artifact_id(artifact_id: str) -> str:
     """Return `artifact_id` if it is a valid id of an artifact. Raises Invalid otherwise."""
     if not ARTIFACT_ID.fullmatch(artifact_id):
-        raise Invalid(f"{artifact_id[:80]!r} is not the id of an artifact: it begins with 'art-'")
+        raise Invalid(f"{artifact_id[:80]!r} is not the id of an artifact: such an id begins with 'art-'")
     return artifact_id
 
 

@@ -49,7 +49,7 @@ ANSWERED_SECONDS = 10.0
 KEYS_A_LOOK = 200
 KEYS_A_PAGE = 500
 REPORTS_A_TICK = 4
-"""Status reports, of at most 500 copies each, per tick. These four constants limit a tick to a few milliseconds."""
+"""The maximum number of status reports, of at most 500 copies each, that one tick processes in a few milliseconds."""
 
 Key = tuple[str, str]
 """A collector's agent id and a job key."""
