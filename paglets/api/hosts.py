@@ -36,6 +36,8 @@ class HostIdentity(HostStatus):
     """The identity and status of the answering host: `GET /v1/host`.
 
     `wall_time`: the clock of the host, in epoch seconds. `long_hooks`: texts about hooks that have run for a long time.
+    `templates`: the number of processes that have imported the module of jobs. `template_bytes`: their memory, which is
+    in part shared with each other and with their jobs.
     """
 
     program: str
@@ -45,6 +47,8 @@ class HostIdentity(HostStatus):
     wall_time: float = 0.0
     long_hooks: tuple[str, ...] = ()
     host_lost_after_seconds: float | None = None
+    templates: int = 0
+    template_bytes: int = 0
 
     @classmethod
     def of(

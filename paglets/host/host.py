@@ -52,6 +52,7 @@ from paglets.host.network.locator import PagletLocator
 from paglets.host.network.relay_transport import RelayTransport
 from paglets.host.network.reverse_poller import ReversePoller
 from paglets.host.network.reverse_transport import ReverseTransport
+from paglets.host.records import templates
 from paglets.host.records.delivery import PendingCall
 from paglets.host.records.in_host import IN_HOST_CLASSES, HostView
 from paglets.host.records.recovery import close_runs
@@ -278,10 +279,16 @@ class Host:
 
     def identity(self) -> HostIdentity:
         own, now = self.services.own, self.services.clock.wall()
-        hooks = self.services.store.read(lambda tx: views.long_hooks(tx, own, now))
+        hooks, pids = self.services.store.read(lambda tx: (views.long_hooks(tx, own, now), templates.pids(tx)))
         lost_after = self.services.settings.host_lost_after_seconds
         known = status.identity(self._settings_now(), self.load(), now)
-        return replace(known, long_hooks=hooks, host_lost_after_seconds=lost_after)
+        return replace(
+            known,
+            long_hooks=hooks,
+            host_lost_after_seconds=lost_after,
+            templates=len(pids),
+            template_bytes=self.services.meter.memory_of(pids),
+        )
 
     def _settings_now(self) -> Settings:
         return replace(self.services.settings, url=self._url())

@@ -405,3 +405,9 @@ def test_a_hook_that_takes_long_is_told_with_its_paglet() -> None:
     check = host_check(VIEW, replace(IDENTITY, long_hooks=hooks), IDENTITY, 0.0)
     assert (check.state, check.found) == (WARNING, f"online; {hooks[0]}, and 1 more hook")
     assert "jobs logs p1" in check.advice
+
+
+def test_a_host_says_how_much_memory_the_imports_of_jobs_hold() -> None:
+    identity = replace(IDENTITY, templates=2, template_bytes=64 << 20)
+    check = host_check(VIEW, identity, IDENTITY, 0.0)
+    assert check.found.endswith(", 64 MiB of memory for 2 imports of jobs")

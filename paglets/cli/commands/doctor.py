@@ -318,6 +318,9 @@ def host_check(view: MeshHostView, identity: HostIdentity | None, asked: HostIde
     disk = bytes_text(identity.free.temp_storage_bytes)
     online = "online" if view.host.reachable else "online, fetches its requests"
     found = f"{online}, {identity.program}, Python {identity.python}, {disk} of its disk free for jobs"
+    if identity.templates:
+        imports = counted(identity.templates, "import of jobs", "imports of jobs")
+        found += f", {bytes_text(identity.template_bytes)} of memory for {imports}"
     if (identity.program, identity.build) != (asked.program, asked.build):
         advice = f"its paglets.pyz differs from that of {asked.name}: copy the newer one to both and restart"
         return Check(name=name, state=WARNING, found=found, advice=advice)

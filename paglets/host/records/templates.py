@@ -34,3 +34,8 @@ def add(tx: Tx, token: str, pid: int, start_time: float) -> None:
 def remove(tx: Tx, token: str) -> None:
     """Remove a template whose processes have ended."""
     tx.run("DELETE FROM templates WHERE token = ?", token)
+
+
+def pids(tx: Tx) -> tuple[int, ...]:
+    """Return the pids of the templates of this host."""
+    return tuple(row["pid"] for row in tx.all("SELECT pid FROM templates ORDER BY token"))

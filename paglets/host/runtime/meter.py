@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 from paglets.core.clock import Clock
 from paglets.slots.model import Resources
+from paglets.worker.processes import process_table
 
 MEASURE_SECONDS = 1.0
 """Seconds for which a measurement is reused. Each grant of a slot needs one, and it costs one or two system calls."""
@@ -37,6 +39,10 @@ class MachineMeter:
             # Set the time last. Server threads call this method, too, and would otherwise return the old measurement.
             self._measured_at = now
         return self._last
+
+    def memory_of(self, pids: Iterable[int]) -> int:
+        table = process_table(self._psutil)
+        return sum(info.rss_bytes for pid in pids if (info := table.get(pid)) is not None)
 
     def total(self) -> Resources:
         """Return the usable cores, the total memory, the free disk space and the number of NVIDIA GPUs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -176,6 +176,10 @@ class Meter(Protocol):
     """The measurement of the machine's free resources, except of cpu_cores and gpus. Other programs use them, too."""
 
     def available(self) -> Resources: ...
+
+    def memory_of(self, pids: Iterable[int]) -> int:
+        """Return the bytes of memory of these processes together. Processes that have ended count as 0."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
