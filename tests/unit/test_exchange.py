@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from paglets.core.errors import Conflict
-from paglets.wire.fair_queue import LIMITS, MOST_WAITING, FairQueue, queue_of
-from paglets.wire.request import PendingResponse, Request, Response, reply, reply_error
+from paglets.wire.fair_queue import LIMITS, MOST_WAITING, FairQueue
+from paglets.wire.request import PendingResponse, Request, Response, queue_of, reply, reply_error
 
 
 def test_a_pending_tells_its_first_answer_to_all_who_asked_before_and_after() -> None:
