@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, state_change
 
+from paglets.core.errors import HandlerFailed
 from paglets.core.record import to_json
 from paglets.host.jobs.residents import (
     IDLE_SECONDS,
@@ -197,3 +198,20 @@ def test_the_row_of_a_resident_lets_a_restarted_host_kill_it(rig: Rig) -> None:
     process = resident(rig)
     assert rig.all("SELECT agent_id, entry, pid FROM runs") == [("p1", "message", process.pid)]
     assert to_json(process.go.stamp)["token"] == rig.value("SELECT token FROM runs")
+
+
+def test_a_handler_that_changed_nothing_replies_without_a_commit_but_is_fenced(rig: Rig) -> None:
+    process = resident(rig)
+    commits: list[tuple[str, ...]] = []
+    before, rig.store.on_commit = rig.store.on_commit, lambda wakes, touched: commits.append(touched)
+    reply = rig.call("p1", "again")
+    rig.run()
+    rig.handle(process, "yes")
+    assert reply.value == "yes"
+    assert commits == []
+    rig.store.on_commit = before
+    late = rig.call("p1", "late")
+    rig.run()
+    rig.write(lambda tx: tx.run("DELETE FROM runs"))
+    assert rig.handle(process, "no")["error"]["code"] == "fenced"
+    assert isinstance(late.error, HandlerFailed)

@@ -88,6 +88,8 @@ class Operations:
         if name == "done" and run.reported and _is_empty(args):
             # The outcome is committed and `done` has no changes, so there is nothing to store.
             done(None)
+        elif name == "handled" and _is_reply_only(run, args):
+            self._reply_only(run, done)
         elif name in CHANGES:
             handler = CHANGES[name]
             now, runtime = self._services.clock.wall(), self._runtime(run)
@@ -100,6 +102,15 @@ class Operations:
                 ASKS[name](self, run, args, done)
             except PagletsError as error:
                 done(error)
+
+    def _reply_only(self, run: AskingRun, done: Done) -> None:
+        """End a handler that changed nothing. Its caller does not wait for a COMMIT."""
+        try:
+            self._services.store.read(lambda tx: _guarded(tx, run))
+        except PagletsError as error:
+            done(error)
+        else:
+            done(HandlerEnd())
 
     def _change(self, run: AskingRun, change: Callable[[Tx], Any], done: Done) -> None:
         """Commit a change. Then release the run's pins on blobs that a committed row now refers to."""
@@ -211,6 +222,12 @@ class OperationContext:
 
 def _is_empty(args: protocol.EntryDone) -> bool:
     return args == protocol.EntryDone(then_run=args.then_run, is_default=args.is_default)
+
+
+def _is_reply_only(run: AskingRun, args: protocol.Handled) -> bool:
+    """Return True if the handler of a call returned a value and requests no change and no action."""
+    of_call = run.delivered is not None and run.delivered[1].call is not None
+    return of_call and args == protocol.Handled(message_id=args.message_id, value=args.value)
 
 
 def _guarded(tx: Tx, run: AskingRun) -> Tx:
