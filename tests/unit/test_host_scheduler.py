@@ -65,6 +65,34 @@ def test_as_many_start_as_there_are_cores_and_the_next_when_one_ends(rig: Rig) -
     sane(rig)
 
 
+def test_the_commit_that_releases_a_slot_grants_it_to_the_next_job(rig: Rig) -> None:
+    add(rig, "a", "b", "c", "d", "e", "f")
+    wake, seen = rig.store.on_commit, list[int]()
+
+    def committed(wakes: tuple[str, ...], touched: tuple[str, ...]) -> None:
+        seen.append(sorted(statuses(rig).values()).count("RUNNING"))
+        wake(wakes, touched)
+
+    rig.store.on_commit = committed
+    for agent_id in ("a", "b"):
+        process = rig.process(agent_id)
+        rig.report(process)
+        rig.finish(process)
+    assert set(seen) == {4}
+    sane(rig)
+
+
+def test_a_host_whose_slots_are_all_leased_writes_nothing_when_further_jobs_arrive(rig: Rig) -> None:
+    add(rig, "a", "b", "c", "d", "e")
+    commits: list[tuple[str, ...]] = []
+    wake = rig.store.on_commit
+    rig.store.on_commit = lambda wakes, touched: (commits.append(wakes), wake(wakes, touched))[-1]
+    rig.host.runner.wake("scheduler")
+    rig.run(0)
+    assert commits == []
+    assert reasons(rig)["e"][0] == "slots_busy"
+
+
 def test_a_job_starts_at_the_moment_at_which_it_fits(rig: Rig) -> None:
     add(rig, "a", request=slot_request(memory_bytes=6 << 30))
     add(rig, "b", request=slot_request(memory_bytes=4 << 30))

@@ -64,6 +64,7 @@ class Runs:
         self._deny_list = deny_list
         self._delayed: list[Callable[[], None]] = []
         self._ground = launch_paths(services)
+        self.grant_next: Callable[[], None] = lambda: None
         mailbox.start_entry = self.start_entry
         mailbox.pump = self.pump
         mailbox.activations = self._residents.activations
@@ -294,6 +295,7 @@ class Runs:
             lambda tx: run_repository.close_run(tx, run, how, runtime, self._services.own, self._services.clock.wall()),
             lambda status: self._gone(run, how, status),
         )
+        self.grant_next()
 
     def _gone(self, run: Run, how: ProcessExit, status: Any) -> None:
         if isinstance(status, StoreTransient):

@@ -74,10 +74,31 @@ class Scheduler:
         self._workspace = workspace
         self._reserve_after = RESERVE_AFTER_SECONDS
         self._held = True
+        self._look_at = float("-inf")
+        runs.grant_next = self._grant_next
+
+    def _grant_next(self) -> None:
+        """Grant slots in the next COMMIT of the runner, which also releases the slot of a run that ended."""
+        self._services.runner.change(self._grant_if_possible, self._launch)
+
+    def _grant_if_possible(self, tx: Tx) -> list[Granted]:
+        if not _any_waiting(tx) or self._is_full(tx) or self._workspace.blocked_reason() is not None:
+            return []
+        return self._grant(tx, self._runs.running())
+
+    def _launch(self, granted: list[Granted] | BaseException) -> None:
+        if isinstance(granted, StoreTransient):
+            return  # The end of the run is not stored either, and is stored again later.
+        if isinstance(granted, BaseException):
+            raise granted
+        for each in granted:
+            self._runs.launch(each.run, each.cores, each.gpus)
 
     def tick(self, now: float) -> float | None:
         store, usage = self._services.store, self._runs.running()
         if store.read(_any_waiting):
+            if now < self._look_at and store.read(self._is_full):
+                return self._look_at  # No slot is free, so a grant would only cost a COMMIT.
             obstacle = self._workspace.blocked_reason()
             if obstacle is not None:
                 self._held = True
@@ -86,12 +107,16 @@ class Scheduler:
                 return now + LOOK_AGAIN_SECONDS
             granted = store.write(lambda tx: self._grant(tx, usage))
             self._held = False
-            for each in granted:
-                self._runs.launch(each.run, each.cores, each.gpus)
+            self._launch(granted)
             if store.read(_any_waiting):
-                return now + LOOK_AGAIN_SECONDS
+                self._look_at = now + LOOK_AGAIN_SECONDS
+                return self._look_at
         self._services.runner.wake("stealing")
         return None
+
+    def _is_full(self, tx: Tx) -> bool:
+        """Return True if all cores are leased, so that no job can start."""
+        return len(queue.leased_units(tx, "core")) >= self._services.settings.offered.cpu_cores
 
     def _hold(self, tx: Tx, why: Reason) -> None:
         """Store the reason why no process can start in all waiting jobs."""
