@@ -109,7 +109,7 @@ def test_a_first_start_whose_wal_was_removed_is_no_new_host(tmp_path: Path) -> N
     path, copy = tmp_path / "host", tmp_path / "copy"
     cut_off(path, copy)
     (copy / damage.WAL).unlink()
-    with pytest.raises(StoreDamaged, match="this host had one"):
+    with pytest.raises(StoreDamaged, match="lost its content"):
         opened(copy)
 
 
