@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -56,7 +57,11 @@ def script(folder: Path, body: str = "") -> Path:
 
 
 def templates(host: HostProcess) -> list[psutil.Process]:
-    return [process for process in host.mesh.processes() if is_template(process, [host.pid])]
+    found = []
+    for process in host.mesh.processes():
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            found += [process] if is_template(process, [host.pid]) else []
+    return found
 
 
 def wait_running(host: HostProcess, count: int) -> None:

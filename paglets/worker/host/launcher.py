@@ -141,7 +141,8 @@ class ZygoteLauncher:
     def _pause(self) -> float | None:
         if self._abandoned:
             return KILL_PAUSE_SECONDS
-        due = min(filter(None, (self._zygotes.next_due(), self._templates.next_due())), default=None)
+        times = (self._zygotes.next_due(), self._templates.next_due())
+        due = min((at for at in times if at is not None), default=None)
         pause = None if due is None else max(0.0, due - time.monotonic())
         if not self._children:
             return pause

@@ -265,7 +265,8 @@ class TemplatePool:
 
     def next_due(self) -> float | None:
         """Return the monotonic time by which `do_due` must be called; None if nothing is scheduled."""
-        return min(filter(None, (self._due(each) for each in self._by_key.values())), default=None)
+        times = (self._due(each) for each in self._by_key.values())
+        return min((at for at in times if at is not None), default=None)
 
     def _due(self, template: TemplateProcess) -> float | None:
         if self._is_idle(template):
