@@ -300,14 +300,17 @@ def full(folder: Path) -> Iterator[None]:
         filler.unlink()
 
 
-def leave(folder: Path, free_bytes: int) -> Path:
-    """Fill the file system except for this much. Return the file that fills it."""
+@contextmanager
+def filled(folder: Path, free_bytes: int) -> Iterator[None]:
+    """Fill the file system except for this much, with a file that has no name: a host removes unknown files."""
     filler = folder / "filler"
-    with suppress(OSError), filler.open("wb", buffering=0) as file:
-        while file.write(bytes(1 << 12)):
-            pass
-    os.truncate(filler, filler.stat().st_size - free_bytes)
-    return filler
+    with filler.open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while file.write(bytes(1 << 12)):
+                pass
+        os.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size - free_bytes)
+        filler.unlink(missing_ok=True)
+        yield
 
 
 @contextmanager
@@ -351,9 +354,7 @@ def check_waits_and_heals(host: HostProcess, folder: Path, trouble: Callable[[Pa
 
 def check_starts_again_after_a_full_disk(host: HostProcess, folder: Path) -> None:
     """Check that a job starts again after a full disk. Its one attempt fails because something else filled the disk."""
-    filler = leave(folder, 2 << 20)
-    with filler.open("rb"):
-        filler.unlink()  # the job keeps its space, and the janitor does not see it
+    with filled(folder, 2 << 20):
         state = TaskState(job_key="one", how="writes_three_mebibytes", allow_home_compute=True)
         submission = submit_compute_job_group(host.client, Task, [state], collector_host="x")
         placing = wait_until(
@@ -429,19 +430,18 @@ def test_a_closed_directory_for_files_refuses_them_and_takes_them_when_it_is_ope
 def test_a_host_says_that_it_is_ready_only_if_it_is_however_little_room_there_is(host: HostProcess) -> None:
     with mounted(host.data, "size=24m") as folder:
         for free_bytes in (24 << 10, 96 << 10):
-            filler = leave(folder, free_bytes)
-            host.spawn()
-            process = host.process
-            assert process is not None
-            wait_until(lambda p=process: "ready" in host.log.read_text() or p.poll() is not None)  # type: ignore[misc]
-            if "ready" in host.log.read_text():
-                host.wait_ready()
-                assert host.answers()
-                host.stop()
-            else:
-                assert (process.wait(), "full" in host.log.read_text()) == (EXIT_FAILED, True)
-                host.process = None
-            filler.unlink()
+            with filled(folder, free_bytes):
+                host.spawn()
+                process = host.process
+                assert process is not None
+                wait_until(lambda p=process: "ready" in host.log.read_text() or p.poll() is not None)  # type: ignore[misc]
+                if "ready" in host.log.read_text():
+                    host.wait_ready()
+                    assert host.answers()
+                    host.stop()
+                else:
+                    assert (process.wait(), "full" in host.log.read_text()) == (EXIT_FAILED, True)
+                    host.process = None
 
 
 @as_root
