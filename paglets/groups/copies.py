@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from paglets.core.refs import HostRef
 from paglets.groups import acceptance
-from paglets.groups.records import NO_COPY_SEEN, ExpectedJob, OlderCopy, Sighting, Template
+from paglets.groups.records import NO_COPY_SEEN, ExpectedJob, JobDescription, OlderCopy, Sighting
 from paglets.groups.rows import CollectorRows
 
 MAX_OLDER = 8
@@ -37,11 +37,11 @@ def record_sighting(rows: CollectorRows, key: str, sighting: Sighting) -> accept
     return cause
 
 
-def newest_copy(job: ExpectedJob, template: Template, now: float) -> Sighting:
+def newest_copy(job: ExpectedJob, description: JobDescription, now: float) -> Sighting:
     """Return the last sighting of the newest copy. Without a sighting, assume that the copy is at its home."""
     if job.sighting is not None:
         return job.sighting
-    return _as_created(template.agent_id, template.home, job.generation, *NO_COPY_SEEN, now)
+    return _as_created(description.agent_id, description.home, job.generation, *NO_COPY_SEEN, now)
 
 
 def _as_created(agent_id: str, host: HostRef, generation: int, reason: str, text: str, since: float) -> Sighting:

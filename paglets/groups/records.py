@@ -52,8 +52,8 @@ NO_COPY_SEEN = ("no_copy_seen", "no host has reported a copy of this job yet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Template:
-    """The data from which further copies of a job are created. The submitted state is in a separate row.
+class JobDescription:
+    """A job description, from which further copies of a job are created. The submitted state is in a separate row.
 
     `agent_id`: the id of the first copy, created on the host `home`. `request`: a `slots.model.SlotRequest` as JSON.
     """

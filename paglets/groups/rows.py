@@ -9,7 +9,7 @@ r"""The rows in which a collector stores its records. They are small, so that a 
 | `ended/NUMBER` | a job key that has ended; numbers are in the order of the ends |
 | `duplicate/NUMBER` | a report that was not accepted |
 | `unexpected/KEY\nNUMBER` | a report for a key that is not registered, and the ids of its artifacts |
-| `template/KEY` | `groups.records.Template`: the data for further copies, until the key has ended |
+| `template/KEY` | `groups.records.JobDescription`: the data for further copies, until the key has ended |
 | `state/KEY` | the submitted state as tagged JSON, for further copies, until the key has ended |
 
 The collector's handlers and its host (see `groups.copies`) write `job/KEY`. The host writes the rows `template/KEY` and
@@ -28,10 +28,10 @@ from paglets.core.errors import BadRequest, Invalid
 from paglets.core.record import from_json, to_json
 from paglets.groups.records import (
     ExpectedJob,
+    JobDescription,
     JobWarning,
     Report,
     ReportKind,
-    Template,
     report_row,
     row_report,
     with_warnings,
@@ -57,14 +57,16 @@ def _number(number: int) -> str:
     return f"{number:010d}"
 
 
-TEMPLATES = "template/"
+DESCRIPTIONS = "template/"
+"""The prefix of the storage keys of job descriptions. Existing databases contain this older name."""
+
 UNREADABLE = (Invalid, BadRequest)
 """Errors that are raised for a row which a user's subclass wrote in another format under one of these names."""
 
 
-def template_key(key: str) -> str:
-    """Return the storage key of a job's template."""
-    return TEMPLATES + key
+def description_key(key: str) -> str:
+    """Return the storage key of the description of a job."""
+    return DESCRIPTIONS + key
 
 
 def state_key(key: str) -> str:
@@ -136,10 +138,10 @@ class CollectorRows:
         return ("failure", self._storage[f"failure/{key}"]) if row is None else ("result", row)
 
     def put_record(self, key: str, kind: ReportKind, record: dict[str, Any], number: int) -> None:
-        """Store the record of a job key that has ended as number `number`. Delete its template and submitted state."""
+        """Store the record of a job key that has ended as number `number`. Delete its job description and state."""
         self._storage[f"{kind}/{key}"] = record
         self._storage[f"ended/{_number(number)}"] = key
-        self._storage.discard(TEMPLATES + key)
+        self._storage.discard(DESCRIPTIONS + key)
         self._storage.discard(f"state/{key}")
 
     def change_record(self, key: str, kind: ReportKind, record: dict[str, Any]) -> None:
@@ -178,10 +180,10 @@ class CollectorRows:
         """Yield the job keys that ended after number `number`, each as (number, job key), in that order."""
         return ((int(key), job_key) for key, job_key in self._scan("ended/", _number(number)))
 
-    def template(self, key: str) -> Template | None:
-        """Return the template of a job key; None if the key has ended or was not submitted with a group."""
-        row = self._storage.get(TEMPLATES + key)
-        return None if row is None else from_json(Template, row)
+    def description(self, key: str) -> JobDescription | None:
+        """Return the job description of a key; None if the key has ended or was not submitted with a group."""
+        row = self._storage.get(DESCRIPTIONS + key)
+        return None if row is None else from_json(JobDescription, row)
 
     def submitted_state(self, key: str) -> Any:
         """Return the submitted state of a job key as tagged JSON. Raises KeyError if there is none."""

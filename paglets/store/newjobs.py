@@ -15,14 +15,14 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """A job that has no host yet. `request`, `state` and `template` (see `groups.rows`) are JSON text."""
+    """A job that has no host yet. `request`, `state` and `description` (see `groups.rows`) are JSON text."""
 
     agent_id: str
     job_key: str
     request: str
     cpu_cores: int
     state: str
-    template: str
+    description: str
     files: tuple[FileRef, ...]
 
 

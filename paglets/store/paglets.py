@@ -359,7 +359,7 @@ def state_value(tx: Tx, agent_id: str, name: str) -> Any:
 
 
 def unfinished_collectors(tx: Tx) -> list[str]:
-    """Return the collectors on this host that have unfinished jobs: those with job templates in their storage."""
+    """Return the collectors on this host that have unfinished jobs: those with job descriptions in their storage."""
     rows = tx.all(
         "SELECT agent_id FROM paglets WHERE kind = 'collector' AND EXISTS (SELECT 1 FROM storage s"
         " WHERE s.agent_id = paglets.agent_id AND s.key > 'template/' AND s.key < 'template0') ORDER BY agent_id"

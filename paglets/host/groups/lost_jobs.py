@@ -24,7 +24,7 @@ from paglets.groups import copies, losses
 from paglets.groups.keys import collector_id
 from paglets.groups.losses import CopyLocation, PossibleHost
 from paglets.groups.records import Sighting
-from paglets.groups.rows import TEMPLATES, UNREADABLE, CollectorRows
+from paglets.groups.rows import DESCRIPTIONS, UNREADABLE, CollectorRows
 from paglets.host.groups.resubmission import NO_LOOKS, Lost, Resubmission, WatchedKey, rows_of
 from paglets.host.network.locator import PagletLocator
 from paglets.host.records.in_host import InHostStorage
@@ -315,8 +315,8 @@ class LostJobDetector:
 def _page(collector: str, after: str, tx: Tx) -> list[tuple[str, int]]:
     """Return a page of pending keys of the collector, and the newest generation of each."""
     rows = rows_of(tx, collector)
-    page = InHostStorage(tx, collector).keys_from(TEMPLATES, TEMPLATES + after, KEYS_A_PAGE)
-    keys = [key.removeprefix(TEMPLATES) for key in page]
+    page = InHostStorage(tx, collector).keys_from(DESCRIPTIONS, DESCRIPTIONS + after, KEYS_A_PAGE)
+    keys = [key.removeprefix(DESCRIPTIONS) for key in page]
     return [(key, rows.generation(key)) for key in keys]
 
 
@@ -327,8 +327,8 @@ def _newest(rows: CollectorRows, key: str, now: float) -> Sighting | None:
         return None
     if job.sighting is not None:
         return job.sighting
-    template = rows.template(key)
-    return None if template is None else copies.newest_copy(job, template, now)
+    description = rows.description(key)
+    return None if description is None else copies.newest_copy(job, description, now)
 
 
 def _note_bad(tx: Tx, bad: dict[Key, str], now: float) -> None:

@@ -18,7 +18,7 @@ from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.groups import copies
 from paglets.groups.keys import SUBMISSION_GENERATIONS, nth_copy
-from paglets.groups.records import ExpectedJob, Sighting, Template
+from paglets.groups.records import ExpectedJob, JobDescription, Sighting
 from paglets.groups.rows import CollectorRows
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.blobs.fetcher import BlobFetcher
@@ -68,7 +68,7 @@ class PendingJob:
     """A key that has not ended, as its collector stores it, and its newest copy."""
 
     job: ExpectedJob
-    template: Template
+    description: JobDescription
     copy: Sighting
 
 
@@ -149,10 +149,10 @@ def pending(rows: CollectorRows, key: str, now: float) -> PendingJob | None:
     job = rows.job(key)
     if job is None or job.ended:
         return None
-    template = rows.template(key)
-    if template is None:
+    description = rows.description(key)
+    if description is None:
         return None
-    return PendingJob(job=job, template=template, copy=copies.newest_copy(job, template, now))
+    return PendingJob(job=job, description=description, copy=copies.newest_copy(job, description, now))
 
 
 class Resubmission:
@@ -251,7 +251,7 @@ class Resubmission:
             return None
 
     def _decide(self, case: _LostCase) -> _Resubmitted | None:
-        job, template = case.pending.job, case.pending.template
+        job, description = case.pending.job, case.pending.description
         report = self._collectors[case.lost.collector].reports.get(case.lost.job_key)
         if report is not None:
             if report.dead:
@@ -259,7 +259,7 @@ class Resubmission:
                     "report_failed", f"its report arrived, but the collector could not take it: {report.error}"
                 )
             return None
-        most = from_json(SlotRequest, template.request).max_losses
+        most = from_json(SlotRequest, description.request).max_losses
         made = nth_copy(job.generation)
         # Generations above the maximum belong to the next submission under this group id.
         if made > most or made == SUBMISSION_GENERATIONS:
@@ -267,11 +267,11 @@ class Resubmission:
             text = f"lost {made} times with its host, last on {last}; max_losses is {most}"
             self._give_up(case, text)
             return None
-        lacking = tuple(blobs.missing(case.tx, (file.blob for file in template.files)))
+        lacking = tuple(blobs.missing(case.tx, (file.blob for file in description.files)))
         return self._wait_for(case, lacking) if lacking else self._make(case)
 
     def _wait_for(self, case: _LostCase, lacking: tuple[BlobRef, ...]) -> _Resubmitted:
-        files, since = case.pending.template.files, case.lost.watched.lacks_since
+        files, since = case.pending.description.files, case.lost.watched.lacks_since
         names = [
             f"its input {file.name} {self._blob_fetcher.status_text(file.blob)}"
             for file in files
@@ -296,7 +296,7 @@ class Resubmission:
         envelope = job_copy(
             agent_id,
             lost.job_key,
-            case.pending.template,
+            case.pending.description,
             case.rows.submitted_state(lost.job_key),
             case.group,
             case.now,

@@ -89,8 +89,8 @@ class Router:
         self._limits = RequestLimits()
         self._routes: dict[tuple[int, str], list[tuple[list[str], Route]]] = {}
         for route in routes:
-            template = route.path.strip("/").split("/")
-            self._routes.setdefault(_lookup_key(template), []).append((template, route))
+            pattern = route.path.strip("/").split("/")
+            self._routes.setdefault(_lookup_key(pattern), []).append((pattern, route))
 
     def handle(self, request: Request) -> Response | PendingResponse:
         """Handle a request. Return its reply, or a PendingResponse for a later reply.
@@ -123,7 +123,7 @@ class Router:
     def _find(self, method: str, raw: str) -> tuple[Route, dict[str, str]]:
         parts = [_part(part) for part in raw.strip("/").split("/")]
         known = self._routes.get(_lookup_key(parts), ())
-        fitting = [(route, path) for template, route in known if (path := _match(template, parts)) is not None]
+        fitting = [(route, path) for pattern, route in known if (path := _match(pattern, parts)) is not None]
         if not fitting:
             raise NoSuchRoute(f"there is no route {raw[:200]!r}; see docs/reference/protocol.md")
         # The handler of GET also handles HEAD. The server then omits the body of the reply.
@@ -177,13 +177,13 @@ def _part(text: str) -> str:
     return part
 
 
-def _match(template: list[str], parts: list[str]) -> dict[str, str] | None:
-    """Return the values of the placeholders in a path template, or None if the path does not match.
+def _match(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
+    """Return the values of the placeholders in the path pattern of a route, or None if the path does not match.
 
-    Only one template matches a path, unless a template with a literal is listed before one with a placeholder.
+    Only one pattern matches a path, unless a pattern with a literal is listed before one with a placeholder.
     """
     values = {}
-    for wanted, part in zip(template, parts, strict=True):
+    for wanted, part in zip(pattern, parts, strict=True):
         if wanted.isupper():
             values[wanted] = part
         elif wanted != part:

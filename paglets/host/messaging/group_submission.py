@@ -20,7 +20,7 @@ from paglets.groups.keys import (
 )
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.messaging.creation import require_files
-from paglets.host.records.group_jobs import PreparedGroup, prepare, template_rows
+from paglets.host.records.group_jobs import PreparedGroup, description_rows, prepare
 from paglets.host.records.group_views import GROUP, group_view, on_only_host
 from paglets.host.records.in_host import IN_HOST_CLASSES, HostView, InHostPaglet
 from paglets.host.records.rollback import ERA, epoch_of_next_era
@@ -105,7 +105,7 @@ class GroupSubmission:
             generation=first,
         )
         newjobs.add(tx, prepared.jobs, common, now)
-        paglets.storage_add_text(tx, ref.agent_id, template_rows(prepared.jobs))
+        paglets.storage_add_text(tx, ref.agent_id, description_rows(prepared.jobs))
         stored = StoredGroup(
             group_id=group_id,
             digest=prepared.digest,

@@ -15,8 +15,8 @@ from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef, check_group_id
 from paglets.groups.keys import complete_job_keys, group_digest, new_group_id
-from paglets.groups.records import Template
-from paglets.groups.rows import state_key, template_key
+from paglets.groups.records import JobDescription
+from paglets.groups.rows import description_key, state_key
 from paglets.slots.model import SlotRequest, check_request
 from paglets.store.newjobs import NewJob
 
@@ -70,7 +70,7 @@ def prepare(token: str, group: SubmitGroup, home: HostRef) -> PreparedGroup:
 
 
 def _new_job(agent_id: str, job: _Job, group: SubmitGroup, home: HostRef) -> NewJob:
-    template = Template(
+    description = JobDescription(
         agent_id=agent_id,
         home=home,
         class_name=group.class_name,
@@ -80,18 +80,18 @@ def _new_job(agent_id: str, job: _Job, group: SubmitGroup, home: HostRef) -> New
     return NewJob(
         agent_id=agent_id,
         job_key=job.spec.job_key,
-        request=dumps(template.request),
+        request=dumps(description.request),
         cpu_cores=job.request.resources.cpu_cores,
         state=dumps(job.spec.state),
-        template=dumps(to_json(template)),
-        files=template.files,
+        description=dumps(to_json(description)),
+        files=description.files,
     )
 
 
-def template_rows(jobs: Iterable[NewJob]) -> Iterator[tuple[str, str]]:
-    """Yield the storage keys and JSON values from which a collector can create new copies of the jobs."""
+def description_rows(jobs: Iterable[NewJob]) -> Iterator[tuple[str, str]]:
+    """Yield the rows of a collector from which further copies of the jobs are created, each as (storage key, JSON)."""
     for job in jobs:
-        yield template_key(job.job_key), job.template
+        yield description_key(job.job_key), job.description
         yield state_key(job.job_key), job.state
 
 
@@ -125,7 +125,7 @@ class JobGroup:
 def job_copy(
     agent_id: str,
     job_key: str,
-    template: Template,
+    description: JobDescription,
     state: Any,
     group: JobGroup,
     now: float,
@@ -140,10 +140,10 @@ def job_copy(
     return Envelope(
         agent_id=agent_id,
         epoch=1,
-        class_name=template.class_name,
+        class_name=description.class_name,
         kind="job",
         state=state,
-        home=template.home,
+        home=description.home,
         created_at=now,
         storage={},
         job=JobPart(
@@ -153,10 +153,10 @@ def job_copy(
             generation=generation,
             attempt=0,
             status="PLACING",
-            request=template.request,
+            request=description.request,
             submitted_state=state,
             losses=losses,
         ),
         bundle=group.bundle,
-        files=template.files,
+        files=description.files,
     )
