@@ -31,9 +31,9 @@ def unpack_problem(environment: Mapping[str, str]) -> str:
 
 
 class KeptCopy:
-    """The unpacked copy that a host runs from. Its archive is held open, to make the copy again if it is removed.
+    """The unpacked copy that a host runs from. The archive in the copy is held open, to recreate the copy from it.
 
-    A program that is no unpacked copy is left alone.
+    If the program is not an unpacked copy, the methods do nothing.
     """
 
     def __init__(self, program: Program) -> None:
@@ -58,7 +58,7 @@ class KeptCopy:
         try:
             unpack_bytes(data, self._path.name, self._path.parent)
         except zipfile.BadZipFile:
-            return ""  # the open archive was overwritten: only a restart helps
+            return ""  # The open archive was overwritten, so only a restart can recreate the copy.
         return f"the copy of the program in {self._path} lacked files and has been recreated"
 
 

@@ -36,8 +36,9 @@ class HostIdentity(HostStatus):
     """The identity and status of the answering host: `GET /v1/host`.
 
     `wall_time`: the clock of the host, in epoch seconds. `long_hooks`: texts about hooks that have run for a long time.
-    `templates`: the number of processes that have imported the module of jobs. `template_bytes`: their memory, which is
-    in part shared with each other and with their jobs.
+    `templates`: the number of templates, which are processes that have imported the module of jobs and fork their
+    attempts. `template_bytes`: the memory of these processes. They share a part of it with each other and with
+    attempts.
     """
 
     program: str
@@ -147,7 +148,7 @@ class Hosts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetHost:
-    """A request to remove the host with that store for good: `POST /v1/mesh/forget`."""
+    """A request to remove the host with the store id `store_id` permanently: `POST /v1/mesh/forget`."""
 
     store_id: str
 
@@ -158,8 +159,8 @@ class Forgotten:
 
     `known`: `host` had the removed host in its table. `taken_back`: the number of paglets in transit to the removed
     host that returned to `host`. `moves_dropped`: the number of moves to the removed host that had not started.
-    `files_kept`: by group, the number of files for the removed host that became artifacts of `host`; only the 100
-    groups with most files.
+    `files_kept`: by group, the number of files that were to move to the removed host and became artifacts of `host`;
+    only the 100 groups with most files.
     """
 
     host: HostRef

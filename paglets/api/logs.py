@@ -25,7 +25,7 @@ class AttemptView:
     without a result. `remark`: more about its end. `kept`: True if the log exists, or the attempt printed nothing.
     `scratch`: the scratch directory if it was kept because the result could not be sent. `scratch_removed_at`: epoch
     seconds, null while that directory exists. `no_template`: the reason why the attempt imported its module itself,
-    although it could have shared the import with other attempts; "" if it shared it or needs no template.
+    although it could have shared the import with other attempts; "" if it shared the import or needs no template.
     """
 
     agent_id: str

@@ -153,7 +153,7 @@ def closed(folder: Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_Source]:
-    stat_of(path)  # checked before opening, since opening a device can have an effect
+    stat_of(path)  # Check the path before it is opened: opening a device can have an effect.
     with _reading(path):
         file = io.FileIO(path, "r", opener=lambda at, flags: os.open(at, flags | NOT_WAITING))
     with file:

@@ -132,7 +132,7 @@ def copy_database(
 @contextmanager
 def _whole_or_nothing(found: Database, target: Path) -> Iterator[None]:
     """Sync `target` after the block, or remove it after an error. Remove its companion files in both cases."""
-    import sqlite3  # not imported above: few processes need sqlite3, and its import takes 5 ms
+    import sqlite3  # Import it only here: few processes need sqlite3, and its import takes 5 ms.
 
     try:
         yield

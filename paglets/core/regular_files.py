@@ -36,7 +36,7 @@ def kind_of(mode: int) -> str:
 
 def open_regular(path: Path, flags: int, mode: int = 0o666, *, through_links: bool = True) -> int:
     """Open a regular file without blocking, and return its descriptor. Raises NotRegularFile, OSError."""
-    with suppress(FileNotFoundError):  # checked before opening, since opening a device can have an effect
+    with suppress(FileNotFoundError):  # Check the path before it is opened: opening a device can have an effect.
         _check(os.stat(path, follow_symlinks=through_links))
     descriptor = os.open(path, flags | _ALWAYS | (0 if through_links else _NOT_THROUGH_LINKS), mode)
     try:

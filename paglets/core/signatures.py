@@ -66,7 +66,7 @@ class _Unfit(Exception):
 def check_methods(*classes: type) -> None:
     """Check that a host can call the hooks, `run`, handlers and job methods of these classes. Raises Invalid."""
     for cls in classes:
-        with suppress(TypeError):  # raised for an abstract class, which a host cannot create either
+        with suppress(TypeError):  # An abstract class raises it. A host cannot create the class either.
             instance: object = object.__new__(cls)
             for name in (*HOOKS, *_TAKE_NOTHING, *_TAKE_ONE):
                 _check(cls, instance, name)

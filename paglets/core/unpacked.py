@@ -92,12 +92,12 @@ def lock(copy: str, *, inherited: bool = False) -> bool:
         handle = os.open(copy, os.O_RDONLY)
         os.set_inheritable(handle, inherited)
         try:
-            import fcntl  # imported only here: Windows has no fcntl
+            import fcntl  # Import it only here: Windows has no fcntl.
 
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:  # the copy is being removed
             return False
-        except (ImportError, OSError):  # without locks, `unpacking.remove_unused` removes no copy
+        except (ImportError, OSError):  # On a system without locks, `unpacking.remove_unused` removes no copy.
             pass
         return os.path.samestat(os.fstat(handle), os.stat(copy))
     except PermissionError:  # Windows cannot open folders

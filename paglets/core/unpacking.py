@@ -54,9 +54,8 @@ def unpack(archive: str, content: str, copies: str) -> str:
     data = Path(archive).read_bytes()
     refuse_foreign(copies)
     copy = unpack_bytes(data, content, Path(copies))
-    refuse_foreign(
-        str(copy)
-    )  # checked again: in a folder such as /tmp, another user could have created missing folders
+    # Check again: in a folder such as /tmp, another user could have created the missing folders before this process.
+    refuse_foreign(str(copy))
     if not lock(str(copy)):
         raise FileNotFoundError(f"{copy} was removed")
     compile_all(copy)
@@ -158,13 +157,13 @@ def _sync_one(path: Path) -> None:
 def _put_in_place(temporary: Path, copy: Path, files: dict[str, bytes]) -> None:
     """Rename the new copy to `copy`. Keep a complete copy of another process; replace one that lacks files."""
     for _ in range(3):
-        with contextlib.suppress(OSError):  # raised if `copy` exists already
+        with contextlib.suppress(OSError):  # `rename` fails if `copy` exists already.
             temporary.rename(copy)
             return
         if is_whole(copy, {name: len(data) for name, data in files.items()}):
             return
         harmed = Path(tempfile.mkdtemp(dir=copy.parent, suffix=GOING))
-        with contextlib.suppress(OSError):  # raised if another process has moved it away
+        with contextlib.suppress(OSError):  # `rename` fails if another process has moved `copy` away.
             copy.rename(harmed)
         shutil.rmtree(harmed, ignore_errors=True)
     raise FileExistsError(f"{copy} is incomplete and cannot be replaced")
@@ -195,12 +194,12 @@ def _remove(folder: Path) -> bool:
             handle = os.open(folder, os.O_RDONLY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Rename while locked: a process that gets the lock next sees that the name is gone.
+                # Rename the copy while it is locked: a process that gets the lock next sees that the name is gone.
                 going = folder.rename(folder.with_suffix(GOING))
             finally:
                 os.close(handle)
         else:
-            (folder / MANIFEST).unlink(missing_ok=True)  # on Windows, this fails while a process has the file open
+            (folder / MANIFEST).unlink(missing_ok=True)  # On Windows, this fails while a process has the file open.
     except OSError:
         return False
     shutil.rmtree(going, ignore_errors=True)

@@ -370,9 +370,9 @@ class Host:
         return pending
 
     def _call_local(self, call: OutgoingCall) -> bool:
-        """Perform a call from this host to a paglet that may be on this host. Return True: the call is accepted.
+        """Perform a call from this host to a paglet that may be on this host. Pass the result to `Calls.answered`.
 
-        The reply or the error is passed to `Calls.answered`.
+        Always return True, because each such call is accepted: an error is a result, too.
         """
         body = Call(message=call.message, call_id=call.call_id, again=call.again)
         wait = min(MAX_CALL_SECONDS, max(0.0, call.deadline - self.services.clock.monotonic()))

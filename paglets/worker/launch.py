@@ -23,9 +23,9 @@ ALONE = "alone"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateSource:
-    """The import of a template: a zygote that has imported `module` from the bundle `code`, and forks runs that use it.
+    """The import of a template: `module` from the bundle `code`. `code_paths`: as in `protocol.Go`.
 
-    `code_paths`: as in `protocol.Go`.
+    A template is a zygote that imports one module of user code, and then forks the runs that need this module.
     """
 
     module: str
@@ -38,8 +38,8 @@ class LaunchSpec:
     """The process to start for a run. It runs no user code before it receives a `go` frame.
 
     `alone`: True to fork the process from a zygote that serves no other run. `threads`: the number of threads for
-    numerical libraries; 0: they decide. `template`: the import that the process needs; None: fork it from a zygote that
-    has imported no user code.
+    numerical libraries; 0: they decide. `template`: the import of the template from which to fork the process;
+    None: fork it from a zygote that has imported no user code.
     """
 
     token: str
@@ -83,7 +83,7 @@ class TemplateEvents(Protocol):
     """Callbacks for the templates of a launcher, which may come from any thread."""
 
     def started(self, token: str, pid: int, start_time: float) -> None:
-        """Store the process of a template, then call `Launcher.allow_import`. It runs no user code before."""
+        """Store the process of a template, then call `Launcher.allow_import`. Before that, it runs no user code."""
         ...
 
     def ended(self, token: str) -> None:
@@ -129,7 +129,7 @@ class Launcher(Protocol):
         ...
 
     def allow_import(self, token: str) -> None:
-        """Let a template import its module, because its process is stored."""
+        """Let a template import its module. Called when the host has stored the process of the template."""
         ...
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ def zygote_mark(store_id: str) -> str:
 
 
 def template_mark(token: str) -> str:
-    """Return the token of a template whose first run has `token`. Its size lets `write_marker` work in forks of it."""
+    """Return the token of a template that was requested for the run `token`, padded to MARKER_CHARACTERS."""
     return f"template-{token}"[:MARKER_CHARACTERS].ljust(MARKER_CHARACTERS, "-")
 
 

@@ -207,7 +207,7 @@ def same_process(info: ProcessInfo | None, start_time: float) -> bool:
 
 
 def send_signal(pid: int, number: int) -> None:
-    """Send a signal to a process. Does nothing if the process has ended or belongs to another user."""
+    """Send a signal to a process, unless it has ended or belongs to another user."""
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -225,8 +225,8 @@ def signal_group(pid: int, number: int) -> None:
 def freeze_and_kill(table: ProcessTable, roots: Collection[int]) -> None:
     """Kill the processes `roots` and all their descendants, even if these fork faster than they can be killed.
 
-    Stops them all first: stopped processes cannot fork, but still count against the process limit. When a scan finds
-    only stopped processes, kills them.
+    First stop all of them: stopped processes cannot fork, but still count against the process limit. When a scan finds
+    only stopped processes, kill them.
     """
     stopped: set[int] = set()
     for _ in range(100):

@@ -72,14 +72,14 @@ class StartTemplate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportModule:
-    """`import`: import the module of a template. The process of the template is stored."""
+    """`import`: import the module of a template. Sent after the host has stored the process of the template."""
 
     source: TemplateSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """`imported`: the template can start runs, if `refusal` is "". Otherwise `refusal` is the reason, and it exits."""
+    """`imported`: the template can start runs if `refusal` is "". Otherwise it exits for the reason `refusal`."""
 
     refusal: str = ""
 

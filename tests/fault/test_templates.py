@@ -80,7 +80,7 @@ def test_six_jobs_of_a_script_import_it_once(host: HostProcess, tmp_path: Path) 
     assert (tmp_path / "imports").read_text() == "x"
     assert "import" not in host.mesh.paglets("jobs", "show", "six/k3").out.split()
     assert len(templates(host)) == 1
-    assert "of memory for 1 import of jobs" in host.mesh.paglets("doctor").out
+    assert "of memory used by 1 preloaded job module" in host.mesh.paglets("doctor").out
 
 
 def test_jobs_show_says_why_each_attempt_imports_the_module(host: HostProcess, tmp_path: Path) -> None:

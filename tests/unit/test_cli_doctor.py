@@ -410,4 +410,4 @@ def test_a_hook_that_takes_long_is_told_with_its_paglet() -> None:
 def test_a_host_says_how_much_memory_the_imports_of_jobs_hold() -> None:
     identity = replace(IDENTITY, templates=2, template_bytes=64 << 20)
     check = host_check(VIEW, identity, IDENTITY, 0.0)
-    assert check.found.endswith(", 64 MiB of memory for 2 imports of jobs")
+    assert check.found.endswith(", 64 MiB of memory used by 2 preloaded job modules")

@@ -319,8 +319,8 @@ def host_check(view: MeshHostView, identity: HostIdentity | None, asked: HostIde
     online = "online" if view.host.reachable else "online, fetches its requests"
     found = f"{online}, {identity.program}, Python {identity.python}, {disk} of its disk free for jobs"
     if identity.templates:
-        imports = counted(identity.templates, "import of jobs", "imports of jobs")
-        found += f", {bytes_text(identity.template_bytes)} of memory for {imports}"
+        modules = counted(identity.templates, "preloaded job module")
+        found += f", {bytes_text(identity.template_bytes)} of memory used by {modules}"
     if (identity.program, identity.build) != (asked.program, asked.build):
         advice = f"its paglets.pyz differs from that of {asked.name}: copy the newer one to both and restart"
         return Check(name=name, state=WARNING, found=found, advice=advice)

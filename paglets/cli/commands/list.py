@@ -44,9 +44,9 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def status_of(view: PagletView) -> str:
-    """Return the status of a job. For a paglet that is no job, return the name of the hook that is due next.
+    """Return the status of a job. For a paglet that is not a job, return the name of the next hook.
 
-    If no hook is due, return `active` or `inactive`.
+    If no hook is pending, return `active` or `inactive`.
     """
     if view.job is not None:
         return view.job.status

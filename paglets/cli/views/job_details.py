@@ -118,7 +118,10 @@ def print_job_details(shown: JobDetails) -> None:
 
 
 def _kept_text(attempts: tuple[AttemptView, ...]) -> str:
-    """Return the path and host of scratch files that an attempt left because it could not send its result, or ""."""
+    """Return the path and host of the scratch files of an attempt that could not send its result.
+
+    If they were removed, return the date of the removal. Return "" if there are none.
+    """
     for attempt in reversed(attempts):
         if attempt.scratch and attempt.scratch_removed_at is not None:
             return f"removed on {_date(attempt.scratch_removed_at)}"
@@ -128,7 +131,7 @@ def _kept_text(attempts: tuple[AttemptView, ...]) -> str:
 
 
 def _import_text(attempts: tuple[AttemptView, ...]) -> str:
-    """Return why the last attempt imported its module itself instead of sharing the import with others, or ""."""
+    """Return why the last attempt could not share the import of its module with other attempts, else ""."""
     reason = attempts[-1].no_template if attempts else ""
     return f"repeated by each attempt, because {reason}" if reason else ""
 

@@ -17,7 +17,7 @@ from paglets.worker.protocol import Fault, Handled
 
 
 class Deliveries:
-    """The ends of deliveries. On the runner."""
+    """The ends of deliveries. Used only on the runner."""
 
     def __init__(self, services: HostServices, mailbox: Mailbox) -> None:
         self._services = services
@@ -29,7 +29,7 @@ class Deliveries:
             if args.fault is not None and delivery.seq is not None:
                 self._mailbox.post_raised(delivery.seq, end.tries)
         elif args.parked:
-            # Use the version that the handler has committed, so that any later commit resumes the call.
+            # Use the version of the state that the handler has committed, so that any later commit resumes the call.
             self._mailbox.park(delivery.call, end.version, args.wait_seconds)
         elif args.fault is not None:
             delivery.call.finish(_handler_error(args.fault))
@@ -55,7 +55,7 @@ class Deliveries:
             self._services.runner.change(lambda tx: posts.record_error(tx, seq, text), partial(self._counted, seq))
 
     def _counted(self, seq: int, tries: int | BaseException) -> None:
-        """Pause the post for a time that grows with its tries. If they could not be stored, keep the first pause."""
+        """Pause the post for a time that grows with `tries`. If the try could not be stored, keep the first pause."""
         if isinstance(tries, int):
             self._mailbox.post_raised(seq, tries)
         elif not isinstance(tries, StoreTransient):

@@ -355,7 +355,7 @@ def _done(tx: Tx, step: OperationContext, args: protocol.EntryDone) -> HandlerEn
     else:
         hook_failed(tx, step.agent_id, entry, fault.message, step.now, own=step.own, traceback=fault.traceback)
     if fault is None:
-        # Store the new action after `hook_done`, which would handle it as the action that preceded the hook.
+        # Store the new action only after `hook_done`, which would take it for the action that triggered the hook.
         request_action(tx, step.agent_id, entry, args.intent)
         keep_files_on_arrival(tx, step.agent_id, entry, args.is_default, step.now)
     return HandlerEnd()

@@ -1,7 +1,8 @@
 """Residents: processes that have handled all messages of their paglet and wait a few seconds for the next one.
 
-A resident saves the next message the fork and the imports. It is a run like any other: its row in `runs` stays, and
-each of its operations is fenced. The paglet's state is committed after each handler, so a resident can end at any time.
+The next message needs no fork and no imports, because the resident handles it. A resident is a run like any other: its
+row in `runs` stays, and each of its operations is fenced. The paglet's state is committed after each handler, so a
+resident can end at any time.
 """
 
 from __future__ import annotations
@@ -16,25 +17,26 @@ from paglets.worker.protocol import Go
 IDLE_SECONDS = 5.0
 """Seconds after which a resident without a message ends.
 
-A script or a person that calls a paglet again mostly does so within a few seconds. The process of a paglet that nobody
-calls should not hold memory for longer.
+A script or a person that calls a paglet again usually does so within a few seconds. After that, the process would only
+use memory.
 """
 
 MAX_AGE_SECONDS = 60.0
-"""Seconds after its start from which a process no longer becomes a resident.
+"""The age in seconds from which a process no longer becomes a resident.
 
-This bounds the memory that the code of a paglet leaks, and the time for which a changed module stays unnoticed. At one
-call after the other, a fork a minute costs about 0.1 % of the time.
+This limits the memory that the code of a paglet leaks, and the time until a changed module is noticed. With one call
+after the other, one fork per minute costs about 0.1 % of the time.
 """
 
 MIN_FREE_BYTES = 256 << 20
-"""Free memory of the machine below which all residents end. It is the memory of a few processes that import numpy."""
+"""The free memory of the machine below which all residents end. It suffices for a few processes that import numpy."""
 
 RESIDENTS_PER_CORE = 2
 LEAST_RESIDENTS = 4
-"""The limit on the residents of a host is LEAST_RESIDENTS and RESIDENTS_PER_CORE for each offered core.
+"""The maximum number of residents of a host is LEAST_RESIDENTS, plus RESIDENTS_PER_CORE for each offered core.
 
-A resident needs no core while it is idle, but its memory. Machines with more cores mostly have more memory.
+An idle resident uses memory, but no core. The limit grows with the cores, because machines with more cores usually have
+more memory.
 """
 
 
@@ -47,7 +49,7 @@ def can_become_resident(entry: str, go: Go) -> bool:
 
 
 def most_residents(cpu_cores: int, activations: int) -> int:
-    """Return the maximum number of residents of a host with that many cores and processes for hooks and messages."""
+    """Return the maximum number of residents. `activations`: the number of other processes for hooks and messages."""
     return max(0, min(LEAST_RESIDENTS + RESIDENTS_PER_CORE * cpu_cores, MAX_ACTIVATIONS - activations))
 
 
@@ -57,7 +59,7 @@ def may_wait(run: Run, now: float) -> bool:
 
 
 def surplus(runs: Iterable[Run], now: float, most: int) -> list[Run]:
-    """Return the residents to end: those idle for IDLE_SECONDS, and the longest idle ones beyond `most`."""
+    """Return the residents to end: those idle for IDLE_SECONDS. If more than `most` are left, also the longest idle."""
     idle = sorted((since, run.agent_id, run) for run in runs if (since := run.idle_since) is not None)
     beyond = max(0, len(idle) - most)
     return [run for place, (since, _, run) in enumerate(idle) if place < beyond or now - since >= IDLE_SECONDS]
@@ -75,7 +77,7 @@ class Residents:
         self._finish = finish
 
     def activations(self) -> int:
-        """Return the number of processes for hooks and messages. A resident does not count: it gives up its place."""
+        """Return the number of processes for hooks and messages without the residents, which end to make a place."""
         return sum(run.entry != "attempt" and run.idle_since is None for run in self._runs.values())
 
     def rest(self, run: Run) -> None:
@@ -94,7 +96,7 @@ class Residents:
             self._finish(run)
 
     def end_idle(self) -> None:
-        """End the residents that were idle for too long, and all residents if the memory of the machine is short."""
+        """End the residents that were idle for too long, and all residents if less than MIN_FREE_BYTES are free."""
         if self._services.meter.available().memory_bytes >= MIN_FREE_BYTES:
             self.end_surplus()
             return

@@ -189,7 +189,7 @@ class Runs:
             run.done = not isinstance(result, BaseException)
             self._note_over(run, run.done)
             if run.done and args.fault is not None and run.entry == "message" and run.delivered is not None:
-                # The class or the state could not be loaded. Fail the message, as any other process would fail, too.
+                # The class or the state could not be loaded. Fail the message: another process would fail as well.
                 self._handled(run, Handled(message_id=run.delivered[0], fault=args.fault), result)
         elif name == "report":
             run.reported = not isinstance(result, BaseException)

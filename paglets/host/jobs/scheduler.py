@@ -88,7 +88,7 @@ class Scheduler:
 
     def _launch(self, granted: list[Granted] | BaseException) -> None:
         if isinstance(granted, StoreTransient):
-            return  # The end of the run is not stored either, and is stored again later.
+            return  # The COMMIT failed. It also had the end of the run, which is stored again later.
         if isinstance(granted, BaseException):
             raise granted
         for each in granted:
@@ -98,7 +98,7 @@ class Scheduler:
         store, usage = self._services.store, self._runs.running()
         if store.read(_any_waiting):
             if now < self._look_at and store.read(self._is_full):
-                return self._look_at  # No slot is free, so a grant would only cost a COMMIT.
+                return self._look_at  # All cores are leased, so a pass would cost a COMMIT and grant nothing.
             obstacle = self._workspace.blocked_reason()
             if obstacle is not None:
                 self._held = True

@@ -1,4 +1,4 @@
-"""The receiver of a launcher's events about templates: it stores each process before that runs user code."""
+"""The receiver of a launcher's events about templates. It stores the process of each before that runs user code."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from paglets.host.runtime.services import HostServices
 
 
 class TemplateRecords:
-    """The rows of templates. `allow_import`: as in `launch.Launcher`."""
+    """The writer of the table `templates`. `allow_import`: as in `launch.Launcher`."""
 
     def __init__(self, services: HostServices, allow_import: Callable[[str], None]) -> None:
         self._services = services
         self._allow_import = allow_import
 
-    # Events of the launcher: any thread.
+    # Events of the launcher. It may call these methods from any thread.
 
     def started(self, token: str, pid: int, start_time: float) -> None:
         self._services.runner.call_soon(partial(self._started, token, pid, start_time))
@@ -25,7 +25,8 @@ class TemplateRecords:
     def ended(self, token: str) -> None:
         self._services.runner.call_soon(partial(self._ended, token))
 
-    # On the runner. If the store fails for a while, a template is not used, or its row stays until the next start.
+    # Handlers of these events. They are called on the runner. If the store has a transient error, a template gets no
+    # permission to import and is not used, or its row stays until the next start of the host.
 
     def _started(self, token: str, pid: int, start_time: float) -> None:
         self._services.runner.change(

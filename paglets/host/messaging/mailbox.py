@@ -254,7 +254,7 @@ class Mailbox:
             self._is_full = True
 
     def place_freed(self) -> None:
-        """Start the paglets that wait for a place, because a process became a resident, which gives up its place."""
+        """Start paglets that wait because of MAX_ACTIVATIONS. Called when a process has become a resident."""
         if self._is_full:
             self._services.runner.wake(self.name)
 

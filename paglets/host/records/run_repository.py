@@ -33,7 +33,7 @@ class Run:
     host could not start the process. `limit_seconds` is the time limit from the class or the request of the paglet. The
     host stops the process `timeout_seconds` after `started_at`; 0 means no limit. `finished_at` is the time when the
     process reported or its code returned. `stop_reason` is the reason why the host stopped the process. `may_stay` is
-    True if the process may wait for further messages, `idle_since` the time since which it waits for one.
+    True if the process may wait for further messages. `idle_since` is the time when it began to wait for one.
     """
 
     stamp: Stamp

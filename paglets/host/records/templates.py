@@ -1,4 +1,4 @@
-"""The templates of this host: the rows of their processes, and the import that a run could share with other runs."""
+"""The templates of this host: the rows of their processes, and the import that the attempts of a job can share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.worker.launch import TemplateSource
 
 
 def source(tx: Tx, agent_id: str, paths: LaunchPaths) -> TemplateSource | None:
-    """Return what a template for the attempts of a job imports. Return None if the job must not use a template.
+    """Return the import of the template for the attempts of a job; None if the job must not use a template.
 
     A job without a bundle uses none: its modules come from folders of the host, which may change at any time. A job
     with a GPU uses none, because the libraries for GPUs do not survive a fork.

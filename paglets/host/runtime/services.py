@@ -178,7 +178,7 @@ class Meter(Protocol):
     def available(self) -> Resources: ...
 
     def memory_of(self, pids: Iterable[int]) -> int:
-        """Return the bytes of memory of these processes together. Processes that have ended count as 0."""
+        """Return the total memory of these processes in bytes. Processes that have ended count as 0."""
         ...
 
 

@@ -22,10 +22,10 @@ __all__ = [  # noqa: RUF022  grouped by use
     "CollectingComputeJobPaglet",
     "CollectingComputeJobState",
     "HookEvent",
-    # Their collector
+    # The collector of jobs
     "ResultCollectorPaglet",
     "ResultCollectorState",
-    # Submitting them
+    # Submission of jobs
     "Submission",
     "submit_compute_job_group",
 ]  # fmt: skip

@@ -46,7 +46,10 @@ def _places(work_dir: str) -> tuple[Path, ...]:
 
 
 def _named_device(error: OSError) -> int | None:
-    """Return the device of the file that an error names, or of its folder if it is missing. None: it names none."""
+    """Return the device of the file that an error names, or of its folder if the file is missing.
+
+    Return None if the error names no file.
+    """
     name = error.filename
     return _device(Path(os.fsdecode(name))) if isinstance(name, str | bytes) and name else None
 

@@ -81,8 +81,8 @@ def in_background(act: Callable[[], None]) -> None:
 def run_exit_functions(code: int, *, in_time: bool = True) -> int:
     """Run the registered `atexit` functions, flush the output, and return `code`.
 
-    `in_time`: True to end the process after EXIT_SECONDS. Does not wait for threads of user code, because a run is over
-    when its entry has returned.
+    `in_time`: True to end the process after EXIT_SECONDS. This function does not wait for threads of user code, because
+    a run is over when its entry has returned.
     """
     if in_time:
         late = threading.Timer(EXIT_SECONDS, os._exit, (code,))

@@ -1,7 +1,7 @@
-"""The templates of a host: zygotes that have imported the module of a job, so that its attempts need not import it.
+"""The templates of a host: zygotes that have imported the module of a job. Attempts forked from them do not import it.
 
-The first attempt of a job with a new import waits for its template. If the template cannot be made, or takes too long,
-its attempts start without one: a template never fails a job. All methods run on the launcher's I/O thread.
+The first attempt that needs a new template waits for it. If the template cannot be made, or its import takes too long,
+the attempts start without a template: a template never fails a job. All methods run on the launcher's I/O thread.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ IMPORT_SECONDS = 60.0
 """Time limit of an import. After this, the template is killed."""
 
 MAX_REFUSALS = 1000
-"""Maximum number of imports to remember that cannot be in a template. Each takes about 200 bytes."""
+"""Maximum number of imports for which the reason against a template is remembered. Each takes about 200 bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateKey:
-    """The identity of a template: the bundle's hash, the module, and what its libraries were set up for."""
+    """The identity of a template: the hash of the bundle, the module, and settings that libraries read at import."""
 
     bundle: str
     module: str
@@ -58,10 +58,10 @@ class TemplateKey:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class TemplateProcess:
-    """A template. `link`: its zygote, which is ready after the import. `waiting`: the runs that it has yet to fork.
+    """A template. `link`: its zygote, which is ready after the import. `waiting`: the runs that wait for a fork of it.
 
-    `parent`: the zygote that was asked to fork it; None before. `used_at`: the monotonic time when it was requested or
-    last used. `is_ending`: True if its end was requested.
+    `parent`: the zygote that was asked to fork the template; None before that. `used_at`: the monotonic time when the
+    template was requested or last used. `is_ending`: True if the end of the template was requested.
     """
 
     key: TemplateKey
@@ -103,7 +103,7 @@ class TemplatePool:
         return token in self._by_token
 
     def queues(self) -> Iterator[tuple[ZygoteLink, deque[ChildLink]]]:
-        """Return the zygote of each template, and the runs that wait for it."""
+        """Return the zygote of each template, with the runs that wait for this template."""
         return ((template.link, template.waiting) for template in list(self._by_key.values()))
 
     # Requests.
@@ -167,13 +167,13 @@ class TemplatePool:
         self._zygotes.end(template.link)
 
     def _drop_unsent(self, template: TemplateProcess) -> None:
-        """Close the socket of a template that no zygote was asked for, so that its link ends."""
+        """Close the zygote's end of the socket of a template that was not requested yet, so that its link ends."""
         if template.parent is None:
             os.close(template.control)
             del self._by_token[template.token]
 
     def request_forks(self) -> None:
-        """Ask the shared zygote for the templates that it was not asked for yet."""
+        """Ask the shared zygote to fork each template that was not requested yet."""
         shared = self._zygotes.shared
         if shared is None or not shared.ready:
             return
@@ -204,7 +204,7 @@ class TemplatePool:
         if template is not None:
             template.used_at = now
 
-    # Frames about templates. Each method returns the runs that must start without a template.
+    # Frames about templates. The runs that a method returns must start without a template.
 
     def on_started(self, started: StartedRun) -> None:
         template = self._by_token[started.token]
@@ -231,7 +231,7 @@ class TemplatePool:
         return [] if template.is_ending else self._refuse(template, _DIED)
 
     def on_gone(self, link: ZygoteLink) -> list[ChildLink]:
-        """Handle the end of a zygote: of a template, or of the zygote that forked templates."""
+        """Handle the end of a zygote, which may be a template or the zygote that forked templates."""
         for orphan in [each for each in self._by_token.values() if each.parent is link]:
             del self._by_token[orphan.token]
             kill_runs(self._table, [orphan.process.run_tree(orphan.token)])
@@ -243,7 +243,7 @@ class TemplatePool:
         return self._released(template, "")
 
     def _refuse(self, template: TemplateProcess, reason: str) -> list[ChildLink]:
-        """End a template, and remember why there is none for its import."""
+        """End a template, and remember the reason, so that its import gets no template again."""
         if len(self._refusals) >= MAX_REFUSALS:
             self._refusals.clear()
         self._refusals[template.key] = reason
@@ -291,7 +291,7 @@ class TemplatePool:
         return released
 
     def _kill(self, template: TemplateProcess) -> None:
-        """End a template that is still importing. It does not read its socket."""
+        """Kill a template whose import takes too long, because a template reads no requests during its import."""
         self._refuse(template, f"its import took longer than {IMPORT_SECONDS:g} s")
         if template.parent is not None and template.parent is self._zygotes.shared:
             self._zygotes.send(template.parent, EndRun(token=template.token))

@@ -156,7 +156,7 @@ class ZygoteLink:
         self.flush()
 
     def flush(self) -> None:
-        """Send as much of the queue as the socket accepts. If the zygote has ended, drop it: `read` reports the end."""
+        """Send as much of the queue as the socket accepts. Drop the queue if the zygote has ended."""
         while self._out:
             first = self._out[0]
             try:

@@ -148,7 +148,7 @@ def run_child(spec: LaunchSpec, opened: Descriptors, zygote: int, serve: Callabl
 
 
 def leave_zygote(zygote: int) -> None:
-    """Make this forked process independent of the signals of the process `zygote`, but end it together with that."""
+    """Separate this forked process from the signals of its parent `zygote`. On Linux, it is killed with the parent."""
     os.setsid()
     linux.end_with_parent()
     if os.getppid() != zygote:
@@ -163,7 +163,7 @@ def leave_zygote(zygote: int) -> None:
 
 
 def unblock_signals() -> None:
-    """Undo the blocking of signals by `fork`, in a process that goes on to ignore them."""
+    """Unblock the signals that `fork` blocked. This process continues to ignore them."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
 
 

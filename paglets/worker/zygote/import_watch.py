@@ -1,7 +1,7 @@
-"""A watch over the import of a template: it notes if the module of the job takes values that each run must have anew.
+"""A watch over the import of a template. It detects if the module of the job reads values that differ between runs.
 
-Such values are random numbers, the process id, and the variables that differ between attempts. A value that a library
-takes during its own import is not noted, because libraries use it for salts of hashes and for names.
+Such values are random numbers, the process id, and the environment variables that differ between attempts. Values that
+a library reads during its own import are allowed, because libraries use them for salts of hashes and for names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SEEDERS: dict[str, tuple[str, ...]] = {
     "numpy.random.mtrand": ("seed", "set_state"),
     "torch.random": ("manual_seed", "set_rng_state"),
 }
-"""The functions that set the global generator of a module. The modules but `random` are loaded during the import."""
+"""The functions that seed the global random generator of a module. Only `random` is loaded before the import."""
 
 ATTEMPT_VARIABLES = frozenset(("PAGLETS_JOB_ID", "PAGLETS_ATTEMPT", "PAGLETS_RUN", "PWD"))
 
@@ -36,8 +36,8 @@ _NAMES = {"random": "random", "numpy.random.mtrand": "numpy.random", "torch.rand
 class ImportWatch:
     """A context manager around an import. `folder`: the folder with the modules of the job.
 
-    `seeded`: the modules of SEEDERS whose global generator was set by a call. `refusal`: the reason why runs would
-    share a value; "" if they would not.
+    `seeded`: the modules of SEEDERS whose global random generator was seeded with a value. `refusal`: the reason why
+    runs would share a value; "" if they would not.
     """
 
     def __init__(self, folder: str) -> None:
@@ -55,7 +55,8 @@ class ImportWatch:
         for owner, name in ((os, "urandom"), (os, "getrandom"), (random, "_urandom"), (uuid, "uuid1")):
             if hasattr(owner, name):
                 self._patch(owner, name, self._drawing(getattr(owner, name)))
-        # The next temporary file of this process gets its name from a new generator.
+        # Drop the generator of temporary names. If the import makes such a name, it needs a new generator, and the
+        # watch detects its seeding.
         tempfile._name_sequence = None  # type: ignore[attr-defined]
         self._patch(os, "getpid", self._identifying(os.getpid))
         self._patch(random.Random, "seed", self._seeding_instance(random.Random.seed))
@@ -74,7 +75,7 @@ class ImportWatch:
             self._check_generators()
 
     def _check_generators(self) -> None:
-        """Refuse a global generator from which numbers were drawn although nothing set it."""
+        """Refuse the import if numbers were drawn from a global random generator that was not seeded."""
         states: dict[str, Callable[[], bool]] = {
             "random": lambda: random.getstate() != self._random_state,
             "numpy.random.mtrand": lambda: _numpy_state(sys.modules["numpy.random.mtrand"]) != self._numpy_state,
@@ -92,7 +93,7 @@ class ImportWatch:
         setattr(owner, name, replacement)
 
     def _is_own(self, frame: FrameType | None) -> bool:
-        """Return True if code of the job made this call, and not a library during its own import."""
+        """Return True if the call comes from code of the job, and not from a library during its own import."""
         while self._active and frame is not None:
             file = frame.f_code.co_filename
             if file.startswith(self._folder):
@@ -102,7 +103,7 @@ class ImportWatch:
             frame = frame.f_back
         return False
 
-    # Replacements. Modules may keep them, so they act as the originals once the watch is over.
+    # Replacements of functions. Modules may keep a reference to them, so they act like the originals after the watch.
 
     def _drawing(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def draw(*args: Any, **options: Any) -> Any:
@@ -114,7 +115,7 @@ class ImportWatch:
 
     def _identifying(self, original: Callable[[], int]) -> Callable[[], int]:
         def identify() -> int:
-            # Libraries that code of the job calls, such as logging, read the process id as well, but do not keep it.
+            # Check only the direct caller: libraries that the job calls, such as logging, do not keep the id.
             if self._active and sys._getframe(1).f_code.co_filename.startswith(self._folder):
                 self._refuse("its import read the process id")
             return original()
@@ -138,7 +139,7 @@ class ImportWatch:
         return read
 
     def _loaded(self, module: ModuleType) -> None:
-        """Note calls of the functions in SEEDERS. Called as soon as the module is loaded."""
+        """Replace the functions that SEEDERS lists for this loaded module, to record their calls."""
         if module.__name__ == "numpy.random.mtrand":
             self._numpy_state = _numpy_state(module)
         for name in SEEDERS[module.__name__]:
@@ -188,7 +189,7 @@ def _numpy_state(module: Any) -> tuple[Any, ...]:
 
 
 def _torch_was_used(module: Any) -> bool:
-    """Return True if the default generator of torch has not the state that its seed gives."""
+    """Return True if the default generator of torch no longer has the state that follows from its seed."""
     torch: Any = sys.modules["torch"]
     fresh = torch.Generator()
     fresh.manual_seed(module.initial_seed())
@@ -196,7 +197,7 @@ def _torch_was_used(module: Any) -> bool:
 
 
 def renew_generators(seeded: set[str], random_state: Any) -> None:
-    """Give a forked run global generators of its own, except those that its module has set during the import.
+    """Seed the global random generators of a forked run anew, except those that its module seeded during the import.
 
     `random_state`: the state of `random` after the import. Python itself seeds `random` anew in each fork.
     """

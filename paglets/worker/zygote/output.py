@@ -41,7 +41,7 @@ class OutputPipe:
     def copy(self, most_bytes: int, buffer: memoryview) -> int:
         """Copy about `most_bytes` or less from the pipe to the log, and return the number of bytes copied.
 
-        Does not block, and does not raise an error if the log cannot be written. `buffer`: scratch memory.
+        This method does not block, and raises no error if the log cannot be written. `buffer`: scratch memory.
         """
         taken = 0
         while taken < most_bytes:

@@ -56,7 +56,7 @@ THREAD_END_SECONDS = 0.2
 def run_template(
     request: StartTemplate, control: int, zygote: int, run_zygote: Callable[[socket.socket, Serve], int]
 ) -> NoReturn:
-    """Make this forked process a template. `run_zygote`: run the loop of a zygote whose children run a function."""
+    """Make this forked process a template. `run_zygote`: runs the loop of a zygote whose children call a function."""
     code = EXIT_NOT_SET_UP
     try:
         leave_zygote(zygote)
@@ -89,7 +89,7 @@ def _receive_import(channel: socket.socket) -> TemplateSource | None:
 
 
 class _Template:
-    """The import in this process, and the start of each run that is forked from it."""
+    """The work of a template in its process: the import, and the start of each run that is forked from the process."""
 
     def __init__(self) -> None:
         self._exit_functions = exit_function_count()
@@ -119,7 +119,7 @@ class _Template:
                 import_module_of(source.module)
             gc.disable()
         except BaseException as error:
-            # SystemExit and KeyboardInterrupt too: the attempt itself decides what they mean.
+            # Catch SystemExit and KeyboardInterrupt, too. The attempt repeats the import, and then handles the error.
             return failure_refusal(error)
         self._seeded, self._random_state = watch.seeded, random.getstate()
         files = {name: str(getattr(module, "__file__", "")) for name, module in list(sys.modules.items())}
@@ -151,7 +151,7 @@ class _RecordedOutput:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
-        # A larger output is refused, so more bytes are not needed.
+        # A template with a larger output is refused, so more bytes are not needed.
         stdout, stderr = (os.pread(file.fileno(), MAX_OUTPUT_BYTES + 1, 0) for file in self._files)
         self.content = (stdout, stderr)
         null = os.open(os.devnull, os.O_WRONLY)
@@ -164,7 +164,7 @@ class _RecordedOutput:
 
 
 def _enter_missing_folder() -> None:
-    """Change to a folder that no longer exists, so that an import which needs the folder of its attempt fails."""
+    """Change to a folder that no longer exists. An import that needs the folder of its attempt then fails."""
     folder = tempfile.mkdtemp()
     os.chdir(folder)
     os.rmdir(folder)

@@ -1,6 +1,7 @@
-"""The checks that no run notices that its module was imported in another process, the template.
+"""Checks of an import in a template. A run must not notice that its module was imported in another process.
 
-All functions are pure. They return a reason why the module must be imported by each attempt, or "".
+All functions are pure. If a check fails, they return the reason why each attempt must import the module itself;
+otherwise "".
 """
 
 from __future__ import annotations
@@ -86,17 +87,17 @@ def _some(names: Iterable[str]) -> str:
 
 
 def source_refusal(files: Mapping[str, str], folders: tuple[str, ...]) -> str:
-    """Return why modules could change between runs: one is in a code path of the host. `files`: by module name."""
+    """Return a reason if a module is in a code path of the host, where it may change. `files`: by module name."""
     ends = tuple(folder.rstrip("/") + "/" for folder in folders)
     names = [name for name, file in files.items() if ends and file.startswith(ends)]
     return f"it imports modules from a code path of the host, which may change: {_some(names)}" if names else ""
 
 
 def output_refusal(size_bytes: int) -> str:
-    """Return why the output of an import is not repeated by each run: it has too many bytes."""
+    """Return a reason if an import printed too many bytes for each run to print them again."""
     return f"its import printed more than {MAX_OUTPUT_BYTES:,} bytes" if size_bytes > MAX_OUTPUT_BYTES else ""
 
 
 def failure_refusal(error: BaseException) -> str:
-    """Return the reason for an import that raised `error`. The import by the attempt shows the traceback."""
+    """Return the reason for an import that raised `error`. Each attempt repeats the import, and shows the traceback."""
     return f"its import outside an attempt raised {type(error).__name__}"
