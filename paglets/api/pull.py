@@ -8,7 +8,7 @@ MAX_PULL_SECONDS = 30.0
 """Longest wait for the reply to one pull. Routers with NAT drop connections that are idle for a minute or more."""
 
 MAX_PULLED_BODY_BYTES = 32 << 20
-"""Maximum size of the body of a pulled request. In base64, it and 8 MiB of other requests fit into one reply."""
+"""Maximum size of the body of a pulled request. In base64, this body and 8 MiB of other requests fit into one reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

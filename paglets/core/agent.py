@@ -107,7 +107,7 @@ class Paglet(Generic[S]):
         """Run once on the clone, before any other hook. `on_creation` does not run on a clone."""
 
     def on_deactivating(self) -> None:
-        """Run at the end of the handler, hook or `run` that called `deactivate`, and commit together with it."""
+        """Run at the end of the handler, hook or `run` that called `deactivate`, in the same commit."""
 
     def on_activation(self) -> None:
         """Run when an inactive paglet is activated, before any other code, on its current host."""

@@ -95,7 +95,7 @@ def copy_hashed(source: Path, target: Path, progress: Progress | None = None) ->
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Write all of `data` at the current position, with as many system calls as it takes. Raises OSError."""
+    """Write all of `data` at the current position, in as many system calls as needed. Raises OSError."""
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]

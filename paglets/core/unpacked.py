@@ -64,8 +64,8 @@ def is_compiled(copy: str) -> bool:
 def refuse_foreign(path: str) -> None:
     """Raise PermissionError unless only this user and root can change what `path` names. Raises OSError.
 
-    Code is loaded from there. Folders that do not exist yet are skipped. A folder above with the sticky bit, such as
-    /tmp, is no risk: in it, others cannot rename or remove what is not theirs.
+    Code is loaded from `path`. The folders above it are checked, too, except those that do not exist yet. They may
+    be writable by others if they have the sticky bit, like /tmp: others can then rename only their own files.
     """
     if os.name != "posix":
         return

@@ -349,8 +349,8 @@ def _report_ready(
 ) -> None:
     """Print that the host is ready, its address and warnings.
 
-    If only this machine can use the address, a background host does not print it but writes it to its log, unless the
-    user `asked` for an address.
+    A background host logs an address that only this machine can use, instead of printing it, unless the user `asked`
+    for an address.
     """
     remove_unused_copies(program)
     console.print(ready_line(settings, folder.path))

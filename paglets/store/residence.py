@@ -221,7 +221,7 @@ def put_back(tx: Tx, agent_id: str, epoch: int, now: float, *, under: int = 0) -
 
 
 def settle(tx: Tx, agent_id: str, epoch: int, source: HostRef, now: float) -> TransferAnswer:
-    """Answer whether the envelope of `epoch` was accepted. If not, store a refusal, so that it never will be."""
+    """Answer whether the envelope of `epoch` was accepted. If not, store a refusal, so that it is never accepted."""
     known = find(tx, agent_id)
     if known is not None and known.epoch >= epoch:
         taken = known.epoch > epoch or known.status != "refused"

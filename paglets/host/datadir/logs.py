@@ -19,7 +19,7 @@ BLOCK_BYTES = 4096
 """The minimum size with which a log is counted, so that the size limit also limits the number of small logs."""
 
 TRIM_SHARE = 0.9
-"""The fraction of a limit to which `trim` reduces the logs, so that not each new line causes the next trim."""
+"""The fraction of a limit to which `trim` reduces the logs, so that new lines do not cause the next trim at once."""
 
 MOST_REMOVALS = 5_000
 """The maximum number of attempts whose logs one trim removes. The next trim continues."""

@@ -16,7 +16,7 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response
 
 LOOK_AGAIN_SECONDS = 10.0
-"""Seconds between two checks. A dependency that ends wakes this part; the check covers a lost wake."""
+"""Seconds between two checks. The end of a dependency wakes this part; the check finds an end without a wake-up."""
 
 
 ASK_SECONDS = 10.0

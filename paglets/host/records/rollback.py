@@ -25,7 +25,7 @@ ERA_STARTS = 1 << 20
 
 
 def epoch_of_next_era(epoch: int, entropy: Entropy) -> int:
-    """Return a random epoch of the next era, for a paglet of which another copy may exist on the target or beyond it.
+    """Return a random epoch of the next era, for a paglet of which the target or a further host may have another copy.
 
     The result is higher than any epoch that the other copy can reach by moves from `epoch`. It is random because two
     hosts that have no contact may roll back the same paglet. With equal epochs, both copies would stay alive.

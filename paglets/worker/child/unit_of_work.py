@@ -35,7 +35,7 @@ class StateKeeper:
         return Snapshot(self._paglet.state, encode_state(self._paglet.state))
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Reset the fields of the state object to the snapshot. User code may refer to the object, so it is kept."""
+        """Reset the fields of the state object to the snapshot. Keep the object, because user code may refer to it."""
         fresh = decode_state(type(self._paglet).State, snapshot.tree)
         state = snapshot.state
         for each in dataclasses.fields(fresh):
