@@ -160,9 +160,9 @@ class Paglet(Generic[S]):
         return self.context.storage
 
     def work_dir(self) -> Path:
-        """Return the paglet's scratch directory on this host; it is removed when the paglet leaves or ends.
+        """Return the paglet's scratch directory on this host. It is removed when the paglet leaves or ends.
 
-        The paglet's process starts with it as working directory.
+        The paglet's process starts with this directory as its working directory.
         """
         return self.context.work_dir()
 
@@ -178,19 +178,19 @@ class Paglet(Generic[S]):
         """Wait until `predicate(state)` is true. Return False after `timeout_seconds`; None means no limit.
 
         In `run` this method blocks. In the handler of a call it commits all changes, parks the call, and restarts the
-        handler after each later change of the state. So the code above it in the handler must be safe to repeat.
+        handler after each later change of the state. So the code before this call must be safe to repeat.
         """
         return self.context.wait_state(predicate, timeout_seconds)
 
     # Files that move with the paglet.
 
     def register_file(self, path: str | Path, name: str | None = None, mode: str = "copy") -> FileRef:
-        """Register a file that moves with this paglet. Each later host puts it into the scratch directory, as `name`.
+        """Register a file that moves with this paglet. Each further host puts it into the scratch directory as `name`.
 
         The content is captured now. The file is registered when the current hook or handler commits, but at once in
         `run` and `run_compute_job`. If the file changes later, it is captured again after `on_dispatching`; if it is
         removed, the captured content moves. With `mode` "move", the file at `path` is removed once another host has the
-        paglet, unless it changed. `name` defaults to that of the file; registering a name again replaces it. A new
+        paglet, unless it changed. `name` defaults to that of the file; a file with the same name is replaced. A new
         attempt of a job starts without the files that earlier attempts registered, unless a checkpoint followed.
 
         Raises Invalid if `path` is not a regular file, or is a link and `mode` is "move"; if `name` is invalid on some
@@ -235,8 +235,8 @@ class Paglet(Generic[S]):
     ) -> Path:
         """Fetch an artifact from its host to the file or folder `target`. Return the path of the file.
 
-        A `target` that ends with "/" is a folder, which is created. An existing file with the same bytes is kept. One
-        with other bytes raises Conflict, unless `replace` is set. `move` deletes the artifact afterwards.
+        A `target` that ends with "/" is a folder, which is created. An existing file with the same bytes is kept. A
+        file with other bytes raises Conflict, unless `replace` is set. `move` deletes the artifact afterwards.
         Raises Unknown if no online host has the artifact, Invalid if `target` cannot be written, and NoRoom.
         """
         return self.context.download_artifact(ref_or_id, target, move, replace)

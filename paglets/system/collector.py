@@ -75,7 +75,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     State: ClassVar[type[PagletState]] = ResultCollectorState
 
     READ_ONLY_KINDS: ClassVar[frozenset[str]] = frozenset({"summary", "results", "listed", "counts"})
-    """The kinds whose handlers only read. A host answers them without its writer."""
+    """The kinds whose handlers only read. A host runs them on a read-only connection to its database."""
 
     def handle_message(self, message: Message) -> Any:
         if message.kind not in KINDS:

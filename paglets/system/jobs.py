@@ -55,12 +55,12 @@ class ComputeJobState(PagletState):
         preferred_host_tags = ()        Tags that decide between hosts that fit.
         excluded_host_names = ()        Names of hosts where the job must not run.
         excluded_host_urls = ()         URLs of hosts where the job must not run.
-        allow_home_compute = False      True if the job may run on the submitting host, although that knows others.
+        allow_home_compute = False      True if the job may run on the submitting host even if it knows others.
         placement_timeout_seconds = 0   Time to find a host, in seconds; then the job fails. 0: no limit.
         timeout_seconds = 0             Time for one attempt, in seconds; then the attempt fails. 0: no limit.
         estimated_runtime_seconds = 0   Your estimate for one attempt, in seconds; 0: none. Nothing depends on it.
         max_attempts = 1                Number of attempts if they fail.
-        max_losses = 10                 Number of repeats if a host is lost or restarted, besides failed attempts.
+        max_losses = 10                 Number of repeats after losses and restarts of hosts; failures do not count.
 
     The host sets these before each entry into the job's code:
 

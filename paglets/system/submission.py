@@ -288,10 +288,10 @@ def submit_compute_job_group(
 
     `context_or_client`: a HostClient in a script, `self.context` within a paglet. `states`: one for each job.
     `group_id`: name of the group; by default a new one. `collector_host`: name or URL of the host that keeps the
-    results; by default another host if there is one. `return_home_when_complete`: move them to this host in the end.
-    `inputs` (name -> path): files for each job; `job_inputs` (job_key -> name -> path): files for single jobs. A job
-    finds them under these names in its scratch directory. `allow_home_compute=True`: the same as that field in each
-    state, so the jobs may run on the submitting host too. Without it they run there only while no other host is known.
+    results; by default another host if there is one. `return_home_when_complete`: move the results to the submitting
+    host when all jobs have ended. `inputs` (name -> path): files for each job; `job_inputs` (job_key -> name -> path):
+    files for single jobs. A job finds the files under these names in its scratch directory. `allow_home_compute=True`
+    has the effect of this field in each state. Otherwise jobs run on the submitting host only while it knows no other.
 
     The code of the classes, and of classes in the states, is sent along: their modules, and what these import below the
     script's folder or top-level package.
