@@ -45,7 +45,7 @@ def create(tx: Tx, owner: str, artifact: CarriedArtifact, now: float, host_name:
 
 
 def carried(tx: Tx, owner: str, now: float) -> tuple[CarriedArtifact, ...]:
-    """Return the artifacts of a paglet that its envelope carries, without the job files that `jobfiles` lists."""
+    """Return all artifacts that a paglet's envelope carries. Job files, which `jobfiles` lists, are not among them."""
     rows = tx.all("SELECT * FROM artifacts WHERE owner = ? AND group_id IS NULL ORDER BY artifact_id", owner)
     return tuple(
         CarriedArtifact(
@@ -98,7 +98,7 @@ def page(
 ) -> tuple[ArtifactRef, ...]:
     """Return the artifacts on this host whose ids follow `after`, sorted by id.
 
-    If `owner` or `group_id` is given, return only the artifacts of that owner and of that group's jobs.
+    If `owner` or `group_id` is given, return only artifacts that belong to that owner or to a job of that group.
     """
     which = "1" if owner is None and group_id is None else "(owner = ? OR group_id = ?)"
     values = () if which == "1" else (owner, group_id)

@@ -33,7 +33,7 @@ def is_needed(tx: Tx, sha256: str) -> bool:
 
 
 def unneeded(tx: Tx, after: str, most: int) -> list[str]:
-    """Return the hashes of blobs without references that follow the hash `after`, sorted."""
+    """Return the next hashes after `after`, sorted, of the blobs that have no references."""
     rows = tx.all(
         "SELECT sha256 FROM blobs b WHERE sha256 > ?"
         " AND NOT EXISTS (SELECT 1 FROM blob_refs r WHERE r.sha256 = b.sha256) ORDER BY sha256 LIMIT ?",

@@ -29,9 +29,10 @@ def copies_of(tx: Tx, agent_ids: Iterable[str]) -> list[Copy]:
 
 
 def page(tx: Tx, after: str, most: int) -> tuple[list[Copy], str]:
-    """Return a page of about `most` copies (-1: all) whose ids follow `after`, of those that `copies_of` returns.
+    """Return a page of all copies that are unfinished, or whose report cannot be delivered.
 
-    Also return the `after` of the next page, or "" if there are no further copies.
+    The page starts after the agent id `after` and has about `most` copies (-1: all). Also return the `after` of the
+    next page, or "" if there are no further copies.
     """
     found: list[Copy] = []
     ends: list[str] = []
@@ -48,7 +49,7 @@ _COPIES = (
     "SELECT r.agent_id, r.group_id, r.job_key, r.collector, r.generation, r.attempt, r.status, r.reason, r.reason_text,"
     " r.never, s.epoch"
 )
-"""The columns of a copy. The states are left out: all copies are read often, and their states can be gigabytes."""
+"""The columns of a copy. States are left out, because all copies are read often and their states can be gigabytes."""
 
 
 def _here(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
@@ -87,7 +88,7 @@ def _collector(row: sqlite3.Row) -> ProxyRef:
 
 @lru_cache(maxsize=256)
 def _proxy(text: str) -> ProxyRef:
-    """Parse the reference to a collector. The cache saves parsing the same one for each copy of a group."""
+    """Parse the reference to a collector. Thanks to the cache, it is parsed once for all copies of a group."""
     return from_json(ProxyRef, loads(text))
 
 

@@ -37,7 +37,7 @@ Change = Callable[["Tx"], T]
 MAX_CHANGES_A_COMMIT = 500
 """The maximum number of changes that share a COMMIT.
 
-It bounds the time that the first caller waits: each change takes well under 1 ms.
+It bounds the time that the first caller waits, because each change takes well under 1 ms.
 """
 
 CHECKED_BYTES = 1 << 30
@@ -49,7 +49,9 @@ found when the damaged page is read. `paglets doctor` checks a database of any s
 
 PROBE_BYTES = 256 << 10
 PROBE_BEYOND_BYTES = 4 << 20
-"""The number of bytes by which a probe file is longer than the database. Only PROBE_BYTES of the file are written.
+"""The number of bytes by which a probe file is longer than the database or its WAL, whichever is longer.
+
+Only the first PROBE_BYTES and the last byte of the file are written, so the rest needs no space.
 
 The probe file cannot be written if the disk is full or a limit of the file size is reached.
 """
@@ -301,8 +303,8 @@ def fitting(rows: Iterable[sqlite3.Row], column: str, most_bytes: int) -> list[s
 def open_store(path: Path, on_fatal: Callable[[BaseException], None], store_id: str = "") -> Store:
     """Open the store in the file `path`, after creating or migrating it. Raises StoreDamaged, StoreTransient.
 
-    After an error the file is unchanged. `on_fatal` gets an error that names the file and the next step. The database
-    must have the id `store_id`, unless that is "".
+    If this function raises, the stored data is unchanged. The database must have the id `store_id`, unless that is "".
+    `on_fatal` is as in `Store`, but gets an error that names the file and the next step.
     """
     try:
         check_identity(path, inspect(path, immutable=is_checkpointed(path)), store_id)

@@ -88,7 +88,7 @@ def _source(row: sqlite3.Row) -> RegisteredSource | None:
 
 
 def begin_attempt(tx: Tx, agent_id: str) -> None:
-    """Delete the files that earlier attempts registered, before a further attempt."""
+    """Delete the files that earlier attempts registered after the last checkpoint. A further attempt starts next."""
     tx.run("DELETE FROM files WHERE agent_id = ? AND attempt > 0", agent_id)
 
 
@@ -98,7 +98,10 @@ def checkpoint(tx: Tx, agent_id: str) -> None:
 
 
 def release_sources(tx: Tx, agent_id: str) -> None:
-    """Delete the file rows of a paglet that has left, and schedule the removal of originals with the mode "move"."""
+    """Delete the file rows of a paglet that has left. Schedule the removal of the originals of its moved files.
+
+    A file is moved, not copied, if its mode is "move".
+    """
     moved = tx.run(
         "INSERT INTO removals (path, size_bytes, mtime_ns, inode)"
         " SELECT source_path, size_bytes, source_mtime_ns, source_inode FROM files"

@@ -34,7 +34,10 @@ class StoredGroup:
 
 
 def insert(tx: Tx, group: StoredGroup, now: float) -> None:
-    """Insert the rows of a group, except those of its jobs, collector and blobs."""
+    """Insert the rows of a new group that contain its job keys and its submission.
+
+    Job copies, the collector and references to blobs are inserted separately.
+    """
     tx.run(
         "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, return_home, detached_reason,"
         " created_at, code, inputs, job_count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -91,17 +94,17 @@ def set_detached_reason(tx: Tx, group_id: str, reason: str) -> None:
 
 
 def set_last_counts(tx: Tx, group_id: str, seen: Any) -> None:
-    """Store the counts of jobs that the collector's host reported last, as JSON."""
+    """Store, as JSON, the last job counts that the collector's host has sent."""
     tx.run("UPDATE groups SET seen = ? WHERE group_id = ?", dumps(seen), group_id)
 
 
 def has_specs(tx: Tx) -> bool:
-    """Return True if jobs of any group are kept for a resubmission."""
+    """Return True if the submission of any group is stored. It is kept for a resubmission."""
     return tx.value("SELECT 1 FROM group_specs LIMIT 1") is not None
 
 
 def with_specs(tx: Tx, after: str, most: int) -> list[sqlite3.Row]:
-    """Return up to `most` groups after the id `after` whose jobs are kept for a resubmission."""
+    """Return up to `most` groups whose submission is still stored, with ids above `after`, sorted by id."""
     return tx.all(
         "SELECT group_id, collector_id, collector FROM group_specs JOIN groups USING (group_id) WHERE group_id > ?"
         " ORDER BY group_id LIMIT ?",
@@ -111,7 +114,7 @@ def with_specs(tx: Tx, after: str, most: int) -> list[sqlite3.Row]:
 
 
 def complete_here(tx: Tx) -> list[str]:
-    """Return the ids of groups whose jobs are still kept although their collector on this host is complete."""
+    """Return the ids of groups whose submission is still stored although their collector here is complete."""
     rows = tx.all(
         "SELECT group_id FROM group_specs JOIN groups g USING (group_id) JOIN paglet_states p"
         " ON p.agent_id = g.collector_id WHERE json_extract(p.state, '$.status') = 'COMPLETE' ORDER BY group_id"
@@ -120,7 +123,7 @@ def complete_here(tx: Tx) -> list[str]:
 
 
 def delete_specs(tx: Tx, group_id: str) -> None:
-    """Delete the jobs of a group that were kept for a resubmission, and their references to blobs."""
+    """Delete the stored submission of a group and its references to blobs."""
     tx.run("DELETE FROM group_specs WHERE group_id = ?", group_id)
     tx.run("DELETE FROM group_blobs WHERE group_id = ?", group_id)
 

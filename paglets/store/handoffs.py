@@ -81,9 +81,10 @@ class LeavingJob:
 
 
 def add(tx: Tx, envelope: Envelope, storage: str, target: HostRef, now: float) -> None:
-    """Store a hand-off under the epoch before that of its envelope. `storage` is the envelope's storage as JSON text.
+    """Store a hand-off, whose epoch is one less than that of its envelope.
 
-    The text is not parsed, because the storage of a large group's collector has several entries for each job.
+    `storage` is the storage of the paglet as JSON text. It is not parsed, because the storage of a large group's
+    collector has several entries for each job.
     """
     job, tree = envelope.job, to_json(envelope)
     del tree["storage"]
@@ -151,7 +152,7 @@ def _read(row: sqlite3.Row) -> Handoff:
 
 
 def _envelope(row: sqlite3.Row) -> Envelope:
-    """Return the envelope in a row. If it is of a job, replace the collector by the last known one."""
+    """Return the envelope in a row. In the envelope of a job, replace the collector by its last known reference."""
     envelope = from_json(Envelope, loads(row["envelope"]))
     if envelope.job is None or row["collector"] is None:
         return envelope
@@ -176,7 +177,7 @@ def targets(tx: Tx) -> list[HostRef]:
 
 
 def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLACE) -> list[Leaving]:
-    """Return the oldest hand-offs to one target after the position `after`. The envelopes are not read."""
+    """Return the next hand-offs to one target, oldest first, from the position `after`, without the envelopes."""
     rows = tx.all(
         "SELECT agent_id, epoch, size_bytes, bundle, began_at, asked_for FROM handoffs"
         " WHERE target_store = ? AND (began_at, agent_id) > (?, ?) ORDER BY began_at, agent_id LIMIT ?",
@@ -205,7 +206,7 @@ def envelope_text(tx: Tx, agent_id: str, epoch: int) -> str:
     return str(row["envelope"]) if row["collector"] is None else dumps(to_json(_envelope(row)))
 
 
-# Display.
+# The functions below write and read the data that is displayed.
 
 
 def set_problem(tx: Tx, key: Key, text: str) -> None:
@@ -216,10 +217,10 @@ def set_problem(tx: Tx, key: Key, text: str) -> None:
 
 
 def set_target_problem(tx: Tx, target_store: str, text: str, *, jobs: bool) -> int:
-    """Store the reason why hand-offs to that target make no progress: those of jobs, or those of all other paglets.
+    """Store the reason why hand-offs to that target make no progress, and return the number of changed rows.
 
-    Return the number of changed rows. Rows that have this text already are not read, so that repeated calls for an
-    offline host are cheap.
+    With `jobs`, the reason is stored for the hand-offs of jobs, otherwise for those of all other paglets. Rows that
+    have this text already are not read, so that repeated calls for an offline host are cheap.
     """
     cut = text[:MAX_PROBLEM_CHARACTERS]
     others = "SELECT agent_id FROM handoffs WHERE target_store = ?2 AND (kind = 'job') = ?3 AND problem"
@@ -281,7 +282,7 @@ def _job(row: sqlite3.Row) -> LeavingJob:
 
 
 def collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:
-    """Return id, class, home, state and creation time of all moving collectors, or of one."""
+    """Return id, class, home, state and creation time of one moving collector, or of all if `agent_id` is None."""
     only, ids = ("", ()) if agent_id is None else (" AND agent_id = ?", (agent_id,))
     rows = tx.all(f"SELECT agent_id, summary FROM handoffs WHERE kind = 'collector'{only} ORDER BY agent_id", *ids)
     return [{"agent_id": row["agent_id"], **loads(row["summary"])} for row in rows]

@@ -1,4 +1,7 @@
-"""The stored membership: known hosts, and the URLs given by `--peer`. Heartbeats and load are not stored."""
+"""The stored membership: known hosts, marks of removed hosts, this host's rank, and the URLs given by `--peer`.
+
+A change of only the heartbeat or the load of a host is not stored.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from paglets.store import artifacts
 from paglets.store.db import Tx
 
 KEEP_SECONDS = 30 * 86400.0
-"""The time in seconds that a job with a failed hook is kept. The row of a paglet that left is kept as long."""
+"""The time in seconds that a job with a failed hook is kept, as long as the residence row of a paglet that left."""
 
 MAX_ERROR_CHARACTERS = 2_000
 MAX_TRACEBACK_CHARACTERS = 20_000
@@ -83,11 +83,11 @@ def _artifact_id(agent_id: str, epoch: int, name: str) -> str:
     return f"art-{hashlib.sha256(f'{agent_id} {epoch} {name}'.encode()).hexdigest()[:32]}"
 
 
-# Failed hooks.
+# The functions below handle failed hooks of finished jobs.
 
 
 def keep_failed(tx: Tx, agent_id: str, failed: FailedHook, intent: str | None) -> int:
-    """Store that a hook of a finished job failed, with the pending action `intent`. Return the number of kept files."""
+    """Store the failure of a finished job's hook, and the pending action `intent`. Return the number of kept files."""
     tx.run(
         "INSERT OR REPLACE INTO failed_hooks VALUES (?, ?, ?, ?, ?, ?)",
         agent_id,

@@ -118,7 +118,7 @@ def blobs_here(tx: Tx, agent_id: str) -> tuple[BlobRef, ...]:
 
 
 def launcher_deaths(tx: Tx, agent_id: str) -> int:
-    """Return the number of zygotes in succession that died while code of this paglet ran."""
+    """Return how many times in succession a zygote died while code of this paglet ran."""
     return int(tx.value("SELECT launcher_deaths FROM paglets WHERE agent_id = ?", agent_id) or 0)
 
 
@@ -268,7 +268,7 @@ def _job_part(tx: Tx, agent_id: str, now: float) -> JobPart | None:
     )
 
 
-# Storage of one paglet.
+# The functions `storage_*` read and change the storage of one paglet.
 
 
 def storage_get(tx: Tx, agent_id: str, key: str) -> tuple[bool, Any]:

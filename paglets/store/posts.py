@@ -1,4 +1,4 @@
-"""Posts between paglets: they are stored in the outbox with the change that causes them, and accepted exactly once."""
+"""Posts between paglets: each is stored in the outbox by the transaction that causes it, and accepted exactly once."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def skip_numbers(tx: Tx, count: int) -> None:
 
 
 def is_first(tx: Tx, token: str, keep: int = 10_000) -> bool:
-    """Return True if no client has posted with this token before, and store it. Keep only the newest `keep` tokens."""
+    """Store the token of a client's post. Return True if it is new. Only the newest `keep` tokens are remembered."""
     if tx.value("SELECT 1 FROM client_posts WHERE token = ?", token) is not None:
         return False
     new = tx.insert("INSERT INTO client_posts (token) VALUES (?)", token)
@@ -130,7 +130,10 @@ class PostWithArtifacts:
 def with_artifacts(
     tx: Tx, host_store: str, most: int, skip: Iterable[str] = (), after: int = 0
 ) -> list[PostWithArtifacts]:
-    """Return the oldest posts with artifacts to one host, with numbers above `after`, except to paglets in `skip`."""
+    """Return the oldest posts to one host that carry artifacts and whose number is above `after`.
+
+    Posts to the paglets in `skip` are left out.
+    """
     rows = tx.all(
         "SELECT x.n, o.agent_id, b.sha256, b.size_bytes FROM outbox_blobs x JOIN blobs b USING (sha256)"
         " JOIN outbox o USING (n) WHERE x.n IN"
@@ -160,8 +163,8 @@ def _read_outgoing(row: sqlite3.Row) -> Outgoing:
 def settled_below(tx: Tx, agent_ids: tuple[str, ...], host_store: str) -> tuple[SettledBelow, ...]:
     """Return for each paglet the number below which it has acknowledged all posts from this host.
 
-    A paglet's posts follow it to any host. Notes are counted for each target host separately, because each host has its
-    own reader of notes.
+    Posts to a paglet follow it to any host. Notes are counted for each target host separately, because each host has
+    its own reader of notes.
     """
     marks = []
     for agent_id in agent_ids:
@@ -184,7 +187,7 @@ def remove_delivered(tx: Tx, n: int) -> str | None:
 
 
 def redirect(tx: Tx, agent_id: str, host: HostRef) -> None:
-    """Set the target host of all posts to this paglet in the outbox."""
+    """Set the target host of all posts in the outbox that are for this paglet."""
     tx.run(
         "UPDATE outbox SET host = ?, host_store = ? WHERE agent_id = ? AND host_store != ?",
         dumps(to_json(host)),
@@ -336,7 +339,7 @@ def reports(tx: Tx, collector: str, after: int = 0) -> list[InboxReport]:
 
 
 def numbers_for(tx: Tx, agent_id: str) -> list[int]:
-    """Return the numbers of the posts to a paglet in the outbox."""
+    """Return the numbers of the posts in the outbox that are for this paglet."""
     return [row["n"] for row in tx.all("SELECT n FROM outbox WHERE agent_id = ? ORDER BY n", agent_id)]
 
 
@@ -351,7 +354,10 @@ def set_problem_of_host(tx: Tx, store_id: str, text: str) -> None:
 
 
 def _set_problem(tx: Tx, which: str, value: int | str, text: str) -> None:
-    """Store a problem of posts. For reports, also schedule the report of the problem to the collectors of the jobs."""
+    """Store a problem of posts. If one of them is a report, also schedule a status reconciliation.
+
+    It shows the problem to the collector of the job.
+    """
     rows = tx.all(
         f"UPDATE outbox SET problem = ?1 WHERE n IN (SELECT n FROM outbox WHERE {which} AND problem < ?1"
         f" UNION ALL SELECT n FROM outbox WHERE {which} AND problem > ?1) RETURNING report_of",

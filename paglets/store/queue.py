@@ -97,9 +97,10 @@ SKIPPED_A_TURN = 20_000
 
 
 def unplaced(tx: Tx, most: int, after: Place = FIRST) -> tuple[list[QueuedJob], Place]:
-    """Return jobs without a host after the position `after`, oldest first, and the position for the next call.
+    """Return the next jobs that have no host, oldest first, and the position for the next call.
 
-    After the last job this position is FIRST. Jobs whose collector is still moving are left out.
+    The jobs follow the position `after`. After the last job, the returned position is FIRST. Jobs whose collector is
+    still moving are left out.
     """
     held_back = _groups_on_their_way(tx)
     last = _last_of_turn(tx, after) if held_back else None

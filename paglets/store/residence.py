@@ -308,7 +308,7 @@ def _begin_row(tx: Tx, agent_id: str, epoch: int, status: str, source: HostRef |
 
 
 def become(tx: Tx, agent_id: str, epoch: int, status: str, peer: HostRef | None, now: float, told: bool = True) -> None:
-    """Change the residence row of a paglet, except its column `settled`."""
+    """Change the residence row of a paglet, except its columns `settled` and `stale_scratch`."""
     tx.run(
         "UPDATE residence SET epoch = ?, status = ?, peer = ?, reason = '', told = ?, since_at = ? WHERE agent_id = ?",
         epoch,

@@ -90,7 +90,7 @@ def to_target(tx: Tx, target_store: str, most: int) -> list[UnfinishedHandoff]:
 
 
 def discard_job(tx: Tx, agent_id: str, epoch: int, now: float, *, tell: bool = True) -> bool:
-    """End a cancelled job that is leaving, without its target's answer. Return False if no such hand-off exists.
+    """End a cancelled job that is leaving. The target's answer is not awaited. Return False if it is not leaving.
 
     If the target has accepted the job, its own status reconciliation ends the job there. With `tell`, this host later
     acknowledges to the target that the hand-off is over. The originals of the job's files are kept, because their
@@ -107,7 +107,7 @@ def discard_job(tx: Tx, agent_id: str, epoch: int, now: float, *, tell: bool = T
     return True
 
 
-# Removed hosts.
+# The functions below handle hand-offs to hosts that were removed from the mesh.
 
 
 def passed_on(tx: Tx, each: UnfinishedHandoff, found: ResidenceRow, now: float) -> bool:

@@ -206,7 +206,8 @@ CREATE TABLE blobs (
   taken_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Files that move with a paglet that is here or leaving. attempt: the attempt that registered the file; 0: an input.
+-- Files that move with a paglet that is here or leaving. attempt: the attempt that registered the file; 0: an input,
+-- or a file that belongs to a checkpoint.
 -- source_*: the original of a file registered on this host. These columns do not move with the paglet.
 -- registered: 1 if the paglet's own code registered the file, 0 for an input.
 CREATE TABLE files (

@@ -92,7 +92,7 @@ def _report(row: sqlite3.Row, own: HostRef) -> WaitingReport:
     )
 
 
-# Removing.
+# The types and functions below serve the removal of reports.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,7 @@ def replace_message(tx: Tx, n: int, message: WireMessage) -> None:
     tx.run("UPDATE outbox SET report_of = NULL, group_id = NULL WHERE n = ?", n)
 
 
-# Cleared ids.
+# The types and functions below handle cleared group ids.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,7 +119,7 @@ def _reason(intent: str | None, hook_error: str | None, problem: str, failed: Fa
     return problem or ("" if hook_error is None else f"its last hook failed: {hook_error}")
 
 
-# Jobs.
+# The functions below make the views of jobs.
 
 
 def job_view(tx: Tx, agent_id: str, own: HostRef, now: float) -> JobView | None:
