@@ -9,7 +9,7 @@ from paglets.core.refs import ArtifactRef, HostRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskBlobs:
-    """A request for the states of blobs: `POST /v1/blobs/state`. The host keeps the blobs that it has for an hour.
+    """A request for the states of blobs: `POST /v1/blobs/state`. For an hour, the host does not delete these blobs.
 
     `check`: compare the blobs with their hashes, because the sender received wrong bytes.
     """

@@ -31,8 +31,8 @@ class SubmitGroup:
     """A request to store a group with all its jobs in one transaction: `POST /v1/groups`.
 
     `bundle`: the code of its classes. `inputs`: files for every job, in addition to the job's own. The receiver must
-    have the blobs of both. `submissions`: the number of earlier groups with this id that were cleared, as far as other
-    hosts know (see `WaitingReports.submissions`).
+    already have the blobs of the bundle and of all inputs. `submissions`: the number of earlier groups with this id
+    that were cleared, as far as other hosts know (see `WaitingReports.submissions`).
     """
 
     group_id: str | None
@@ -106,10 +106,10 @@ class GroupLine:
     """A group in the list of `GET /v1/groups`.
 
     If the collector is on another host, the counts are the last ones that the home host received, at `counted_at`
-    (epoch seconds by its clock), or null. `status` is then the last one received if all jobs had ended, else
-    `SUBMITTED` while the group needs its home host, then `DETACHED`. A host that only has finished reports of a group
-    shows `UNKNOWN`. `here`: the collector is on the answering host. `waiting_reports`: the number of reports that wait
-    for the collector on this host; in a merged list, on all hosts.
+    (epoch seconds by its clock), or null. `status` is the last one received if all jobs had ended. Otherwise it is
+    `SUBMITTED` while the group needs its home host, and `DETACHED` afterwards. A host that only has finished reports of
+    a group shows `UNKNOWN`. `here`: the collector is on the answering host. `waiting_reports`: the number of reports on
+    the answering host, or in a merged list on all hosts, that wait for the collector.
     """
 
     group_id: str
@@ -127,7 +127,10 @@ class GroupLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Groups:
-    """The groups that a host submitted or collects, newest first: `GET /v1/groups`."""
+    """The groups that the answering host knows, newest first: `GET /v1/groups`.
+
+    It knows a group that was submitted there, whose collector is there, or whose reports wait there.
+    """
 
     groups: tuple[GroupLine, ...]
 
@@ -161,7 +164,7 @@ class JobStatusReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnwantedCopy:
-    """A copy of a job that the receiver must cancel. `cause`: a `groups.acceptance.CancelCause`."""
+    """A copy of a job that the receiver of the reply must cancel. `cause`: a `groups.acceptance.CancelCause`."""
 
     agent_id: str
     cause: str
@@ -194,7 +197,7 @@ class UnfinishedCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportCounts:
-    """The numbers of results and failures of finished jobs, and the number and size of the files of the results."""
+    """The numbers of results and failures among reports, and the number and size of the reported files."""
 
     results: int = 0
     failures: int = 0
@@ -250,7 +253,7 @@ class ClearGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingReport:
-    """The report of a finished job that its collector has not accepted yet.
+    """A finished job's report, which the collector has not accepted yet.
 
     `n`: a number by which the host sorts its reports. `record`: the entry for `results` or `failures` of the collector.
     `artifacts`: the files of the job, which are on the same host.

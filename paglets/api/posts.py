@@ -11,7 +11,7 @@ from paglets.core.refs import HostRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettledBelow:
-    """A note that the sender has the answers to all its posts to a paglet with numbers below `settled_below`."""
+    """A mark for the sender's posts to one paglet: all posts with a number below `settled_below` were answered."""
 
     agent_id: str
     settled_below: int

@@ -104,9 +104,10 @@ class PlacementPreview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steal:
-    """A request for waiting jobs: `POST /v1/slots/steal`. `thief` reserves its free resources for 10 s.
+    """A request for waiting jobs: `POST /v1/slots/steal`.
 
-    `most_jobs`: the maximum number of jobs to send.
+    `thief`: the sender. For at most 10 s, it asks no other host for jobs. `most_jobs`: the maximum number of jobs to
+    send.
     """
 
     thief: HostRef

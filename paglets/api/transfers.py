@@ -32,7 +32,7 @@ TransferVerdict = Literal["taken", "refused", "settled", "missing"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferAnswer:
-    """The answer to one envelope of a paglet and epoch. Repeated requests get the same answer, except after `missing`.
+    """The answer to the envelope of one paglet and epoch. A repeated request gets the same one, except after `missing`.
 
     `settled`: the receiver knows a higher epoch of the paglet, so it ignored the envelope. `missing`: the receiver
     lacks blobs of the envelope, and did not store it.
@@ -73,7 +73,7 @@ class ClosedEpoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseTransfers:
-    """A list of hand-offs that the source will not send again, as it has the answers: `POST /v1/transfers/close`."""
+    """Hand-offs that the source will not send again, because it has their answers: `POST /v1/transfers/close`."""
 
     source: HostRef
     closed: tuple[ClosedEpoch, ...]
