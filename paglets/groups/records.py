@@ -179,7 +179,7 @@ def _check(report: Report, where: str) -> None:
     for name in ("generation", "attempt", "runtime_seconds"):
         amount = getattr(report, name)
         if amount is not None and (amount < 0 or not math.isfinite(amount)):
-            raise Invalid(f"{where}.{name} is {amount}: it cannot be negative")
+            raise Invalid(f"{where}.{name} is {amount}: it must be a finite number of at least 0")
 
 
 def report_row(report: Report) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def load(candidate: Candidate) -> float:
 
 
 def rank(request: SlotRequest, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Return the eligible hosts sorted by preferred tags, free capacity, load and name, best first."""
+    """Return `candidates` sorted by preferred tags, free capacity, load and name, best first. All must be eligible."""
     return tuple(
         sorted(
             candidates,
@@ -143,7 +143,7 @@ def _tiers(job: UnplacedJob, seats: Sequence[_Seat], mesh_version: str) -> list[
 
 
 def _fitting(tiers: Sequence[Sequence[_Seat]], resources: Resources) -> list[_Seat]:
-    """Return the hosts of the first tier that has hosts whose offered resources are sufficient."""
+    """Return the hosts that offer enough resources, all from the first tier that has any such host."""
     for tier in tiers:
         fit = [seat for seat in tier if resources.fits(seat.candidate.offered)]
         if fit:

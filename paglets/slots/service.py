@@ -14,7 +14,7 @@ SERVICE_NAME = "compute-slots"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotsStatusRequest:
-    """The request `status`: show the scheduler of the host and at most `limit` jobs, oldest first."""
+    """The request `status`: show the host's scheduler and at most `limit` jobs, running ones first, then the oldest."""
 
     limit: int = 100
 
@@ -35,7 +35,10 @@ class SlotsStatusReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidatesRequest:
-    """The request `candidates`: rank the hosts for a `slots.model.SlotRequest` submitted from the asked host."""
+    """The request `candidates`: rank the hosts for a `slots.model.SlotRequest`.
+
+    The ranking is that of a job submitted to the answering host.
+    """
 
     request: dict[str, Any]
 
