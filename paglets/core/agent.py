@@ -47,7 +47,7 @@ class Paglet(Generic[S]):
         run                                   do work of its own
         on_creation on_disposing              after creation, before the end
         on_dispatching on_arrival             before and after a move
-        on_cloning on_clone                   on the original and on its copy
+        on_cloning on_clone                   on the original and on its clone
         on_deactivating on_activation         before and after inactivity
 
     In these methods, use:
@@ -142,7 +142,7 @@ class Paglet(Generic[S]):
         kind = "this kind" if refused is None else f"kind {refused.kind!r}"
         raise NotHandled(f"{type(self).__qualname__} has no handler for messages of {kind}")
 
-    # Identity and durable data.
+    # The properties and methods below give the identity and the durable data of the paglet.
 
     @property
     def agent_id(self) -> str:
@@ -182,7 +182,7 @@ class Paglet(Generic[S]):
         """
         return self.context.wait_state(predicate, timeout_seconds)
 
-    # Files that move with the paglet.
+    # The methods below handle files that move with the paglet.
 
     def register_file(self, path: str | Path, name: str | None = None, mode: str = "copy") -> FileRef:
         """Register a file that moves with this paglet. Each further host puts it into the scratch directory as `name`.
@@ -212,7 +212,7 @@ class Paglet(Generic[S]):
         """
         return self.context.file_path(name)
 
-    # Artifacts: named files on hosts. Every host of the mesh can find an artifact by its id.
+    # The methods below handle artifacts: named files on hosts. Every host of the mesh can find an artifact by its id.
 
     def upload_artifact(
         self,
@@ -223,9 +223,9 @@ class Paglet(Generic[S]):
     ) -> ArtifactRef:
         """Store a file as an artifact, and return once it is stored. The artifact moves and ends with this paglet.
 
-        `move` removes the file at `path` afterwards. On Linux, no copy is made of a file in a job's scratch directory
-        that no process has open for writing. Close the file first: later writes are not in the artifact. The artifact
-        is deleted after `expires_in_seconds`; None keeps it. Raises Invalid, FileChanged and NoRoom like
+        `move` removes the file at `path` afterwards. On Linux, a file in a job's scratch directory is not copied if no
+        process has it open for writing. Close the file first, because later writes are not in the artifact. The
+        artifact is deleted after `expires_in_seconds`; None keeps it. Raises Invalid, FileChanged and NoRoom like
         `register_file`; the file then stays in place.
         """
         return self.context.upload_artifact(path, name, move, expires_in_seconds)
@@ -255,7 +255,7 @@ class Paglet(Generic[S]):
         """
         return self.context.send_artifact(target, path, message, name, move)
 
-    # Messages.
+    # The methods below send messages.
 
     def call(
         self,
@@ -287,24 +287,24 @@ class Paglet(Generic[S]):
 
         `level`, or `severity`, is "info", "warning" or "error"; `title` and `message` make the text `TITLE: MESSAGE`.
         A text of more than 2,000 characters is truncated. A home host keeps the newest 2,000 notes, at most 4 MiB. Each
-        host keeps as many for unreachable home hosts. Raises Invalid for another level.
+        host also keeps up to 2,000 notes for unreachable home hosts. Raises Invalid for another level.
         """
         self.context.notify_user(*text_and_level(*words, **named))
 
-    # Copies and inactivity.
+    # The methods below clone the paglet or make it inactive.
 
     def clone(self, name: str | None = None) -> Any:
-        """Create a copy of this paglet on this host, and return its PagletProxy at once.
+        """Create a clone of this paglet on this host, and return the clone's PagletProxy at once.
 
-        The copy has the state, storage and registered files that the current handler commits, or that `run` has now. It
-        also has this paglet's code, home host and service name, but not its messages and artifacts. `on_cloning` runs
-        now in the original, and `on_clone` later in the copy. Raises Invalid for a job or a collector, and NameTaken if
-        another paglet has that name.
+        The clone has the state, storage and registered files that the current handler commits, or that `run` has now.
+        It also has this paglet's code, home host and service name, but not its messages and artifacts. `on_cloning`
+        runs now in the original, and `on_clone` later in the clone. Raises Invalid for a job or a collector, and
+        NameTaken if another paglet has that name.
         """
         return self.context.clone(name, None)
 
     def clone_to(self, host_name: str, name: str | None = None) -> Any:
-        """Create a copy that moves to the host with that name or URL after its `on_clone`.
+        """Create a clone that moves to the host with that name or URL after its `on_clone`.
 
         Raises Unknown if the mesh has no such host.
         """

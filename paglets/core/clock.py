@@ -94,7 +94,7 @@ class SystemEntropy:
 
 
 def system_pause(seconds: float) -> None:
-    """Sleep. Only clients and commands may call this; code inside a host never sleeps."""
+    """Sleep. Only clients, commands, processes of paglets and failpoints call this, because a host must not block."""
     time.sleep(seconds)
 
 

@@ -125,7 +125,7 @@ def no_room(error: OSError, place: Path) -> NoRoom | None:
 
 
 def disk_error(error: OSError, place: Path) -> NoRoom:
-    """Return NoRoom for any error in a folder of the host: the folder works again once a person has fixed the disk."""
+    """Return NoRoom for any error in a folder of the host, because the folder works again once the disk is fixed."""
     return no_room(error, place) or NoRoom(closed(place) or f"{printable(place)} cannot be used: {placed(error)}")
 
 

@@ -27,7 +27,7 @@ DEFAULT_PORT = 8765
 """The default port of a host, and the port of URLs that contain none."""
 
 _DEVICES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))])
-"""The names of devices on Windows, also with any suffix. They are refused, as names and ids become directory names."""
+"""The names of devices on Windows, also with any suffix. They are refused, because ids become directory names."""
 
 SHORT_ID_CHARACTERS = 8
 """The number of characters of the short form of a store id, which commands print and accept."""
@@ -72,8 +72,9 @@ class FileRef:
     """A file that moves with a paglet. Each host puts the file into the paglet's scratch directory, under `name`.
 
     If `mode` is "move", the original of a registered file is removed once another host has the paglet. `attempt` is the
-    job's attempt that registered the file, or 0 for an input of the job. A new attempt starts without the files of
-    earlier attempts. `registered` is True if the code of the paglet registered the file, and False for an input.
+    job's attempt that registered the file, or 0 for an input of the job or a file that a checkpoint includes. A new
+    attempt starts with only the files whose `attempt` is 0. `registered` is True if the code of the paglet registered
+    the file, and False for an input.
     """
 
     name: str

@@ -18,7 +18,7 @@ INSIDE = "src/"
 """The folder of an archive whose files make up the copy."""
 
 ARCHIVE_NAME = "paglets.pyz"
-"""The whole archive, kept in each unpacked copy: a host that lost files of its copy makes them from this one."""
+"""The name of the archive in each unpacked copy. A host that lost files of its copy restores them from this archive."""
 
 MANIFEST = "archive.json"
 """The file that only an archive and its unpacked copies have, beside the package."""
@@ -62,7 +62,7 @@ def is_compiled(copy: str) -> bool:
 
 
 def refuse_foreign(path: str) -> None:
-    """Raise PermissionError unless only this user and root can change what `path` names. Raises OSError.
+    """Check that only this user and root can change the file or folder `path`, because code is loaded from it.
 
     Code is loaded from `path`. The folders above it are checked, too, except those that do not exist yet. They may
     be writable by others if they have the sticky bit, like /tmp: others can then rename only their own files.

@@ -1,7 +1,7 @@
 """Unpack an archive into a copy that processes import from, and remove copies that no process uses.
 
-An archive alone is slow, as Python keeps no bytecode of modules in a zip file. It is also fragile: a process imports
-modules late, which fails after the file was replaced. So the first start unpacks the archive into
+An archive alone is slow, because Python keeps no bytecode of modules in a zip file. It is also fragile, because a
+process imports modules late, which fails after the file was replaced. So the first start unpacks the archive into
 `PAGLETS_HOME/cache/app/CONTENT/`, and all processes import from there. The first start of each version of Python adds
 the bytecode for that version.
 """
