@@ -19,7 +19,7 @@ MAX_DTYPE_CHARACTERS = 60
 MAX_DIMENSIONS = 64
 
 DTYPE_KINDS = "biufcmMSUV"
-"""The kinds of dtypes that are supported: numbers, times, text, and raw bytes."""
+"""The kinds of dtypes that are supported: booleans, numbers, times, text, and raw bytes."""
 
 LARGEST_FLOAT = {"f": 8, "c": 16}
 """Maximum bytes of an item, by kind. Wider floats have the same name but another format on other processors."""
@@ -91,7 +91,7 @@ def _text(array: Any) -> str:
     return base64.b64encode(flat.view("u1")).decode("ascii")
 
 
-# Reading.
+# The functions below read arrays and scalars.
 
 Resolve = Callable[[str], type[Any]]
 

@@ -81,7 +81,7 @@ def publish_code(publisher: BytesPublisher, *classes: type, states: Iterable[Any
     return None if bundle is None else publisher.publish_bytes(bundle.data)
 
 
-# Bundles that this process imports from.
+# The code below remembers the bundles that this process imports from.
 
 _unpacked_here: dict[str, BlobRef] = {}
 
@@ -96,7 +96,7 @@ def _bundle_around(cls: type) -> BlobRef | None:
     return next((blob for folder, blob in _unpacked_here.items() if file.startswith(folder + os.sep)), None)
 
 
-# Content of a bundle.
+# The code below selects and packs the content of a bundle.
 
 
 def _place_of(cls: type) -> tuple[Path, str, Path] | None:

@@ -90,7 +90,7 @@ def resolve_class(name: str, base: type[Any] | None = None, *, host_name: str = 
 
 
 def import_module_of(module_name: str) -> None:
-    """Import the module of a class, as `resolve_class` does. Raises what the import raises, SystemExit too."""
+    """Import the module of a class, as `resolve_class` does. Raises any error of the import, including SystemExit."""
     with _importing(f"{module_name}:"):
         importlib.import_module(module_name)
 
@@ -170,7 +170,7 @@ def _importing(class_name: str) -> Iterator[None]:
 def refuse_while_importing() -> None:
     """Raise ImportFailed if this call comes from the import of a module by `resolve_class`.
 
-    Otherwise a script without a main guard would submit again on each host that imports it.
+    Without this check, a script without a main guard would submit again on each host that imports it.
     """
     guard = _current.get()
     if guard is not None:

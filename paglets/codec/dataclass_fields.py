@@ -88,7 +88,7 @@ def _fitted(value: Any, to_tuple: bool) -> Any:
     return tuple(value) if to_tuple and type(value) is list else value
 
 
-# Named tuples.
+# The functions below handle named tuples.
 
 
 def is_named_tuple(cls: type) -> bool:
@@ -105,7 +105,7 @@ def named_tuple(cls: Any, fields: Mapping[str, Any]) -> Any:
     return tuple.__new__(cls, [values[name] for name in cls._fields])
 
 
-# Attributes that would be lost.
+# The functions below refuse attributes that would be lost.
 
 
 def refuse_attributes(value: Any, advice: str, known: Collection[str] = ()) -> None:
@@ -143,7 +143,7 @@ def _find_slots(cls: type[Any]) -> tuple[str, ...]:
 _slots_of: Callable[[type], tuple[str, ...]] = lru_cache(MAX_CACHED_SCHEMAS)(_find_slots)
 
 
-# Schemas.
+# The functions below find the fields of a dataclass.
 
 
 def _find_schema(cls: type[Any]) -> FieldSchema:

@@ -1,7 +1,7 @@
 """The envelope of a paglet: all data that a host needs to store, schedule and move a paglet without its class.
 
 Values of user code (`state`, message arguments, results) are trees of tagged JSON (`paglets.codec.tagged_json`). The
-host forwards these trees and never decodes them.
+host forwards these trees without decoding them. It decodes only the state of a collector that runs inside the host.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxPost:
-    """A post that a paglet has accepted and not handled. `dead`: no more tries, because too many raised errors."""
+    """A post that a paglet has accepted and not handled. `dead`: it is not retried, because it failed too often."""
 
     post: Post
     dead: bool = False

@@ -42,7 +42,7 @@ _ADVICE: dict[str, str] = {
 
 
 def check_values(job_class: Any) -> None:
-    """Raise Invalid if states of a job class, or results of the annotated types, can never be sent."""
+    """Check that states of a job class and results of the annotated types can be sent. Raises Invalid if not."""
     schema_of(job_class.State)
     for name in RESULT_METHODS:
         for kind, advice in _impossible(_declared(job_class, name)):

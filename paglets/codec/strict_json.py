@@ -78,7 +78,7 @@ def _decoded(body: bytes) -> str:
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadRequest(f"the JSON is not UTF-8: byte {error.start} cannot be read") from None
+        raise BadRequest(f"the JSON is not UTF-8: the byte at offset {error.start} cannot be decoded") from None
 
 
 def _parse(text: str) -> Any:
@@ -140,7 +140,7 @@ def _outside_strings(marks: bytes) -> bytes:
     return b"".join(marks.split(b'"')[::2]) if b'"' in marks else marks
 
 
-# Hooks that the parser of `json` calls.
+# The parser of `json` calls the functions below.
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -30,8 +30,8 @@ named tuples and subclasses are restored without their constructors. An instance
 its value is refused. Tuples are tagged everywhere, also in states, and are restored as tuples. If a dataclass declares
 a field as a tuple, a list is accepted too, so that states can be written by hand as plain JSON.
 
-The host never calls `decode`, because it only stores trees. `tree_of` converts a dict of trees whose keys come from
-users, so that no key is mistaken for a tag.
+The host stores trees without decoding them, except the state of a collector that runs inside the host. `tree_of`
+converts a dict of trees whose keys come from users, so that no key is mistaken for a tag.
 """
 
 from __future__ import annotations
