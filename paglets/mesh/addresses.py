@@ -1,6 +1,6 @@
 """The choice of the address under which other hosts can reach this host.
 
-The last two functions query the operating system. The other functions are pure.
+`routed_addresses` and `public_address` query the operating system. The other public functions are pure.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def bind_for(address: str) -> str:
 
 
 def routed_addresses() -> tuple[str, ...]:
-    """Return this machine's addresses on the default route. This sends nothing: a UDP connect only looks up a route."""
+    """Return this machine's addresses on the default route. A UDP connect finds them and sends nothing."""
     return tuple(address for family, target in TEST_NETS if (address := _source_towards(family, target)))
 
 

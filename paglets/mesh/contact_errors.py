@@ -26,9 +26,10 @@ MAX_BROKEN_LINKS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Failed:
-    """The last failed connection to a host. `times`: the number of failures while the host was online.
+    """The failed connections to a host since its last reply. `error`: the error of the last one.
 
-    `since`: the monotonic time of the first failure. `at`: the same time in seconds since the epoch.
+    `times`: the number of failures while the host was online. `since`: the monotonic time of the first failure.
+    `at`: the same time in seconds since the epoch.
     """
 
     error: PagletsError

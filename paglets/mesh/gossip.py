@@ -4,7 +4,7 @@ Every 2 s a host exchanges all its rows with a random host, and with the host th
 is more than 3 s. Each row is thus refreshed before it expires, even if messages are lost. Important changes (a new
 host, a restart, a new URL or tag, a stop) are also pushed at once to all online hosts. Load travels with the
 heartbeats. A host also pushes its load to a few hosts, at most once a second, if it becomes full or idle, or if its
-queue fills or empties. They use it to decide from which host to steal jobs.
+queue fills or empties. These hosts use the load to decide from which host to steal jobs.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ ANSWER_SECONDS = 3.0
 
 
 class Gossiper:
-    """The gossip service of a host. Views and `receive` may be called from any thread, other methods by the runner.
+    """The gossip service of a host.
+
+    Views, `receive` and `record_contact` may be called from any thread, the other methods only from the runner thread.
 
     `first`: this host's row at its start. `own`: returns its current row. `peers`: the URLs from `--peer`, which are
     also stored. `on_change`: the parts of the host to wake if a host comes online or moves, and after a gap.
@@ -103,7 +105,7 @@ class Gossiper:
         self._push_at = self._load_at = float("-inf")
         self._load_unsent = False
 
-    # Views.
+    # The methods below are the views, which do not change the table.
 
     def hosts(self) -> tuple[MeshHostView, ...]:
         """Return all hosts of the table with their problems: this host first, then the others by name."""
@@ -170,7 +172,7 @@ class Gossiper:
         """Return the pairs of online hosts between which connections fail, as reported by the hosts."""
         return broken_links(self._mesh.own, self._mesh.table, self._clock.wall())
 
-    # Signs of life and failures.
+    # The methods below record signs of life, failures and removals of hosts.
 
     def record_contact(self, store_id: str) -> None:
         """Record an authenticated request from the host with this store id. May be called from any thread."""
@@ -188,7 +190,7 @@ class Gossiper:
     def is_forgotten(self, store_id: str) -> bool:
         return self._mesh.table.forgotten.get(store_id, tables.NEVER_SEEN).for_good
 
-    # Requests from other hosts, handled on threads of the server.
+    # The threads of the server call `receive` for requests from other hosts.
 
     def receive(self, told: Gossip, sender: str) -> Gossip:
         """Merge the rows from the host `sender`, add it to the table, and return the reply. Raises Invalid."""
@@ -231,7 +233,7 @@ class Gossiper:
         start = self._entropy.pick(len(rows))
         return (rows[start:] + rows[:start])[:most]
 
-    # Methods for the runner thread.
+    # Only the runner thread calls the methods below.
 
     def tick(self, now: float) -> float | None:
         if self._left:
@@ -265,7 +267,7 @@ class Gossiper:
         self._store.write(lambda tx: tx.wake(self.name))
 
     def _contactable(self, up: bool) -> list[Row]:
-        """Return the hosts to contact, online or not (`up`). Online hosts of another mesh contact this host instead."""
+        """Return the online or the offline hosts (`up`) to contact. Online hosts of another mesh contact this host."""
         rows = self._mesh.table.rows.values()
         own = self._mesh.own
         return [row for row in rows if row.up == up and row.host.reachable and (same_mesh(row.host, own) or not up)]
@@ -366,7 +368,7 @@ class Gossiper:
         elif isinstance(error, (Unreachable, CallOutcomeUnknown)):
             self.record_failure(store_id)
 
-    # Addresses from `--peer`.
+    # The methods below try the addresses from `--peer`.
 
     def _satisfied(self) -> frozenset[str]:
         own, rows = self._mesh.own, self._mesh.table.rows

@@ -75,7 +75,7 @@ class MembershipService:
         self._judge()
         self._record_offline()
 
-    # Queries, which may be called from any thread.
+    # The queries below may be called from any thread.
 
     def problems(self) -> view.Problems:
         own, table, found = self._judged
@@ -138,7 +138,7 @@ class MembershipService:
         if not row.up:
             self.update(lambda table: tables.contact(table, {store_id: now}))
 
-    # Changes.
+    # The methods below change the table.
 
     def update(self, decide: Callable[[Table], Change]) -> Change:
         with self._lock:
@@ -146,7 +146,7 @@ class MembershipService:
         return self._saved(change)
 
     def merge(self, gossip: Gossip, sender: str) -> Change:
-        """Merge the rows that `sender` sent. If its mesh version is different, merge only the sender's own row."""
+        """Merge the rows that `sender` sent. If its mesh version is another, merge only the row of `sender`."""
         with self._lock:
             change = self._merge(gossip, sender, self._clock.monotonic())
         return self._saved(change)

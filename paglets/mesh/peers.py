@@ -50,7 +50,7 @@ class Peers:
     def problems(self, hosts: Iterable[MeshHost]) -> tuple[tuple[str, str], ...]:
         """Return the URL and the problem of each address where no host answered.
 
-        Addresses of the known `hosts` are left out: a known host has joined, even if it now sleeps or has moved.
+        Addresses of the known `hosts` are left out, because these have joined, even if they now sleep or have moved.
         """
         joined = {host.store_id: view.urls(host) for host in hosts}
         known = {url for urls in joined.values() for url in urls}

@@ -231,7 +231,11 @@ def left(table: Table, store_id: str) -> Change:
 
 
 def expire(table: Table, now: float, own: MeshHost) -> Change:
-    """Mark hosts as offline that were not seen for ONLINE_SECONDS, and remove those not seen for FORGET_SECONDS."""
+    """Mark hosts as offline that were not seen for ONLINE_SECONDS.
+
+    Remove hosts that were not seen for FORGET_SECONDS. For hosts of another mesh version, and for hosts that never
+    joined, this time is FORGET_FOREIGN_SECONDS.
+    """
     rows = {}
     for store_id, row in table.rows.items():
         unseen_seconds = now - row.last_seen_at
@@ -273,7 +277,10 @@ def _replaced(table: Table, store_id: str, row: Row) -> Change:
 
 
 def _bounded(before: Table, after: Table) -> Change:
-    """Return a change with at most MAX_HOSTS rows. Offline hosts are removed first, then those not seen for longest."""
+    """Return a change to a table with at most MAX_HOSTS rows.
+
+    Offline hosts are removed before online hosts, and among them the hosts that were not seen for longest.
+    """
     if len(after.rows) <= MAX_HOSTS:
         return change_between(before, after)
     kept = sorted(after.rows.items(), key=lambda item: (not item[1].up, -item[1].last_seen_at, item[0]))[:MAX_HOSTS]

@@ -78,7 +78,7 @@ def receiver_name(store_id: str, boot_id: str) -> str:
 
 
 class Signer:
-    """A signer of the requests of one sender, which also checks the signatures of replies."""
+    """A signer of one sender's requests. It also checks the signatures of the replies."""
 
     def __init__(self, key: MeshKey, *, clock: Clock, entropy: Entropy, sender: str = "") -> None:
         self._key = key
@@ -154,7 +154,7 @@ class Verifier:
         return proof if _same(values[SIGNATURE], _request_mac(self._key, method, target, proof)) else None
 
     def admit(self, method: str, target: str, proof: Proof) -> None:
-        """Raise an error unless a request with a valid signature is new, for this host, and signed within the window.
+        """Check that a request with a valid signature is new, for this host, and signed within the window.
 
         Raises StalePeer, WrongClock, NotAllowed, Overloaded. The method uses a time that never goes backwards.
         Otherwise old requests, whose nonces are no longer stored, would pass after the machine's clock was set back.

@@ -51,9 +51,9 @@ def _run_files(home: Path) -> list[Path]:
 
 
 def local_host(home: Path, name: str | None = None) -> tuple[RunningHost, str]:
-    """Return the running host `name` of this machine, by default the first by name, and a note for the user.
+    """Return the running host `name` of this machine, by default the first by name, and a message for the user.
 
-    The note names the other running hosts; it is "" if there is no choice. Raises Unreachable if no such host runs.
+    The message names the other running hosts; it is "" if there is no choice. Raises Unreachable if no such host runs.
     """
     running = running_hosts(home)
     named = [one for one in running if name in (None, one.name)]

@@ -55,10 +55,10 @@ class Recipient:
 
 
 class Connection(HTTPConnection):
-    """A connection that buffers writes until `transmit` sends them as one piece.
+    """A connection that buffers writes until `transmit` sends the head and the start of the body together.
 
-    With two sends, the second would wait for the first to be acknowledged, because of Nagle's algorithm. Besides, if a
-    single send fails, it is certain that nothing was sent.
+    If they were sent separately, the second send would wait until the first is acknowledged, because of Nagle's
+    algorithm. Besides, if the first send fails, it is certain that nothing was sent.
     """
 
     stream: DeadlineSocket
