@@ -60,7 +60,7 @@ class ArtifactTransfers:
     def missing(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
         return self._uploader.missing(blobs)
 
-    # Upload.
+    # The methods below upload files.
 
     def upload(
         self,
@@ -124,7 +124,7 @@ class ArtifactTransfers:
         )
 
     def _add(self, wanted: AddArtifact, owner: ProxyRef | str | None) -> ArtifactRef | HostRef:
-        """Add the artifact and return it, or return the host that must receive the bytes before."""
+        """Add the artifact and return it. If the host lacks the bytes, return the host instead."""
         if owner is None:
             return self._add_at(self._mesh.host(), wanted, self._timeout)
         return self._mesh.follow(owner, lambda host, left: self._add_at(host, wanted, left), self._timeout)
@@ -152,7 +152,7 @@ class ArtifactTransfers:
     def _new_id(self) -> str:
         return f"art-{self._mesh.entropy.token()}"
 
-    # Download.
+    # The methods below download artifacts.
 
     def download(
         self, artifact: ArtifactRef | str, target: str | Path, *, move: bool, replace: bool, progress: Progress
@@ -177,7 +177,7 @@ class ArtifactTransfers:
             raise Conflict(f"artifact {ref.artifact_id} has other bytes than the reference says: list artifacts again")
         return replace_fields(view, host=listed_host(self._mesh, view))
 
-    # Find, list and delete.
+    # The methods below find, list and delete artifacts.
 
     def find(self, artifact: ArtifactRef | str) -> ArtifactView:
         return find_artifact(self._mesh, _artifact_id(artifact), self._timeout)

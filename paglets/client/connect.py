@@ -15,7 +15,7 @@ from paglets.wire.pooled_client import PooledClient
 
 
 def find_host(at: str | None, home: Path, client_of: Callable[[HostRef], MeshClient]) -> tuple[MeshClient, str]:
-    """Return a client of the host `at`, and a note for the user if one of several local hosts was chosen, else "".
+    """Return a client of the host `at`, and a message for the user if one of several local hosts was chosen, else "".
 
     `at`: a URL, or the name of a host on this machine or in its mesh; None: a host on this machine. Raises Unreachable,
     Unknown.
@@ -42,7 +42,7 @@ def find_host(at: str | None, home: Path, client_of: Callable[[HostRef], MeshCli
 def open_mesh_client(
     at: str | None, transport: BlockingTransport, environ: Mapping[str, str]
 ) -> tuple[MeshClient, str]:
-    """Return a client and a note like `find_host`. `at` defaults to the environment variable `PAGLETS_AT`."""
+    """Return a client and a message like `find_host`. `at` defaults to the environment variable `PAGLETS_AT`."""
 
     def client_of(base: HostRef) -> MeshClient:
         return MeshClient(base, transport, clock=SystemClock(), entropy=SystemEntropy(), pause=system_pause)

@@ -48,7 +48,7 @@ def _make_folder(path: Path) -> None:
 def is_downloaded(place: Path, blob: BlobRef, hashing: HashProgress = lambda done: None) -> bool:
     """Return True if `place` is a file with the bytes of `blob`, and False if nothing exists at that path.
 
-    Raises Conflict or Invalid if something else exists at that path.
+    Raises Conflict if another file or a folder exists at that path, and Invalid if a device or pipe does.
     """
     if not os.path.lexists(place):
         return False
@@ -59,7 +59,10 @@ def is_downloaded(place: Path, blob: BlobRef, hashing: HashProgress = lambda don
 
 
 def check_replaceable(place: Path) -> None:
-    """Raise Conflict or Invalid if `place` is a folder, device or pipe. A rename would replace even a device."""
+    """Check that a download may replace `place`, because a rename would replace even a device.
+
+    Raises Conflict for a folder, and Invalid for a device or a pipe.
+    """
     if os.path.isdir(place):
         raise Conflict(f"{printable(place)} is a folder: name another target")
     with suppress(FileNotFoundError):  # other errors, such as an invalid name, are raised before the download

@@ -35,7 +35,10 @@ class MeshNotes:
 
 
 class DirectoryClient:
-    """The methods of `HostClient` that ask all hosts. Hosts that do not answer are left out, or returned as errors."""
+    """The methods of `HostClient` that ask all hosts.
+
+    `find` and `lookup` leave out the hosts that do not answer. The other methods return the errors of these hosts.
+    """
 
     _mesh: MeshClient
     timeout: float

@@ -35,8 +35,8 @@ def online_refs(views: Iterable[MeshHostView]) -> list[HostRef]:
 def ask_all(ask: Callable[[A], T], things: Sequence[A]) -> list[T]:
     """Call `ask` with each of `things` in parallel, and return the results in the same order.
 
-    An error or Ctrl-C ends this function at once, and the calls in progress go on in daemon threads. The threads of an
-    executor would delay the end of the process.
+    An error or Ctrl-C ends this function at once, and the calls in progress go on in daemon threads. No executor is
+    used, because its threads would delay the end of the process.
     """
     if len(things) < 2:
         return [ask(thing) for thing in things]

@@ -45,7 +45,7 @@ class GroupClient:
         raise NotImplementedError
 
     def groups(self) -> tuple[GroupLine, ...]:
-        """Return the groups that the online hosts submitted or collect, newest first.
+        """Return the groups that the online hosts know, newest first.
 
         The counts come from the host of the collector. If that host is offline, they are the last counts that the home
         host received, or None.
@@ -88,7 +88,7 @@ class GroupClient:
                 unreachable.append(with_host_name(host, answer))
         if unreachable:
             raise Unreachable(
-                f"no host that answers has the collector of {group_id}; {unreachable[0].message}", collector=AWAY
+                f"the collector of {group_id} is on no host that answered; {unreachable[0].message}", collector=AWAY
             )
         return None
 
@@ -136,7 +136,7 @@ class GroupClient:
     def end_copies(
         self, group_id: str, job_keys: Sequence[str] | None = None, *, reason: str = "", timeout: float | None = None
     ) -> EndOutcome:
-        """Cancel jobs of a group (`job_keys` None: all) on each host that answers, without its collector.
+        """Cancel jobs of a group (`job_keys` None: all) on each host that answers, without the collector of the group.
 
         A host refuses if it has contact with the host of the collector. When the collector is back, it receives these
         jobs as failures with the cause `cancelled`. Returns like `cancel`.
@@ -145,7 +145,7 @@ class GroupClient:
         wait = self.timeout if timeout is None else timeout
         return end_copies(self._mesh, check_group_id(group_id), keys, reason=reason, timeout=wait)
 
-    # Groups whose collector is lost.
+    # The methods below handle groups whose collector is lost.
 
     def orphaned_group(self, group_id: str, *, timeout: float | None = None) -> OrphanedGroup:
         """Return the reports of finished jobs, and the unfinished jobs, that online hosts have of a group."""

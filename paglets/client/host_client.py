@@ -100,7 +100,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         """Close the connections to all hosts."""
         self._mesh.close()
 
-    # The host and its mesh.
+    # The methods below show the host and its mesh.
 
     @property
     def host(self) -> HostRef:
@@ -143,7 +143,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
             "POST", "/v1/slots/candidates", PreviewPlacement(request=dict(to_json(request))), PlacementPreview
         )
 
-    # Paglets.
+    # The methods below send messages to paglets, and create, show, move and remove them.
 
     def call(self, target: Target, message: Message | str, *, timeout_seconds: float | None = None, **args: Any) -> Any:
         """Send a message and return the reply. If the paglet moves, the message follows it.
@@ -221,7 +221,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         """Run `on_disposing` of a paglet, then remove it."""
         self._at(target, "DELETE", None, Done)
 
-    # Files and artifacts. An interrupted transfer is resumed. It fails after `timeout` seconds without progress.
+    # The methods below transfer files. An interrupted transfer is resumed, and fails after `timeout` without progress.
     # `progress` is called with the step ("reading", "sending", "receiving"), the bytes done and the total bytes.
 
     def publish_bytes(self, data: bytes) -> BlobRef:
@@ -310,8 +310,8 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...]]:
         """Return the artifacts on all online hosts, and the errors of hosts that did not answer.
 
-        `group_id`: return files of the group's finished jobs, too. `timeout`: seconds for each request, which returns a
-        page of artifacts.
+        `owner`: only artifacts of this owner, as in `list_artifacts`. `group_id`: only files of the group's finished
+        jobs. With both, artifacts that match one of them. `timeout`: seconds for each request, which returns a page.
         """
         from paglets.client.artifacts import ArtifactTransfers, once_each
 
@@ -334,7 +334,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
 
         return ArtifactTransfers(self._mesh, self.timeout)
 
-    # Submission of groups. The other methods for groups are in GroupClient.
+    # The method below submits a group. The other methods for groups are in GroupClient.
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Submit a group of jobs. `request`: an `api.groups.SubmitGroup` as JSON. Return a `GroupView` as JSON.
@@ -346,7 +346,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         view: Mapping[str, Any] = to_json(submit(self._mesh, from_json(SubmitGroup, dict(request)), self.timeout))
         return view
 
-    # Logs.
+    # The methods below read the logs of jobs.
 
     def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
         """Return the attempts of a job that the online hosts know. `job`: `GROUP/KEY`, or the id of a paglet.

@@ -10,8 +10,8 @@ from paglets.core.refs import HostRef
 from paglets.core.text import duration_text
 
 STEP_SECONDS = 60.0
-"""Ignore smaller differences between `offline_seconds` and `seconds_since_seen`: `offline_seconds` is measured with a
-wall clock, which may be adjusted."""
+"""Ignore smaller differences between `offline_seconds` and `seconds_since_seen`, because `offline_seconds` is measured
+with a wall clock, which may be adjusted."""
 
 NOT_JOINED = "not joined"
 """Start of `problem` for a host that answers but has not joined the mesh."""
@@ -32,7 +32,7 @@ def view_of(host: HostRef, views: Iterable[MeshHostView]) -> MeshHostView | None
 
 
 def offline_seconds(view: MeshHostView) -> float:
-    """Return the minimum number of seconds for which a host has been offline."""
+    """Return the number of seconds for which a host has been offline at least."""
     return max(view.offline_seconds, view.seconds_since_seen)
 
 

@@ -1,6 +1,6 @@
 """Input files of paglets and jobs: check all files, then upload them. Files with equal bytes are uploaded once.
 
-A host keeps uploaded bytes for an hour until a request refers to them. If the upload of the other files takes longer,
+A host deletes uploaded bytes after an hour if no request refers to them. If the upload of the other files takes longer,
 `UploadSession` uploads deleted bytes again.
 """
 
@@ -141,7 +141,7 @@ def check_inputs(paths: InputPaths | None, whose: str = "") -> tuple[InputFile, 
 
 
 def check_apart(names: Iterable[str], whose: str) -> None:
-    """Raise Invalid if two names are equal or differ only in case: some file systems ignore case."""
+    """Raise Invalid if two names are equal or differ only in case, because some file systems ignore case."""
     spellings: dict[str, str] = {}
     for name in names:
         folded = name.casefold()

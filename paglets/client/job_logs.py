@@ -88,7 +88,7 @@ def read_log(mesh: MeshClient, attempt: AttemptView, stream: str, offset: int, l
 
 
 def _check_piece(piece: LogPiece, data: bytes, host: HostRef, offset: int, limit: int) -> None:
-    """Raise BadRequest if a piece does not continue the log. Otherwise a follower might repeat bytes without end."""
+    """Raise BadRequest if a piece does not continue the log, because a follower might then repeat bytes endlessly."""
     end = piece.offset + len(data)
     if data and not (len(data) <= limit and offset <= piece.offset and piece.next == end <= piece.size_bytes):
         raise BadRequest(

@@ -84,7 +84,7 @@ def waiting_reports(
 
 
 def newest_reports(found: Iterator[tuple[HostRef, WaitingReport]]) -> dict[str, tuple[HostRef, WaitingReport]]:
-    """Return one report of each job, by job key: a result if there is one, and of several, the newest generation."""
+    """Return one report of each job, by job key: a result rather than a failure, then the newest generation."""
     newest: dict[str, tuple[HostRef, WaitingReport]] = {}
     for host, report in found:
         known = newest.get(report.job_key)

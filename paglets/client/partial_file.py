@@ -56,7 +56,7 @@ class PartialFile:
         self._take(piece)
 
     def sync(self) -> None:
-        """Sync the bytes received so far to the disk, so that the sync in `finish` is short. `finish` raises errors."""
+        """Sync the bytes received so far to the disk, so that `finish` needs less time. `finish` raises its error."""
         try:
             os.fsync(self._descriptor)
         except OSError as error:
@@ -74,7 +74,7 @@ class PartialFile:
         return (self._hash.hexdigest(), self.offset) == (self._blob.sha256, self._blob.size_bytes)
 
     def finish(self, *, replace: bool) -> None:
-        """Sync the complete file and rename it to the target. Raises Conflict if it exists and not `replace`."""
+        """Sync the complete file and rename it to the target. Without `replace`, an existing target raises Conflict."""
         with self._removing_if_full():
             if self._sync_error is not None:
                 # Linux reports a failed write once. The next sync would succeed without the lost bytes.

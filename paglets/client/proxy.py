@@ -80,7 +80,7 @@ class PagletProxy:
     send = call
 
     def post(self, message: Message | str, **args: Any) -> None:
-        """Send a message without waiting for a reply. The message is stored until it is delivered, and handled once."""
+        """Send a message without waiting for a reply. The message is stored until it is delivered once."""
         self._sender.post(self.ref, as_message(message, args))
 
     def send_artifact(
@@ -88,8 +88,8 @@ class PagletProxy:
     ) -> ArtifactRef:
         """Send a file with a message of the kind `kind`. Like in `post`, both are stored until they are delivered.
 
-        The receiver finds the artifact in `message.artifacts`, and owns it. `move` removes the local file after it is
-        stored. Raises Invalid, FileChanged, NoRoom, Conflict.
+        The receiver finds the artifact in `message.artifacts`, and owns it. `move` removes the local file after
+        the artifact is stored. Raises Invalid, FileChanged, NoRoom, Conflict.
         """
         if not isinstance(self._sender, ArtifactSender):
             raise Conflict(

@@ -1,4 +1,4 @@
-"""Decisions about redirects: which host to ask next if a paglet is not on the expected host. No I/O."""
+"""Decisions about redirects: which host to ask next if a paglet is not on the expected host. They need no I/O."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ class Redirects:
         self._replaced_at: float | None = None
 
     def left(self, now: float) -> float:
-        """Return the seconds until the deadline. If it has passed, raise TimedOut or the last `needs_lookup` error."""
+        """Return the seconds until the deadline.
+
+        After the deadline, raise the last error if it has `needs_lookup`, else TimedOut.
+        """
         left = self._deadline - now
         if left > 0:
             return left

@@ -31,7 +31,7 @@ class UndeliveredClient:
     timeout: float
 
     def undelivered(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshUndelivered:
-        """Return the failed hooks and files that online hosts have of a group's jobs, or of one job.
+        """Return the undelivered outputs that online hosts have of a group's jobs, or of the job `job_key`.
 
         All hosts are asked at once. Each returns at most 1,000 hooks and 1,000 files. `timeout`: seconds for each
         request.

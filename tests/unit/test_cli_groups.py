@@ -85,7 +85,7 @@ def test_a_collector_that_moved_on_before_its_host_was_lost_is_asked_where_it_is
 
 
 def test_a_collector_on_a_host_that_does_not_answer_is_not_reported_as_lost() -> None:
-    mute = Unreachable("no host that answers has the collector of g; w2: no reply", collector="away")
+    mute = Unreachable("the collector of g is on no host that answered; w2: no reply", collector="away")
     with pytest.raises(Unreachable) as told:
         collector_of(Mesh(LAPTOP, on=mute), "g")  # type: ignore[arg-type]
     assert told.value is mute

@@ -410,7 +410,7 @@ def test_a_collector_on_a_host_that_does_not_answer_is_not_reported_as_lost() ->
         raise Unreachable("w1 is not among the hosts of the mesh")
 
     client = KnownHost(answers={"counts": away})
-    client.at = Unreachable("no host that answers has the collector of g; w2: no reply")
+    client.at = Unreachable("the collector of g is on no host that answered; w2: no reply")
     submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
     assert submission.warnings[1:] == (client.at.message,)
 
