@@ -190,8 +190,9 @@ class Paglet(Generic[S]):
         The content is captured now. The file is registered when the current hook or handler commits, but at once in
         `run` and `run_compute_job`. If the file changes later, it is captured again after `on_dispatching`; if it is
         removed, the captured content moves. With `mode` "move", the file at `path` is removed once another host has the
-        paglet, unless it changed. `name` defaults to that of the file; a file with the same name is replaced. A new
-        attempt of a job starts without the files that earlier attempts registered, unless a checkpoint followed.
+        paglet, unless the file changed. `name` defaults to that of the file. A registered file of the same name is
+        replaced. A new attempt of a job starts without the files that earlier attempts registered, unless a checkpoint
+        followed.
 
         Raises Invalid if `path` is not a regular file, or is a link and `mode` is "move"; if `name` is invalid on some
         system or differs from a registered name only in case; and for an unknown mode. Raises FileChanged if the file

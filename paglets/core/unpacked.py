@@ -64,8 +64,9 @@ def is_compiled(copy: str) -> bool:
 def refuse_foreign(path: str) -> None:
     """Check that only this user and root can change the file or folder `path`, because code is loaded from it.
 
-    Code is loaded from `path`. The folders above it are checked, too, except those that do not exist yet. They may
-    be writable by others if they have the sticky bit, like /tmp: others can then rename only their own files.
+    Raises PermissionError if other users can, and OSError. The folders above `path` are checked, too, except those that
+    do not exist yet. They may be writable by others if they have the sticky bit, like /tmp, because others can then
+    rename only their own files.
     """
     if os.name != "posix":
         return
