@@ -97,12 +97,12 @@ _PLACES = {
     "CallOutcomeUnknown": ("paglets.core.errors", "CallOutcomeUnknown"),
     "__version__": ("paglets.program", "PROGRAM_VERSION"),
 }
-"""The module and name of the object of each public name. Messages and databases contain these longer names."""
+"""The module of each public name's object, and the object's name there. Messages and databases use these names."""
 
 if not TYPE_CHECKING:  # a type checker that sees `__getattr__` accepts any attribute
 
     def __getattr__(name):
-        """Import the object of a public name. Raises AttributeError, for which Python suggests a similar name."""
+        """Import the object of a public name. Raises AttributeError for any other name; Python then suggests one."""
         import sys
         from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""Start the program: `python -m paglets`, the command `paglets`, and the archive, which starts a copy of this file.
+"""Start the program, for `python -m paglets` and the command `paglets`. paglets.pyz contains a copy of this file.
 
 Python 2.7 and later must be able to parse this file, to report that a newer version is needed. So it has no
 annotations and no f-strings.
@@ -16,7 +16,7 @@ if sys.version_info < (3, 11):  # noqa: UP036
 INNER_COMMANDS = {"_worker": "paglets.worker.child.main", "_zygote": "paglets.worker.zygote.main"}
 """The commands that only hosts run, each with the module whose `main(arguments)` runs it.
 
-These commands are looked up before the command line is imported, which would slow the start of each job's process.
+These commands are looked up first, because an import of the command line would slow the start of each job's process.
 """
 
 
@@ -24,7 +24,7 @@ def main(argv=None):
     # type: (list[str] | None) -> int
     """Run the command in `argv` (default: `sys.argv[1:]`) and return its exit code.
 
-    A script replaces this process, so `main` does not return.
+    If `argv` names a script, the script replaces this process, and `main` does not return.
     """
     import importlib
 

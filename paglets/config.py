@@ -48,8 +48,8 @@ class HostOptions:
     `PAGLETS_HOME/hosts/NAME`. `key_file` comes from a flag, `config_key_file` from the file. `pin_cpus` binds each job
     to its leased cores. `artifact_max_bytes` limits one stored artifact, `artifact_quota_bytes` all of them; 0 means no
     limit. Collectors on this host resubmit the jobs of a host that this host has not reached for
-    `host_lost_after_seconds`. A job waits `input_wait_seconds` for inputs that no host has. A process that has not
-    ended `report_grace_seconds` after its report is killed.
+    `host_lost_after_seconds`. A resubmitted job waits up to `input_wait_seconds` for inputs that no host has. A process
+    that has not ended `report_grace_seconds` after its report is killed.
     """
 
     name: str
@@ -151,7 +151,7 @@ def _sections(file: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[s
 
 @contextmanager
 def _noted(mistakes: list[str], place: str = "") -> Iterator[None]:
-    """Catch Invalid from the block and append its message to `mistakes`, so that all are reported together."""
+    """Catch Invalid from the block. Append `place` and its message to `mistakes`, so that all are reported together."""
     try:
         yield
     except Invalid as error:
@@ -181,7 +181,7 @@ def data_dirs(file: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def addresses_read(file: Mapping[str, Any]) -> dict[str, str]:
-    """Return a dict that maps each address in a valid file, as it is written there, to its normal form."""
+    """Return the addresses in a valid file: a dict from each address, as the file has it, to its normal form."""
     sections = (file.get("mesh", {}), *file.get("hosts", {}).values())
     written = [text for section in sections for text in section.get("peers", ())]
     written += [section["public_url"] for section in sections if "public_url" in section]

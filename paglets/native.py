@@ -30,11 +30,11 @@ DEFLATED = ".deflate"
 """The suffix of files in the archive that contain raw deflate data."""
 
 OLDEST_PSUTIL = (5, 9)
-"""The oldest psutil with wheels of the stable ABI, which pyproject.toml requires."""
+"""The oldest psutil that has wheels of the stable ABI. pyproject.toml requires the same version."""
 
 
 def load_psutil() -> ModuleType | None:
-    """Return psutil, or None if there is none; `psutil_problem` returns the reason."""
+    """Return psutil, or None if it cannot be imported. `psutil_problem` then returns the reason."""
     return _load()[0]
 
 
@@ -104,7 +104,7 @@ def _bundled(program: Program, environment: Mapping[str, str]) -> tuple[ModuleTy
         try:
             return _import_from(unpacked(program, files, cache / str(wheel["sha256"]))), ""
         except (OSError, ImportError) as error:
-            # The folder may be read-only, full, of another user or mounted noexec, or Python lacks zlib: try the next.
+            # The folder may be full, foreign, read-only or mounted noexec, or Python may lack zlib. Try the next one.
             _forget()
             problems.append(f"{cache}: {error}")
     return None, "the bundled one cannot be used: " + ("; ".join(problems) or "there is no folder to unpack it to")
@@ -121,7 +121,7 @@ def cache_folders(environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def unpacked(program: Program, files: Mapping[str, str], target: Path) -> Path:
-    """Unpack `files` into the folder `target`, unless it exists, and return `target`. Raises OSError.
+    """Unpack `files` into the folder `target`, unless that folder exists, and return `target`. Raises OSError.
 
     `files` maps names in `target` to names of compressed files in the archive. Several processes may call this at once:
     each fills a temporary folder, the first one renames it to `target`, and the others use `target`.

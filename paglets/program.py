@@ -30,8 +30,8 @@ PROTOCOL = 2
 class Program:
     """The code of a running paglets.
 
-    `path` can be run by an interpreter and be an entry of PYTHONPATH: an unpacked copy, an archive, or the folder with
-    the package of a checkout or an installation. `archive` is the archive with the same code, if there is one.
+    `path` is an unpacked copy, an archive, or the folder that has the package in a checkout or an installation. It can
+    be an entry of PYTHONPATH. `archive` is the archive with the same code, or None if there is none.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class Program:
         return self.archive is not None and self.archive != self.path
 
     def read(self, name: str) -> bytes:
-        """Return a file of the program (name with slashes). Raises OSError if it does not exist."""
+        """Return the content of the file `name`, a path with slashes. Raises OSError if the file does not exist."""
         if self.path != self.archive:
             return (self.path / name).read_bytes()
         return zipimport.zipimporter(str(self.path)).get_data(os.path.join(self.path, *(INSIDE + name).split("/")))
@@ -64,7 +64,7 @@ def this_program() -> Program:
 def called_program() -> Program:
     """Return the archive that the user started, or `this_program` if there is none.
 
-    The archive remains when the unpacked copy, from which this process imports, is removed.
+    The archive can still be run after somebody removed the unpacked copy, from which this process imports.
     """
     archive, _ = called_archive()
     return program_at(Path(archive or program_path()))
@@ -84,7 +84,7 @@ def become(command: list[str]) -> None:
     if os.name == "posix":
         try:
             os.execv(command[0], command)  # noqa: S606
-        except OSError as error:  # no such program, or it is not executable
+        except OSError as error:  # The program does not exist, or it is not executable.
             raise StartFailed(f"{command[0]} cannot be started: {error.strerror}") from error
     # Windows has no real exec: the prompt would return while the program still runs. So this process waits for it.
     import subprocess
@@ -105,12 +105,12 @@ def _source_pieces(package: Path) -> Iterator[bytes]:
 def child_command(program: Program, *arguments: str, python: str = sys.executable) -> list[str]:
     """Return the command that runs `paglets ARGUMENTS` with the code of `program`, in this interpreter or another.
 
-    Use it with `child_environment`. The options of this interpreter are not passed to another one.
+    Run the command with `child_environment`. The options of this interpreter are not passed to another one.
     """
     flags = interpreter_flags(sys.orig_argv) if python == sys.executable else []
     if program.archive:
         return [python, *flags, str(program.path), *arguments]
-    # -P: the working folder can be a job's own, and must not come before the program.
+    # -P keeps the working folder out of sys.path: it may be a job's, with modules that would hide the program's.
     return [python, *flags, "-P", "-m", "paglets", *arguments]
 
 
@@ -122,10 +122,10 @@ def is_installed(program: Program) -> bool:
 def child_environment(
     program: Program, environment: Mapping[str, str], *, python: str = sys.executable
 ) -> dict[str, str]:
-    """Return `environment` with a PYTHONPATH by which a child, and what it starts, imports paglets from `program`.
+    """Return `environment` with a PYTHONPATH by which a child and its own children import paglets from `program`.
 
-    An installed program gets no entry: its interpreter finds it, and its folder in PYTHONPATH would put all installed
-    packages before the standard library.
+    A program that is installed in `python` gets no entry, because that interpreter finds it. An entry would put all
+    installed packages before the standard library.
     """
     if python == sys.executable and is_installed(program):
         return dict(environment)

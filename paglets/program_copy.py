@@ -16,7 +16,10 @@ READ_BYTES = 1 << 20
 
 
 def unpack_problem(environment: Mapping[str, str]) -> str:
-    """Return why this process imports its modules from the archive itself; "" if it does not."""
+    """Return why this process imports its modules from the archive itself; "" if it imports them from a copy.
+
+    To find the reason, this function tries again to unpack the archive.
+    """
     archive, content = called_archive()
     if archive != program_path():
         return ""
@@ -63,11 +66,11 @@ class KeptCopy:
 
 
 def _reader(file: int) -> Callable[[], bytes]:
-    """Return a function that returns the next piece of an open file at each call, from its beginning."""
+    """Return a function that returns the next piece of an open file at each call. The first is at offset 0."""
     places = itertools.count(0, READ_BYTES)
     return lambda: os.pread(file, READ_BYTES, next(places))
 
 
 def remove_unused_copies(program: Program) -> list[str]:
-    """Remove the copies beside that of `program` that no process uses; return their names."""
+    """Remove all unpacked copies that no process uses, except that of `program`, and return their names."""
     return remove_unused(program.path.parent, program.path.name) if program.is_copy else []

@@ -30,7 +30,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def parse_bytes(text: str) -> int:
-    """Return the bytes in a text such as `512M`, `1.5 GiB` or `2000`. Units are powers of 1024. Raises Invalid."""
+    """Convert an amount such as `512M`, `1.5 GiB` or `2000` to bytes. Units are powers of 1024. Raises Invalid."""
     match = _BYTES.fullmatch(text)
     if match is None:
         raise Invalid(f"{text[:40]!r} is not an amount of bytes: write 512M, 1.5 GiB or 2000")

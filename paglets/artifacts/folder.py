@@ -32,7 +32,7 @@ from paglets.core.failpoints import reach
 from paglets.core.refs import SHA256, BlobRef, check_blob, check_file_name, check_sha256
 
 MAX_RUNNING_HASHES = 64
-"""Maximum number of partial blobs that are hashed while they arrive. Further blobs are read again to hash them."""
+"""The maximum number of partial blobs that are hashed while they arrive. Others are read again when complete."""
 
 SYNC_BYTES = 64 << 20
 """A partial blob is synced each time it has grown by this much, so that its final sync is short."""
@@ -47,7 +47,8 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 class BlobFolder:
     """The blobs in an existing data directory. Methods may be called from any thread. No file is kept open.
 
-    A host creates this object before it starts processes of paglets, so the object removes partly unpacked bundles.
+    The constructor removes partly unpacked bundles. No process unpacks a bundle then, because a host creates this
+    object before it starts processes of paglets.
     """
 
     def __init__(self, folder: Path, log: logging.Logger) -> None:
@@ -228,7 +229,7 @@ class BlobFolder:
             try:
                 os.ftruncate(descriptor, offset)
             except OSError as error:
-                # The partial piece does no harm: its bytes are correct, and the hash is checked over the whole file.
+                # The partial piece does no harm: its bytes are correct, and the hash of the complete blob is checked.
                 self._log.warning(f"a partly written piece of a blob could not be truncated: {error}")
             raise
 
@@ -252,7 +253,7 @@ class BlobFolder:
         sync_folder(whole.parent)
 
     def _make_folder(self, folder: Path) -> None:
-        """Create the folder of a blob, and sync its parent once per process, so that the folder is durable."""
+        """Create a folder below `blobs`. Sync `blobs` once per process and folder, so that the folder is durable."""
         with self._making:
             if folder.name not in self._made or not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)

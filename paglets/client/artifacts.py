@@ -36,7 +36,10 @@ MOST_PAGES = 1000
 """Pages to read before a host whose list does not end counts as faulty: a million artifacts."""
 
 SEND_ATTEMPTS = 3
-"""Uploads of the same bytes before the host counts as faulty. A working host keeps new bytes for an hour."""
+"""The number of uploads of the same bytes after which a host that lost them each time counts as faulty.
+
+A working host loses no upload, because it keeps new bytes for an hour.
+"""
 
 
 class ArtifactTransfers:

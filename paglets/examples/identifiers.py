@@ -1,4 +1,4 @@
-"""An example that counts the identifiers in the Python files of a folder. Each job writes a database for some files.
+"""An example that counts the identifiers in the Python files of a folder. Each job writes the counts of some files.
 
 The script needs running hosts and a folder:
 
@@ -56,7 +56,7 @@ class Word:
     files: int
 
 
-# The work of a job.
+# The classes and functions below run in the process of a job.
 
 
 @dataclass
@@ -96,7 +96,7 @@ def write_database(path: Path, uses: Uses) -> None:
         base.executemany("INSERT INTO uses VALUES (?, ?, ?)", ((*key, count) for key, count in uses.items()))
 
 
-# Input files and submission.
+# The functions below find the input files and submit the jobs.
 
 
 def source_files(folder: Path, *, most_files: int, most_bytes: int) -> list[SourceFile]:
@@ -105,7 +105,7 @@ def source_files(folder: Path, *, most_files: int, most_bytes: int) -> list[Sour
 
 
 def _modules(folder: Path) -> Iterator[SourceFile]:
-    """Yield the files whose path consists of identifiers. Other paths might get equal names with dots for slashes."""
+    """Yield the Python files whose path consists of identifiers, so that dots for slashes give each another name."""
     for above, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name.isidentifier() and name not in TEST_FOLDERS)
         for path in (Path(above, name) for name in sorted(names)):
@@ -123,7 +123,10 @@ def _within(most_bytes: int, files: Iterable[SourceFile]) -> Iterator[SourceFile
 
 
 def bundles(files: Sequence[SourceFile], count: int) -> dict[str, list[SourceFile]]:
-    """Split files into at most `count` bundles of about equal size, by job key. Equal files give equal bundles."""
+    """Split files into at most `count` bundles of about equal size. Return a dict from job key to bundle.
+
+    The same files always give the same bundles.
+    """
     made: list[list[SourceFile]] = [[] for _ in range(min(count, len(files)))]
     sizes = [0] * len(made)
     for file in sorted(files, key=lambda each: (-each.size_bytes, each.name)):
@@ -144,7 +147,7 @@ def submit(client: HostClient, made: dict[str, list[SourceFile]]) -> Submission:
     )
 
 
-# The databases of all jobs.
+# The functions below merge the databases of all jobs.
 
 
 def fetch(client: HostClient, submission: Submission, folder: Path) -> list[Path]:
@@ -176,7 +179,7 @@ def differences(found: Uses, expected: Uses) -> list[str]:
 
 
 def most_used(uses: Uses, count: int) -> list[Word]:
-    """Return the identifiers with the most uses, most frequent first."""
+    """Return the `count` identifiers with the most uses, most frequent first."""
     totals: Counter[str] = Counter()
     files: Counter[str] = Counter()
     for (_, word), times in uses.items():

@@ -1,4 +1,4 @@
-"""Fake contexts for unit tests of jobs and other paglets, which then need no host."""
+"""Fake contexts, with which unit tests of jobs and other paglets need no host."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ HOST = HostRef(store_id="store-here", name="here", url="http://here:8765")
 class FakeSender:
     """A `client.proxy.Sender` that answers calls with functions of the test.
 
-    `answers`: maps kinds of messages to functions. `sent`: the calls, each as (agent_id, message, timeout). `posted`:
-    the posts, each as (agent_id, message).
+    `answers`: the functions, by kind of message. `sent`: the calls, each as (agent_id, message, timeout). `posted`: the
+    posts, each as (agent_id, message).
     """
 
     def __init__(self, answers: Mapping[str, Callable[[Message], Any]] | None = None) -> None:
@@ -61,8 +61,8 @@ class FakeContext(FakeSender, Incomplete):  # type: ignore[misc]
     """A fake context of a job, or of a paglet that submits groups.
 
     `reports`: the reported outcomes, of which only the first is accepted. `groups`: the submissions. `detached_after`:
-    the number of submissions that report a group as not detached. `blobs`: the published bytes, by hash. `notes`: the
-    level and text of each note for the user. `warned`: the warnings of a job.
+    the number of submissions, from the first, that return a group that is not detached. `blobs`: the published bytes,
+    by hash. `notes`: the level and text of each note for the user. `warned`: the warnings of a job.
     """
 
     def __init__(
