@@ -1,8 +1,9 @@
 """The collector of a group, which stores the expected jobs, results and failures.
 
-Its handlers use only state, storage, posts and replies, so that a host can run them inside a transaction of the store.
-There, arguments, stored values and replies are tagged JSON. A collector of a user's subclass runs in a process of its
-own, where they are decoded. The handlers never inspect the values of users, so they work in both forms.
+Its handlers use only the state, the storage and a few methods of the context, so that a host can run them inside a
+transaction of the store. There, arguments, stored values and replies are tagged JSON. A collector of a user's subclass
+runs in a process of its own, where these values are decoded. The handlers never inspect the values of users, so they
+work in both forms.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     State: ClassVar[type[PagletState]] = ResultCollectorState
 
     READ_ONLY_KINDS: ClassVar[frozenset[str]] = frozenset({"summary", "results", "listed", "counts"})
-    """The kinds whose handlers only read. A host runs them on a read-only connection to its database."""
+    """The kinds whose handlers only read and never wait. A host runs them on a read-only connection to its database."""
 
     def handle_message(self, message: Message) -> Any:
         if message.kind not in KINDS:
@@ -110,7 +111,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     # Handlers of messages about jobs and reports.
 
     def begin(self, message: Message) -> dict[str, Any]:
-        """Store the keys, creation failures and home of the group. Accept the reports that arrived earlier.
+        """Store the keys, creation failures and home of the group. Process the reports that arrived earlier.
 
         A repeated call changes nothing.
         """
@@ -137,7 +138,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._counts()
 
     def register_jobs(self, message: Message) -> dict[str, Any]:
-        """Add keys, or update their metadata. Accept the reports that arrived before their keys."""
+        """Add new keys, and update the metadata of known ones. Process the reports that arrived before their keys."""
         keys = new_keys(parse(Register, message.kind, message.args).jobs, message.kind)
         ledger = self._ledger()
         new = ledger.register(keys)
@@ -154,7 +155,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._report(message, failure_report(message.args))
 
     def job_warning(self, message: Message) -> dict[str, Any]:
-        """Add a warning to the record of an attempt, or store it until that record arrives."""
+        """Add a warning to the record of an attempt. If there is no record yet, store the warning until it exists."""
         self._ledger().warn(job_warning(message.args))
         return self._counts()
 
@@ -162,8 +163,8 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         """End keys as `cancelled`, in one transaction. An existing record wins.
 
         The reply has the state of each key: `cancelled`, `already_completed`, `already_failed`, `already_cancelled` or
-        `unknown`. It also has the last known hosts of copies of cancelled jobs, which must be killed, including copies
-        that count as `lost`.
+        `unknown`. It also has the copies of cancelled jobs, each with its last known host, so that they can be killed.
+        Copies that count as `lost` are among them.
         """
         cancel = parse(Cancel, message.kind, message.args)
         ledger = self._ledger()
@@ -177,7 +178,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._counts() | {"keys": keys, "copies": copies}
 
     def copies_gone(self, message: Message) -> dict[str, Any]:
-        """Forget the copies of cancelled keys. Called once each possible host has confirmed that it has none."""
+        """Forget the copies of cancelled keys. Called after each possible host has confirmed that it has none."""
         ledger = self._ledger()
         for key, job in self._asked(parse(CopiesGone, message.kind, message.args).job_keys):
             ledger.gone(key, job)
@@ -212,7 +213,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._view().summary()
 
     def results(self, message: Message) -> dict[str, Any]:
-        """Return a page of `results` and `failures` by key. `next` is the `after` of the next page, or null."""
+        """Return a page of `results` and `failures` by key. `next`: the value of `after` for the next page, or null."""
         asked = parse(Results, message.kind, message.args)
         entries, more = page(self._rows.all_records(asked.after), _positive(asked.limit, "results.limit"))
         return {
@@ -224,7 +225,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         }
 
     def listed(self, message: Message) -> dict[str, Any]:
-        """Return a page of a list of the summary (`LISTS`). `next` is the `after` of the next page, or null."""
+        """Return a page of one of LISTS of the summary. `next`: the value of `after` for the next page, or null."""
         asked = parse(Listed, message.kind, message.args)
         if asked.name not in LISTS:
             raise Invalid(f"listed.name is {asked.name!r}: it must be one of {', '.join(LISTS)}")
@@ -232,14 +233,14 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return {"entries": [entry for _, entry in entries], "next": entries[-1][0] if more else None}
 
     def counts(self, message: Message) -> dict[str, Any]:
-        """Return the counts of the summary, the `pending` jobs by status and the `failed` ones by cause."""
+        """Return the counts of the summary, the number of `pending` jobs by status, and of `failed` jobs by cause."""
         parse(Nothing, message.kind, message.args)
         pending, failed = Counter(self._rows.statuses()), Counter(self._rows.causes())
         counted = {"pending": dict(pending.most_common()), "failed": dict(failed.most_common())}
         return {**self._counts(), "last_report_at": self.state.last_report_at, **counted}
 
     def ended(self, message: Message) -> dict[str, Any]:
-        """Return a page of records in the order in which keys ended. `next` is the `after` of the next page."""
+        """Return a page of records in the order in which keys ended. `next`: the value of `after` for the next page."""
         asked = parse(Ended, message.kind, message.args)
         if asked.wait_seconds > 0:
             self.wait_state(lambda state: state.ended_count > asked.after or _none_pending(state), asked.wait_seconds)
@@ -285,7 +286,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         self.context.intend_move(home)
 
     def _settle(self) -> None:
-        """Complete the group, or send the collector home, if no key is pending."""
+        """Complete the group if no key is pending. A collector that is to return home moves there first."""
         if self.state.pending_count or self.state.status != "ACTIVE" or not _has_begun(self.state):
             return
         self.state.completed_at = self.context.wall_time()

@@ -24,7 +24,7 @@ from paglets.system.collector_messages import NewKey
 
 @dataclass(kw_only=True)
 class ResultCollectorState(PagletState):
-    """The counts of a collector, so that handling a report reads no other rows. Times are epoch seconds.
+    """The state of a collector. It includes counts, so that no handler counts rows. Times are epoch seconds.
 
     `first_generation`: reports of lower generations belong to an earlier group with this id
     (`groups.keys.first_generation`).
@@ -122,7 +122,10 @@ class Ledger:
         return verdict
 
     def warn(self, warning: JobWarning) -> None:
-        """Add a warning to the record of its attempt, or keep it until that record exists."""
+        """Add a warning to the record of its attempt. If the job has not ended, keep the warning until it has.
+
+        Drop the warning if the job is unknown, if its copy no longer counts, or if the record is of another attempt.
+        """
         job = self._rows.job(warning.job_key)
         if job is None or warning.generation < job.floor:
             return

@@ -1,6 +1,7 @@
 """The arguments of a collector's messages, parsed strictly.
 
-The arguments of `job_result` and `job_failure` are in `groups.records`: `ResultReport` and `FailureReport`.
+The arguments of `job_result`, `job_failure` and `job_warning` are `ResultReport`, `FailureReport` and `JobWarning` in
+`groups.records`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ class Begin:
     """The arguments of `begin`, which is sent once, in the transaction that stores the group.
 
     `failures` are the jobs that could not be created, `job_class` is the name of the class of the jobs.
-    `submitter_id` is the paglet that submitted the group, if any. `first_generation` is the generation of the first
-    copies; it is over 1 if the group's id was used and cleared before.
+    `submitter_id` is the id of the paglet that submitted the group, if any. `first_generation` is the generation of the
+    first copies. It is over 1 if an earlier group with this id was cleared.
     """
 
     group_id: str
@@ -47,7 +48,8 @@ class Nothing:
 class Summary:
     """The arguments of `summary`.
 
-    `job_key` limits the lists to one key, whatever the size of its record. `limit` bounds the entries of each list.
+    If `job_key` is given, the lists contain only that job, with its record even if the record is large. Otherwise,
+    `limit` is the maximum number of entries of each list.
     """
 
     job_key: str = ""
@@ -60,7 +62,7 @@ LISTS = ("pending_jobs", "duplicate_reports", "unexpected_reports", "jobs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """The arguments of `listed`: a page of the list `name` of a summary, after the row `after`."""
+    """The arguments of `listed`, which ask for a page of the list `name` of a summary, after the row `after`."""
 
     name: str
     after: str = ""
@@ -76,7 +78,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """The arguments of `results`: a page of records sorted by key, after the key `after`."""
+    """The arguments of `results`, which ask for a page of records sorted by key, after the key `after`."""
 
     after: str = ""
     limit: int = MAX_PAGE_ENTRIES
@@ -84,7 +86,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The arguments of `ended`: a page of records in the order in which keys ended, after the `after`th.
+    """The arguments of `ended`, which ask for a page of records in the order in which keys ended, after the `after`th.
 
     `wait_seconds` is how long to wait for a record if there is none but keys are pending. `brief` leaves out the values
     of results, and the traceback and stderr of failures.
@@ -105,7 +107,7 @@ class Register:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """The arguments of `cancel`: the keys, or None for all pending ones. `reason` is text for people."""
+    """The arguments of `cancel`: the keys, or None for all keys of the group. `reason` is text for people."""
 
     job_keys: tuple[str, ...] | None = None
     reason: str = ""
@@ -128,7 +130,7 @@ class NewKey:
 
 
 def parse(cls: type[T], kind: str, args: Mapping[str, Any]) -> T:
-    """Return the arguments of a message of that kind. Raises Invalid, which names the field."""
+    """Return the arguments of a message of the kind `kind`. Raises Invalid, which names the wrong field."""
     return from_json(cls, {name: _untagged(value) for name, value in args.items()}, kind)
 
 

@@ -11,7 +11,7 @@ from paglets.groups.summary import MAX_SUMMARY_BYTES, Facts, Lists, Location, pe
 from paglets.system.collector_ledger import ResultCollectorState
 
 MOST_RECORD_BYTES = 16 * MAX_SUMMARY_BYTES
-"""The size limit of the summary of one job, in bytes. Each record arrives in one request, so none is larger."""
+"""The size limit of the summary of one job, in bytes. No record is larger, because requests have at most 64 MiB."""
 
 LONG = ("result", "traceback", "stderr_tail")
 """The fields of a record that may be long."""
@@ -26,7 +26,7 @@ class View:
         self._here = here
 
     def summary(self, job_key: str = "", limit: int | None = None) -> dict[str, Any]:
-        """Return the summary, of one key if given, and with at most `limit` entries in each list."""
+        """Return the summary with at most `limit` entries in each list. If `job_key` is given, list only that job."""
         if job_key:
             return summarise(self._facts(), self._lists_of(job_key), limit_bytes=MOST_RECORD_BYTES)
         rows = self._rows
@@ -41,10 +41,10 @@ class View:
         return summarise(self._facts(), lists)
 
     def listed(self, name: str, after: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield entries of a list in `collector_messages.LISTS`, each with the `after` of the next entry."""
+        """Yield the entries of one of `collector_messages.LISTS` behind `after`, each with its value for `after`."""
         if name == "pending_jobs":
             home = self._state.home_host_name
-            # The scan ends at the last pending key, so that it does not read the ended keys after it.
+            # With this limit, a scan from the first key ends at the last pending key and reads no ended keys after it.
             pending = islice(self._rows.pending(after), self._state.pending_count)
             return ((key, pending_entry(key, job, home)) for key, job in pending)
         if name == "jobs":

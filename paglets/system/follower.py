@@ -18,14 +18,14 @@ LOOK_SECONDS = 4.0
 """The longest wait of one request for the next record, so that an unreachable collector is noticed soon."""
 
 ANSWER_SECONDS = 5.0
-"""The time-out of a reply without values of users, in seconds. It is added to the wait of the request."""
+"""The time-out of a request whose reply has no values of users, in seconds, in addition to the wait in `ended`."""
 
 REPLY_SECONDS = 30.0
-"""The time-out of a reply that does not wait but may contain many values, in seconds."""
+"""The time-out of a request whose reply may have many values of users, in addition to the wait in `ended`."""
 
 PAUSE_SECONDS = 1.0
 SHARE = 20
-"""The longest pause before the next request is the elapsed time divided by this number.
+"""The pause before the next request is at most the time since the first one, divided by this number.
 
 During the pause, several short jobs can end, and one reply then reports all of them.
 """
@@ -97,13 +97,14 @@ class Follower:
                     pause = pause_between_pages(now() - began, page["expected_count"] - pending, pending)
                     self._pause(max(0.0, min(pause, end - now())))
                 elif now() - asked_at < wait / 2:
-                    # The collector may be a user's subclass that returns without waiting.
+                    # Pause, because the collector may be a user's subclass that replies without waiting.
                     self._pause(min(PAUSE_SECONDS, end - now()))
 
     def ask(self, act: Callable[[PagletProxy], T], timeout: float | None, end: float) -> T:
-        """Return the value of `act` with the collector, and retry until `end` while the collector is unreachable.
+        """Call `act` with the collector, and return its value. Retry until `end` while the collector is unreachable.
 
-        Raises TimedOut, Unreachable if its host was removed or has a new store, and Unknown if the collector has ended.
+        Raises TimedOut. Raises Unreachable if the collector's host was removed or has a new store, and Unknown if the
+        collector has ended.
         """
         while True:
             try:
@@ -129,7 +130,10 @@ class Follower:
             self._pause(max(0.0, min(PAUSE_SECONDS, end - self._clock.monotonic())))
 
     def read(self, act: Callable[[PagletProxy], T]) -> T:
-        """Return the value of `act` with the collector. Raises Unreachable, with the reason, if it cannot be asked."""
+        """Call `act` with the collector, and return its value. If that fails and the collector has moved, repeat it.
+
+        Raises Unreachable, with the reason, if the collector cannot be reached.
+        """
         try:
             return act(self.collector)
         except PagletsError as error:
@@ -171,7 +175,7 @@ class Follower:
     def _note(self, error: PagletsError) -> None:
         """Report why the follower waits, once per reason. Raises the error if the collector is lost.
 
-        A first failure may be over already. It is reported only if it names the state of the collector.
+        A first failure may be over already, so it is reported only if it names the state of the collector.
         """
         state = error.details.get("collector")
         if state in LOST or (self._find is None and isinstance(error, PeerReplaced)):
@@ -203,8 +207,8 @@ class Follower:
 def pause_between_pages(elapsed: float, ended: int, pending: int) -> float:
     """Return the pause in seconds before the next request for records, `elapsed` seconds after the first request.
 
-    The rate of the `ended` jobs predicts when the last pending one ends. The pause is at most half of that time, so
-    requests become frequent towards the end of a group, and its end is noticed soon.
+    The rate of the `ended` jobs predicts the time until the last pending job ends. The pause is at most half of that
+    time, so requests become frequent towards the end of a group, and its end is noticed soon.
     """
     rest = elapsed * pending / max(1, ended)
     return min(LONGEST_PAUSE_SECONDS, elapsed / SHARE, rest / 2)

@@ -142,7 +142,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         notify_user                leave a note for the user
 
     Each attempt runs in a process of its own. A job may run more than once, if its host is lost; its outcome counts
-    once. All other methods are those of a `Paglet`; the host calls `compute_attempt` and `creation_request`.
+    once. All other methods are those of a `Paglet`. Do not call `compute_attempt` and `creation_request` yourself.
     """
 
     State: ClassVar[type[PagletState]] = ComputeJobState
@@ -162,7 +162,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
 
     @classmethod
     def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
-        """Return the job's requirements as JSON. Called by the host. Raises Invalid."""
+        """Return the job's requirements as JSON. paglets calls this before it creates the job. Raises Invalid."""
         if type(cls.preload) is not bool:
             raise Invalid(f"{cls.__qualname__}.preload is {cls.preload!r:.60}: it must be True or False")
         request: dict[str, Any] = to_json(replace(slot_request_of(state), preload=cls.preload))
@@ -179,11 +179,17 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         raise NotImplementedError(f"{type(self).__qualname__} has no run_compute_job()")
 
     def build_result_payload(self) -> dict[str, Any]:
-        """Return the result of an attempt that reported and returned nothing."""
+        """Return the result of an attempt that reported nothing. The base class returns {}.
+
+        A value that `run_compute_job` returned is used instead, unless the job class overrides this method.
+        """
         return {}
 
     def after_compute_success(self) -> None:
-        """Report the returned value or `build_result_payload()` after `run_compute_job`, if nothing was reported."""
+        """Report the result after `run_compute_job`, if nothing was reported.
+
+        It is the returned value, or `build_result_payload()` if nothing was returned or the class overrides it.
+        """
         if self._reported:
             return
         if self._returned is None or self._builds_payload():

@@ -47,7 +47,7 @@ def _top_frame() -> FrameType | None:
 def is_guarded(body: list[ast.stmt], line: int) -> bool:
     """Return True if an import of the script does not run the top-level statement at `line`.
 
-    This is so if the statement tests `__name__`, or if an earlier statement ends each import (`_ends_import`).
+    The statement does not run if it tests `__name__`, or if an earlier statement ends each import (`_ends_import`).
     """
     before = [statement for statement in body if statement.lineno <= line]
     return any(map(_has_name, before[-1:])) or any(map(_ends_import, before))
@@ -58,7 +58,7 @@ def _has_name(tree: ast.AST) -> bool:
 
 
 def _ends_import(statement: ast.stmt) -> bool:
-    """Return True for a statement `if __name__ != "__main__":` whose body raises or exits."""
+    """Return True for an `if __name__ != "__main__":` whose body ends with `raise` or a call such as `sys.exit()`."""
     if not isinstance(statement, ast.If) or not _has_name(statement.test):
         return False
     last = statement.body[-1]

@@ -27,8 +27,8 @@ MOST_MESSAGE_CHARACTERS = 200
 class Progress:
     """The progress of a group.
 
-    `news` has the (job key, record) pairs of jobs that ended since the last page. `seconds` is the time from the
-    creation of the group until its last job ended, or None before that.
+    `news` has the (job key, record) pairs of the jobs in the last page. `seconds` is the time from the creation of the
+    group until its last job ended, or None before that.
     """
 
     group_id: str
@@ -86,7 +86,7 @@ def failure_text(key: str, record: dict[str, Any]) -> str:
 
 
 def next_line(progress: Progress) -> None:
-    """Print the command that explains failures, if jobs failed."""
+    """Print the command that explains failures, if any job failed or was cancelled."""
     if progress.failed:
         put_next(f"paglets jobs why {progress.group_id}")
 
@@ -174,7 +174,10 @@ class ProgressLines(NoProgress):
 
 
 class ProgressBar(ProgressLines):
-    """A progress display with a bar in the last line of a terminal. The first or every failure is printed above it."""
+    """A progress display with a bar in the last line of a terminal. Failures are printed above the bar.
+
+    If `all_failures` is False, only the first failure is printed.
+    """
 
     def __init__(
         self, group_id: str, now: Callable[[], float], *, all_failures: bool = False, out: TextIO | None = None
@@ -225,7 +228,7 @@ class ProgressBar(ProgressLines):
 
 
 def shown(group_id: str, progress: bool | None, now: Callable[[], float], *, is_read: bool = True) -> NoProgress:
-    """Return the progress display. `progress` None shows progress only if a user reads stderr (`is_read`)."""
+    """Return the progress display. If `progress` is None, it shows progress only if `is_read`: a user reads stderr."""
     if not (is_read if progress is None else progress):
         return NoProgress(group_id)
     return ProgressBar(group_id, now) if draws_on(sys.stderr) else ProgressLines(group_id, now)

@@ -127,7 +127,7 @@ COMPUTE_SLOTS = ServiceContract(
 
 
 def check_fields(value: Any, where: str = "") -> None:
-    """Check the declared types of the fields of a dataclass. Raises Invalid, which names the wrong field."""
+    """Check that each field of a dataclass has a value of its declared type. Raises Invalid, which names the field."""
     hints = _hints(type(value))
     for field in fields(value):
         _check(getattr(value, field.name), hints[field.name], f"{where or type(value).__qualname__}.{field.name}")
@@ -150,7 +150,7 @@ def _check(value: Any, hint: Any, where: str) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Return True if `value` is of that type, or the type cannot be checked (a TypeVar, a Protocol)."""
+    """Return True if `value` is of the type `hint`, or that type cannot be checked (a TypeVar, a Protocol)."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or hint is None:
         return hint is Any or value is None

@@ -202,7 +202,7 @@ class Submission:
     def results(self) -> dict[str, dict[str, Any]]:
         """Return the results so far: job key -> record with `result`, `host_name`, `runtime_seconds`, ...
 
-        Raise the errors of `summary`.
+        Raises the errors of `summary`.
         """
         found = self._follower.read(lambda collector: all_records(collector.call, self.group_id)[0])
         return load_all(self._source, found, self.group_id)
@@ -297,9 +297,9 @@ def submit_compute_job_group(
     script's folder or top-level package.
 
     The same `group_id` with the same jobs is the same group, and nothing runs twice. Raises GroupExists for other jobs,
-    GroupLost if its collector is lost with its host, TypeError for a state of another class, and ValueError for an
-    equal or malformed `job_key` or a file that cannot be read: then nothing is stored. A state that asks for impossible
-    amounts becomes a failure with cause `invalid`. Warnings are also printed on stderr.
+    GroupLost if its collector is lost with its host, TypeError for a state of another class, and ValueError for a
+    repeated or malformed `job_key` or a file that cannot be read: then nothing is stored. A state that asks for
+    impossible amounts becomes a failure with cause `invalid`. Warnings are also printed on stderr.
     """
     refuse_while_importing()
     if not isinstance(context_or_client, Submitter):

@@ -21,7 +21,7 @@ MOST_REASONS = 3
 """The maximum number of different reasons that one submission prints."""
 
 STATUS_SECONDS = 5.0
-"""The time-out for the status of a group that existed before, in seconds; short, because the status is optional."""
+"""The time-out of a request for a group's status, in seconds. It is short, because no submission needs the status."""
 
 
 @runtime_checkable
@@ -48,8 +48,8 @@ class Remark:
 def remarks_on(view: GroupView, now: float, *, from_script: bool, trouble: Remark | None = None) -> tuple[Remark, ...]:
     """Return remarks on a submission. `now` is in seconds since the epoch.
 
-    `trouble` says why the counts of the group are unknown. A restarted paglet correctly submits its group again, so
-    remarks for paglets only name differences.
+    `trouble` says why the counts of the group are unknown. A restarted paglet correctly submits its group again, so a
+    paglet gets no remark that the group existed before.
     """
     found: list[Remark] = []
     if view.was_there and from_script:
@@ -89,12 +89,12 @@ def _known_group(view: GroupView, now: float) -> Remark:
 
 
 def report_if_slow(group_id: str, text: str) -> AbstractContextManager[None]:
-    """In a script, print the reason `text` for the wait if the block takes long."""
+    """Return a context that prints `text`, the reason for a wait, if its body takes long."""
     return call_if_slow(say, f"{group_id or 'paglets'}: {text}", QUIET_SECONDS)
 
 
 def report_slow_storing(submitter: object, group_id: str | None) -> AbstractContextManager[None]:
-    """In a script, print that it waits for its host if storing the group takes long."""
+    """Return a context that prints, in a script, that the script waits for its host, if its body takes long."""
     if not isinstance(submitter, GroupReader):
         return nullcontext()
     return report_if_slow(group_id or "", "waiting for the host that stores the group")
@@ -130,11 +130,11 @@ def _interrupted_submission(group_id: str | None, sent: bool) -> list[str]:
 
 
 def without_collector(view: GroupView, reader: GroupReader, error: PagletsError) -> tuple[GroupView, Remark | None]:
-    """Return the view of a group whose collector did not answer, with the current host of the collector.
+    """Return the view of a group whose collector did not answer a request.
 
-    Take the status and counts from another host. If there are none, also return a remark that says why they are
-    unknown. `error` is the error of the request to the collector. Raises GroupLost if the collector is lost, because
-    its host was forgotten or has another store now.
+    If another host has the collector now, the view has that host, and the status and counts from there. Otherwise, also
+    return a remark that says why the status is unknown. `error` is the error of the request. Raises GroupLost if the
+    collector is lost, because its host was forgotten or has another store now.
     """
     try:
         found = moved_group(reader, view.collector, view.group_id)
@@ -191,7 +191,7 @@ def detached_if_seen(reader: GroupReader, refresh: Callable[[], GroupView]) -> G
 
 
 def _unknown(view: GroupView, error: PagletsError) -> Remark:
-    """Return a remark on a collector whose host is online but that did not report the state of its group."""
+    """Return a remark on a collector that did not report the state of its group, although its host is online."""
     host = view.collector.host
     if not error.no_reply:
         return Remark(text=f"its collector, on {host.name}, did not report its state: {error.message}")

@@ -1,6 +1,6 @@
 """The public names for authors of compute jobs.
 
-These paths also name classes on the wire and in stores, so they never change.
+Messages and databases contain the path of this module in the names of classes, so it never changes.
 """
 
 from __future__ import annotations
