@@ -72,5 +72,5 @@ def _reader(file: int) -> Callable[[], bytes]:
 
 
 def remove_unused_copies(program: Program) -> list[str]:
-    """Remove all unpacked copies that no process uses, except that of `program`, and return their names."""
+    """Remove old unpacked copies that no process uses, except that of `program`, and return their names."""
     return remove_unused(program.path.parent, program.path.name) if program.is_copy else []
