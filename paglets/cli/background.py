@@ -72,7 +72,7 @@ def spawn_detached(
 def _running(home: Path, options: HostOptions) -> RunningHost | None:
     """Return the running host with this name and data directory, or None.
 
-    If a host with this name runs in another data directory, the new process reports the conflict.
+    If a host with this name runs in another data directory, `start` starts a process, which reports the conflict.
     """
     note = read_note(options.data_dir or home / "hosts" / options.name)
     found = (one for one in running_hosts(home) if one.name == options.name)

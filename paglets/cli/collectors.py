@@ -48,9 +48,10 @@ def _unknown(message: str, near: str, hint: str) -> Unknown:
 
 
 def collector_of(client: HostClient, group_id: str, now: Callable[[], float] = time.monotonic) -> ProxyRef:
-    """Wait until the collector of a group answers, and return a reference to it.
+    """Return a reference to the collector of a group on its current host.
 
-    Raises Unreachable if its host is offline or removed, or does not answer within the client's timeout.
+    Waits until the collector answers, at most for the client's timeout. Raises Unreachable if the collector is moving,
+    or if its host is offline, was removed or has just stopped answering.
     """
     return find_collector(client, group_of(client, group_id).collector, group_id, tell=say, now=now)
 

@@ -34,10 +34,10 @@ from paglets.wire.local_hosts import RunningHost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockHolder:
-    """The process that holds the lock of a data directory.
+    """The process that uses a data directory, if any.
 
-    `runs`: a process holds the lock; None: this system cannot tell. `pid`: 0 if the process id is hidden, for example
-    inside a container. `is_locked`: False if a host runs in the directory although its lock file was removed.
+    `runs`: True if there is such a process; None if this system cannot tell. `pid`: 0 if there is none, or if its id is
+    hidden, for example inside a container. `is_locked`: False if a host runs there although its lock file was removed.
     """
 
     runs: bool | None
@@ -47,7 +47,7 @@ class LockHolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Folder:
-    """A data directory to check, with the holder of its lock."""
+    """A data directory to check, with the process that uses it. `deep`: read all bytes of its database and files."""
 
     path: Path
     holder: LockHolder
@@ -139,7 +139,7 @@ def _running_host(folder: _Folder) -> Iterator[Check]:
 
 
 def privacy_checks(path: Path, user: int) -> Iterator[Check]:
-    """Yield a check if a host of this user would refuse to use the folder or change its mode to 700. Raises OSError."""
+    """Yield a check if a host of this user would refuse the folder, or would change its mode to 700. Raises OSError."""
     found = permissions.inspect(path)
     verdict = permissions.judge(found, user) if os.name == "posix" else permissions.Privacy.PRIVATE
     if verdict in (permissions.Privacy.FOREIGN, permissions.Privacy.WRITABLE):

@@ -32,7 +32,7 @@ WAIT_SECONDS = 60.0
 
 LOOK_SECONDS = 0.05
 END_SECONDS = 10.0
-"""The time after SIGTERM until a host is killed. Within this time, it ends its jobs and exits."""
+"""The time after SIGTERM until a host is killed. It is long enough for the host to end its jobs and exit."""
 
 REMOVE_TRIES = 50
 TAIL_CHARACTERS = 1000
@@ -98,7 +98,7 @@ class SignalGuard:
 class DemoMesh:
     """A mesh in a temporary folder, with its own PAGLETS_HOME and key.
 
-    At the end of its context, the hosts are ended and the folder is removed.
+    At the end of the context, the hosts are ended. The folder is removed, unless `keep` is True.
     """
 
     def __init__(self, signals: SignalGuard, *, keep: bool) -> None:

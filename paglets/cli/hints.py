@@ -102,7 +102,7 @@ _TABLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 HINTS = {f"{above} {word}".strip(): lines for above, words, lines in _TABLE for word in words.split()}
-"""The hints for each unknown command, such as `kill` or `jobs kill`."""
+"""The hints for commands of other tools, by unknown command, such as `kill` or `jobs kill`."""
 
 INSTEAD = {
     "host": "paglets host --name {} starts a host with that name",

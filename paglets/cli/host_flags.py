@@ -65,7 +65,7 @@ def _add_place(add: Callable[..., object]) -> None:
     add(
         "--config",
         metavar="FILE",
-        help=f"read section [hosts.NAME] of this TOML file (default: {CONFIG_NAME} in this folder, if any)",
+        help=f"use section [hosts.NAME] of this TOML file (default: {CONFIG_NAME} in the current folder, if any)",
     )
     add("--key-file", metavar="FILE", help="read the mesh key from this file (default: PAGLETS_HOME/mesh.key)")
 

@@ -154,8 +154,8 @@ def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
 def client_of(options: argparse.Namespace, *, of_one: bool = False) -> HostClient:
     """Return a client of the host that `--at` names.
 
-    `of_one`: the command is about one host. If several hosts run on this machine and `--at` is missing, print a note
-    that names the chosen host.
+    `of_one`: the command is about one host. If several hosts run on this machine and `--at` is missing, print the name
+    of the chosen host on stderr.
     """
     _warn_of_broken_run_files()
     # Import the client only here: commands without a client then start in half the time.

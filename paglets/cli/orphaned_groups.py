@@ -20,7 +20,7 @@ from paglets.core.refs import ArtifactRef, HostRef
 
 
 def find_orphaned_group(client: HostClient, group_id: str, error: PagletsError) -> OrphanedGroupReport | None:
-    """Return a report about a group from all online hosts, or None if no host knows it.
+    """Ask all online hosts about a group, and return their combined answers, or None if no host knows the group.
 
     `error`: the error of the request to the collector.
     """

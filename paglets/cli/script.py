@@ -44,7 +44,7 @@ def split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 def start(arguments: list[str]) -> str:
     """Replace this process with the script that the command line names.
 
-    Return "" if it names no script, or the reason why the script cannot start.
+    If the script cannot start, return the reason. If the command line names no script, return "".
     """
     options, words = split(arguments)
     if not words or not is_script(words[0]):

@@ -99,7 +99,7 @@ class CompletionSources:
 
 
 def candidates(words: list[str], known: CompletionSources) -> list[str]:
-    """Return completions of the last of `words`, which follow `paglets`.
+    """Return completions of the last of `words`. They are the words after `paglets` on the command line.
 
     If there are none, the shell completes file names.
     """

@@ -53,7 +53,7 @@ def parser() -> Parser:
         nargs="?",
         default=CONFIG_NAME,
         metavar="FILE",
-        help=f"check this file (default: {CONFIG_NAME} in this folder)",
+        help=f"check this file (default: {CONFIG_NAME} in the current folder)",
     )
     add_json(check)
     check.set_defaults(handler=_check)

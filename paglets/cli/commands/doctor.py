@@ -97,12 +97,15 @@ def _folders(options: argparse.Namespace) -> list[Path]:
     if options.name:
         return [named.get(options.name, hosts / options.name)]
     found = [*hosts.iterdir()] if hosts.is_dir() else []
-    # The configuration file also names folders of hosts on other machines. They do not exist on this machine.
+    # The configuration file may also name folders of hosts on other machines, which do not exist on this machine.
     return sorted({each for each in (*found, *named.values()) if each.is_dir()})
 
 
 def _named_folders() -> dict[str, Path]:
-    """Return the data directories in the configuration file, by host. `_config` reports errors of the file."""
+    """Return the data directories in the configuration file, by host.
+
+    Return {} if the file is invalid: `_config` reports its errors.
+    """
     if not os.path.lexists(CONFIG_NAME):
         return {}
     try:
@@ -240,7 +243,10 @@ def _mesh_checks(options: argparse.Namespace, running: Sequence[Path]) -> Iterat
 
 
 def mesh_checks(client: HostClient) -> Iterator[Check]:
-    """Check the host that this command asks, then all hosts of its mesh, from its view and from this machine."""
+    """Check the host that this command asks, then all hosts of its mesh.
+
+    For each host, check what the asked host reports about it, and whether it answers this machine.
+    """
     asked = client.identity()
     yield Check(name="host", found=f"connected to {asked.name}, {client.host.url}")
     state = client.mesh_state()

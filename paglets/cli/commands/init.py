@@ -39,8 +39,8 @@ def parser() -> Parser:
     made = Parser(
         prog="paglets init",
         description=(
-            f"Write the flags to a configuration file, by default {CONFIG_NAME} in this folder. If the file\n"
-            "exists, add a section for the host. Afterwards `paglets host` needs no flags."
+            f"Write the flags to a configuration file, by default {CONFIG_NAME} in the current folder. If the\n"
+            "file exists, add a section for the host. Afterwards `paglets host` needs no flags."
         ),
         epilog=(
             "examples:\n"

@@ -47,7 +47,7 @@ def print_groups(
 
 
 def _source_of_counts(found: Sequence[GroupLine]) -> str:
-    """Return a note about the source of the counts of groups whose collector is unreachable."""
+    """Return a text about the source of the counts of groups whose collector is unreachable."""
     text = "Counts are the last ones that the home hosts received (column COUNTED)"
     return text + ("; ? means none" if any(group.counted_at is None for group in found) else "")
 

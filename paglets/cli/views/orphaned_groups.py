@@ -1,4 +1,4 @@
-"""The report about a group whose collector is unreachable."""
+"""The output of `jobs groups` for a group whose collector is unreachable."""
 
 from __future__ import annotations
 

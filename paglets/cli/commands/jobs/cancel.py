@@ -51,7 +51,7 @@ Answer: TypeAlias = CancelOutcome | EndOutcome | PagletsError
 
 
 def cancel(options: argparse.Namespace) -> int:
-    """Cancel the groups and jobs in `options.jobs`, and return the highest exit code of the groups."""
+    """Cancel the groups and jobs in `options.jobs`, and return the highest of their exit codes."""
     reason = f"by {_user_and_machine()}" + (f": {options.reason}" if options.reason else "")
     with client_of(options) as client:
         groups = by_group(options.jobs)
@@ -79,10 +79,10 @@ def cancel(options: argparse.Namespace) -> int:
 def end_hooks(
     client: HostClient, groups: Mapping[str, list[str] | None], answers: Sequence[Answer]
 ) -> tuple[list[Answer], list[HooksEnded]]:
-    """End the finished jobs whose hooks failed, except in groups whose cancellation failed.
+    """End the finished jobs whose hooks failed, except in groups whose answer is an error other than Unknown.
 
-    Return the remaining answers and, for each group, the ended jobs. The Unknown error of a group is not returned if
-    such jobs of the group were found.
+    Return the answers and, for each group, the ended jobs. If such jobs of a group were found, its Unknown error is not
+    among the answers.
     """
     rest: list[Answer] = []
     found: list[HooksEnded] = []
@@ -106,8 +106,9 @@ def cancel_each(
 ) -> list[Answer]:
     """Cancel all groups in parallel, and return the outcome or error of each.
 
-    If the collector's host was removed, each host ends its jobs of the group and deletes their reports; results are
-    deleted only with `force`. With `force`, each host also ends its jobs if the collector is unreachable.
+    If the collector's host was removed, each host ends its jobs of the group and deletes their reports. Without
+    `force`, nothing is done if results would be deleted. With `force`, each host also ends its jobs if the collector is
+    unreachable.
     """
 
     def one(group_id: str) -> CancelOutcome | EndOutcome:
@@ -274,10 +275,11 @@ def _print(outcome: CancelOutcome, client: HostClient) -> None:
 
 
 def exit_code(outcome: CancelOutcome | EndOutcome, views: Iterable[MeshHostView] = ()) -> int:
-    """Return the exit code of one group: EXIT_UNREACHABLE if a host that may have its jobs did not answer.
+    """Return the exit code of one group.
 
-    After a cancellation without the collector, any unreachable host may have jobs of the group. Hosts that have been
-    offline for long according to `views` are then ignored.
+    It is EXIT_FAILED for an unknown job key, EXIT_UNREACHABLE if a host that may have jobs of the group did not answer,
+    and EXIT_TIMED_OUT if jobs still run. After a cancellation without the collector, any unreachable host may have jobs
+    of the group. Hosts that have been offline for long according to `views` are then ignored.
     """
     if isinstance(outcome, CancelOutcome) and "unknown" in outcome.keys.values():
         return EXIT_FAILED
@@ -299,9 +301,9 @@ class HooksEnded:
 
 
 def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None) -> HooksEnded:
-    """End the jobs of a group whose hook failed, with these keys (None: all).
+    """End those jobs of a group that have a failed hook. `job_keys`: end only these; None: end all.
 
-    The line for each job says how many files it left, and how to fetch them.
+    The line for each job says how many files the job left, and how to fetch them.
     """
     lines: dict[tuple[str, str], str] = {}
     code = EXIT_DONE

@@ -55,7 +55,7 @@ class MeshJobs:
 
 
 def ps(options: argparse.Namespace) -> int:
-    """List the running jobs on the hosts of the mesh, with their usage."""
+    """List the running jobs on the hosts of the mesh, with their usage. With --all, list the waiting jobs, too."""
     asked = _ask(options, None if options.all else "running")
     nothing = "no job runs or waits" if options.all else "no job runs"
     row = lambda slots, job: (slots.host.name, *job_row(job, slots))  # noqa: E731
@@ -76,7 +76,7 @@ def list_jobs(options: argparse.Namespace) -> int:
     return _show(asked, HEADERS, _row_of_view, nothing, as_json=options.json)
 
 
-# Listing the jobs of the mesh.
+# The functions below list the jobs of the mesh.
 
 
 def _ask(options: argparse.Namespace, status: str | None) -> MeshJobs:
@@ -92,7 +92,7 @@ def _ask(options: argparse.Namespace, status: str | None) -> MeshJobs:
 def count_omitted(slots: Slots, status: str | None) -> int:
     """Return the number of jobs with this status (None: any) that a host has beyond the limit.
 
-    It is computed from the host's counts: hosts list running jobs first.
+    The number follows from the host's counts, because a host lists its running jobs first.
     """
     unseen = max(0, slots.all_jobs - len(slots.jobs))
     running = slots.running_jobs - sum(job.status == "RUNNING" for job in slots.jobs)
@@ -141,7 +141,7 @@ def _say_more(count: int) -> None:
         say(f"omitted {counted(count, 'job')}: --limit N shows more")
 
 
-# Listing the jobs of a group.
+# The functions below list the jobs of a group.
 
 
 def _list_group(options: argparse.Namespace) -> int:

@@ -40,16 +40,16 @@ ENDED = (*FINAL, "FAILED")
 """The statuses of ended jobs in records and copies."""
 
 MOST_TAIL_LINES = 12
-"""The maximum number of lines of a traceback: enough for the frames of the user's file. `--json` prints all lines."""
+"""The maximum number of lines of a traceback or of stderr: enough for the user's frames. `--json` prints all lines."""
 
 MOST_JOBS = 256
-"""The maximum number of jobs in a host's answer. A host lists running jobs first, at most one for each core."""
+"""The maximum number of jobs in a host's answer. Running jobs come first, and a host rarely runs more of them."""
 
 HELD_SECONDS = 3.0
 """The timeout for asking a host which jobs hold its resources. The explanation is useful without this answer."""
 
 Holders = Mapping[tuple[str, str], str]
-"""A text for each (host, reason code): the jobs that hold the lacking resource, or a note that the host is offline."""
+"""A text for each (host, reason code). It names the jobs that hold the lacking resource, or the offline host."""
 
 
 def why(options: argparse.Namespace) -> int:
@@ -97,7 +97,10 @@ def explain(client: HostClient, selector: str) -> Explanation:
 def with_hooks(
     client: HostClient, told: Explanation, group_id: str, job_key: str, kept: MeshUndelivered | None = None
 ) -> Explanation:
-    """Add the failed hooks of a finished job to its explanation. `kept`: these hooks; None: ask the hosts for them."""
+    """Add the failed hooks of a finished job to its explanation, or if there are none, its pending hooks and moves.
+
+    `kept`: these hooks and moves; None: ask the hosts for them.
+    """
     if kept is None and told.data.get("status") not in ENDED:
         return told
     kept = kept or kept_of(client, group_id, job_key)
@@ -116,7 +119,7 @@ def with_hooks(
 def explain_copy(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation:
     """Explain a job whose collector is unreachable, from its waiting report or its newest copy.
 
-    `error`: the error of the request to the collector. It is raised, with a note, if no host has a report or copy.
+    `error`: the error of the request to the collector. It is raised if no host has a report or copy.
     """
     ended = _explain_waiting_report(client, group_id, job_key, error)
     if ended is not None:
@@ -182,8 +185,9 @@ def _wait(job: dict[str, Any]) -> tuple[str, str]:
 def lease_holders(client: HostClient, waits: Iterable[tuple[str, str]], collector: str = "") -> Holders:
     """Return a text about the holders of the lacking resource for each (host, reason code) in `waits`.
 
-    For an offline host, the text says that it is offline. Hosts that do not answer are omitted: the reason of the job
-    already says how much is free. `collector`: the name of the collector's host, which resubmits jobs of lost hosts.
+    For an offline host, the text says that it is offline. Hosts that do not answer are omitted, because the reason of
+    the job already says how much is free. `collector`: the name of the collector's host, which resubmits jobs of lost
+    hosts.
     """
     waiting = tuple(dict.fromkeys(waits))
     views = views_by_name(client.hosts())
@@ -332,7 +336,7 @@ def _explain_pending(named: dict[str, str], job: dict[str, Any], held: Holders) 
 
 
 def _attempt(job: dict[str, Any]) -> str:
-    """Return the attempt as text, with a note about lost copies. `job`: a pending job or the record of an ended job."""
+    """Return the attempt as text that mentions lost copies. `job`: a pending job or the record of an ended job."""
     generation = job.get("generation") or 1
     lost = "earlier copies were lost with their hosts" if generation > 2 else "the first copy was lost with its host"
     return attempt_text(generation, job.get("attempt")) + (f" ({lost})" if generation > 1 else "")

@@ -162,7 +162,7 @@ class Reader:
         return self._kept(attempt)
 
     def _show_hooks(self, attempt: AttemptView, found: JobAttempts) -> list[bool]:
-        """Show the output and failures of hooks that ran on other hosts after the attempt.
+        """Show the output of hooks that ran on other hosts after the attempt, and all failures of the job's hooks.
 
         Return a list with a value for each stream and failure: True if there was anything to show.
         """
@@ -187,7 +187,7 @@ class Reader:
     def _kept(self, attempt: AttemptView) -> int:
         """Return EXIT_FAILED, and print a message, if the log of an ended attempt was removed.
 
-        An attempt without output has a log, too.
+        A missing log was removed, because an attempt without output has a log, too.
         """
         if attempt.kept or not attempt.ended:
             return EXIT_DONE
@@ -222,7 +222,7 @@ class Reader:
     def _begin(self, attempt: AttemptView, stream: str) -> int:
         return 0 if self.tail is None else offset_of_last_lines(self.client, attempt, stream, self.tail)
 
-    # Following.
+    # The methods below follow a job.
 
     def follow(self, wanted: tuple[int | None, int] | None) -> int:
         """Follow the job to its end, or to the end of the `wanted` attempt, and return the exit code."""

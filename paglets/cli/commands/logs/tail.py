@@ -9,7 +9,7 @@ from paglets.client.host_client import HostClient
 
 TAIL_BYTES = 1 << 16
 MOST_TAIL_BYTES = 1 << 24
-"""The maximum number of bytes to search. A host keeps less than that of a stream."""
+"""The maximum number of bytes to search. A host keeps fewer bytes of each stream."""
 
 BEYOND = (1 << 62) - 1
 """An offset beyond the end of any log. The answer to a request for it has no data, only the size of the log."""
