@@ -25,6 +25,9 @@ Hosts = Mapping[str, Tx]
 HANDLED = "handled/"
 """The prefix of the keys under which a simulated counter stores how often it handled each post."""
 
+BUMPED = "bumped"
+"""The key under which a simulated counter stores how often a call has changed its state."""
+
 
 def view_of(path: Path) -> Tx:
     """Return a view of the database of a host that has ended."""

@@ -44,6 +44,7 @@ class Trouble:
     one_way: int = 0
     sleeps: int = 0
     zygotes: int = 0
+    templates: int = 0
     full_disks: int = 0
     clock_steps: int = 0
     holes: int = 0
@@ -81,6 +82,7 @@ class Faults:
             (self._part_one_way, trouble.one_way),
             (self._sleep, trouble.sleeps),
             (self._lose_zygote, trouble.zygotes),
+            (self._lose_template, trouble.templates),
             (self._fill_disk, trouble.full_disks),
             (self._step_clock, trouble.clock_steps),
             (self._open_hole, trouble.holes),
@@ -191,3 +193,9 @@ class Faults:
         if machine.life is not None and machine.life.launcher is not None:
             self.story.tell(machine.name, "loses its zygote")
             machine.life.launcher.lose_zygote()
+
+    def _lose_template(self) -> None:
+        machine = self._any()
+        if machine.life is not None and machine.life.launcher is not None:
+            self.story.tell(machine.name, "loses a template")
+            machine.life.launcher.templates.lose_any()

@@ -15,9 +15,9 @@ from paglets.core.record import to_json
 from paglets.core.refs import FileRef, HostRef, ProxyRef
 from tests.simulator.client import Client, Then
 from tests.simulator.content import PIECE_BYTES, blob_of, content, some_size
+from tests.simulator.counters import post_message
 from tests.simulator.filescripts import COURIER_CLASS, artifact_for
 from tests.simulator.machine import Machine
-from tests.simulator.scripts import post_message
 from tests.simulator.seen import Seen
 from tests.simulator.witness import Witness
 

@@ -17,6 +17,9 @@ from tests.fakes.clock import FakeClock
 from tests.simulator.folders import Folders
 from tests.simulator.fuse import AT_FRAME, AT_LAUNCH, Fuse
 from tests.simulator.seams import Alive
+from tests.simulator.seen import Seen
+from tests.simulator.tampering import Tampering
+from tests.simulator.templates import Memory, Run, TemplateSeams
 from tests.simulator.wishes import (
     Answer,
     Ask,
@@ -30,11 +33,14 @@ from tests.simulator.wishes import (
     Wish,
     WriteFile,
 )
+from tests.simulator.witness import Witness
 
 FRAME_SECONDS = (0.0002, 0.005)
 FORK_SECONDS = (0.001, 0.02)
 KILL_SECONDS = (0.001, 0.3)
 SIGKILL = 9
+RESIDENT_SECONDS = 0.1
+"""The idle time after which a process counts as a resident. No message of a queue comes so late."""
 
 
 class Scripts(Protocol):
@@ -65,23 +71,48 @@ class SimLauncher:
         events: LaunchEvents,
         scripts: Scripts,
         folders: Folders,
+        witness: Witness,
+        tampering: Tampering,
+        is_stored: Callable[[str], bool],
     ) -> None:
+        """Create a launcher. `is_stored`: as in `templates.TemplateSeams`."""
         self.clock = clock
         self.entropy = entropy
         self.life = life
         self.events = events
         self.scripts = scripts
         self.folders = folders
+        self.witness = witness
+        self.tampering = tampering
         self._fuse = fuse
         self._children: dict[str, Child] = {}
         self._pids = 1000
+        self.templates = tampering.templates(
+            TemplateSeams(
+                clock=clock,
+                entropy=entropy,
+                events=events.templates,
+                witness=witness,
+                is_stored=is_stored,
+                later=self.later,
+                fork=self._fork,
+                new_pid=self._new_pid,
+            )
+        )
 
     def start(self, spec: LaunchSpec) -> None:
         self._fuse.reach(AT_LAUNCH)
         child = Child(self, spec)
         self._children[spec.token] = child
+        if not self.templates.take(child, spec):
+            self._fork(child)
+
+    def _fork(self, run: Run) -> None:
+        self.later(FORK_SECONDS, partial(run.fork, self._new_pid()))
+
+    def _new_pid(self) -> int:
         self._pids += 1
-        self.later(FORK_SECONDS, partial(child.fork, self._pids))
+        return self._pids
 
     def send(self, token: str, frame: dict[str, Any]) -> None:
         self._fuse.reach(AT_FRAME)
@@ -95,22 +126,26 @@ class SimLauncher:
             self.later(KILL_SECONDS, lambda: child.exit(ProcessExit(signal=SIGKILL)))
 
     def allow_import(self, token: str) -> None:
-        """Do nothing: this launcher has no templates."""
+        self.templates.allow_import(token)
 
     def close(self) -> None:
         self.power_off()
 
-    def power_off(self) -> None:
-        """Drop all processes without reporting their ends."""
+    def power_off(self) -> list[str]:
+        """Drop all processes without reporting their ends. Return the tokens of templates that have run user code."""
         for child in self._children.values():
             child.drop()
         self._children.clear()
+        return self.templates.power_off()
 
     def lose_zygote(self, culprit: Child | None = None) -> None:
         """End the zygote of `culprit` (None: the shared zygote) and all its children."""
         if culprit is not None and culprit.is_alone:
             culprit.exit(ProcessExit(launcher_lost=True, launcher_died=True, is_culprit=True))
             return
+        if culprit is not None and self.templates.lose_of(culprit):
+            return
+        self.templates.lose_all()
         for child in list(self._children.values()):
             if not child.is_alone:
                 child.exit(ProcessExit(launcher_lost=True, launcher_died=True))
@@ -126,7 +161,9 @@ class SimLauncher:
         self.clock.call_at(self.clock.monotonic() + seconds, act)
 
     def gone(self, token: str, how: ProcessExit) -> None:
-        self._children.pop(token, None)
+        child = self._children.pop(token, None)
+        if child is not None:
+            self.templates.ended(child)
         self.events.ended(token, how)
 
 
@@ -137,6 +174,7 @@ class Child:
         self._launcher = launcher
         self._token = spec.token
         self.is_alone = spec.alone
+        self.memory: Memory = {}
         self._go: Go | None = None
         self._state: dict[str, Any] = {}
         self._asking: dict[int, Routine] = {}
@@ -145,6 +183,7 @@ class Child:
         self._main: Routine | None = None
         self._handler: Routine | None = None
         self._finishing = False
+        self._idle_since: float | None = None
         self._over = False
         self._hears_at = self._says_at = 0.0
 
@@ -196,24 +235,42 @@ class Child:
             self._answered(frame)
 
     def _begin(self, go: Go) -> None:
-        self._go, self._state = go, dict(go.state)
-        self._launcher.scripts.began(go, self._launcher.folders.begin(go))
+        self._go, self._state = go, self._launcher.tampering.state_of(go)
+        self._launcher.scripts.began(go, [*self._launcher.folders.begin(go), *self._leaks(go)])
         if go.entry != "message":
             self._main = self._launcher.scripts.entry(go)
             self._resume(self._main, None)
         self._handle_next()
+
+    def _leaks(self, go: Go) -> list[str]:
+        """Write to a variable of the module. Return a text if another process has written to it."""
+        if go.entry != "attempt":
+            return []
+        writer, self.memory["writer"] = self.memory.get("writer"), go.stamp.token
+        return [] if writer is None else [f"{go.stamp.agent_id} sees what run {writer} wrote in its memory"]
 
     def _handle_next(self) -> None:
         if self._over or self._handler is not None or self._go is None:
             return
         if self._go.entry == "message" or self._go.entry in LONG_ENTRIES:
             if self._inbox:
+                self._end_rest(Seen.RESIDENT)
                 self._handler = self._launcher.scripts.handler(self._go, self._state, self._inbox.popleft())
                 self._resume(self._handler, None)
             elif self._finishing and self._go.entry == "message":
+                self._end_rest(Seen.RESIDENT_ENDED)
                 self._finishing = False
                 self._main = _finish()
                 self._resume(self._main, None)
+
+    def _end_rest(self, what: Seen) -> None:
+        """Note what ended the wait of a resident for its next message."""
+        if self._idle_since is not None and self._now() - self._idle_since >= RESIDENT_SECONDS:
+            self._launcher.witness.saw(what)
+        self._idle_since = None
+
+    def _now(self) -> float:
+        return self._launcher.clock.monotonic()
 
     def _resume(self, routine: Routine, answer: Answer | None) -> None:
         if self._over:
@@ -268,7 +325,8 @@ class Child:
         self._asked += 1
         self._asking[self._asked] = routine
         frame = {"op": wish.op, "id": self._asked, "stamp": to_json(self._go.stamp), "args": to_json(wish.args)}
-        self._say(lambda: self._launcher.events.frame(self._token, frame))
+        said = self._launcher.tampering.frame(frame)
+        self._say(lambda: self._launcher.events.frame(self._token, said))
 
     def _answered(self, frame: dict[str, Any]) -> None:
         routine = self._asking.pop(frame["reply"])
@@ -285,6 +343,7 @@ class Child:
             self.exit(ProcessExit(exit_code=0, usage=Usage(processes=1)))
         else:
             self._handler = None
+            self._idle_since = self._now()
             self._handle_next()
 
 

@@ -13,8 +13,8 @@ from paglets.core.errors import StoreFull
 from paglets.host.host import Environment, Host
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
+from paglets.host.records import recovery
 from paglets.host.runtime.services import Settings
-from paglets.slots.model import Resources
 from paglets.store.db import Store, Tx
 from paglets.wire.request import PendingResponse, Request, Response
 from tests.fakes.blobs import MemoryDisk
@@ -33,6 +33,7 @@ from tests.simulator.seen import Seen
 from tests.simulator.sources import SourceFiles
 from tests.simulator.story import Story
 from tests.simulator.tampering import Tampering
+from tests.simulator.traits import Traits
 from tests.simulator.witness import Witness
 
 T = TypeVar("T")
@@ -57,24 +58,6 @@ class Surroundings:
     changed: Callable[[tuple[str, ...]], None]
     crashed: Callable[[Machine], None]
     tampering: Tampering
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traits:
-    """The properties of a machine and the settings of its host. `peers` are the initial URLs of other hosts.
-
-    The host keeps unneeded bytes for `pin_seconds` and takes a host for lost after `lost_after_seconds` without
-    contact. `wall_error_seconds` is the initial error of its wall clock.
-    """
-
-    name: str
-    offered: Resources
-    tags: tuple[str, ...]
-    peers: tuple[str, ...]
-    reachable: bool
-    pin_seconds: float
-    lost_after_seconds: float
-    wall_error_seconds: float
 
 
 class Machine:
@@ -104,9 +87,9 @@ class Machine:
         self.rows = Tx(database)
         self.scratch: Scratch = {}
         self.bytes = MemoryDisk()
+        self.survivors: list[str] = []
 
     def is_full(self) -> bool:
-        """Return True if the disk is full now."""
         return self.full_until > self.around.clock.monotonic()
 
     @property
@@ -135,7 +118,7 @@ class Machine:
         if self.life is not None:
             self.around.story.tell(self.name, f"crashes {why}")
             self._lose_bytes(self.life.entropy, why)
-            self.life.end()
+            self.survivors += self.life.end()
             self.life = None
             if self.database.in_transaction:
                 self.database.execute("ROLLBACK")
@@ -225,6 +208,7 @@ class Life:
     def _begin(self) -> None:
         machine = self.machine
         store = Store(machine.connection, commit=self._commit)
+        self._end_survivors(store)
         boots = store.write(partial(begin, store_id=machine.store_id))
         settings = self._settings(boots)
         blobs = machine.around.tampering.blobs(
@@ -243,6 +227,9 @@ class Life:
                 events=events,  # type: ignore[arg-type]
                 scripts=machine.around.scripts,
                 folders=Folders(blobs=blobs, sources=machine.sources, scratch=machine.scratch),
+                witness=machine.around.witness,
+                tampering=machine.around.tampering,
+                is_stored=self._is_stored,
             )
             return self.launcher
 
@@ -286,10 +273,25 @@ class Life:
             host_lost_after_seconds=traits.lost_after_seconds,
         )
 
-    def end(self) -> None:
+    def _end_survivors(self, store: Store) -> None:
+        """Kill the templates of earlier starts whose processes are stored, like `paglets.host.app`."""
+        machine = self.machine
+        stored = {token for _, _, token in store.read(recovery.survivors)}
+        for token in machine.survivors:
+            machine.around.witness.saw(Seen.SURVIVED)
+            if token not in stored:
+                machine.around.witness.violated(f"{machine.name}: {token} of an earlier start is not killed")
+        machine.survivors = []
+
+    def _is_stored(self, token: str) -> bool:
+        """Return True if the row of a template is committed."""
+        row = self.machine.rows.value("SELECT 1 FROM templates WHERE token = ?", token)
+        return row is not None and not self.machine.database.in_transaction
+
+    def end(self) -> list[str]:
+        """End all that this start began. Return the templates that go on if only the host has ended."""
         self.alive = False
-        if self.launcher is not None:
-            self.launcher.power_off()
+        return [] if self.launcher is None else self.launcher.power_off()
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         self.fuse.reach(BEFORE_COMMIT)
@@ -333,7 +335,7 @@ class Life:
         touched: tuple[str, ...],
     ) -> None:
         self._touched.update(dict.fromkeys(touched))
-        inner(wakes, touched)
+        inner(self.machine.around.tampering.wakes(wakes), touched)
 
     def _signal(self) -> None:
         if self.alive and not self._soon:

@@ -80,6 +80,9 @@ def profile_of(seed: int) -> Profile:
         profile = replace(
             profile, load=replace(profile.load, plans=plans, reruns=2 + hooks.pick(8), lost_home=forgotten)
         )
+    templates = SeededEntropy(f"{seed}/templates")
+    if profile.load.files and templates.pick(2):
+        profile = replace(profile, trouble=replace(profile.trouble, templates=1 + templates.pick(6)))
     alone = SeededEntropy(f"{seed}/first")
     if alone.pick(4) == 0:
         seconds = alone.uniform(2.0, 8.0)

@@ -7,13 +7,13 @@ maps the name of each file that must exist to its SHA-256.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 from paglets.codec.envelope import WireMessage
 from paglets.core.clock import Entropy
-from paglets.core.record import from_json, to_json
-from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
+from paglets.core.record import from_json
+from paglets.core.refs import HostRef, ProxyRef
 from paglets.slots.states import FINAL
 from paglets.worker.protocol import (
     CallOut,
@@ -24,13 +24,11 @@ from paglets.worker.protocol import (
     EntryDone,
     Fault,
     Go,
-    Handled,
     Intent,
     OutgoingPost,
     Report,
-    StorageGet,
 )
-from tests.invariants import HANDLED
+from tests.simulator.counters import COUNTER_CLASS, CounterScripts, post_message
 from tests.simulator.filescripts import COURIER_CLASS, FileScripts
 from tests.simulator.seen import Seen
 from tests.simulator.wishes import Answer, Ask, Die, LoseZygote, Pause, Routine
@@ -40,15 +38,7 @@ JOB_CLASS = "simulated:Job"
 LEFT = "left"
 """The name of the file of a job that leaves with one."""
 
-COUNTER_CLASS = "simulated:Counter"
 FETCH_TRIES = 3
-MAX_TROUBLES = 2
-"""The most failures of the handler of one post. The count stays below the limit that makes a post dead."""
-
-
-def post_message(post_id: str, then: list[ProxyRef], artifacts: tuple[ArtifactRef, ...] = ()) -> WireMessage:
-    """Return a post to a counter, which sends a new post to the first counter of `then`."""
-    return WireMessage(kind="add", args={"id": post_id, "then": to_json(then)}, artifacts=artifacts)
 
 
 class SimScripts:
@@ -57,8 +47,8 @@ class SimScripts:
     def __init__(self, entropy: Entropy, witness: Witness, handler_trouble: float) -> None:
         self._entropy = entropy
         self._witness = witness
-        self._handler_trouble = handler_trouble
         self.files = FileScripts(entropy, witness)
+        self._counters = CounterScripts(entropy, witness, self.files, handler_trouble)
 
     def began(self, go: Go, wrong: list[str]) -> None:
         self._witness.process_began(go)
@@ -77,8 +67,7 @@ class SimScripts:
         return _hook()
 
     def handler(self, go: Go, state: dict[str, Any], deliver: Deliver) -> Routine:
-        handlers = {"add": self._add, "get": _get, "wait": _wait, "move": _move}
-        return handlers[deliver.message.kind](go, state, deliver)
+        return self._counters.handler(go, state, deliver)
 
     # Jobs.
 
@@ -246,43 +235,6 @@ class SimScripts:
         self.files.told(go, answer, "a paglet")
         yield from self.succeed(go)
 
-    # Counters.
-
-    def _add(self, go: Go, state: dict[str, Any], deliver: Deliver) -> Routine:
-        args = deliver.message.args
-        key = HANDLED + args["id"]
-        found = yield Ask(op="storage_get", args=StorageGet(key=key))
-        if found.code:
-            raise Die(code=9)
-        yield from self.files.look_at(go, deliver)
-        raised = yield from self._trouble(deliver)
-        if raised:
-            return
-        times = (found.value["value"] if found.value["found"] else 0) + 1
-        then = [from_json(ProxyRef, tree) for tree in args["then"]]
-        posts = tuple(
-            OutgoingPost(target=target, message=post_message(args["id"] + "+", then[1:])) for target in then[:1]
-        )
-        count = state["count"] + 1
-        changes = Changes(has_state=True, state={**state, "count": count}, storage_set={key: times}, posts=posts)
-        handled = yield Ask(op="handled", args=Handled(message_id=deliver.message_id, changes=changes))
-        if handled.code:
-            raise Die(code=9)
-        state["count"] = count
-        yield from self.files.throw_away(deliver)
-
-    def _trouble(self, deliver: Deliver) -> Generator[Pause | Ask | LoseZygote, Answer, bool]:
-        """Raise, die or delay at random, at most MAX_TROUBLES times for one post. Return True if the handler raised."""
-        post_id = deliver.message.args["id"]
-        if self._entropy.uniform(0, 1) >= self._handler_trouble or not self._witness.may_trouble(post_id, MAX_TROUBLES):
-            return False
-        if self._entropy.pick(2):
-            raise Die(code=7)
-        yield Pause(seconds=self._entropy.uniform(0.01, 3.0))
-        fault = Fault(cause="exception", message="planned")
-        yield Ask(op="handled", args=Handled(message_id=deliver.message_id, fault=fault))
-        return True
-
 
 def _hook() -> Routine:
     yield Pause(seconds=0.01)
@@ -293,21 +245,6 @@ def _done(fault: Fault | None = None) -> Routine:
     answer: Answer = yield Ask(op="done", args=EntryDone(fault=fault))
     if answer.code:
         raise Die(code=9)
-
-
-def _get(go: Go, state: dict[str, Any], deliver: Deliver) -> Routine:
-    yield Ask(op="handled", args=Handled(message_id=deliver.message_id, value=state["count"]))
-
-
-def _wait(go: Go, state: dict[str, Any], deliver: Deliver) -> Routine:
-    enough = state["count"] >= deliver.message.args["count"]
-    value = state["count"] if enough else None
-    yield Ask(op="handled", args=Handled(message_id=deliver.message_id, value=value, parked=not enough))
-
-
-def _move(go: Go, state: dict[str, Any], deliver: Deliver) -> Routine:
-    target = from_json(HostRef, deliver.message.args["target"])
-    yield Ask(op="handled", args=Handled(message_id=deliver.message_id, intent=Intent(move=target)))
 
 
 def _raise(scripts: SimScripts, go: Go) -> Routine:

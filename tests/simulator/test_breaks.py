@@ -6,13 +6,17 @@ import pytest
 
 from tests.simulator.breaks import BREAKS, Break
 from tests.simulator.bytebreaks import BYTE_BREAKS
+from tests.simulator.processbreaks import PROCESS_BREAKS
 from tests.simulator.world import run_seed
 
 WITHIN_SEEDS = 25
 """The number of seeds, from 1 on, within which each bug must be found."""
 
 
-@pytest.mark.parametrize("broken", BREAKS + BYTE_BREAKS, ids=lambda broken: broken.name.replace(" ", "-"))
+ALL_BREAKS = BREAKS + BYTE_BREAKS + PROCESS_BREAKS
+
+
+@pytest.mark.parametrize("broken", ALL_BREAKS, ids=lambda broken: broken.name.replace(" ", "-"))
 def test_a_deliberate_break_is_found(broken: Break) -> None:
     runs = (
         run_seed(seed, profile=broken.profile, tampering=broken.make()).violations

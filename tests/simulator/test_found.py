@@ -16,11 +16,12 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from paglets.wire.request import Request, Response
 from tests.invariants import HANDLED, is_settled
+from tests.simulator.counters import COUNTER_CLASS, post_message
 from tests.simulator.filescripts import COURIER_CLASS
 from tests.simulator.machine import Machine
 from tests.simulator.network import Weather
 from tests.simulator.profile import calm
-from tests.simulator.scripts import COUNTER_CLASS, JOB_CLASS, SUCCEEDS, post_message
+from tests.simulator.scripts import JOB_CLASS, SUCCEEDS
 from tests.simulator.tampering import Tampering
 from tests.simulator.workload import Group
 from tests.simulator.world import Simulation

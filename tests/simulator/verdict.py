@@ -8,7 +8,7 @@ from typing import Any
 from paglets.codec.strict_json import loads
 from paglets.groups.keys import collector_id
 from paglets.store.db import Tx
-from tests.invariants import HANDLED, Hosts, keys_under
+from tests.invariants import BUMPED, HANDLED, Hosts, keys_under
 from tests.simulator.seen import Seen
 from tests.simulator.witness import Witness
 from tests.simulator.workload import Group
@@ -32,6 +32,7 @@ def judge(hosts: Hosts, witness: Witness, groups: Mapping[str, Group]) -> list[s
         *_posts(hosts, witness),
         *_paglets(hosts, witness),
         *_dead_posts(hosts),
+        *_counts(hosts),
     ]
 
 
@@ -104,6 +105,21 @@ def _paglets(hosts: Hosts, witness: Witness) -> Iterator[str]:
 
 def _is_here(tx: Tx, agent_id: str) -> bool:
     return tx.value("SELECT 1 FROM residence WHERE agent_id = ? AND status = 'here'", agent_id) is not None
+
+
+def _counts(hosts: Hosts) -> Iterator[str]:
+    """Compare the state of each counter with its storage, which its handlers change in the same COMMIT."""
+    for name, tx in hosts.items():
+        for row in tx.all(_COUNTS, HANDLED, HANDLED + "\U0010ffff", BUMPED):
+            if row["count"] != (row["handled"] or 0):
+                yield f"{name}: S8 {row['agent_id']} has the count {row['count']} after {row['handled']} messages"
+
+
+_COUNTS = (
+    "SELECT agent_id, json_extract(state, '$.count') AS count, (SELECT sum(value) FROM storage s"
+    "  WHERE s.agent_id = p.agent_id AND (s.key > ? AND s.key < ? OR s.key = ?)) AS handled"
+    " FROM paglet_states p WHERE json_extract(state, '$.count') IS NOT NULL ORDER BY agent_id"
+)
 
 
 def _dead_posts(hosts: Hosts) -> Iterator[str]:

@@ -84,6 +84,7 @@ class Witness:
         self._troubles: dict[str, int] = {}
         self._posted_on: dict[str, str] = {}
         self._carried_from: dict[str, str] = {}
+        self._counts: dict[str, tuple[int, str]] = {}
 
     def saw(self, what: Seen) -> None:
         self.seen[what] += 1
@@ -127,6 +128,7 @@ class Witness:
             if on == host:
                 self.carried.pop(artifact_id, None)
         self.given = {path: given for path, given in self.given.items() if given.host != host}
+        self._counts = {agent_id: (count, on) for agent_id, (count, on) in self._counts.items() if on != host}
         self.sources = {path: source for path, source in self.sources.items() if source.host != host}
 
     # Processes.
@@ -171,6 +173,18 @@ class Witness:
     def began_from_the_start(self, go: Go) -> None:
         if go.stamp.agent_id in self._checkpointed:
             self.violated(f"the checkpoint of {go.stamp.agent_id} was acknowledged and is lost")
+
+    def counted(self, go: Go, count: int) -> None:
+        """Record a count that a host has committed for a counter."""
+        self._counts[go.stamp.agent_id] = (count, go.host.name)
+
+    def found_count(self, go: Go, count: int) -> None:
+        """Check the count in the memory of a process that is about to handle a message."""
+        known, host = self._counts.get(go.stamp.agent_id, (0, ""))
+        if count < known:
+            self.violated(
+                f"{go.host.name}: {go.stamp.agent_id} has the count {count}, and {known} was stored on {host}"
+            )
 
     # Bytes.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from paglets.api.calls import Call, PostMessage
+from paglets.api.calls import PostMessage
 from paglets.api.groups import JobSpec, SubmitGroup
 from paglets.api.hosts import ForgetHost
 from paglets.api.paglets import CreatePaglet, MovePaglet
@@ -19,19 +19,19 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import collector_id
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from tests.fakes.clock import FakeClock
+from tests.simulator.callload import CallLoad
 from tests.simulator.client import MAX_TRIES, WITHOUT_END, Client
+from tests.simulator.counters import COUNTER_CLASS, post_message
 from tests.simulator.fileload import FileLoad, kept_id
 from tests.simulator.machine import Machine
 from tests.simulator.network import LATE_COPY_SECONDS
 from tests.simulator.scripts import (
-    COUNTER_CLASS,
     FOREVER,
     HOOKS_OF_JOBS,
     JOB_CLASS,
     LEAVES,
     PLANS,
     SUCCEEDS,
-    post_message,
 )
 from tests.simulator.seen import Seen
 from tests.simulator.witness import Witness
@@ -100,6 +100,7 @@ class Workload:
     groups: dict[str, Group] = field(default_factory=dict)
     counters: list[str] = field(default_factory=list)
     files: FileLoad = field(init=False)
+    calls: CallLoad = field(init=False)
     _some_go: bool = field(init=False)
     _last: Machine = field(init=False)
 
@@ -108,6 +109,7 @@ class Workload:
         self._some_go = 0 < self.load.stays < len(self.machines)
         self.machines = self.machines[: self.load.stays or None]
         self.files = FileLoad(self.entropy, self.machines, self.client, self.witness)
+        self.calls = CallLoad(self.entropy, self.clock, self.machines, self.client)
 
     def plan(self) -> None:
         """Schedule all actions of users."""
@@ -254,7 +256,7 @@ class Workload:
                 self.witness.cancel_acknowledged(group_id, key)
 
         args = {"job_keys": [key], "reason": "planned"}
-        self._ask_paglet(collector_id(group_id), WireMessage(kind="cancel", args=args), cancelled, tries)
+        self.calls.ask(collector_id(group_id), WireMessage(kind="cancel", args=args), cancelled, tries)
 
     def _move_job(self, number: int) -> None:
         """Move a job, as a user does who saw it in a list."""
@@ -275,7 +277,7 @@ class Workload:
             if not reply["waiting"] and reply["value"]["pending_count"]:
                 self.witness.violated(f"{group_id} was drained with {reply['value']['pending_count']} jobs pending")
 
-        self._ask_paglet(collector_id(group_id), WireMessage(kind="drain", args={}), drained)
+        self.calls.ask(collector_id(group_id), WireMessage(kind="drain", args={}), drained)
 
     # Hosts.
 
@@ -357,17 +359,8 @@ class Workload:
         self.client.ask(self._any(), "/v1/outbox", body, lambda reply: None)
 
     def _call(self, number: int) -> None:
-        if not self.counters:
-            return
-        kind = ("get", "wait")[self.entropy.pick(2)]
-        args = {"count": self.entropy.pick(4)} if kind == "wait" else {}
-        self._ask_paglet(self._counter(), WireMessage(kind=kind, args=args), lambda reply: None)
-
-    def _ask_paglet(
-        self, agent_id: str, message: WireMessage, then: Callable[[Any], None], tries: int = MAX_TRIES
-    ) -> None:
-        body = Call(message=message, call_id=self.entropy.token(), wait_seconds=10.0)
-        self.client.ask(self._any(), f"/v1/paglets/{agent_id}/call", body, then, tries=tries)
+        if self.counters:
+            self.calls.call(self._counter())
 
     def _doom(self, agent_id: str) -> None:
         """Create a paglet and dispose of it while posts for it are under way."""

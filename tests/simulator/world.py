@@ -18,7 +18,7 @@ from tests.simulator.client import Client
 from tests.simulator.content import PIN_SECONDS, SHORT_PIN_SECONDS, blob_of
 from tests.simulator.databases import give_back, new_database
 from tests.simulator.faults import Faults
-from tests.simulator.machine import PORT, Machine, Surroundings, Traits
+from tests.simulator.machine import PORT, Machine, Surroundings
 from tests.simulator.network import Network
 from tests.simulator.profile import MANY_HOSTS, Profile, profile_of
 from tests.simulator.scripts import SimScripts
@@ -26,6 +26,7 @@ from tests.simulator.seen import Seen
 from tests.simulator.story import Story
 from tests.simulator.tampering import Tampering
 from tests.simulator.traffic import Traffic
+from tests.simulator.traits import Traits
 from tests.simulator.verdict import LOSS_OF, judge, newest_generation
 from tests.simulator.witness import Witness
 from tests.simulator.workload import Workload
