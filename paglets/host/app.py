@@ -78,8 +78,9 @@ class _Handler:
 
 
 def run_host(options: HostOptions) -> int:
-    """Run a host in this process until SIGINT, SIGTERM or SIGHUP. Return the exit code. Raises StartFailed.
+    """Run a host in this process until SIGINT, SIGTERM, SIGHUP or a fatal error. Return the exit code.
 
+    Raises StartFailed.
     A host started by `host --background` leaves its terminal when it is ready.
     """
     home = paglets_home(os.environ)
@@ -88,7 +89,7 @@ def run_host(options: HostOptions) -> int:
         os.environ[HOME_VARIABLE] = str(home)
     console = Console(background=BACKGROUND in os.environ)
     with _start_failures():
-        # Check the permissions before anything in the folder is trusted, above all the copy of the program.
+        # Check the permissions before anything in `home` is trusted, above all the copy of the program.
         secured = permissions.secure(home)
     console.warn(secured.changed)
     if problem := unpack_problem(os.environ):
@@ -98,8 +99,8 @@ def run_host(options: HostOptions) -> int:
     os.environ.pop(BACKGROUND, None)
     console.warn(secured.warning)
     umask = os.umask(permissions.UMASK)
-    # Use a pipe and not an Event: the handler of a signal may never run while the main thread waits for a lock. For
-    # each signal, Python writes a byte to the pipe, which the main thread reads.
+    # Use a pipe and not an Event, because the handler of a signal may never run while the main thread waits for a lock.
+    # For each signal, Python writes a byte to the pipe, which the main thread reads.
     stop_reader, stop_writer = os.pipe()
     os.set_blocking(stop_writer, False)
     failed: list[BaseException] = []

@@ -92,8 +92,8 @@ ON_BLOB_PUSHED = ("mailbox", "handoff", "outbox", "stealing")
 class Environment:
     """The interfaces of a host to its environment.
 
-    `make_transport` gets a function that runs a callback on the runner; the transport must use it for completions.
-    `announce` receives messages for the user; by default they only go to the log. `url` returns the URL for other
+    `make_transport` gets a function that runs a callback on the runner; the transport must run each completion with it.
+    `announce` receives messages for the user; without it, they only go to the log. `url` returns the URL for other
     hosts, which may change. `refused` returns hosts with another mesh key that sent requests to this host.
     """
 
@@ -262,7 +262,7 @@ class Host:
             self.reconciliation.touched(touched)
         self.runner.wake(*wakes)
 
-    # Status.
+    # Methods that report the status of the host.
 
     def load(self) -> HostLoad:
         usage, reason = self.runs.running(), self._workspace.blocked_reason()
@@ -318,14 +318,14 @@ class Host:
         )
 
     def verdicts(self, request: SlotRequest) -> PlacementPreview:
-        """Return for each known host whether it could run a job with this request that is submitted on this host."""
+        """Return for each known host if it could run a job with this slot request, submitted on this host."""
         settings = self.services.settings
         return preview_placement(self.gossip.candidates(), request, settings.store_id, settings.mesh_version)
 
     def refuse(self, tx: Tx, envelope: Envelope) -> str | None:
         """Return why this host refuses an envelope, or None if it accepts it.
 
-        It refuses a paglet whose name is in use on this host, and a job that can never start on this host.
+        It refuses a paglet whose name is in use, and a waiting job that is invalid or can never start on this host.
         """
         if envelope.name is not None:
             holder = residence.holder_of(tx, envelope.name)

@@ -47,7 +47,10 @@ def host_names(options: HostOptions) -> tuple[str, ...]:
 
 
 class AdvertisedUrl:
-    """The URL of a host for other machines. If the URL is not configured, it follows address changes of the machine."""
+    """The URL of a host for other machines.
+
+    It follows address changes of the machine, unless the URL or the address to listen on is configured.
+    """
 
     def __init__(self, options: HostOptions, port: int, choose: Callable[[], str] | None = None) -> None:
         self._choose = choose or _public_address

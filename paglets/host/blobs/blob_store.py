@@ -1,8 +1,8 @@
 """The blob store of a host. It receives blobs in pieces and keeps each while a row refers to it or a pin holds it.
 
-A row in `blobs` is inserted after the bytes are synced to the disk. The row and then the file are deleted when nothing
-refers to the blob and no pin holds it. All this happens under the lock of the hash. A check whether a blob exists takes
-the same lock if it then pins the blob. A file that differs from its row counts as missing and is replaced.
+A row in `blobs` is inserted after the bytes are synced to the disk. When nothing refers to a blob and no pin holds it,
+its row and then its file are deleted. Both happen under the lock of the hash. Methods that pin a blob and report if it
+is complete take the same lock. A file that differs from its row counts as missing and is replaced.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from paglets.store.db import Tx
 
 
 class BlobPins:
-    """The pins that protect blobs from removal. A timed pin lasts `seconds`; the pin of a run lasts until released.
+    """The pins that protect blobs from removal. A timed pin lasts `seconds`; a pin of a run lasts until it is released.
 
     The methods may be called from any thread.
     """
@@ -41,7 +41,7 @@ class BlobPins:
             self._until[sha256] = self._monotonic() + self._seconds
 
     def hold(self, token: str, sha256: str) -> None:
-        """Pin the blob for the run `token`, until the run has stored a row that refers to the blob."""
+        """Pin the blob for the run `token`, until `release` is called."""
         with self._lock:
             self._held.setdefault(token, set()).add(sha256)
 
@@ -95,7 +95,7 @@ class BlobStore:
         self._idle: set[str] = set()
 
     def run_in_background(self, act: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
-        """Run `act` on a thread that may wait for the disk. Then call `done` on the runner with its value or error."""
+        """Run `act` on a thread that may wait for the disk. Then call `done` on the runner with the result or error."""
 
         def perform() -> None:
             try:
@@ -115,11 +115,11 @@ class BlobStore:
         self._pins.pin(sha256)
 
     def hold(self, token: str, sha256: str) -> None:
-        """Pin the blob until the run `token` has stored a row that refers to the blob."""
+        """Pin the blob until the run `token` has stored a row that refers to the blob, or has ended."""
         self._pins.hold(token, sha256)
 
     def committed(self, token: str) -> None:
-        """Release the pins of a run on blobs that a committed row now refers to."""
+        """Release those pins of a run whose blobs a committed row now refers to."""
         held = self._pins.held(token)
         if held:
             needed = self._services.store.read(lambda tx: [sha256 for sha256 in held if blobs.is_needed(tx, sha256)])
@@ -142,7 +142,7 @@ class BlobStore:
     def check(self, sha256: str) -> BlobState:
         """Hash all bytes of the blob, then return its state.
 
-        Another host requests this after it received wrong bytes from this host.
+        This is done after another host has received wrong bytes from this host.
         """
         with self._locks.of(check_sha256(sha256)):
             size = self._row(sha256)
@@ -194,10 +194,10 @@ class BlobStore:
     def _row(self, sha256: str) -> int | None:
         return self._services.store.read(lambda tx: blobs.size(tx, sha256))
 
-    # Receive.
+    # Methods that receive and store blobs.
 
     def take(self, blob: BlobRef, offset: int, piece: bytes) -> BlobState:
-        """Append the next piece to a partial blob.
+        """Append the next piece to a partial blob, unless the blob is already complete. Return its state.
 
         Raises TooLarge, NoRoom, FileChanged, or Conflict with the expected offset in its detail `offset`.
         """
@@ -217,7 +217,10 @@ class BlobStore:
             return self._add(blob, offset, piece)
 
     def _sound(self, blob: BlobRef) -> BlobRef | None:
-        """Return the blob if its file has the right size and is not known to be damaged. Otherwise remove the file."""
+        """Return the blob if its file has the right size and is not known to be damaged.
+
+        Otherwise remove the file and return None.
+        """
         row, size = self._row(blob.sha256), self._disk.size(blob.sha256)
         expected = blob.size_bytes if row is None else row
         if size is not None and (size != expected or blob.sha256 in self._damaged):
@@ -286,13 +289,13 @@ class BlobStore:
             self._services.store.write(lambda tx: blobs.add(tx, blob, now))
         return BlobState(sha256=blob.sha256, offset=blob.size_bytes, complete=True)
 
-    # Remove.
+    # Methods that remove blobs.
 
     def collect(self) -> bool:
         """Remove some blobs that nothing refers to. Return True if there are more to check.
 
-        Also delete the row of a blob whose file is missing, even if the blob is pinned. While the row exists, other
-        hosts do not send the bytes again.
+        If the file of such a blob is missing, delete the row even if the blob is pinned, because other hosts do not
+        send the bytes again while the row exists.
         """
         early = self._services.clock.monotonic() < self._collect_at
         self._pins.expire()
@@ -321,7 +324,10 @@ class BlobStore:
                 self._damaged.discard(sha256)
 
     def sweep(self) -> None:
-        """Remove each unpinned file that had no row at the previous call and has none now."""
+        """Remove each unpinned blob file that had no row at the previous call and has none now.
+
+        Also remove old staged files.
+        """
         left = {each for each in self._disk.all_hashes() if not self._pins.is_pinned(each) and self._row(each) is None}
         for sha256 in sorted(left & self._idle):
             with self._locks.of(sha256):

@@ -1,4 +1,4 @@
-"""Find the blobs of artifacts and inputs in the mesh, and fetch them to this host in pieces."""
+"""Find artifacts and blobs in the mesh, fetch them to this host in pieces, and delete artifacts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOOK_SECONDS = 5.0
 PIECE_SECONDS = 60.0
 MOST_FAILURES = 20
 BAD_TRIES = 3
-"""A fetch fails after it received wrong bytes this many times. Each earlier time, the source checks its file."""
+"""A fetch fails after it has received wrong bytes this many times. Until then, the source checks its file each time."""
 
 PAUSE_SECONDS = 1.0
 MOST_ERRORS = 1_000
@@ -74,7 +74,7 @@ class BlobFetcher:
             self._begin(fetch)
         return min((fetch.due for fetch in self._paused), default=None)
 
-    # Find.
+    # Methods that find artifacts.
 
     def find(self, artifact_id: str, found: Found) -> None:
         """Search this host and all online hosts for the artifact. Call `found` with its view, or with Unknown."""
@@ -94,7 +94,7 @@ class BlobFetcher:
         if not hosts:
             found(unknown)
 
-    # Fetch.
+    # Methods that fetch artifacts and blobs.
 
     def fetch(self, artifact_id: str, done: Fetched) -> None:
         """Fetch the artifact. Call `done` with it once its bytes are stored and pinned, or with an error."""
@@ -229,11 +229,11 @@ class BlobFetcher:
         if isinstance(error, FileChanged):
             self._doubt(fetch)
         fetch.due = self._services.clock.monotonic() + PAUSE_SECONDS
-        # Search for the blob again: its file may have moved with its owner, or may have been deleted.
+        # Search for the blob again, because its file may have moved with its owner, or may have been deleted.
         fetch.look(lambda found: self._found_again(fetch, found))
 
     def _doubt(self, fetch: _Fetch) -> None:
-        """Ask the source to check the hash of its file. If the file is damaged, the next request there fails."""
+        """Ask the source to check the hash of its file. If it differs, the next request to the source fails."""
         body = dump_json(AskBlobs(sha256s=(fetch.blob.sha256,), check=True))
         request = Request(method="POST", target="/v1/blobs/state", body=body, repeatable=True)
         host = self._gossip.address(fetch.host)
@@ -245,7 +245,7 @@ class BlobFetcher:
         self._paused.append(fetch)
         self._services.runner.wake(self.name)
 
-    # Delete.
+    # Methods that delete artifacts.
 
     def delete(self, artifact_id: str, done: Callable[[Done | PagletsError | BaseException], None]) -> None:
         """Find the host that has the artifact, and delete the artifact there."""
@@ -265,8 +265,8 @@ class BlobFetcher:
             try:
                 done(parsed(result, Done))
             except Unknown:
-                # Count this as success: the search found the artifact on `host`, so an earlier try, whose reply was
-                # lost, may have deleted it.
+                # Count this as success, because the search found the artifact on `host`. An earlier try, whose reply
+                # was lost, may have deleted the artifact.
                 done(Done())
             except PagletsError as error:
                 done(error)

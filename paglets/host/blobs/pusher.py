@@ -1,7 +1,7 @@
 """Push blobs to other hosts before the paglets and posts that need them. Each blob is sent once to each host.
 
 Senders call `ready` again and again; a call that returns False also requests a push. A request expires unless it
-is repeated. A report that the target has a blob is trusted for half of the time that the target pins it.
+is repeated. A reply that the target has a blob is trusted for half of the time for which the target pins the blob.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REQUEST_SECONDS = 60.0
 """Seconds after which a push request expires. Senders repeat it every few seconds while they need the blob."""
 
 BAD_TRIES = 3
-"""This host checks its own file after the target has refused it this often because of wrong bytes."""
+"""The number of times that the target refuses wrong bytes of a blob before this host checks its own file."""
 
 PROGRESS_STEPS = 20
 """The number of times that the progress of one blob is reported to the parts that wait for it."""
@@ -39,7 +39,7 @@ PROGRESS_STEPS = 20
 
 @dataclass(slots=True, kw_only=True)
 class _PushRequest:
-    """A blob to push.
+    """A request to push a blob.
 
     `offset` is the number of bytes that the target has, if known. `due` is the monotonic time of the next try.
     """
@@ -60,7 +60,10 @@ class _PushRequest:
 
 @dataclass(slots=True, kw_only=True)
 class _PushQueue:
-    """The push requests for one host, oldest first. `problem` is the last error of that host, or "" after a success."""
+    """The push requests for one host, oldest first. `problem` is the last error of that host, or "" after a success.
+
+    `has_until` maps the hash of each blob that the host has to the time until which this is trusted.
+    """
 
     host: HostRef
     requests: dict[str, _PushRequest] = field(default_factory=dict)
@@ -86,7 +89,7 @@ class BlobPusher:
     # from any thread.
 
     def ready(self, host: HostRef, needed: Iterable[BlobRef]) -> bool:
-        """Return True if the host has reported all of these blobs. Request a push of those that it lacks."""
+        """Return True if the host has replied that it has all of these blobs. Request a push of the others."""
         queue = self._queues.get(host.store_id)
         now = self._services.clock.monotonic()
         known = {} if queue is None else queue.has_until
@@ -108,7 +111,7 @@ class BlobPusher:
         return f"its files are being sent to {host.name}: {bytes_text(sent)} of {bytes_text(total)}"
 
     def is_stuck(self, host: HostRef, needed: Iterable[BlobRef]) -> bool:
-        """Return True if `host` lacks some of these blobs, and the last try to push one of them failed."""
+        """Return True if the last try to push one of these blobs, or the last request to `host`, failed."""
         return bool(self._problem(host, self._left(host, needed)[1]))
 
     def _left(self, host: HostRef, needed: Iterable[BlobRef]) -> tuple[list[BlobRef], list[_PushRequest]]:
@@ -122,7 +125,7 @@ class BlobPusher:
         return next((push.problem for push in requests if push.problem), common)
 
     def not_there(self, host: HostRef, lacking: Iterable[BlobRef]) -> None:
-        """Record that the host reported that it lacks these blobs. Called on the runner."""
+        """Record that the host lacks these blobs, as it has replied. Called on the runner."""
         queue = self._queues.get(host.store_id)
         if queue is not None:
             for blob in lacking:

@@ -1,4 +1,4 @@
-"""Reservations of disk space. They check the size limit of a file, the quota of a host and its free disk space.
+"""Reservations of disk space, each within the size limit of a file, the quota of the host and its free disk space.
 
 A transfer in progress counts as if it were complete.
 """
@@ -25,10 +25,10 @@ The time is longer than the pauses between the tries of a sender."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reservation:
-    """A file in transfer.
+    """A file that is being received or written.
 
     `there` returns the number of bytes that are on the disk so far. `new_bytes` is the number of bytes that the file
-    adds to the disk, or 0 if it is only renamed. `token` is the run that writes the file, or "" for a transfer.
+    adds to the disk, or 0 if it is only renamed. `token` is that of the run that writes the file, or "" for a transfer.
     """
 
     size_bytes: int
@@ -97,7 +97,7 @@ class QuotaReservations:
             self._coming.pop(name, None)
 
     def _others(self, name: str, now: float) -> list[_Reservation]:
-        """Return all reservations but `name`. Remove expired reservations that left no bytes on the disk."""
+        """Return all reservations but that of `name`. Remove expired reservations that left no bytes on the disk."""
         gone = [key for key, each in self._coming.items() if each.until <= now and not each.there()]
         for key in gone:
             del self._coming[key]

@@ -1,9 +1,9 @@
 """Database damage: detect a missing or outdated database, and move a damaged one aside.
 
-SQLite treats an empty or missing file as a new database. Therefore a note beside the database, `store.json`, records
-that it exists and how many starts it has seen. A damaged database moves to `damaged/TIME/`, with the reason in
-`why.txt`, and the host exits. The next start creates an empty database. Each start prints a reminder while the folder
-exists. During the move the folder is `damaged/TIME.part`; a later start finishes an interrupted move.
+SQLite treats an empty or missing file as a new database. Therefore the file `store.json` beside the database records
+that the database exists, and how many starts it has seen. A damaged database moves to `damaged/TIME/`, with the reason
+in `why.txt`, and the host exits. The next start creates an empty database. Each start prints a reminder while the
+folder exists. During the move its name is `damaged/TIME.part`; a later start finishes an interrupted move.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ WHY = "why.txt"
 PART = ".part"
 
 MOVED = (DATABASE, WAL, f"{DATABASE}-shm", "blobs", "work")
-"""The names to move to `damaged/`, except the note. Blobs and scratch directories move too, because a host with a new
-database would remove them. The note `store.json` moves last, because it records that there was a database."""
+"""The names to move to `damaged/` first. Blobs and scratch directories move too, because a host with a new database
+would remove them. The file `store.json` moves last, because it records that there was a database."""
 ALL = (*MOVED, NOTE)
 
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
@@ -62,7 +62,10 @@ class Damage:
 
 
 def read_note(folder: Path) -> StoreNote | None:
-    """Return the note, or None if there never was a database. If the note is unreadable, return an empty one."""
+    """Return the content of `store.json`. Return None if there is no such file, because there never was a database.
+
+    If the file is unreadable, return empty content.
+    """
     try:
         return from_json(StoreNote, loads((folder / NOTE).read_bytes()))
     except FileNotFoundError:
@@ -72,7 +75,7 @@ def read_note(folder: Path) -> StoreNote | None:
 
 
 def write_note(folder: Path, note: StoreNote) -> None:
-    """Replace the note atomically and sync it to disk. Raises OSError."""
+    """Replace `store.json` atomically and sync it to disk. Raises OSError."""
     draft = folder / f"{NOTE}.new"
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
         write_all(file.fileno(), dump_bytes(to_json(note)))
@@ -110,7 +113,7 @@ def wal_is_missing(folder: Path) -> bool:
 
 
 def is_outdated(note: StoreNote | None, store_id: str, boot_count: int) -> bool:
-    """Return True if the database records fewer starts than the note, because it lost commits or is an old copy."""
+    """Return True if the database records fewer starts than `store.json`, so it lost commits or is an old copy."""
     return note is not None and note.store_id == store_id and note.boot_count > boot_count
 
 
@@ -172,7 +175,7 @@ def damages(folder: Path) -> tuple[Damage, ...]:
     place = folder / FOLDER
     if not place.is_dir():
         return ()
-    # Skip an empty folder: the user has moved its files back.
+    # Skip an empty folder, because the user has moved its files back.
     return tuple(_read(each) for each in sorted(place.iterdir()) if not each.is_dir() or any(each.iterdir()))
 
 
@@ -211,7 +214,10 @@ def _is_to_move(path: Path) -> bool:
 
 
 def _place_to_move(folder: Path, why: str, now: datetime) -> Path:
-    """Return the folder of an unfinished move, or a new folder if there is none or the move would replace a file."""
+    """Return the folder of an unfinished move, or a new folder.
+
+    A new folder is needed if no move is unfinished, or if the move would replace a file in the old folder.
+    """
     unfinished = sorted((folder / FOLDER).glob(f"*{PART}"))
     if unfinished and not any(_is_to_move(folder / name) and os.path.lexists(unfinished[-1] / name) for name in ALL):
         return unfinished[-1]

@@ -22,7 +22,8 @@ from paglets.store.inspection import check
 from paglets.store.sqlite_errors import to_paglets_error
 
 POSTS_JUMPED = 1_000_000
-"""The number of post numbers to skip after commits were lost. Other hosts drop posts with a number used before."""
+"""The number of post numbers to skip after commits were lost, because other hosts drop posts with a number used
+before."""
 
 MISSING_WAL = (
     f"the previous run crashed and {damage.WAL} is missing: the newest commits may be lost\n"
@@ -96,7 +97,7 @@ def _database(
         damage.check_there(path)
         known = damage.read_note(path) or damage.StoreNote()
         store = open_store(path / damage.DATABASE, fatal, known.store_id)
-        permissions.tighten(path)  # SQLite creates its files by the umask, which a test may have set
+        permissions.tighten(path)  # SQLite creates its files with the modes of the umask, which a test may have set.
     except StoreMalformed as error:
         raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
     ours: tuple[int, int] | None = damage.database_identity(path)
@@ -125,8 +126,8 @@ def _database(
         raise to_paglets_error(path / damage.DATABASE, error) from error
     finally:
         store.close()
-        # Write the note and check the database only if this host still owns it: nobody replaced the database, and no
-        # other host has locked the folder.
+        # Write `store.json` and check the database only if this host still owns them: nobody replaced the database, and
+        # no other host has locked the folder.
         with suppress(OSError):
             ours = ours if damage.database_identity(path) == ours and not lock.is_lost() else None
         if ours and (note := damage.read_note(path)) is not None and note.running:

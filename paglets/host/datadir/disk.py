@@ -34,7 +34,7 @@ LEAST_FILES = 16
 
 
 TRASH = ".trash"
-"""The folder for directories that wait for removal. It is inside `work`, so both are on one file system."""
+"""The folder for directories that wait for removal. It is inside `work`, because a rename needs one file system."""
 
 FOLDERS = ("work", f"work/{TRASH}", "logs", "blobs", "blobs/incoming", "blobs/staging", "code")
 """The folders of a data directory, parents first."""

@@ -91,7 +91,7 @@ class LogFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Do not buffer: a buffer would keep a line that could not be written, and write it again with the next line.
+        # Do not buffer, because a buffer would keep a line that could not be written, and write it with the next line.
         self._file = os.fdopen(_open_log(path), "ab", buffering=0)
         self._outputs: tuple[int, ...] = ()
         self._turn = Mutex()
@@ -119,7 +119,7 @@ class LogFile:
     def _keep_bounded(self) -> None:
         if self._is_long():
             with self._turn:
-                if self._is_long():  # Check again: another thread may just have renamed it.
+                if self._is_long():  # Check again, because another thread may just have renamed the file.
                     self._move()
 
     def _is_long(self) -> bool:

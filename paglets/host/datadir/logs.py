@@ -54,9 +54,10 @@ class LogFolder:
         return logs.read(self.path(agent_id, generation, attempt, stream), offset, most_bytes)
 
     def trim(self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[Key]]) -> int:
-        """Remove the least recently written logs while they exceed a limit. Return the number of attempts removed.
+        """Remove the least recently written logs if the logs exceed a limit, down to TRIM_SHARE of both limits.
 
-        Logs of running attempts are kept. Folders without a log are removed, too.
+        Logs of running attempts are kept. Folders without a log are removed, too. Return the number of attempts whose
+        logs were removed.
         """
         kept: dict[Key, _Kept] = {}
         for agent_id in self._agents():

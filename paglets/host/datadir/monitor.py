@@ -20,7 +20,7 @@ CHECK_SECONDS = 1.0
 CHECKS_UNTIL_GONE = 2
 """The number of checks in a row that must miss the database before the host exits.
 
-A directory that someone replaces is missing for a moment.
+One check is not enough, because a directory that someone replaces is missing for a moment.
 """
 
 HINTS_OF_GONE = [

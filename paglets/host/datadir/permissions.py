@@ -105,7 +105,7 @@ def secure(path: Path, keeps_modes: Callable[[Path], bool] = _keeps_modes) -> Se
 
 
 def tighten(folder: Path) -> None:
-    """Remove the permissions of other users from the entries of a folder, which earlier versions set. Never raises."""
+    """Remove permissions of other users, which earlier versions set, from the entries of a folder. Never raises."""
     if os.name != "posix":
         return
     with suppress(OSError), os.scandir(folder) as entries:

@@ -1,7 +1,8 @@
 """Clear a group whose collector was lost with a removed host, so that its id can be used again.
 
-Each undelivered report is replaced by a small failure without files, and the finished copy of its job ends. If the
-collector comes back, it receives that failure, and so does not resubmit the job.
+Undelivered results are kept, unless the user wants to drop them (`drop_results`): then a failure replaces each result.
+The files of undelivered failures are dropped. The copies of these jobs have already finished, and are disposed of. If
+the collector comes back, it receives the failures, and therefore does not resubmit the jobs.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ REPORT_ARGS = ("job_key", "generation", "attempt", "host_name", "runtime_seconds
 
 
 def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) -> None:
-    """Check that the collector was lost. Raises Conflict if this host or another member of the mesh has it.
+    """Check that the collector of a group was lost.
 
-    `members` are the store ids of all hosts of the mesh.
+    Raises Conflict if it is on this host, or if its last known host is still in the mesh. `members` are the store ids
+    of all hosts of the mesh.
     """
     row = residence.find(tx, collector_id(group_id))
     if row is not None and row.status in ("here", "leaving"):
@@ -41,10 +43,11 @@ def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) 
 
 
 def clear_page(tx: Tx, group_id: str, request: EndCopies, after: int, now: float) -> tuple[int, ReportCounts]:
-    """Remove a page of undelivered reports whose post number is above `after`.
+    """Clear one page of the undelivered reports of a group: those with the lowest post numbers above `after`.
 
-    Return the `after` of the next page (0 if there is none) and counts of the removed reports. The finished copies of
-    their jobs end. Results are kept unless `drop_results` is set.
+    A failure loses its files. A result is kept, unless `drop_results` is set: then a failure replaces it. The finished
+    copy of each cleared job is disposed of. Return the `after` of the next page (0 if there is none), and the counts of
+    the cleared reports.
     """
     found = undelivered.posts_of(tx, group_id, after, PAGE)
     total = ReportCounts()
@@ -64,7 +67,7 @@ def clear_page(tx: Tx, group_id: str, request: EndCopies, after: int, now: float
 
 
 def _counted(message: WireMessage) -> ReportCounts:
-    """Return the counts of a removed report: all zero if a user cancelled its job."""
+    """Return the counts of a cleared report: all zero if a user cancelled its job."""
     if message.args.get("cause") == outcomes.CANCELLED:
         return ReportCounts()
     is_result, files = message.kind == "job_result", message.artifacts
@@ -88,7 +91,7 @@ def _without_files(message: WireMessage) -> WireMessage:
 
 
 def free_id(tx: Tx, group_id: str, request: ClearGroup, now: float) -> None:
-    """Delete the group that was submitted to this host, and store how many submissions used its id."""
+    """Delete the row of the group, if it was submitted to this host. Store how many submissions used its id."""
     row = residence.find(tx, collector_id(group_id))
     cleared = undelivered.Cleared(submissions=request.submissions, epoch=row.epoch if row else 0, host=request.host)
     undelivered.remember_cleared(tx, group_id, cleared, now)

@@ -1,7 +1,7 @@
-"""Cancel the copies of a group on this host while their collector is unreachable.
+"""Cancel copies of jobs on this host while the collector of their group is unreachable.
 
-Each copy is reported as cancelled by a user. If the collector becomes reachable again, it stores the report as the
-failure of the job and does not resubmit the job.
+A report of each copy says that a user cancelled it. If the collector becomes reachable again, it stores this report as
+the failure of the job, and does not resubmit the job.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NO_COLLECTOR = "while its collector could not be asked"
 def end_copies(
     tx: Tx, group_id: str, request: EndCopies, online: Collection[str], own: HostRef, now: float
 ) -> EndedCopies:
-    """Cancel the copies of the requested keys on this host. `online` has the store ids of the online hosts.
+    """Cancel this host's copies of the jobs with the requested keys. `online` has the store ids of the online hosts.
 
     Raises Conflict if the collector is on this host or on an online host.
     """
@@ -41,7 +41,10 @@ def end_copies(
 
 
 def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: HostRef, now: float) -> str:
-    """Cancel one copy. Return its key, or "" if the copy was already ending."""
+    """Cancel one copy. Return its job key, or "" if the copy was already ending.
+
+    Raises Conflict if its collector is on an online host.
+    """
     assert job.collector is not None
     if job.collector.host.store_id in online:
         name = job.collector.host.name
@@ -58,5 +61,8 @@ def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: Ho
 
 
 def _end_leaving(tx: Tx, agent_id: str, job_key: str) -> str:
-    """Recall a copy in transit. The copy ends once its target has no copy or is unreachable."""
+    """Recall a copy in transit. It ends once its target answers that it lacks the copy, or is unreachable.
+
+    Return the job key, or "" if the copy is no longer in transit.
+    """
     return job_key if rollbacks.request(tx, agent_id, rollbacks.UNWANTED) else ""

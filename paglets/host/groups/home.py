@@ -1,4 +1,4 @@
-"""Track the groups that were submitted to this host, and if each still depends on this host."""
+"""Track the groups that were submitted to this host: their job counts, and whether each still depends on this host."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response
 
 LOOK_AGAIN_SECONDS = 10.0
-"""Seconds between two checks. The end of a dependency wakes this part; the check finds an end without a wake-up."""
+"""Seconds between two checks if groups still depend on this host. The end of a dependency wakes this part, too; the
+check finds an end without a wake-up."""
 
 
 ASK_SECONDS = 10.0
-"""Seconds between two requests for counts. The last counts are shown while the host of the collector is offline."""
+"""Seconds between two requests for the job counts of groups. The last counts are shown while the host of the collector
+is offline."""
 
 ASK_GROUPS = 20
 FORGET_SECONDS = 3600.0
@@ -89,7 +91,7 @@ def _kept_for_others(tx: Tx, own: HostRef, after: str) -> list[tuple[str, HostRe
 
 
 def _update(tx: Tx, view: GroupView, now: float) -> None:
-    """Store the counts that the collector's host reported. Delete the kept jobs of a detached group."""
+    """Store the counts that the collector's host reported. Delete the kept jobs of a detached group that has ended."""
     if view.expected_count is not None and view.completed_count is not None and view.failed_count is not None:
         seen = Seen(
             status=view.status,

@@ -2,11 +2,11 @@
 
 A copy that no recent status report contained is searched for in the mesh. It is lost if every host where it may be
 has been unreachable from this host for `host_lost_after`, or has answered several times that it lacks the copy
-(see `groups.losses`). If a host has been unreachable for a shorter time, the search is repeated after the remaining
-time.
+(see `groups.losses`). If a host has been unreachable for a shorter time, the search is repeated, at the latest after
+the remaining time.
 
-This state is in memory only. When the host starts or a collector arrives, every copy counts as just seen, and the
-wait for inputs restarts.
+The detector keeps its state in memory only. So when the host starts or a collector arrives, the copies of its jobs
+count as just seen, and the wait for their inputs restarts.
 """
 
 from __future__ import annotations
@@ -37,19 +37,20 @@ from paglets.store.queue import QueuedJob
 
 LOOK_SECONDS = 2.0
 QUIET_SECONDS = 30.0
-"""A copy that was not reported for this many seconds is located; it is the time of three complete status reports.
-The setting `host_lost_after` applies instead if it is shorter."""
+"""Seconds without a report after which a copy is located: the time of three complete status reports. The setting
+`host_lost_after` applies instead if it is shorter."""
 
 LEAST_WAIT_SECONDS = 1.0
 """The minimum number of seconds before a copy whose hosts are unreachable is located again."""
 
 ANSWERED_SECONDS = 10.0
-"""Seconds without an answer after which the search in the mesh is repeated."""
+"""Seconds after which the next search in the mesh starts even if the previous one has no answer."""
 
 KEYS_A_LOOK = 200
 KEYS_A_PAGE = 500
 REPORTS_A_TICK = 4
-"""The maximum number of status reports, of at most 500 copies each, that one tick processes in a few milliseconds."""
+"""The maximum number of status reports that one tick processes. A report has at most 500 copies, so this takes a few
+milliseconds."""
 
 Key = tuple[str, str]
 """A collector's agent id and a job key."""
@@ -57,7 +58,7 @@ Key = tuple[str, str]
 
 @dataclass(slots=True, kw_only=True)
 class _WatchedCollector:
-    """The watched keys of one collector, in the order in which their copies were last seen, oldest first.
+    """The watched keys of one collector. The key whose copy was not seen for the longest time is first.
 
     `after` is the last key that was read, or None if all keys have been read.
     """
@@ -68,7 +69,7 @@ class _WatchedCollector:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class _DueLocate:
-    """A copy that was searched for at `asked_at` and will count as lost at `at` unless it is seen before."""
+    """A copy that was searched for at `asked_at`. It is searched for again at `at`, unless it is seen before."""
 
     at: float
     asked_at: float
@@ -97,12 +98,12 @@ class LostJobDetector:
         self._asking_until: float | None = None
 
     def reported(self, copies_reported: Sequence[JobCopy]) -> None:
-        """Queue the copies of a status report whose collectors are on this host. May be called from any thread."""
+        """Queue reported copies of jobs for the collectors on this host. May be called from any thread."""
         if copies_reported and self._collectors:
             self._reports.append(copies_reported)
 
     def older_goes_on(self, job: QueuedJob) -> bool:
-        """Return True if an older copy of the job, whose collector is here, was reported recently."""
+        """Return True if an older copy of the job was reported recently to a collector on this host."""
         if job.group_id is None or job.generation == 1:
             return False
         watched = self._keys(collector_id(job.group_id)).get(job.job_key)
@@ -133,7 +134,7 @@ class LostJobDetector:
     # Methods that watch copies.
 
     def _follow_collectors(self, now: float) -> bool:
-        """Watch the keys of the collectors on this host, one page at a time. Return True if there are more."""
+        """Watch one more page of the keys of the collectors on this host. Return False if all are watched."""
         here = self._services.store.read(paglets.unfinished_collectors)
         self._collectors = {agent_id: self._collectors.get(agent_id) or _WatchedCollector() for agent_id in here}
         for agent_id, collector in self._collectors.items():
@@ -181,7 +182,7 @@ class LostJobDetector:
     def _look(self, now: float) -> bool:
         """Locate the copies that were not seen recently.
 
-        Return True to repeat this at once: keys were due, but none of them has a copy to locate.
+        Return True if the next search should start at once, because no due key has a copy to locate.
         """
         keys = self._due_keys(now)
         asked = self._newest_copies(keys)
@@ -201,9 +202,9 @@ class LostJobDetector:
         return due
 
     def _due_again_keys(self, now: float) -> list[Key]:
-        """Return the keys whose hosts have been unreachable for long enough.
+        """Return up to KEYS_A_LOOK keys whose repeated search (`_locate_again`) is due.
 
-        A key is left out if its copy was seen since the last search.
+        A key is left out if its copy was seen since the previous search.
         """
         ripe: list[Key] = []
         while self._due_locates and self._due_locates[0].at <= now and len(ripe) < KEYS_A_LOOK:
@@ -278,7 +279,10 @@ class LostJobDetector:
             heappush(self._due_locates, _DueLocate(at=at, asked_at=watched.seen_at, collector=collector, job_key=key))
 
     def _places(self, watched: WatchedKey, hosts: Sequence[HostRef], answered: frozenset[str]) -> list[PossibleHost]:
-        """Return the hosts where the copy may be. Reset the answer count of each host that did not answer."""
+        """Return the hosts where the copy may be. Count another answer of each host that answered.
+
+        The count of a host that did not answer restarts at 0.
+        """
         ids = [host.store_id for host in hosts if host.store_id in answered]
         watched.looks = {store_id: watched.looks.get(store_id, 0) + 1 for store_id in ids}
         return [

@@ -1,7 +1,7 @@
 """Status reconciliation: report unfinished copies of jobs to their collectors, and end unwanted copies.
 
-Changes are reported at most once a second. All copies are reported every 10 s, or more slowly if there are many. So a
-collector knows where its jobs are and why they wait, and a cancelled job ends even if a message was lost.
+Changes are reported at most once a second. All copies are reported every 10 s, or less often if there are over 10,000.
+So a collector knows where its jobs are and why they wait, and a cancelled job ends even if a message was lost.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ ALL_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
 AWAITED_SECONDS = 10.0
 SEEK_SECONDS = 60.0
-"""Seconds between two searches for collectors whose last known host is offline. They may have moved before it went
-offline."""
+"""Seconds between two searches for collectors whose last known host is offline. Such a collector may have moved before
+the host went offline."""
 
 COPIES_A_TURN = 1_000
 """The maximum number of copies that a complete report adds in one turn. Up to 10,000 copies are reported within
@@ -57,8 +57,8 @@ Batch = tuple[HostRef, list[JobCopy]]
 class _FullReport:
     """A complete report in progress.
 
-    `after` is the id after which the report continues, and `reported` the number of copies so far. `seeks` is True if
-    the report also searches for collectors.
+    `reported` holds the copies reported so far, by paglet id. The report continues after the paglet id `after`. `seeks`
+    is True if the report also searches for collectors.
     """
 
     seeks: bool
@@ -90,8 +90,8 @@ class StatusReconciliation:
     def awaited(self) -> bool:
         """Return True if jobs must not start before their collectors have answered.
 
-        This is the case after a suspension so long that collectors may have resubmitted the jobs of this host. It ends
-        after AWAITED_SECONDS, even without an answer.
+        They must not start after a suspension so long that collectors may have resubmitted the jobs of this host. The
+        result is False again after AWAITED_SECONDS, even without an answer.
         """
         gap = self._gossip.last_gap()
         now = self._services.clock.monotonic()
@@ -149,7 +149,10 @@ class StatusReconciliation:
             self._seek_at = now + SEEK_SECONDS
 
     def _next_page(self, full: _FullReport, *, to_the_end: bool) -> list[Copy]:
-        """Return the next page of a complete report, or all remaining copies if `to_the_end`. The last page ends it."""
+        """Return the next page of a complete report, or all remaining copies if `to_the_end`.
+
+        The last page ends the report.
+        """
         most = -1 if to_the_end else COPIES_A_TURN
         found, full.after = self._services.store.read(lambda tx: page(tx, full.after, most))
         if full.seeks:
@@ -195,7 +198,7 @@ class StatusReconciliation:
             return
 
     def _answered(self, store_id: str, reply: JobStatusReply, after_gap: float | None) -> None:
-        """Process the reply to a report. `after_gap` is the end of the suspension before the report, or None."""
+        """Process the reply to a report. `after_gap` is None, or the end time of the suspension before the report."""
         if after_gap is not None and after_gap == self._gap_ended_at and store_id in self._unanswered:
             self._unanswered[store_id] -= 1
             if not self._unanswered[store_id]:
@@ -234,7 +237,7 @@ def _by_host(copies: Iterable[Copy]) -> list[Batch]:
 def _point_to(tx: Tx, groups: dict[str, str], located: Located, own: HostRef, now: float) -> None:
     """Store the located hosts of collectors in the copies on this host.
 
-    Also end the copies of disposed collectors.
+    Also end the copies of jobs whose collector was disposed of.
     """
     for row in located.rows:
         if row.status == "disposed" and row.agent_id in groups:
@@ -261,7 +264,10 @@ def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: 
 
 
 def receive(tx: Tx, reported: JobStatusReport, now: float) -> JobStatusReply:
-    """Store a status report in the rows of the collectors on this host. Return the copies that they no longer want."""
+    """Store a status report in the rows of the collectors on this host.
+
+    The reply names the copies that are no longer wanted, and the groups whose collectors are not on this host.
+    """
     unwanted: list[UnwantedCopy] = []
     elsewhere: list[str] = []
     by_group: dict[str, list[JobCopy]] = {group: [] for group in reported.group_ids}
@@ -288,9 +294,9 @@ def receive(tx: Tx, reported: JobStatusReport, now: float) -> JobStatusReply:
 
 
 def _first_generation(tx: Tx, agent_id: str) -> int:
-    """Return the first generation that counts for the collector: older copies belong to an earlier group of this id.
+    """Return the first generation that counts for the collector. Older copies belong to an earlier group of this id.
 
-    For keys that the collector knows, its rows give this answer; this function covers copies of other keys.
+    This value counts for job keys that the collector does not know. For other keys, `record_sighting` uses their rows.
     """
     first = paglets.state_value(tx, agent_id, "first_generation")
     return first if isinstance(first, int) else 1

@@ -1,7 +1,7 @@
 """Resubmission: create the next generation of jobs whose copies are lost, or store why none is created.
 
-Each decision uses only what its own transaction reads, because a lost copy may be reported again, or its key may end,
-at any time. A page of keys is one transaction, with a savepoint for each key.
+Each decision reads the rows of its key again in its own transaction, because they may have changed: the lost copy may
+have been reported, or the key may have ended. A page of keys is one transaction, with a savepoint for each key.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class WatchedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingJob:
-    """A key that has not ended, as its collector stores it, and its newest copy."""
+    """A job that has not ended, as its collector stores it, and the newest copy of the job."""
 
     job: ExpectedJob
     description: JobDescription
@@ -74,7 +74,7 @@ class PendingJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """A lost copy as it was last reported. `why` is the reason why it counts as lost, as text.
+    """A lost copy as it was last reported. `why` is a text that says why it counts as lost.
 
     `unreachable`: unreachable hosts that may have the copy. `older_goes_on`: an older copy was reported recently
     and may still report the result.
@@ -105,7 +105,10 @@ class _Resubmitted:
 
 @dataclass(slots=True, kw_only=True)
 class _Collector:
-    """A collector. `reports`: its inbox by job key, read up to `seq`. `group` is None if another host has it."""
+    """A collector, and the reports in its inbox by job key, read up to the number `seq`.
+
+    `group` is None if the collector is no longer on this host.
+    """
 
     group: JobGroup | None = None
     reports: dict[str, posts.InboxReport] = field(default_factory=dict)
@@ -121,7 +124,7 @@ class _Collector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LostCase:
-    """A lost copy, with the transaction that handles it. `now` is in seconds since the epoch."""
+    """A lost copy, with the transaction that handles it. `now` is the time of the wall clock."""
 
     tx: Tx
     rows: CollectorRows
@@ -144,7 +147,7 @@ def rows_of(tx: Tx, collector: str) -> CollectorRows:
 def pending(rows: CollectorRows, key: str, now: float) -> PendingJob | None:
     """Return the pending job of a key, or None if it has ended or cannot be resubmitted.
 
-    Raises one of `rows.UNREADABLE` if a row of the collector cannot be read.
+    Raises one of `paglets.groups.rows.UNREADABLE` if a row of the collector cannot be read.
     """
     job = rows.job(key)
     if job is None or job.ended:
@@ -167,18 +170,21 @@ class Resubmission:
 
     @property
     def at_work(self) -> bool:
-        """Return True while keys of the last call of `resubmit` are still in the queue."""
+        """Return True while lost copies wait for the resubmission of their jobs."""
         return bool(self._lost)
 
     def resubmit(self, lost: Sequence[Lost]) -> None:
-        """Create further copies of these keys, page by page. Must not be called while `at_work` is True."""
+        """Resubmit the jobs of these lost copies, page by page. Must not be called while `at_work` is True."""
         self._collectors = {each.collector: _Collector() for each in lost}
         self._services.store.read(self._look_at_collectors)
         self._lost.extend(lost)
         self._next_page()
 
     def _look_at_collectors(self, tx: Tx) -> None:
-        """Read the inboxes of collectors before the write transaction, which then reads only newer reports."""
+        """Read the new reports in the inboxes of the collectors.
+
+        This is called before a write transaction and again in it, so that few reports are left to read in it.
+        """
         for agent_id, collector in self._collectors.items():
             collector.look(tx, ProxyRef(agent_id=agent_id, host=self._services.own))
 
@@ -194,7 +200,7 @@ class Resubmission:
 
     def _page_done(self, page: list[Lost], result: list[_Resubmitted] | BaseException) -> None:
         if isinstance(result, BaseException):
-            # The detector finds these copies again.
+            # The change was not stored, but the detector finds these copies again.
             self._lost.clear()
             self._collectors.clear()
             raise result
@@ -219,9 +225,9 @@ class Resubmission:
             self._blob_fetcher.fetch_blob(blob, partial(self._arrived, done.lost))
 
     def _arrived(self, lost: Lost) -> None:
-        """Resubmit the copy after one of its inputs has arrived, while the input is pinned."""
+        """Resubmit the job at once after one of its inputs has arrived, because the pin of the input expires."""
         if lost.watched.lacks_since is None:
-            # The copy was reported or resubmitted after the fetch started.
+            # The copy was reported, or its job was resubmitted, after the fetch started.
             return
         if self.at_work:
             self._collectors.setdefault(lost.collector, _Collector())
@@ -232,7 +238,10 @@ class Resubmission:
     # Methods that handle one key within the transaction.
 
     def _guarded(self, tx: Tx, lost: Lost) -> _Resubmitted | None:
-        """Handle one key. An error is recorded and does not affect other keys; the key is retried later."""
+        """Handle one key. An error is recorded and does not affect other keys; the key is retried later.
+
+        Only an error of the store is raised, because it affects all keys.
+        """
         now, group, rows = (
             self._services.clock.wall(),
             self._collectors[lost.collector].group,
@@ -261,7 +270,7 @@ class Resubmission:
             return None
         most = from_json(SlotRequest, description.request).max_losses
         made = nth_copy(job.generation)
-        # Generations above the maximum belong to the next submission under this group id.
+        # Generations above SUBMISSION_GENERATIONS belong to the next submission under this group id.
         if made > most or made == SUBMISSION_GENERATIONS:
             last = case.pending.copy.host.name
             text = f"lost {made} times with its host, last on {last}; max_losses is {most}"
@@ -304,8 +313,8 @@ class Resubmission:
             losses=nth_copy(job.generation),
         )
         made = residence.create(tx, envelope, case.now)
-        # If the copy exists already, a handler of the collector has overwritten its row (see `groups.copies`). Store
-        # the row again, so that the lost-job detector locates the copy.
+        # If the copy exists already, a handler of the collector has overwritten the row of the key (see
+        # `groups.copies`). Store the row again, so that the lost-job detector locates the copy.
         why = f"resubmitted: {lost.why}" + ("" if made else f"; its copy of generation {generation} was made before")
         older = copies.older_copies(case.pending.copy, lost.unreachable)
         case.rows.put_job(lost.job_key, copies.resubmitted(job, agent_id, self._services.own, why, case.now, older))

@@ -26,7 +26,7 @@ from paglets.wire.request import Request, Response, dump_json, parsed
 MOST_AT_ONCE = 50
 
 ROUND_SECONDS = 60.0
-"""Seconds between two requests to the same host. A host that comes online is asked at once."""
+"""Seconds after which a host is asked for the same paglets again. A host that comes online is asked at once."""
 
 
 class DuplicateEvictor:
@@ -106,7 +106,10 @@ class DuplicateEvictor:
             self._judge(tx, host, theirs, asked[theirs.agent_id])
 
     def _judge(self, tx: Tx, host: HostRef, theirs: ResidenceRow, epoch: int) -> None:
-        """End the older of two copies of a paglet. `theirs`: the row of the remote copy. `epoch`: that of the fence."""
+        """End the older of two copies of a paglet.
+
+        `theirs` is the row of the remote copy, and `epoch` the epoch of the fence.
+        """
         agent_id, now = theirs.agent_id, self._services.clock.wall()
         if theirs.epoch < epoch:
             if rollbacks.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=host)):
@@ -132,7 +135,8 @@ class DuplicateEvictor:
             self._resolver.later(each.agent_id)
             return
         if result.verdict != "refused":
-            # The host has a copy of this epoch or a higher one. Ask for its copies again to decide which one ends.
+            # The host has a copy of this epoch or a higher one. Ask the host for the paglet again, to decide which copy
+            # ends.
             self._look_again(each)
         self._resolver.change(each.agent_id, lambda tx: rollbacks.unfence(tx, each))
 

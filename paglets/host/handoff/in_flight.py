@@ -35,12 +35,12 @@ class InFlightTransfers:
         return [key for key, since in self._stuck.items() if since + STUCK_SECONDS <= now]
 
     def next_stuck(self, now: float) -> float | None:
-        """Return the next time at which an envelope will have been stuck for STUCK_SECONDS, or None without one."""
+        """Return the next time at which an envelope will have been stuck for STUCK_SECONDS, or None."""
         times = (since + STUCK_SECONDS for since in self._stuck.values())
         return min((at for at in times if at > now), default=None)
 
     def not_settled(self, key: Key) -> None:
-        """Count one more request about this envelope that its target did not answer."""
+        """Count one more unanswered request to the target about this envelope."""
         self._unsettled[key] = self.unsettled(key) + 1
 
     def settled(self, key: Key) -> None:

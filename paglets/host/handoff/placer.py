@@ -1,4 +1,4 @@
-"""Place each job that was submitted to this host as soon as some host is eligible."""
+"""Place each job that was submitted or resubmitted on this host, as soon as some host is eligible."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ AVOID_SECONDS = 600.0
 
 
 class PlacementDenyList:
-    """The hosts that each job avoids because it was rolled back from them. Used only on the runner."""
+    """The hosts that each job avoids because it was rolled back from them, and the pauses of placements.
+
+    Used only on the runner.
+    """
 
     def __init__(self) -> None:
         self._until: dict[str, dict[str, float]] = {}
@@ -60,7 +63,7 @@ PLACED_A_TURN = 200
 """The maximum number of jobs placed in one turn. Writing the envelope of one job takes about 0.5 ms."""
 
 NEXT_TURN_SECONDS = 0.2
-"""Seconds between two turns. Jobs queued behind thousands that fit no host are reached soon, at little CPU cost."""
+"""Seconds between two turns. It is short, so that jobs queued behind thousands that fit no host are reached soon."""
 
 LOOK_AGAIN_SECONDS = 5.0
 
@@ -69,7 +72,7 @@ FORGET_SECONDS = 60.0
 
 
 class Placer:
-    """The runner part `placer`, which chooses hosts for the jobs that were submitted to this host."""
+    """The runner part `placer`, which chooses hosts for the jobs that were submitted or resubmitted on this host."""
 
     name = "placer"
 

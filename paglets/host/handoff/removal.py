@@ -1,8 +1,9 @@
-"""Remove a host for good, at the request of a user: from then on, nothing waits for that host.
+"""Remove a host for good, at the request of a user: from then on, no hand-off waits for that host.
 
 A paglet in transit to that host may have arrived there, and may have been passed on. So each such paglet is first
-located in the mesh. If another host has it, the hand-off ends. Otherwise it is rolled back, once all online hosts have
-answered that they lack the paglet. Module `eviction` checks hosts that were offline during the removal.
+located in the mesh. If another host has it, the hand-off ends. Otherwise, once all online hosts have answered that they
+lack the paglet, the hand-off is rolled back. But a job of a group ends, and its collector may resubmit it. Module
+`eviction` checks hosts that were offline during the removal.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ from paglets.store.rollbacks import UnfinishedHandoff
 from paglets.wire.request import PendingResponse, reply, reply_error
 
 PAGE = 100
-"""The number of paglets in one transaction and in one locate request."""
+"""The maximum number of paglets in one transaction and in one locate request."""
 
 MOST_GROUPS = 100
 """The maximum number of groups named in a reply. The groups with the most files are named."""
 
 AGAIN_SECONDS = 5.0
 ANSWER_SECONDS = 20.0
-"""Seconds after which the caller gets its reply. The remaining paglets are rolled back later."""
+"""The maximum number of seconds until the caller gets its reply. Paglets that remain are rolled back later."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Removal:
     """A request to remove a host. Used only on the runner.
 
-    `known` is True if the host was a member of the mesh. `files_kept` counts by group the files of finished jobs that
-    became artifacts of this host, because the removed host was their destination.
+    `known` is True if the host was a member of the mesh. `files_kept` counts by group the files that finished jobs were
+    taking to the removed host. These files became artifacts of this host.
     """
 
     store_id: str
@@ -75,9 +76,9 @@ class HostRemoval:
         self._again: dict[str, float] = {}
 
     def forget(self, store_id: str) -> PendingResponse:
-        """Remove the host with that store from the mesh, and roll back transfers to it.
+        """Remove the host with that store id from the mesh, and roll back hand-offs to it.
 
-        May be called from any thread. The reply is a `Forgotten`. A repeated call has no further effect.
+        May be called from any thread, and again if a call fails. The reply is a `Forgotten`.
         Raises Invalid, or Conflict while that host is online.
         """
         name, known = _may_be_forgotten(self._services, self._gossip, store_id)
@@ -101,7 +102,7 @@ class HostRemoval:
             self._done(removal)
         return min([*self._again.values(), *(removal.deadline for removal in self._removals)], default=None)
 
-    # Methods that process the request.
+    # Methods that process a request to remove a host.
 
     def _begin(self, removal: _Removal) -> None:
         try:
@@ -169,7 +170,10 @@ class HostRemoval:
     def _settle(
         self, tx: Tx, each: UnfinishedHandoff, found: ResidenceRow | None, unanswered: list[str], files: Counter[str]
     ) -> bool:
-        """Return True if the paglet was rolled back. Add the files that a finished job leaves to `files`."""
+        """Settle one hand-off to a removed host. Return True if the paglet was rolled back.
+
+        Add to `files` the number of files of a finished job that became artifacts of this host.
+        """
         now = self._services.clock.wall()
         if found is not None and found.epoch > each.epoch and self._is_elsewhere(found):
             if rollbacks.passed_on(tx, each, found, now):

@@ -71,8 +71,8 @@ class TransferRollback:
             else:
                 self._resolver.later(each.agent_id)
         if never_sent or given_up:
-            # Roll back at once, in a separate transaction. The sender could send one of these envelopes between the
-            # check above and a later commit of the runner.
+            # Roll back at once, in a separate transaction, because the sender could send one of these envelopes before
+            # a later commit of the runner.
             self._services.store.write(lambda tx: self._end_here(tx, never_sent, given_up))
         for each in given_up:
             self._in_flight.settled(each.key)

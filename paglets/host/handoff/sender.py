@@ -41,7 +41,7 @@ CLOSE_SECONDS = 60.0
 MAX_CLOSED = 2_000
 BEING_WRITTEN = "its envelope is being written to the disk"
 GIVE_UP_FAILURES = 3
-"""An envelope of which no byte was sent is rolled back after this many refused connections in a row."""
+"""An envelope of which no byte was sent is rolled back after this many failures in a row to reach its target."""
 
 
 class HandoffSender:
@@ -109,7 +109,10 @@ class HandoffSender:
         )
 
     def _send(self, target: HostRef) -> bool:
-        """Send the envelopes that are ready. Return False if all of them wait for blobs; see `blob_pusher`."""
+        """Send the envelopes that are ready, or a probe.
+
+        Return False if nothing was sent, because all envelopes wait for blobs (see `BlobPusher`).
+        """
         rows = self._page(target)
         batch = self._chosen(target, rows)
         if not batch:
@@ -165,7 +168,10 @@ class HandoffSender:
         return batch
 
     def _note_stuck(self, target: HostRef, leaving: Leaving, is_stuck: bool) -> None:
-        """Record that an envelope is stuck, if its target is online. Stuck envelopes are rolled back after a while."""
+        """Record if an envelope is stuck. It counts as stuck only while its target is online.
+
+        An envelope that is stuck for long is rolled back.
+        """
         if not is_stuck or not self._gossip.is_online(target.store_id):
             self._in_flight.not_stuck(leaving.key)
         elif self._in_flight.stuck(leaving.key, self._services.clock.monotonic()):
@@ -208,7 +214,7 @@ class HandoffSender:
     def _transfer(self, target: HostRef, batch: list[Leaving]) -> None:
         self._after.pop(target.store_id, None)
         if not batch:
-            # The target answers, but its envelopes wait for blobs: retry after a pause.
+            # The target answers, but the envelopes for it wait for blobs: retry after a pause.
             self._backoff.failed(target.store_id, self._services.clock.monotonic())
             self._services.runner.wake(self.name)
             return

@@ -82,7 +82,7 @@ class Service:
 
 
 class ServerConnection(BaseHTTPRequestHandler):
-    """A connection to a client. The server calls the constructor in a new thread, and it handles all requests.
+    """A connection to a client. The server calls the constructor in a new thread. The constructor handles all requests.
 
     Raises OSError if the client has closed the connection or is too slow.
     """
@@ -149,7 +149,7 @@ class ServerConnection(BaseHTTPRequestHandler):
         return True  # `_read_body` sends the reply 100 after the signature of the request was checked.
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Raise BadRequest, because `http.server` refused the request. It calls this method instead of raising."""
+        """Raise BadRequest. `http.server` calls this method when it refuses a request."""
         raise BadRequest(message or "the request is malformed")
 
     def send_header(self, keyword: str, value: str) -> None:
@@ -179,7 +179,8 @@ class ServerConnection(BaseHTTPRequestHandler):
             self.parse_request()
         except TimeoutError as error:
             raise BadRequest(f"the header was not complete after {seconds:g} s") from error
-        # The signature covers the target as it was sent. `self.path` may differ: `http.server` merges leading slashes.
+        # The signature covers the target as it was sent. `self.path` may differ, because `http.server` merges leading
+        # slashes.
         target = self.requestline.split(" ")[1]
         self._head = RequestHead(method=self.command, target=target, fields=single_fields(self.headers))
         self._proof = self._service.verifier.proof(self.command, target, self._head.fields)

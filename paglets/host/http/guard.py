@@ -81,8 +81,9 @@ class Limits:
 class HostNames:
     """The names that the Host header of a request may contain. An exact list prevents DNS rebinding attacks.
 
-    The IP address and port at which a connection arrived (`end`) are always allowed: an address needs no DNS lookup,
-    and the address of a laptop changes while the host runs. A name without a port means the port `port`.
+    The IP address and port at which a connection arrived (`end`) are always allowed. An address is safe, because it
+    needs no DNS lookup. It is not in the list, because the address of a laptop changes while the host runs. A name
+    without a port means the port `port`.
     """
 
     def __init__(self, names: Iterable[str], port: int) -> None:

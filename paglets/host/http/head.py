@@ -61,7 +61,7 @@ def read_head(source: BufferedIOBase, *, most_bytes: int, most_fields: int) -> t
     Raises BadRequest or TooLarge as soon as an error is found, because the client may wait for a reply before it sends
     more. Raises OSError. After any error the connection is unusable.
     """
-    # Check the first byte alone: a client that uses TLS or another protocol may never send the end of a line.
+    # Check the first byte alone, because a client that uses TLS or another protocol may never send the end of a line.
     if not b"A" <= source.peek(1)[:1] <= b"Z":  # type: ignore[attr-defined]  # a BufferedReader, as makefile gives it
         raise _not_http()
     first = _line(source, most_bytes)

@@ -1,7 +1,7 @@
 """The router: find the handler of a request in the table of routes, and call it. The router uses no sockets.
 
-Server threads call `Router.handle`. A handler reads or writes the store and wakes parts of the host. Or it returns a
-PendingResponse, which the runner completes later.
+Server threads call `Router.handle`. A handler reads or writes the store and wakes parts of the host. It returns the
+reply, or a PendingResponse that is completed later.
 """
 
 from __future__ import annotations
@@ -180,7 +180,8 @@ def _part(text: str) -> str:
 def _match(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
     """Return the values of the placeholders in the path pattern of a route, or None if the path does not match.
 
-    Only one pattern matches a path, unless a pattern with a literal is listed before one with a placeholder.
+    A path may match a pattern with a literal and another with a placeholder. Then the one with the literal is listed
+    first.
     """
     values = {}
     for wanted, part in zip(pattern, parts, strict=True):

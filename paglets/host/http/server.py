@@ -92,8 +92,8 @@ class Listener(ThreadingMixIn, HTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
-    # Two processes must not share a port: a second host would get requests for the first. This option lets them share
-    # a port on Windows, but not on POSIX systems.
+    # Two processes must not share a port, because a second host would get requests for the first. This option lets them
+    # share a port on Windows, but not on POSIX systems.
     allow_reuse_address = os.name == "posix"
     allow_reuse_port = False
 
@@ -111,7 +111,7 @@ class Listener(ThreadingMixIn, HTTPServer):
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Skip `HTTPServer.server_bind`, which looks up the name of this machine. That may take long.
+        # Skip `HTTPServer.server_bind`, because it looks up the name of this machine, which may take long.
         TCPServer.server_bind(self)
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -137,7 +137,7 @@ class Listener(ThreadingMixIn, HTTPServer):
         self._connections.leave(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # An OSError needs no log line: the client has closed the connection or is too slow.
+        # An OSError needs no log line, because it means that the client has closed the connection or is too slow.
         if not isinstance(sys.exception(), OSError):
             self._log.exception("a connection ended with an internal error")
 

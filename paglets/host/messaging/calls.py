@@ -1,7 +1,7 @@
-"""Calls from this host to paglets elsewhere, and the search for a paglet that has moved.
+"""Calls by the paglets of this host to any paglet, and the search for a paglet that has moved.
 
-A call is sent again only if that cannot run the handler twice: the host is unreachable, the paglet has moved or is
-moving, or the reply says that its handler still waits. Any other error goes to the caller.
+A call is sent again only if that cannot run its handler twice: the host is unreachable, the paglet is not on that host
+or is moving, or the reply says that the handler still waits. Any other error goes to the caller.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ A restart of a host takes less time.
 """
 
 MARGIN_SECONDS = 10.0
-"""Seconds that the HTTP timeout of a call exceeds the time for which the other host may hold the call."""
+"""Seconds by which the HTTP timeout of a call exceeds the time for which the other host may hold the call."""
 
 CallDone = Callable[["CallReply | PagletsError"], None]
 

@@ -64,7 +64,7 @@ class PagletCreation:
         )
 
     def resolve_paglet(self, tx: Tx, target: str) -> ProxyRef:
-        """Return the last known address of the paglet with that id or name. Raise Unknown if there is no such row."""
+        """Return the last known address of the paglet with that id or name. Raises Unknown if there is none."""
         row = residence.find(tx, residence.id_of(tx, target))
         if row is None:
             raise Unknown(f"{self._services.own.name} knows no paglet {target[:100]!r}, by id or name")
@@ -76,7 +76,10 @@ class PagletCreation:
 
 
 def require_files(tx: Tx, blob_store: BlobStore, bundle: BlobRef | None, files: tuple[FileRef, ...]) -> None:
-    """Raise Invalid if a file reference is malformed, Conflict if a blob of code or files is missing."""
+    """Check that this host has the code and the files of a paglet.
+
+    Raises Invalid if a file reference is malformed, or Conflict if a blob is missing.
+    """
     for file in files:
         check_file(file)
     code = () if bundle is None else (bundle,)
@@ -105,14 +108,14 @@ def _job_part(new: NewPaglet) -> JobPart:
 
 
 def require_here(tx: Tx, agent_id: str) -> None:
-    """Raise Moved, Moving or Unknown if the paglet is not on this host."""
+    """Check that the paglet is on this host. Raises Moved, Moving or Unknown."""
     row = residence.find(tx, agent_id)
     if row is None or row.status != "here":
         raise why_elsewhere(tx, agent_id)
 
 
 def why_elsewhere(tx: Tx, agent_id: str) -> PagletsError:
-    """Return the error for a request to a paglet that is not on this host. It says why if the hand-off is blocked."""
+    """Return the error for a request to a paglet that is not on this host. It says why a hand-off is blocked, if so."""
     return elsewhere(agent_id, residence.find(tx, agent_id), handoffs.problem(tx, agent_id))
 
 

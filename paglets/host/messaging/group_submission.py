@@ -61,8 +61,8 @@ class GroupSubmission:
     def store(self, tx: Tx, prepared: PreparedGroup) -> GroupView:
         """Store a group, or return the view of the group that is already stored under its id.
 
-        Raises GroupExists, Invalid, Unknown for the collector's host, or Conflict if blobs of code or inputs are
-        missing.
+        Raises GroupExists or Invalid. Raises Unknown if the requested host of the collector is unknown, and Conflict if
+        blobs of code or inputs are missing.
         """
         return on_only_host(self._stored(tx, prepared), self._gossip.candidates()[0])
 
@@ -181,7 +181,10 @@ class GroupSubmission:
         return epoch
 
     def _collector_host(self, group: SubmitGroup) -> HostRef:
-        """Return the host for the collector: the requested one, else the longest-running other host, else this host."""
+        """Return the requested host for the collector. Without one, choose the other host that has run longest.
+
+        The chosen host must be online and reachable. Without such a host, return this host.
+        """
         if group.collector_host:
             return self._gossip.find(group.collector_host)
         others = [mesh_host for mesh_host in self._gossip.online() if mesh_host.reachable]

@@ -1,7 +1,7 @@
-"""The mailbox, which starts the next action of each paglet: a hook, a move, a disposal or a message handler.
+"""The mailbox, which starts the next action of each paglet: a hook, a pending action or a message handler.
 
-It finds the actions in the database and the calls in a queue in memory. Each paglet runs one action at a time. Actions
-of paglets inside the host (collectors) run at once, those of all others in a process.
+It finds the actions in the database and the calls in a queue in memory. Each paglet runs one action at a time. A
+collector of the default class runs inside the host, so its actions run at once. Other paglets run in processes.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ MAX_ACTIVATIONS = 32
 LOOK_AGAIN_SECONDS = 5.0
 """Seconds between two checks of blocked paglets, such as those that wait for another host.
 
-The check is needed because not every change, such as a disk with free space again, wakes this part.
+The check is needed because some changes do not wake this part. An example is a disk that has free space again.
 """
 
 NEXT_ROUND_SECONDS = 1.0
-"""Seconds until the next round after one of several pages. Paglets may have become due in pages already read."""
+"""Seconds between a round of several pages and the next round, because paglets may have become due in pages that were
+already read."""
 
 LONGEST_WAIT_SECONDS = 3600.0
-"""The maximum seconds between two checks of wake-up times, which use the wall clock. That clock may be set any time."""
+"""The maximum seconds between two checks of wake-up times. It is bounded because they use the wall clock, which may be
+set at any time."""
 
 POSTS_A_TURN = 100
 RETRY_POST_SECONDS = (0.5, 2.0, 10.0, 60.0)
@@ -46,7 +48,7 @@ KEEP_REPLY_SECONDS = 120.0
 
 
 StartEntry = Callable[[str, str], None]
-"""A function (agent_id, entry) that starts a process for an entry of a paglet."""
+"""A function (agent_id, entry) that starts a process of a paglet. The entry is a hook, `activation` or `message`."""
 
 
 class Pump(Protocol):
@@ -77,10 +79,13 @@ class Mailbox:
         self.pump: Pump = lambda agent_id, stay=True: False
         self.activations: Callable[[], int] = lambda: 0
 
-    # Calls.
+    # Methods that queue, park and deliver calls.
 
     def call(self, call: PendingCall, again: bool) -> None:
-        """Queue a call for a paglet on this host whose code runs in a process. Used only on the runner."""
+        """Queue a call to a paglet on this host that runs in a process. Used only on the runner.
+
+        If the call is repeated, it is not queued again: its caller gets the result of the first call.
+        """
         known = self._by_id.get(call.call_id)
         if known is not None:
             if known.result is not None and call.answer is not None:
@@ -166,13 +171,13 @@ class Mailbox:
         return Delivery(message=waiting[0].message, seq=waiting[0].seq) if waiting else None
 
     def _ready_posts(self, agent_id: str) -> list[posts.UnhandledPost]:
-        """Return the next post, or []. Skip posts that are paused because their handlers raised."""
+        """Return a list with the next post, or []. Skip posts that are paused because their handlers raised."""
         now = self._services.clock.monotonic()
         paused = [seq for seq, at in self._paused.items() if at > now]
         return self._services.store.read(lambda tx: posts.unhandled(tx, agent_id, 1, paused))
 
     def requeue(self, delivery: Delivery) -> None:
-        """Queue a call again whose process did not start its handler. A post is still in the inbox."""
+        """Queue a call again if the process did not start its handler. A post is still in the inbox, so do nothing."""
         if delivery.call is not None:
             self._enqueue(delivery.call, first=True)
 

@@ -115,9 +115,10 @@ class Outbox:
         return True
 
     def _with_bytes_there(self, host: HostRef, paused: tuple[str, ...]) -> list[int]:
-        """Return the numbers of posts in one page whose artifacts the host has. Push the blobs of the others.
+        """Read a page of posts with artifacts. Return the numbers of those whose artifacts the host already has.
 
-        If blobs cannot be pushed, search the mesh for their target paglets, which may have moved.
+        Push the blobs of the others. If this fails, search the mesh for the target paglets of these posts, which may
+        have moved.
         """
         after = self._after.pop(host.store_id, 0)
         carrying = self._services.store.read(
@@ -205,7 +206,7 @@ class Outbox:
         self._services.runner.wake(self.name)
 
     def _pause(self, agent_id: str, now: float) -> float:
-        """Return the seconds before posts to a paglet that was not found are sent again. They grow over time."""
+        """Return the seconds before posts to a paglet that was not found are sent again. The pauses grow over time."""
         return min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, (now - self._astray[agent_id].since) / 2))
 
     def _failed(self, host: HostRef, batch: list[Outgoing], error: PagletsError) -> None:
@@ -248,7 +249,7 @@ def _set_problems(tx: Tx, texts: dict[int, str]) -> None:
 
 
 def _drop(tx: Tx, agent_id: str, now: float) -> None:
-    """Delete all posts to a paglet that has ended from the outbox."""
+    """Delete from the outbox all posts to a paglet that has ended."""
     numbers = posts.numbers_for(tx, agent_id)
     for n in numbers:
         job = posts.remove_delivered(tx, n)

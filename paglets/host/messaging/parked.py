@@ -1,6 +1,7 @@
 """Parked requests (long polls), which are answered when a condition holds, such as the end of a move.
 
-The condition is checked after each COMMIT that changed the paglet. At its deadline, a request is answered anyway.
+The condition is checked after each COMMIT that changed the paglet of the request. At its deadline, a request is
+answered even if its condition does not hold.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class ParkedRequests:
         self._parked_requests: dict[str, list[ParkedRequest]] = {}
 
     def park(self, wait: ParkedRequest) -> PendingResponse:
-        """Park a request. The next tick checks its condition, so that no change is missed. Any thread may call this."""
+        """Park a request. The next tick checks its condition, so that no change is missed.
+
+        May be called from any thread.
+        """
         self._new.append(wait)
         self._services.runner.wake(self.name)
         return wait.pending
@@ -120,7 +124,7 @@ class _Parked:
 
 
 class CollectorCalls:
-    """Calls to paglets that run inside the host (collectors).
+    """Calls to paglets that run inside the host: collectors of the default class.
 
     A caller that gets the reply `waiting` repeats its request with the same call id. The handler's waiting time counts
     from the first request.

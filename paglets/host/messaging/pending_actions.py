@@ -1,4 +1,4 @@
-"""Pending actions of a paglet: a move, a disposal or a deactivation. An action starts after the paglet's code ends."""
+"""Pending actions of a paglet: a move, a disposal or a deactivation. They start when no code of the paglet runs."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ class PendingActions:
     def bytes_go_first(self, due: Runnable) -> bool:
         """Return True if the paglet should move before its `run` starts, because the target of the move is online.
 
-        A `run` started here first may never end, and would block the move.
+        If `run` started on this host first, it might never end, and would block the move.
         """
         move = None if due.intent is None else due.intent.get("move")
         return move is not None and self._gossip.is_online(from_json(HostRef, move).store_id)
 
     def _problem(self, agent_id: str, target: HostRef) -> str:
-        """Return why a move cannot start yet, or "". The target must be online, with room and the paglet's blobs."""
+        """Return why a move cannot start yet, or "". The target must be online, have room, and have the blobs."""
         if not self._gossip.is_online(target.store_id):
             other = replacement_text(self._gossip, target)
             return other or f"it moves to {target.name} once that host is online"
@@ -107,7 +107,7 @@ class PendingActions:
             then = due.hook or due.intent.get("then")
             start_hook(tx, due.agent_id, "dispatching", {**due.intent, "then": then})
             return
-        # The request names the target host, so a moved job waits for a slot there and is not placed again.
+        # The caller chose the target host, so a moved job waits for a slot on that host and is not placed again.
         queue.move(tx, due.agent_id, "PLACING", states.move("PLACING", "queued"))
         paglets.set_arrival(tx, due.agent_id)
         residence.leave(tx, due.agent_id, target, self._services.clock.wall())
@@ -116,7 +116,8 @@ class PendingActions:
 def write_or_log(services: HostServices, change: Callable[[Tx], Any]) -> Any:
     """Commit a change that may run code of a paglet inside the host, and return its result.
 
-    If it raises, log the error and return None, but pass on StoreTransient, after which the runner retries the part.
+    If it raises PagletsError, log the error and return None. Only StoreTransient is raised again, after which the
+    runner retries the part.
     """
     try:
         return services.store.write(change)

@@ -30,7 +30,7 @@ class Directory:
         self._service_names = service_names
 
     def here(self, tx: Tx, wanted: FindPaglets) -> FoundPaglets:
-        """Return the matching paglets of this host, sorted by id."""
+        """Return the matching service of the host itself, if any, then the matching paglets, sorted by id."""
         own = self._services.own
         found = views.named(tx, wanted.name, wanted.service, own)
         if wanted.service in self._service_names and wanted.service is not None:

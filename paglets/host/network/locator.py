@@ -12,7 +12,7 @@ from paglets.store.db import Store, Tx
 
 
 class PagletLocator:
-    """A `Locator` that also reads the rows of this host, because the paglet may be on this host itself."""
+    """A wrapper of `Locator` that also reads the rows of this host, because a paglet may be on this host itself."""
 
     def __init__(self, store: Store, own: HostRef, locator: Locator) -> None:
         self._store = store

@@ -80,7 +80,7 @@ class ReversePoller:
 
     @property
     def is_idle(self) -> bool:
-        """Return True if no fetched request is in progress and no answer is in flight."""
+        """Return True if no fetched request is in progress and no reply is in flight."""
         return not self._work
 
     def tick(self, now: float) -> float | None:
@@ -95,7 +95,7 @@ class ReversePoller:
         first = self._backoff.next_due([mesh_host.store_id for mesh_host in mesh_hosts], now)
         return min(due if first is None else [first, *due])
 
-    # Fetch.
+    # Methods that fetch requests.
 
     def _pull(self, mesh_host: MeshHost, now: float) -> None:
         self._backoff.sent(mesh_host.store_id)
@@ -130,7 +130,7 @@ class ReversePoller:
             # Do this last, because it writes to the store and raises an error if the disk is full.
             self._gossip.record_failure(mesh_host.store_id)
 
-    # Handle.
+    # Methods that handle the fetched requests.
 
     def _begin(self, mesh_host: MeshHost, came: Iterable[PulledRequest], now: float) -> None:
         for request in came:
@@ -166,7 +166,7 @@ class ReversePoller:
             work.answered_at = work.due = self._services.clock.monotonic()
             self._services.runner.wake(self.name)
 
-    # Answer.
+    # Methods that send the replies.
 
     def _look_after(self, work: _Work, now: float) -> float:
         """Send the reply to a request if it is due. Return the monotonic time at which to call this method again."""

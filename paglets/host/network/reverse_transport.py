@@ -1,6 +1,6 @@
 """Requests to hosts that accept no connections. This host keeps them until the target host polls for them.
 
-The class is a `Transport` around another one, so senders see no difference. The requests are kept in memory only, and
+`ReverseTransport` wraps another `Transport`, so senders see no difference. The requests are kept in memory only, and
 are lost if this host ends. A request that was not fetched ends with `Unreachable`. A request that was sent to the
 target, but not answered, ends with `CallOutcomeUnknown`. Each poll lists the requests that the target works on. A
 request that was sent, but is not in that list, was lost on the way. It is sent again if it is repeatable.
@@ -63,8 +63,8 @@ class _Sent:
 class _HostQueue:
     """The requests for one host, and its open poll.
 
-    `waiting` and `out` map ids to requests that wait for a poll or were sent. `parked` is the open poll, which ends at
-    `parked_until`.
+    `waiting` maps ids to the requests that wait for a poll, and `out` to those that were sent. `parked` is the open
+    poll, which ends at `parked_until`.
     """
 
     name: str
@@ -199,7 +199,7 @@ class ReverseTransport:
             queue.parked = None
 
     def _lost(self, queue: _HostQueue, sent: _Sent) -> None:
-        """Queue a request again that was sent but did not arrive. If it is not repeatable, end it with an error."""
+        """Queue again a request that was sent but did not arrive. If it is not repeatable, end it with an error."""
         self._take_in(queue, sent)
         if sent.request.repeatable or sent.request.method in ("GET", "HEAD"):
             queue.waiting[sent.request_id] = sent
@@ -296,7 +296,7 @@ class ReverseTransport:
 
     def tick(self, now: float) -> float | None:
         due = []
-        for queue in list(self._queues.values()):  # Copy the list: `done` of a request may send another request.
+        for queue in list(self._queues.values()):  # Copy, because `done` of a request may send another request.
             for each in [*queue.waiting.values(), *queue.out.values()]:
                 if now >= self._ends_at(queue, each):
                     self._end(queue, each, self._late(queue, each))

@@ -36,7 +36,8 @@ class MachineMeter:
                 memory_bytes=self._memory("available", "MemAvailable"),
                 temp_storage_bytes=shutil.disk_usage(self._folder).free,
             )
-            # Set the time last. Server threads call this method, too, and would otherwise return the old measurement.
+            # Set the time last, because server threads call this method, too. Otherwise they would return the old
+            # measurement.
             self._measured_at = now
         return self._last
 

@@ -61,7 +61,7 @@ class Disk(Protocol):
     ) -> None:
         """Keep only the newest scratch directories that fit in this fraction of the disk.
 
-        A background thread measures the directories, and passes the ids of those that do not fit to `drop`.
+        A background thread measures the directories, and calls `drop` with the ids of the directories that do not fit.
         """
         ...
 
@@ -173,7 +173,7 @@ class Blobs(Protocol):
 
 
 class Meter(Protocol):
-    """The measurement of the machine's free resources, except of cpu_cores and gpus. Other programs use them, too."""
+    """The measurement of free memory and disk space, which other programs of the machine use, too."""
 
     def available(self) -> Resources: ...
 
@@ -184,7 +184,7 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The identity, the offered resources and the options of a host. They are constant from one start to the next.
+    """The identity, the offered resources and the options of a host. They do not change while the host runs.
 
     Collectors on this host treat another host as lost after `host_lost_after_seconds` without contact. A job waits up
     to `input_wait_seconds` for inputs that only lost hosts have. A process must end within `report_grace_seconds` of

@@ -15,7 +15,10 @@ BLOCKED = "blocked"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostLoad:
-    """The free resources and job counts of a host. `blocked_reason` says why it starts no process; "" if it does."""
+    """The free resources and job counts of a host.
+
+    `blocked_reason` says why the host starts no processes, and is "" if it starts them.
+    """
 
     free: Resources
     queued_jobs: int = 0

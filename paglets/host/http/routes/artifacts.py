@@ -26,7 +26,7 @@ def add(host: Host, asked: ParsedRequest) -> ArtifactRef:
     check_file_name(body.name)
     check_lifetime(body.expires_in_seconds)
     now, own = host.services.clock.wall(), host.services.own
-    # Check the file, not only its row in the database: the caller may delete its own copy after this request.
+    # Check the file, not only its row in the database, because the caller may delete its own file after this request.
     kept = host.blob_store.state(body.sha256).complete
 
     def store(tx: Tx) -> ArtifactRef:

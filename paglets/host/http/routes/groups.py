@@ -79,7 +79,8 @@ def one(host: Host, asked: ParsedRequest) -> Any:
 def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> PendingResponse:
     """Ask all online hosts for a group.
 
-    The home host of the group returns the complete view. If it is offline, the host of the collector returns a part.
+    The reply is the complete view from the home host of the group. If that host is offline, the reply is the view from
+    the host of the collector, which has no job keys.
     """
     hosts = host.gossip.online()
     asking = _MeshQuestion(left=len(hosts), error=error)
@@ -138,7 +139,7 @@ def end(host: Host, asked: ParsedRequest) -> EndedCopies:
 
 
 def _clear(host: Host, group_id: str, body: EndCopies, ended: EndedCopies) -> EndedCopies:
-    """Remove the waiting reports of a group in a series of short transactions."""
+    """Clear the undelivered reports of a group in a series of short transactions (see `clear_page`)."""
     store, now = host.services.store, host.services.clock.wall()
     after = 0
     total = ReportCounts()

@@ -29,7 +29,7 @@ def log(host: Host, asked: ParsedRequest) -> LogPiece:
     if stream not in STREAMS:
         raise BadRequest(f"stream is {stream[:40]!r}: it must be one of {', '.join(STREAMS)}")
     limit = max(1, asked.number("limit", MAX_LOG_PIECE_BYTES, MAX_LOG_PIECE_BYTES))
-    # Check if the attempt has ended before the log is read. Otherwise the attempt could print and end in between, and
+    # Before the log is read, check if the attempt has ended. Otherwise the attempt could print and end in between, and
     # the reader would stop before it has read the last output.
     ended = not host.services.store.read(lambda tx: attempts.is_at_work(tx, (agent_id, generation, attempt)))
     piece = host.services.disk.read_log(agent_id, generation, attempt, stream, _offset(asked), limit)

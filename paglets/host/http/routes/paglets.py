@@ -84,7 +84,7 @@ def inspect(host: Host, asked: ParsedRequest) -> Any:
         return _when_moved(host, agent_id, wait_seconds)
     except Unknown as error:
         if _ended_here(host, agent_id):
-            # No other host knows more: the rows of other hosts are older and point to this host.
+            # No other host knows more, because the rows of other hosts are older and point to this host.
             raise
         return _search(host, agent_id, error)
     except Moved as moved:

@@ -23,7 +23,7 @@ NEVER = ("/v1/via", "/v1/outbox/", "/v1/mesh/gossip")
 """Prefixes of paths that are never forwarded. The path `/v1/outbox` itself, which takes posts of clients, may be."""
 
 OF_HOSTS = ("/v1/posts", "/v1/transfers", "/v1/jobs/status", "/v1/slots/steal")
-"""Paths for requests of hosts only. For a client they are not forwarded: this host would appear as their sender."""
+"""Paths that are forwarded only for hosts. For a client they are not, because this host would appear as the sender."""
 
 
 def pull(host: Host, asked: ParsedRequest) -> PendingResponse:
