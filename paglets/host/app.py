@@ -348,7 +348,7 @@ def _report_ready(
     *,
     asked: bool,
 ) -> None:
-    """Print that the host is ready, its address and warnings.
+    """Print the line that the host is ready, the line with its address, and warnings.
 
     A background host logs an address that only this machine can use, instead of printing it, unless the user `asked`
     for an address.

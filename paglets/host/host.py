@@ -318,7 +318,7 @@ class Host:
         )
 
     def verdicts(self, request: SlotRequest) -> PlacementPreview:
-        """Return for each known host if it could run a job with this slot request, submitted on this host."""
+        """Return for each known host if it could run a job of this host with this slot request."""
         settings = self.services.settings
         return preview_placement(self.gossip.candidates(), request, settings.store_id, settings.mesh_version)
 
@@ -346,7 +346,7 @@ class Host:
         )
         return judgement.text if judgement.never and envelope.hook is None else None
 
-    # Calls to paglets on this host.
+    # Methods that call paglets on this host.
 
     def call_here(self, agent_id: str, call: Call, wait_seconds: float) -> Any:
         """Call a paglet of this host. Return the reply, or a PendingResponse. Raises Moved, Moving, Unknown.

@@ -49,7 +49,7 @@ def host_names(options: HostOptions) -> tuple[str, ...]:
 class AdvertisedUrl:
     """The URL of a host for other machines.
 
-    It follows address changes of the machine, unless the URL or the address to listen on is configured.
+    It follows address changes of the machine if the host listens on all addresses and no URL is configured.
     """
 
     def __init__(self, options: HostOptions, port: int, choose: Callable[[], str] | None = None) -> None:

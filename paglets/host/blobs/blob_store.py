@@ -76,7 +76,7 @@ COLLECT_A_TURN = 200
 class BlobStore:
     """The blob store of a host. Its methods may be called from any thread.
 
-    The runner calls methods that may wait for the disk through `run_in_background`. A pin lasts
+    The runner calls methods that may wait for the disk through `run_in_background`. A pin that no run holds lasts
     `Settings.blob_pin_seconds`.
     """
 

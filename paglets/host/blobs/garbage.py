@@ -14,7 +14,7 @@ COLLECTS_A_PIN = 4
 
 NEXT_TURN_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 3600.0
-"""The longest wait between checks, in seconds. It is bounded because artifacts expire by the wall clock, which may be
+"""The longest wait between checks, in seconds. It is limited because artifacts expire by the wall clock, which may be
 set at any time."""
 
 EXPIRE_A_TURN = 500

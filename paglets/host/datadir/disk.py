@@ -30,7 +30,8 @@ MOST_LEFT = 1_000
 
 LEAST_BYTES = 1 << 20
 LEAST_FILES = 16
-"""The free bytes and files below which no process starts. Each process needs a directory and two short logs."""
+"""No process starts with fewer free bytes than LEAST_BYTES or fewer free inodes than LEAST_FILES, because each process
+needs a directory and two short logs."""
 
 
 TRASH = ".trash"

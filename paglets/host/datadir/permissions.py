@@ -33,7 +33,7 @@ class FolderAccess:
 
 
 class Privacy(Enum):
-    """A class of folders, by which users can access them."""
+    """A class of folders, by the users that can access them."""
 
     PRIVATE = "only this user can enter it"
     READABLE = "others can read it; a chmod is enough"

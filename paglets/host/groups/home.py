@@ -16,7 +16,7 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response
 
 LOOK_AGAIN_SECONDS = 10.0
-"""Seconds between two checks if groups still depend on this host. The end of a dependency wakes this part, too; the
+"""Seconds between two checks of the groups that still depend on this host. The end of a dependency wakes this part; the
 check finds an end without a wake-up."""
 
 

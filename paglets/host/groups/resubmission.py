@@ -183,7 +183,7 @@ class Resubmission:
     def _look_at_collectors(self, tx: Tx) -> None:
         """Read the new reports in the inboxes of the collectors.
 
-        This is called before a write transaction and again in it, so that few reports are left to read in it.
+        This is called before a write transaction and again within it, so that the write transaction reads few reports.
         """
         for agent_id, collector in self._collectors.items():
             collector.look(tx, ProxyRef(agent_id=agent_id, host=self._services.own))
@@ -225,7 +225,7 @@ class Resubmission:
             self._blob_fetcher.fetch_blob(blob, partial(self._arrived, done.lost))
 
     def _arrived(self, lost: Lost) -> None:
-        """Resubmit the job at once after one of its inputs has arrived, because the pin of the input expires."""
+        """Resubmit the job as soon as one of its inputs has arrived, before the pin of the input expires."""
         if lost.watched.lacks_since is None:
             # The copy was reported, or its job was resubmitted, after the fetch started.
             return

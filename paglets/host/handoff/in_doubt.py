@@ -18,7 +18,10 @@ Resolved = Callable[[TransferAnswer | PagletsError], None]
 
 
 class InDoubtResolver:
-    """The in-doubt resolution of one part. It has at most one request per paglet, and pauses after a failure."""
+    """The in-doubt resolution for one part of the host.
+
+    It has at most one request in progress for each paglet, and repeats a failed request after a pause.
+    """
 
     def __init__(self, services: HostServices, gossip: Gossiper, part: str) -> None:
         self._services = services

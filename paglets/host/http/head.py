@@ -1,8 +1,8 @@
 """Strict checks of a request header before `http.server` parses it. They refuse every ambiguous header.
 
-`http.server` and `email` accept bare line feeds, continued lines, a space before the colon, HTTP/0.9, and the first of
-two lengths. Each of these allows request smuggling, and none of their hooks sees the raw lines. So this module reads
-and checks each line as it arrives.
+`http.server` and `email` accept bare line feeds, continued lines, a space before the colon, HTTP/0.9, and two
+Content-Length fields. Each of these allows request smuggling, and neither library gives access to the raw lines. So
+this module reads and checks each line as it arrives.
 """
 
 from __future__ import annotations

@@ -38,9 +38,10 @@ def listen_all(addresses: Sequence[Address], make: Make[L]) -> list[L]:
 
 
 def _listen(host: str, port: int, make: Make[L], listeners: list[L]) -> None:
-    """Add a server to `listeners` for each address of the name `host`. Raises StartFailed if there is none.
+    """Add a server to `listeners` for each address of the name `host`. Raises StartFailed.
 
-    Skip addresses that this machine does not have. A machine without IPv6, for example, has no address `::1`.
+    Skip addresses that this machine does not have, unless it has none of them. A machine without IPv6, for example, has
+    no address `::1`.
     """
     missing: OSError | None = None
     before = len(listeners)

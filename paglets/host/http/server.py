@@ -1,4 +1,4 @@
-"""The HTTP server of a host, based on `http.server`. Each connection has a thread, and their number is limited.
+"""The HTTP server of a host, based on `http.server`. Each connection has a thread, and the number of both is limited.
 
 The modules `head` and `connection` read requests, and `guard` checks them. This module contains the threads, the waits
 for pending responses, and the shutdown.

@@ -115,7 +115,7 @@ def require_here(tx: Tx, agent_id: str) -> None:
 
 
 def why_elsewhere(tx: Tx, agent_id: str) -> PagletsError:
-    """Return the error for a request to a paglet that is not on this host. It says why a hand-off is blocked, if so."""
+    """Return the error for a request to a paglet that is not on this host. If a hand-off is blocked, it says why."""
     return elsewhere(agent_id, residence.find(tx, agent_id), handoffs.problem(tx, agent_id))
 
 

@@ -38,8 +38,8 @@ NEXT_ROUND_SECONDS = 1.0
 already read."""
 
 LONGEST_WAIT_SECONDS = 3600.0
-"""The maximum seconds between two checks of wake-up times. It is bounded because they use the wall clock, which may be
-set at any time."""
+"""The maximum seconds between two checks of wake-up times. It is limited because these times use the wall clock, which
+may be set at any time."""
 
 POSTS_A_TURN = 100
 RETRY_POST_SECONDS = (0.5, 2.0, 10.0, 60.0)

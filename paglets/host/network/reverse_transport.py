@@ -278,7 +278,7 @@ class ReverseTransport:
                 f"the answer of {queue.name} could not be stored because of an internal error: {error!r}"
             )
 
-    # Completion of requests.
+    # Methods that end requests.
 
     def _end(self, queue: _HostQueue, sent: _Sent, outcome: Response | PagletsError) -> None:
         """End a request with `outcome`, unless it has already ended."""
