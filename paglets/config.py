@@ -136,7 +136,7 @@ def flag_name(setting: str) -> str:
 
 
 def _sections(file: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the checked settings of `[mesh]` and of each host. Raises Invalid with the detail `mistakes`."""
+    """Return the checked settings of `[mesh]` and of each host. Raises Invalid like `_refuse`."""
     mistakes: list[str] = []
     _check_names(file, ("mesh", "hosts"), "the file", mistakes)
     mesh = _section(file.get("mesh", {}), "mesh", mistakes)
@@ -197,7 +197,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if len(data) > MAX_FILE_BYTES:
         raise StartFailed(f"{path} has more than {MAX_FILE_BYTES:,} bytes, too many for a configuration file")
     try:
-        return tomllib.loads(data.decode("utf-8-sig"))  # Windows editors start a file with a byte-order mark
+        return tomllib.loads(data.decode("utf-8-sig"))  # skip the byte-order mark that Windows editors write
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StartFailed(f"{path} is not TOML: {error}") from error
     except RecursionError as error:

@@ -112,7 +112,7 @@ def _bundled(program: Program, environment: Mapping[str, str]) -> tuple[ModuleTy
 
 def cache_folders(environment: Mapping[str, str]) -> Iterator[Path]:
     """Yield the folders where psutil may be unpacked, in order of preference."""
-    # A user without a home folder may still have XDG_RUNTIME_DIR.
+    # A missing home folder is no error, because the user may still have XDG_RUNTIME_DIR.
     with contextlib.suppress(StartFailed):
         yield paglets_home(environment) / "cache" / "native"
     runtime = environment.get("XDG_RUNTIME_DIR")

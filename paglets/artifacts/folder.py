@@ -5,7 +5,7 @@
     blobs/staging/            files from processes of paglets; a rename turns them into complete blobs
     code/<sha256>/            unpacked bundles
 
-Callers must hold a lock for the hash of the blob. State that blobs share has its own lock in this module.
+Callers must hold a lock for the hash of the blob. Data that several blobs share has a lock in this module.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ MAX_RUNNING_HASHES = 64
 """The maximum number of partial blobs that are hashed while they arrive. Others are read again when complete."""
 
 SYNC_BYTES = 64 << 20
-"""A partial blob is synced each time it has grown by this much, so that its final sync is short."""
+"""A partial blob is synced each time it has grown by this many bytes, so that its final sync is short."""
 
 THREADS_ASIDE = 4
-"""Number of threads for background tasks, so that hashing one large blob does not block other tasks."""
+"""The number of threads for background tasks, so that hashing one large blob does not block other tasks."""
 
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -152,7 +152,7 @@ def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
 
 
 def client_of(options: argparse.Namespace, *, of_one: bool = False) -> HostClient:
-    """Return a client of the host that `--at` names.
+    """Return a client of the host that `--at` names. The default is PAGLETS_AT, else the host on this machine.
 
     `of_one`: the command is about one host. If several hosts run on this machine and `--at` is missing, print the name
     of the chosen host on stderr.

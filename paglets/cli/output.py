@@ -47,7 +47,7 @@ def adapt_commands(text: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a record or JSON tree on stdout, in ASCII so that it cannot control a terminal."""
+    """Print a dataclass or JSON tree as JSON on stdout, in ASCII so that it cannot control a terminal."""
     print(json.dumps(to_json(value), indent=2, allow_nan=False))
 
 

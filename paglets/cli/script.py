@@ -27,7 +27,7 @@ OPTIONS = ("--at", "--python")
 
 
 def is_script(word: str) -> bool:
-    """Return True if the first word names a script. No command has a dot or a slash in its name."""
+    """Return True if `word` names a script. No command has a dot or a slash in its name."""
     return not word.startswith("-") and (word.endswith(".py") or os.sep in word)
 
 

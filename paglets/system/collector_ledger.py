@@ -24,7 +24,7 @@ from paglets.system.collector_messages import NewKey
 
 @dataclass(kw_only=True)
 class ResultCollectorState(PagletState):
-    """The state of a collector. It includes counts, so that no handler counts rows. Times are epoch seconds.
+    """The state of a collector. It includes counts, so that no report makes it count rows. Times are epoch seconds.
 
     `first_generation`: reports of lower generations belong to an earlier group with this id
     (`groups.keys.first_generation`).

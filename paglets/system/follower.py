@@ -18,10 +18,10 @@ LOOK_SECONDS = 4.0
 """The longest wait of one request for the next record, so that an unreachable collector is noticed soon."""
 
 ANSWER_SECONDS = 5.0
-"""The time-out of a request whose reply has no values of users, in seconds, in addition to the wait in `ended`."""
+"""The time-out in seconds of a request whose reply has no values of users. If the request waits, its wait is added."""
 
 REPLY_SECONDS = 30.0
-"""The time-out of a request whose reply may have many values of users, in addition to the wait in `ended`."""
+"""The time-out in seconds of a request whose reply may have many values of users. A wait is added as above."""
 
 PAUSE_SECONDS = 1.0
 SHARE = 20
@@ -130,7 +130,7 @@ class Follower:
             self._pause(max(0.0, min(PAUSE_SECONDS, end - self._clock.monotonic())))
 
     def read(self, act: Callable[[PagletProxy], T]) -> T:
-        """Call `act` with the collector, and return its value. If that fails and the collector has moved, repeat it.
+        """Return the value of `act`, called with the collector, and called again if the collector has moved.
 
         Raises Unreachable, with the reason, if the collector cannot be reached.
         """

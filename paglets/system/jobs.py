@@ -1,4 +1,4 @@
-"""Compute jobs: paglets whose `run_compute_job` runs once they hold a slot."""
+"""Compute jobs: paglets whose `run_compute_job` runs as soon as they hold a slot."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     def after_compute_success(self) -> None:
         """Report the result after `run_compute_job`, if nothing was reported.
 
-        It is the returned value, or `build_result_payload()` if nothing was returned or the class overrides it.
+        The result is the returned value, or `build_result_payload()` if nothing was returned or the class overrides it.
         """
         if self._reported:
             return

@@ -56,7 +56,7 @@ class Progress:
         return sum(self.counts.values())
 
     def words(self, with_pending: bool = False) -> str:
-        """Return `198 done, 2 failed (1 cancelled) of 200`, with ` in 41 s` once the group has ended."""
+        """Return a text such as `198 done, 2 failed (1 cancelled) of 200`, and ` in 41 s` after the group has ended."""
         failed = f", {failed_text(self.failed, self.counts['cancelled'])}" if self.failed else ""
         pending = f", {self.pending:,} pending" if with_pending and self.pending else ""
         over = "" if self.seconds is None or self.pending else f" in {duration_text(self.seconds)}"
@@ -69,14 +69,14 @@ class Progress:
 
 
 def how_ended(record: dict[str, Any]) -> str:
-    """Return `done`, `failed` or `cancelled`."""
+    """Return `done`, `failed` or `cancelled`, according to the record of an ended job."""
     if "cause" not in record:
         return "done"
     return "cancelled" if record["cause"] == "cancelled" else "failed"
 
 
 def failure_text(key: str, record: dict[str, Any]) -> str:
-    """Return `run17 failed on linux-b: ValueError: bad`."""
+    """Return a text such as `run17 failed on linux-b: ValueError: bad`."""
     cause, message = record["cause"], printable(record.get("message") or "")
     if len(message) > MOST_MESSAGE_CHARACTERS:
         message = message[:MOST_MESSAGE_CHARACTERS] + "..."

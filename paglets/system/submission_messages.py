@@ -94,7 +94,7 @@ def report_if_slow(group_id: str, text: str) -> AbstractContextManager[None]:
 
 
 def report_slow_storing(submitter: object, group_id: str | None) -> AbstractContextManager[None]:
-    """Return a context that prints, in a script, that the script waits for its host, if its body takes long."""
+    """Return a context that prints a message if its body, which stores a group for a script, takes long."""
     if not isinstance(submitter, GroupReader):
         return nullcontext()
     return report_if_slow(group_id or "", "waiting for the host that stores the group")

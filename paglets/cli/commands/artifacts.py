@@ -125,7 +125,7 @@ def duration(text: str) -> float:
     return value
 
 
-# The commands `list` and `info`.
+# The functions below run the commands `list` and `info`.
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -220,7 +220,7 @@ def owner_text(client: HostClient, artifact: ArtifactRef, seconds: float) -> dic
     return owners
 
 
-# The command `get`.
+# The functions below run the command `get`.
 
 
 def _get(options: argparse.Namespace) -> int:
@@ -332,7 +332,7 @@ def fetch(client: HostClient, artifact: ArtifactRef, target: str | Path, *, move
     return path
 
 
-# The commands `put` and `rm`.
+# The functions below run the commands `put` and `rm`.
 
 
 def _put(options: argparse.Namespace) -> int:

@@ -173,7 +173,7 @@ def _beginning(last: str, names: Iterable[str]) -> list[str]:
     return sorted({name for name in names if name.startswith(last)})[:MOST_NAMES]
 
 
-# Completions that the host on this machine provides.
+# The functions below get completions from the host on this machine.
 
 
 def _jobs(last: str) -> list[str]:

@@ -114,7 +114,7 @@ def _named_folders() -> dict[str, Path]:
         return {}
 
 
-# Checks of this machine.
+# The functions below check this machine.
 
 
 def machine_checks(running: Sequence[Path] = ()) -> Iterator[Check]:
@@ -176,7 +176,7 @@ def _python() -> Check:
 
 
 def sqlite_text(version: tuple[int, ...]) -> str:
-    """Return the SQLite version as text, with a note if it has the WAL-reset bug (3.7.0 to 3.51.2).
+    """Return the SQLite version as text, with a warning if it has the WAL-reset bug (3.7.0 to 3.51.2).
 
     The bug can damage a database that two connections write and checkpoint at once. A host uses one connection.
     """
@@ -222,7 +222,7 @@ def _config(path: Path) -> Check:
     return Check(name=CONFIG_NAME, found=f"describes {', '.join(names) or 'no host'}")
 
 
-# Checks of the mesh.
+# The functions below check the mesh.
 
 
 def _mesh_checks(options: argparse.Namespace, running: Sequence[Path]) -> Iterator[Check]:

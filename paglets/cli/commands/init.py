@@ -73,7 +73,7 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _command_anywhere() -> str:
-    """Return the command that runs paglets on a machine to which this file and paglets.pyz are copied."""
+    """Return the command that runs paglets on a machine that gets the configuration file and paglets.pyz."""
     return NAME if command_name() == NAME else f"python3 {ARCHIVE_NAME}"
 
 

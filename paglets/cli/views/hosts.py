@@ -66,7 +66,7 @@ def refused_text(host: RefusedHost) -> str:
 
 
 def host_row(view: MeshHostView, *, is_alone: bool = False) -> tuple[object, ...]:
-    """Return the table row of a host. Amounts are the free part of the resources that the host offers to jobs."""
+    """Return the table row of a host. It shows how much of each resource that the host offers to jobs is free."""
     member, free, offered = view.host, view.host.free, view.host.capacity
     return (
         member.name,

@@ -108,6 +108,6 @@ def artifact_in(result: Any) -> ArtifactRef | None:
         return None
     try:
         return ArtifactRef.from_wire(tree)
-    # The job itself put another value under the name `artifact` into its result.
+    # The job itself put another value under the name `artifact` into its result, so there is no artifact.
     except Invalid:
         return None

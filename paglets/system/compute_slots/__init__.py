@@ -1,6 +1,6 @@
 """The public names for authors of compute jobs.
 
-Messages and databases contain the path of this module in the names of classes, so it never changes.
+Messages and databases contain the path of this module in the names of classes, so this path never changes.
 """
 
 from __future__ import annotations

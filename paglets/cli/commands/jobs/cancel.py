@@ -233,7 +233,7 @@ def _unreachable_text(host_name: str) -> str:
 
 
 def _print_end_outcome(outcome: EndOutcome) -> None:
-    """Print the jobs that each host ended and the reports that it deleted, without the collector."""
+    """Print the outcome of a cancellation without the collector: the ended jobs and deleted reports of each host."""
     for name, keys in outcome.ended.items():
         print(f"{outcome.group_id}: ended {counted(len(keys), 'job')} on {name}: {printable(first_few(keys))}")
     for name, counts in outcome.cleared.items():

@@ -77,7 +77,7 @@ def logs(options: argparse.Namespace) -> int:
 
 
 def _group_of(client: HostClient, name: str) -> GroupView | None:
-    """Return the group with that name, or None if the name is a job's."""
+    """Return the group with this name, or None if no group with it is found."""
     if "/" in name or not GROUP_ID.fullmatch(name):
         return None
     try:
