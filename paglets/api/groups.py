@@ -107,9 +107,9 @@ class GroupLine:
 
     If the collector is on another host, the counts are the last ones that the home host received, at `counted_at`
     (epoch seconds by its clock), or null. `status` is the last one received if all jobs had ended. Otherwise it is
-    `SUBMITTED` while the group needs its home host, and `DETACHED` afterwards. A host that only has finished reports of
-    a group shows `UNKNOWN`. `here`: the collector is on the answering host. `waiting_reports`: the number of reports on
-    the answering host, or in a merged list on all hosts, that wait for the collector.
+    `SUBMITTED` while the group needs its home host, and `DETACHED` afterwards. A host that has only reports of finished
+    jobs of a group shows `UNKNOWN`. `here`: the collector is on the answering host. `waiting_reports`: the number of
+    reports on the answering host, or in a merged list on all hosts, that wait for the collector.
     """
 
     group_id: str
@@ -190,14 +190,17 @@ class FlushJobStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnfinishedCount:
-    """The number of jobs that wait, run or leave the host. It is 0 only after their process trees have ended."""
+    """The number of copies of jobs that wait or run on the host, or are leaving it.
+
+    It is 0 only after the process trees of the copies have ended.
+    """
 
     count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportCounts:
-    """The numbers of results and failures among reports, and the number and size of the reported files."""
+    """The numbers of results and failures in a set of reports, and the number and total size of their files."""
 
     results: int = 0
     failures: int = 0
@@ -214,8 +217,8 @@ class ReportCounts:
 class EndCopies:
     """A request to cancel the jobs `job_keys` (null: all) without their collector: `POST /v1/groups/ID/end`.
 
-    `clear`: remove the finished jobs whose reports wait for the collector, because its host was removed. Results are
-    removed only with `drop_results`.
+    `clear`: also remove the finished jobs whose reports wait for the collector, because the host of the collector was
+    removed. Results are removed only with `drop_results`.
     """
 
     job_keys: tuple[str, ...] | None = None

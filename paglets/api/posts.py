@@ -31,7 +31,7 @@ PostVerdict = Literal["taken", "duplicate", "moved", "moving", "unknown", "missi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostAnswer:
-    """The answer to the post with the number `n`. `host`, `epoch`: with `moved`, the new host of the paglet."""
+    """The answer to the post with the number `n`. `host`, `epoch`: with `moved`, the paglet's new host and epoch."""
 
     n: int
     verdict: PostVerdict

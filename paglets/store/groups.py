@@ -34,7 +34,7 @@ class StoredGroup:
 
 
 def insert(tx: Tx, group: StoredGroup, now: float) -> None:
-    """Insert the rows of a new group that contain its job keys and its submission.
+    """Insert a new group: its row, the row with its job keys, and the row with its submission.
 
     Job copies, the collector and references to blobs are inserted separately.
     """
@@ -74,7 +74,7 @@ def delete(tx: Tx, group_id: str) -> None:
 
 
 def not_detached(tx: Tx) -> list[sqlite3.Row]:
-    """Return id, collector id and reason of each group that still needs this host."""
+    """Return, for each group that still needs this host, its id, the id of its collector, and the reason."""
     return tx.all("SELECT group_id, collector_id, detached_reason FROM groups WHERE detached = 0 ORDER BY group_id")
 
 

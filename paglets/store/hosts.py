@@ -76,7 +76,7 @@ def load_peers(tx: Tx) -> tuple[str, ...]:
 
 
 def save_peers(tx: Tx, urls: Iterable[str], joined: Iterable[str]) -> None:
-    """Store the URLs given by `--peer`. Delete all other stored URLs, except those in `joined`."""
+    """Store the URLs given by `--peer`. Delete all other stored URLs, except those of known hosts (`joined`)."""
     tx.run("DELETE FROM peers WHERE url NOT IN (SELECT value FROM json_each(?))", dumps(sorted(joined)))
     tx.run_many("INSERT INTO peers (url) VALUES (?) ON CONFLICT DO NOTHING", ((url,) for url in urls))
 

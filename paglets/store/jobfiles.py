@@ -18,7 +18,10 @@ from paglets.store import artifacts
 from paglets.store.db import Tx
 
 KEEP_SECONDS = 30 * 86400.0
-"""The time in seconds that a job with a failed hook is kept, as long as the residence row of a paglet that left."""
+"""The time in seconds that a job with a failed hook is kept.
+
+The residence row of a paglet that has left is kept for the same time.
+"""
 
 MAX_ERROR_CHARACTERS = 2_000
 MAX_TRACEBACK_CHARACTERS = 20_000

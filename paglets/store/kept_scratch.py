@@ -51,7 +51,7 @@ def newest_first(tx: Tx) -> tuple[str, ...]:
 
 
 def expire(tx: Tx, before: float, now: float) -> None:
-    """Release the directories that are kept since before `before`. Keep MOST_ROWS rows of released directories."""
+    """Release the directories that were kept before `before`. Delete all but MOST_ROWS rows of released directories."""
     tx.run("UPDATE kept_scratch SET removed_at = ? WHERE removed_at IS NULL AND kept_at < ?", now, before)
     tx.run(
         "DELETE FROM kept_scratch WHERE agent_id IN (SELECT agent_id FROM kept_scratch WHERE removed_at IS NOT NULL"

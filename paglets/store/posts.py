@@ -102,8 +102,8 @@ def next_outgoing(
 ) -> list[Outgoing]:
     """Return the oldest posts to one host, except posts to the paglets in `skip`.
 
-    Return at most `most` posts with `most_bytes` in total, but at least one. A post with artifacts is included only if
-    its number is in `ready`.
+    Return at most `most` posts with at most `most_bytes` in total, but at least one post. A post with artifacts is
+    included only if its number is in `ready`.
     """
     rows = tx.all(
         "SELECT n, agent_id, host, message FROM outbox o CROSS JOIN outbox_messages USING (n) WHERE host_store = ?"

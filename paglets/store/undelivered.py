@@ -62,7 +62,7 @@ def page(
 ) -> tuple[tuple[WaitingReport, ...], int | None]:
     """Return the oldest reports with numbers above `after`, and the `after` of the next page, or None after the last.
 
-    The page has at most `most` reports with `most_bytes` in total, but at least one report.
+    The page has at most `most` reports with at most `most_bytes` in total, but at least one report.
     """
     rows = tx.all(
         "SELECT o.n, m.message, o.report_of, o.created_at FROM outbox o"

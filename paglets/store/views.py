@@ -20,7 +20,7 @@ from paglets.store.handoffs import MOVING, LeavingJob
 MAX_FOUND = 1_000
 
 LONG_HOOK_SECONDS = 600.0
-"""The time in seconds after which a running hook is reported to users: it may block the paglet, or never end."""
+"""The time in seconds after which a running hook is reported to users, because it may never end."""
 
 MOST_LONG_HOOKS = 10
 
