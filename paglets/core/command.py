@@ -195,7 +195,7 @@ def quoted(word: str) -> str:
     """Return `word` quoted for a shell."""
     if word and word.isascii() and all(letter.isalnum() or letter in "/._-" for letter in word):
         return word
-    import shlex  # imported only here: shlex loads `re`, and few words need quotes
+    import shlex  # Import it only here: shlex loads `re`, and few words need quotes.
 
     return shlex.quote(word)
 
@@ -211,7 +211,7 @@ def interpreter_flags(original: list[str]) -> list[str]:
             flags.append(word)
             if word in OPTIONS_WITH_VALUE:
                 flags.append(next(words, ""))
-        elif word[-1] in "cm":  # several flags in one word, as in -Im
+        elif word[-1] in "cm":  # One word can contain several flags, as in -Im.
             return [*flags, word[:-1]]
         else:
             flags.append(word)

@@ -1,7 +1,7 @@
 """The interface between the code of a paglet and its host.
 
 Two implementations exist: `paglets.worker.child.context` for a child process, and `paglets.host.records.in_host` for
-collectors, whose handlers run inside a transaction of the store.
+collectors of the default class, whose handlers run in the host, inside a transaction of the store.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Context(Protocol):
         """Store a copy of a file as a blob, like `publish_bytes`. Raises Invalid, FileChanged, NoRoom."""
         ...
 
-    # The following methods are documented in `core.agent.Paglet`, which has methods with the same names.
+    # Methods without a docstring are documented in `core.agent.Paglet`, under the same names.
 
     def register_file(self, path: str | Path, name: str | None, mode: str) -> FileRef: ...
 
@@ -159,7 +159,7 @@ class Context(Protocol):
     def notify_user(self, text: str, level: str) -> None: ...
 
     def clone(self, name: str | None, target: HostRef | None) -> Any:
-        """Clone this paglet like `core.agent.Paglet.clone`. If `target` is given, the copy moves to that host."""
+        """Clone this paglet like `core.agent.Paglet.clone`. If `target` is given, the clone moves to that host."""
         ...
 
     def resolve_host(self, target: str) -> HostRef:
@@ -174,7 +174,9 @@ class Context(Protocol):
         """Cancel a move that this handler or an earlier one requested and that has not started yet."""
         ...
 
-    def intend_dispose(self) -> None: ...
+    def intend_dispose(self) -> None:
+        """End the paglet when the current hook, handler or `run` returns, after `on_disposing`."""
+        ...
 
     def intend_sleep(self, seconds: float | None) -> None:
         """Deactivate for `seconds` when the current hook, handler or `run` returns. None means no limit."""

@@ -165,7 +165,7 @@ def _copy(found: Database, target: Path) -> None:
     if database_at(found.path) != found:
         raise FileChanged(found.advice("was written to"))
     with closing(sqlite3.connect(target, isolation_level=None)) as database:
-        database.execute("PRAGMA locking_mode=EXCLUSIVE")  # so SQLite creates no -shm file
+        database.execute("PRAGMA locking_mode=EXCLUSIVE")  # In this mode, SQLite creates no -shm file.
         database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 

@@ -177,7 +177,7 @@ def remove_unused(copies: Path, own: str) -> list[str]:
         # Use the clock of the file system, which can be on another machine.
         now = (copies / own).stat().st_mtime
         for folder in sorted(copies.iterdir()):
-            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+            with contextlib.suppress(FileNotFoundError):  # `stat` fails if another process has removed the copy.
                 old = folder.stat().st_mtime < now - GRACE_SECONDS
                 if folder.name != own and old and folder.is_dir() and _remove(folder):
                     removed.append(folder.name)

@@ -267,7 +267,10 @@ class Gossiper:
         self._store.write(lambda tx: tx.wake(self.name))
 
     def _contactable(self, up: bool) -> list[Row]:
-        """Return the online or the offline hosts (`up`) to contact. Online hosts of another mesh contact this host."""
+        """Return the hosts to contact: the online ones if `up`, else the offline ones.
+
+        Online hosts of another mesh version are left out, because they contact this host.
+        """
         rows = self._mesh.table.rows.values()
         own = self._mesh.own
         return [row for row in rows if row.up == up and row.host.reachable and (same_mesh(row.host, own) or not up)]

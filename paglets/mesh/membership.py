@@ -146,7 +146,7 @@ class MembershipService:
         return self._saved(change)
 
     def merge(self, gossip: Gossip, sender: str) -> Change:
-        """Merge the rows that `sender` sent. If its mesh version is another, merge only the row of `sender`."""
+        """Merge the rows that `sender` sent. If it has another mesh version, merge only its own row."""
         with self._lock:
             change = self._merge(gossip, sender, self._clock.monotonic())
         return self._saved(change)

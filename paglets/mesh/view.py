@@ -44,7 +44,7 @@ def problems(own: MeshHost, table: Table) -> Problems:
 
 
 def newly_joined(own: MeshHost, table: Table) -> tuple[str, ...]:
-    """Return the store ids of hosts that join now: online hosts of this mesh that have their name undisputed."""
+    """Return the store ids of hosts that join now: online hosts of this mesh without a problem (`problems`)."""
     fresh = [key for key, row in table.rows.items() if row.up and not row.was_in_mesh and same_mesh(row.host, own)]
     wrong = problems(own, table) if fresh else {}
     return tuple(key for key in fresh if key not in wrong)

@@ -189,8 +189,8 @@ def host_key(
 ) -> MeshKey | None:
     """Return the key for a host; None if this machine has no key, so that `first_key` may create one.
 
-    Raises StartFailed if there is no key although the host has peers, or other hosts run on this machine: a new key
-    would differ from theirs. The error says how to copy their key.
+    Raises StartFailed if there is no key although the host has peers, or other hosts run on this machine, because a new
+    key would differ from theirs. The error says how to copy their key.
     """
     # List hosts before `find_key`. A host creates its key before its run file, so
     # `find_key` finds the key of each listed host.

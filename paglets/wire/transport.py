@@ -130,6 +130,6 @@ class ThreadedTransport:
             return request.kept(response)
         except PagletsError as error:
             return error
-        # `load` and `keep` may raise anything, and `done` must be called: the caller waits for the outcome.
+        # `load` and `keep` may raise anything, and `done` must be called, because the caller waits.
         except Exception as error:
             return InternalError(f"a request to {host.url} failed because of a bug: {error!r}")
