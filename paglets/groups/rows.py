@@ -138,7 +138,10 @@ class CollectorRows:
         return ("failure", self._storage[f"failure/{key}"]) if row is None else ("result", row)
 
     def put_record(self, key: str, kind: ReportKind, record: dict[str, Any], number: int) -> None:
-        """Store the record of a job key that has ended as number `number`. Delete its job description and state."""
+        """Store the record of a job key that has ended, and its position `number` in the order of the ends.
+
+        Delete the job description and the submitted state.
+        """
         self._storage[f"{kind}/{key}"] = record
         self._storage[f"ended/{_number(number)}"] = key
         self._storage.discard(DESCRIPTIONS + key)

@@ -20,9 +20,10 @@ GROUP_TRANSITIONS: Transitions[GroupStatus] = Transitions(
         ("RETURNING_HOME", "arrived_home"): "COMPLETE",
         # A user moved the collector home, or its home fetched it while it was waiting.
         ("WAITING_FOR_HOME", "arrived_home"): "COMPLETE",
-        # The collector arrived at another host, or must retry the move home.
+        # The collector arrived at another host than its home, or its move home was refused or rolled back.
         ("RETURNING_HOME", "turned_back"): "WAITING_FOR_HOME",
         ("WAITING_FOR_HOME", "turned_back"): "WAITING_FOR_HOME",
+        # A user requested the move home.
         ("COMPLETE", "sent_home"): "WAITING_FOR_HOME",
         ("WAITING_FOR_HOME", "sent_home"): "WAITING_FOR_HOME",
         ("RETURNING_HOME", "sent_home"): "WAITING_FOR_HOME",

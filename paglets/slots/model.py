@@ -61,9 +61,10 @@ class PlacementRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotRequest:
-    """The request of a job: resources, rules for hosts, and limits. For the times, 0 means no estimate or no limit.
+    """The request of a job: resources, rules for hosts, and limits.
 
-    `preload`: True if a host may import the job's module once for several attempts.
+    `estimated_runtime_seconds`: 0 means no estimate. For `placement_timeout_seconds` and `timeout_seconds`, 0 means no
+    limit. `preload`: True if a host may import the job's module once for several attempts.
     """
 
     resources: Resources

@@ -80,8 +80,8 @@ class _Seat:
 class _Share:
     """The share of one host in a batch of equal requests. The host with the lowest `key()` gets the next job.
 
-    Hosts with free resources get jobs in proportion to these. The remaining jobs are queued so that the number of
-    waiting jobs on each host, earlier ones included, is in proportion to the resources that the host offers.
+    Hosts with free resources get jobs in proportion to the free resources. The remaining jobs are queued so that the
+    number of waiting jobs on each host, earlier ones included, is in proportion to the resources that the host offers.
     """
 
     def __init__(self, seat: _Seat, resources: Resources) -> None:
@@ -99,7 +99,7 @@ class _Share:
 
 
 _HostRules = tuple[PlacementRules, str, frozenset[str]]
-"""The values that decide which hosts may get a job: its rules, its home, and the hosts to avoid."""
+"""The values of a job that decide which hosts may get it: its rules, its home, and the hosts to avoid."""
 
 
 def place(jobs: Sequence[UnplacedJob], candidates: Sequence[Candidate], *, mesh_version: str) -> Placements:

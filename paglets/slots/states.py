@@ -14,10 +14,10 @@ JOB_TRANSITIONS: Transitions[JobStatus] = Transitions(
     {
         # The job has arrived in the queue of the chosen host.
         ("PLACING", "queued"): "WAITING_FOR_SLOT",
-        # The job is removed from the queue for a new placement, or its move to another host was refused.
+        # The move of the job to another host was refused or rolled back, so the job needs a new placement.
         ("WAITING_FOR_SLOT", "taken_back"): "PLACING",
         ("WAITING_FOR_SLOT", "granted"): "RUNNING",
-        # The host restarted or lost its zygote during the attempt. This counts as a loss, not as a failure.
+        # The attempt ended because the host restarted, lost its zygote or could not start it. This is no failure.
         ("RUNNING", "lost"): "WAITING_FOR_SLOT",
         # The attempt failed, and the job has attempts left.
         ("RUNNING", "retried"): "WAITING_FOR_SLOT",
