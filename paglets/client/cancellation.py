@@ -178,7 +178,7 @@ def end_copies(
     """Ask each online host to cancel its copies of the jobs `job_keys` (None: all), and wait until they have ended.
 
     Hosts are asked repeatedly, for at most `timeout` seconds, because jobs in transit may arrive later. A host refuses
-    while it sees the host of the collector as online. This may take up to ten seconds after that host has died.
+    while it sees the host of the collector as online. That may last up to ten seconds after the latter has died.
     """
     return _end(mesh, group_id, EndCopies(job_keys=job_keys, reason=reason), timeout)
 

@@ -13,7 +13,7 @@ from paglets.client.mesh_client import MeshClient
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
 
-if TYPE_CHECKING:  # imported on use, so that commands that ask one host start faster
+if TYPE_CHECKING:  # It is imported on use, so that commands that ask one host start faster.
     from concurrent.futures import Future
 
 A = TypeVar("A")

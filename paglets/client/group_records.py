@@ -40,8 +40,7 @@ def whole_summary(ask: Ask, summary: dict[str, Any], lists: Collection[str] = LI
 def all_records(ask: Ask, group_id: str, *, with_results: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the results and the failures of a group, by job key. Raises TooLarge if the records exceed 1 GiB.
 
-    Without `with_results`, each result is None, and pages that contain only results do not count
-    towards 1 GiB.
+    Without `with_results`, each result is None, and pages that contain only results do not count towards 1 GiB.
     """
     results: dict[str, Any] = {}
     failures: dict[str, Any] = {}

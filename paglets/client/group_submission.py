@@ -14,7 +14,7 @@ from paglets.core.refs import HostRef, check_group_id
 from paglets.groups.keys import new_group_id
 
 SECONDS_PER_JOB = 0.005
-"""Seconds added to the timeout per job: ten times what an idle host needs, because both may share a core."""
+"""Timeout seconds added per job: ten times what an idle host needs, because client and host may share a core."""
 
 HOME_SECONDS = 5.0
 """Seconds for the home host to answer a small request before a large submission is sent to it."""

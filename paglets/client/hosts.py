@@ -32,7 +32,7 @@ def view_of(host: HostRef, views: Iterable[MeshHostView]) -> MeshHostView | None
 
 
 def offline_seconds(view: MeshHostView) -> float:
-    """Return the number of seconds for which a host has been offline at least."""
+    """Return the shortest time in seconds for which a host can have been offline."""
     return max(view.offline_seconds, view.seconds_since_seen)
 
 

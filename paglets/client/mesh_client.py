@@ -54,8 +54,8 @@ class BlockingTransport(Protocol):
 class MeshClient:
     """A client of the host `base`, and of other hosts at the addresses that `base` lists for its mesh.
 
-    Requests to hosts that do not accept connections are relayed by `base`. If `base` is such a host itself, the host
-    `through` relays them.
+    Requests to hosts that do not accept connections are relayed by `base`. If `base` does not accept
+    connections itself, the host `through` relays the requests.
     """
 
     def __init__(
@@ -261,7 +261,7 @@ class MeshClient:
 
         If the paglet is leaving `base`, the reply comes at the end of the move.
         """
-        from paglets.api.paglets import PagletView  # imported on use: commands that address no paglet start faster
+        from paglets.api.paglets import PagletView  # Import it on use: other commands start faster.
 
         try:
             return self.ask("GET", f"{paglet_route(agent_id)}?wait={MOVE_SECONDS}", None, PagletView).host

@@ -21,7 +21,7 @@ READ_BYTES = 1 << 20
 
 
 class PartialFile:
-    """A file with the first `offset` bytes of `blob`, which becomes the file `target`.
+    """A partial file. It has the first `offset` bytes of `blob`, and becomes the file `target` when it is complete.
 
     Only `sync` may be called while another thread uses the object.
     """
@@ -145,7 +145,7 @@ def partial_name(name: str, sha256: str) -> str:
 
 
 def _open(path: Path) -> int:
-    # O_NONBLOCK, because opening a named pipe would block.
+    # O_NONBLOCK is needed, because opening a named pipe would block.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -173,7 +173,7 @@ def _as_paglets_error(target: Path) -> Iterator[None]:
     """Map OSError, and ValueError for an invalid file name, to a PagletsError that names the target."""
     try:
         yield
-    except PagletsError:  # must come first, because Invalid is a subclass of ValueError
+    except PagletsError:  # This clause must come first, because Invalid is a ValueError.
         raise
     except (OSError, ValueError) as error:
         raise _paglets_error(error, target) from error

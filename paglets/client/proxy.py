@@ -33,7 +33,7 @@ class Manager(Sender, Protocol):
 
 @runtime_checkable
 class ArtifactSender(Sender, Protocol):
-    """A sender that also sends files: a `HostClient`, and any `Context` except in the handlers of a collector."""
+    """A sender that also sends files: a `HostClient`, and any `Context` except that of a default collector."""
 
     def send_artifact(
         self, target: ProxyRef, path: str | Path, message: Message, name: str | None, move: bool
@@ -80,7 +80,7 @@ class PagletProxy:
     send = call
 
     def post(self, message: Message | str, **args: Any) -> None:
-        """Send a message without waiting for a reply. The message is stored until it is delivered once."""
+        """Send a message without waiting for a reply. The message is stored, and delivered exactly once."""
         self._sender.post(self.ref, as_message(message, args))
 
     def send_artifact(
