@@ -1,7 +1,8 @@
-"""Push blobs to other hosts before the paglets and posts that need them. Each blob is sent once to each host.
+"""Push blobs to other hosts before the paglets and posts that need them are sent.
 
-Senders call `ready` again and again; a call that returns False also requests a push. A request expires unless it
-is repeated. A reply that the target has a blob is trusted for half of the time for which the target pins the blob.
+A blob is sent to a host once, even if several paglets need it. Senders call `ready` repeatedly; a call that returns
+False also requests a push. A request expires unless it is repeated. A reply that the target has a blob is trusted for
+half of the time for which the target pins the blob.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ RETRY_SECONDS = 0.2
 LOCATE_AFTER_SECONDS = 5.0
 """Seconds for which a host must be unreachable before the other hosts are asked for the paglet.
 
-A restart of a host takes less time.
+This is longer than a host takes to restart.
 """
 
 MARGIN_SECONDS = 10.0

@@ -221,7 +221,7 @@ class Mailbox:
         return page
 
     def _waking(self, now: float, wall: float) -> list[float]:
-        """Return the time to wake the next inactive paglet as a list of at most one time on the monotonic clock.
+        """Return the monotonic time at which the next inactive paglet wakes up, as a list of at most one time.
 
         Paglets whose wake-up time is `wall` or earlier are already in a page of due paglets.
         """

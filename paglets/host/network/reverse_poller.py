@@ -37,7 +37,7 @@ SHORT_SECONDS = 1.0
 """An empty reply to a poll within this many seconds counts as a failure. The following pause prevents a busy loop."""
 
 WORK_SECONDS = MAX_CALL_SECONDS + 5.0
-"""Seconds after which a request that was fetched is answered with `TimedOut`, as a server does."""
+"""Seconds after which a fetched request is answered with `TimedOut`. The HTTP server has the same limit."""
 
 ANSWER_SECONDS = 30.0
 KEEP_ANSWER_SECONDS = 60.0

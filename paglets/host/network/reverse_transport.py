@@ -29,7 +29,7 @@ FETCH_SECONDS = 8.0
 enough to detect soon that a host is gone."""
 
 MOST_BYTES = 64 << 20
-"""The maximum bytes of bodies kept for one host. Pieces of blobs do not count, because they are read on demand."""
+"""The maximum bytes of request bodies kept for one host. Pieces of blobs are read on demand, so they do not count."""
 
 MOST_AT_ONCE = 22
 MOST_BYTES_AT_ONCE = MAX_PIECE_BYTES

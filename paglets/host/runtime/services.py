@@ -187,9 +187,9 @@ class Settings:
     """The identity, the offered resources and the options of a host. They do not change while the host runs.
 
     Collectors on this host treat another host as lost after `host_lost_after_seconds` without contact. A job waits up
-    to `input_wait_seconds` for inputs that only lost hosts have. A process must end within `report_grace_seconds` of
-    its report. A request contains up to `piece_bytes` of a blob. A pin protects a blob for `blob_pin_seconds`. In the
-    two artifact limits, 0 means no limit.
+    to `input_wait_seconds` for inputs that only lost hosts have. The process of a job must end at most
+    `report_grace_seconds` after its report. A request contains up to `piece_bytes` of a blob. A pin protects a blob for
+    `blob_pin_seconds`. In the two artifact limits, 0 means no limit.
     """
 
     store_id: str

@@ -1,4 +1,4 @@
-"""The threads of a host: the runner thread, the monitor thread and a background worker. Also locks by key."""
+"""The threads of a host (runner, monitor and background worker), and a set of locks by key."""
 
 from __future__ import annotations
 

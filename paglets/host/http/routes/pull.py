@@ -20,7 +20,7 @@ MOST_RELAY_SECONDS = MAX_CALL_SECONDS + 4.0
 """The maximum wait for the reply to a forwarded request, in seconds. It is just below the time limit of the server."""
 
 NEVER = ("/v1/via", "/v1/outbox/", "/v1/mesh/gossip")
-"""Prefixes of paths that are never forwarded. The path `/v1/outbox` itself, which takes posts of clients, may be."""
+"""Prefixes of paths that are never forwarded. The path `/v1/outbox` itself, which takes posts of clients, is."""
 
 OF_HOSTS = ("/v1/posts", "/v1/transfers", "/v1/jobs/status", "/v1/slots/steal")
 """Paths that are forwarded only for hosts. For a client they are not, because this host would appear as the sender."""
