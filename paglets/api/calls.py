@@ -12,10 +12,11 @@ from paglets.core.refs import ProxyRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A call of a paglet: `POST /v1/paglets/ID/call`. ID may also be the name of a paglet or service of the host.
+    """A call of a paglet: `POST /v1/paglets/ID/call`.
 
-    If the reply is `waiting`, the caller repeats the request with the same `call_id` and with `again` set. The handler
-    does not run twice: the second request gets the reply of the running handler.
+    ID may also be the name of a paglet on the receiver, or of a service of the receiver itself. If the reply is
+    `waiting`, the caller repeats the request with the same `call_id` and with `again` set. The handler does not run
+    twice: the second request gets the reply of the running handler.
     """
 
     message: WireMessage

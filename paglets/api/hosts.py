@@ -175,9 +175,9 @@ class Gossip:
     """Rows of the membership table, as request and as reply: `POST /v1/mesh/gossip`. The sender's own row is first.
 
     `offline`: store ids of those `hosts` that the sender sees as offline. `push`: the request carries only changed
-    rows, and the reply is the receiver's own row. Without `push`, both sides send all their rows. `leaving`: the sender
-    is about to stop. `unreachable_at`: the URL of the receiver if the sender gets requests from it but cannot connect
-    to it; else "".
+    rows, and the reply is the receiver's own row. Without `push`, both sides send the rows of all online
+    hosts and of some offline hosts. `leaving`: the sender is about to stop. `unreachable_at`: the URL of the receiver
+    if the sender gets requests from it but cannot connect to it; else "".
     """
 
     mesh_version: str

@@ -67,7 +67,7 @@ class DirectoryClient:
         return self._found(FindPaglets(name=name))
 
     def lookup(self, service_name: str) -> tuple[PagletProxy, ...]:
-        """Return proxies of the paglets that offer this service (`ServicePaglet.contract`), in the order of `find`."""
+        """Return proxies of the paglets whose `Paglet.service_name` is this name, in the order of `find`."""
         return self._found(FindPaglets(service=service_name))
 
     def _found(self, wanted: FindPaglets) -> tuple[PagletProxy, ...]:

@@ -138,7 +138,7 @@ class GroupClient:
     ) -> EndOutcome:
         """Cancel jobs of a group (`job_keys` None: all) on each host that answers, without the collector of the group.
 
-        A host refuses if it has contact with the host of the collector. When the collector is back, it receives these
+        A host refuses while it sees the host of the collector as online. When the collector is back, it receives these
         jobs as failures with the cause `cancelled`. Returns like `cancel`.
         """
         keys = None if job_keys is None else tuple(job_keys)

@@ -1,10 +1,10 @@
 """The gossip service of a host. It exchanges the membership table with other hosts.
 
-Every 2 s a host exchanges all its rows with a random host, and with the host that it has not seen for longest, if that
-is more than 3 s. Each row is thus refreshed before it expires, even if messages are lost. Important changes (a new
-host, a restart, a new URL or tag, a stop) are also pushed at once to all online hosts. Load travels with the
-heartbeats. A host also pushes its load to a few hosts, at most once a second, if it becomes full or idle, or if its
-queue fills or empties. These hosts use the load to decide from which host to steal jobs.
+Every 2 s a host exchanges the rows of all online hosts, and of some offline hosts, with a random host. It does the same
+with the host that it has not seen for longest, after 3 s. So each row is refreshed before it expires, even if messages
+are lost. Important changes (a new host, a restart, a new URL or tag, a stop) are also pushed at once to all online
+hosts. Load travels with the heartbeats. A host also pushes its load to a few hosts, at most once a second, if it
+becomes full or idle, or if its queue fills or empties. These hosts use it to decide from which host to steal jobs.
 """
 
 from __future__ import annotations
