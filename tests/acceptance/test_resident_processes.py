@@ -18,6 +18,8 @@ MOVE_SECONDS = 4.0
 """Less than the idle time of a resident. A move of an idle paglet must not wait for the end of that time."""
 
 CALLERS, CALLS = 50, 4
+BUSY_CALLERS, BUSY_SECONDS = 8, 12.0
+"""More callers than a process that handles one call at a time ever catches up with, for longer than a move takes."""
 
 
 def create(host: HostProcess) -> PagletProxy:
@@ -57,6 +59,26 @@ def test_an_idle_paglet_moves_at_once(three: Mesh) -> None:
     wait_until(lambda: notes.info().host.name == "linux-a", what="the move")
     assert time.monotonic() - began < MOVE_SECONDS
     assert not is_alive(pid)
+    notes.dispose()
+
+
+def test_a_paglet_whose_callers_never_pause_moves(three: Mesh) -> None:
+    notes = create(three["laptop"])
+    until = time.monotonic() + BUSY_SECONDS
+
+    def call(caller: int) -> list[int]:
+        answers = []
+        while time.monotonic() < until:
+            answers.append(three["laptop"].client.call(notes.ref, "add_slowly", amount=1, seconds=0.05))
+        return answers
+
+    with ThreadPoolExecutor(BUSY_CALLERS) as pool:
+        calls = [pool.submit(call, caller) for caller in range(BUSY_CALLERS)]
+        notes.dispatch_to("linux-a")
+        wait_until(lambda: notes.info().host.name == "linux-a", what="the move")
+        assert time.monotonic() < until, "the paglet moved only when the calls had ended"
+        answers = sorted(answer for each in calls for answer in each.result())
+    assert answers == list(range(1, len(answers) + 1))
     notes.dispose()
 
 

@@ -12,6 +12,7 @@ from paglets.core.record import to_json
 from paglets.host.jobs.residents import (
     IDLE_SECONDS,
     LEAST_RESIDENTS,
+    LEAVE_SECONDS,
     MAX_AGE_SECONDS,
     MIN_FREE_BYTES,
     most_residents,
@@ -23,6 +24,9 @@ from paglets.slots.model import Resources
 from paglets.store import residence
 from paglets.worker.protocol import Fault, Stamp
 from tests.fakes.processes import HandProcess
+
+OFFLINE_SECONDS = 60.0
+"""Time after which a host without contact is offline."""
 
 
 @pytest.fixture
@@ -141,6 +145,43 @@ def test_a_resident_whose_handler_is_running_ends_after_it_for_an_action(rig: Ri
     assert not process.is_to_finish
     rig.handle(process)
     assert process.is_to_finish
+
+
+@pytest.mark.parametrize("action", ["move", "dispose"])
+def test_callers_who_never_pause_delay_an_action_for_a_limited_time(rig: Rig, action: str) -> None:
+    process = resident(rig)
+    rig.peer("w1")
+    rig.call("p1", "call 0")
+    rig.run()
+    if action == "move":
+        rig.ask("POST", "/v1/paglets/p1/dispatch", {"target": "w1"})
+    else:
+        rig.ask("DELETE", "/v1/paglets/p1")
+    replies = []
+    while not process.is_to_finish and len(replies) < 20:
+        replies.append(rig.call("p1", f"call {len(replies) + 1}"))
+        rig.run(LEAVE_SECONDS / 4)
+        rig.handle(process, "yes")
+    assert 3 <= len(replies) <= 5
+    assert replies[0].value == "yes"
+    rig.finish(process)
+    assert rig.process("p1").go.entry == ("dispatching" if action == "move" else "disposing")
+
+
+def test_messages_that_a_leaving_process_did_not_get_are_handled_by_the_next_one(rig: Rig) -> None:
+    rig.network.leave(rig.peer("w1").ref.url)
+    rig.run(OFFLINE_SECONDS)
+    process = resident(rig)
+    rig.call("p1", "first")
+    rig.run()
+    rig.ask("POST", "/v1/paglets/p1/dispatch", {"target": "w1"})
+    late = rig.call("p1", "late")
+    rig.run(LEAVE_SECONDS)
+    rig.handle(process)
+    assert process.is_to_finish
+    rig.finish(process)
+    rig.handle(rig.process("p1"), "yes")
+    assert late.value == "yes"
 
 
 def test_a_process_whose_handler_raised_does_not_become_a_resident(rig: Rig) -> None:

@@ -28,6 +28,13 @@ This limits the memory that the code of a paglet leaks, and the time until a cha
 after the other, one fork per minute costs about 0.1 % of the time.
 """
 
+LEAVE_SECONDS = 1.0
+"""Seconds for which a process gets further messages while a hook, a move or another action of its paglet is due.
+
+Callers who never pause would otherwise delay the action without limit. Messages that are left wait for the next
+process, which costs a fork, so a process handles a short queue first.
+"""
+
 MIN_FREE_BYTES = 256 << 20
 """The free memory of the machine below which all residents end. It suffices for a few processes that import numpy."""
 
@@ -58,6 +65,11 @@ def may_wait(run: Run, now: float) -> bool:
     return run.may_stay and now - run.started_at < MAX_AGE_SECONDS
 
 
+def takes_more(run: Run, now: float) -> bool:
+    """Return True if a process may get another message, although an action of its paglet may be due."""
+    return run.leaves_at is None or now < run.leaves_at
+
+
 def surplus(runs: Iterable[Run], now: float, most: int) -> list[Run]:
     """Return the residents to end: those idle for IDLE_SECONDS. If more than `most` are left, also the longest idle."""
     idle = sorted((since, run.agent_id, run) for run in runs if (since := run.idle_since) is not None)
@@ -79,6 +91,16 @@ class Residents:
     def activations(self) -> int:
         """Return the number of processes for hooks and messages without the residents, which end to make a place."""
         return sum(run.entry != "attempt" and run.idle_since is None for run in self._runs.values())
+
+    def let_leave(self, run: Run) -> None:
+        """Let a process end soon, because a hook or an action of its paglet is due."""
+        run.may_stay = False
+        if run.leaves_at is None and run.entry == "message":
+            run.leaves_at = self._services.clock.monotonic() + LEAVE_SECONDS
+
+    def takes_more(self, run: Run) -> bool:
+        """Return True if a process may get another message now."""
+        return takes_more(run, self._services.clock.monotonic())
 
     def rest(self, run: Run) -> None:
         """Let a process without a message wait for the next one, or end it."""

@@ -242,15 +242,16 @@ class Runs:
     def pump(self, agent_id: str, stay: bool = True) -> bool:
         """Send the next message to the paglet's process. Return False if the paglet has no process.
 
-        Without `stay`, the process ends after its messages, because a hook or an action of the paglet is due.
+        Without `stay`, the process ends soon, because a hook or an action of the paglet is due.
         """
         run = self._by_agent.get(agent_id)
         if run is None:
             return False
-        run.may_stay = run.may_stay and stay
+        if not stay:
+            self._residents.let_leave(run)
         if not run.takes_messages or run.delivered is not None:
             return True
-        delivery = self._mailbox.next_delivery(agent_id)
+        delivery = self._mailbox.next_delivery(agent_id) if self._residents.takes_more(run) else None
         if delivery is not None:
             self._deliver(run, delivery)
         elif run.entry == "message":

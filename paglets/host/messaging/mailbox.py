@@ -17,7 +17,7 @@ from paglets.host.messaging.pending_actions import PendingActions, write_or_log
 from paglets.host.records import in_host
 from paglets.host.records.delivery import Delivery, PendingCall
 from paglets.host.records.in_host import HostView
-from paglets.host.records.lifecycle import hook_failed, is_inactive, next_wake_time, set_hook
+from paglets.host.records.lifecycle import entry_for_calls, hook_failed, next_wake_time, set_hook
 from paglets.host.records.run_queue import Runnable, runnable_paglets
 from paglets.host.runtime.services import HostServices
 from paglets.store import paglets, posts, residence
@@ -54,7 +54,7 @@ StartEntry = Callable[[str, str], None]
 class Pump(Protocol):
     """A function that sends the next message to the paglet's process, and returns False if there is no process.
 
-    Without `stay`, the process ends after its messages.
+    Without `stay`, the process ends soon, whatever messages it has left.
     """
 
     def __call__(self, agent_id: str, stay: bool = True) -> bool: ...
@@ -245,9 +245,10 @@ class Mailbox:
     def _serve_calls(self, agent_id: str) -> None:
         if self.pump(agent_id):
             return
-        row, inactive = self._services.store.read(lambda tx: (residence.find(tx, agent_id), is_inactive(tx, agent_id)))
+        row, entry = self._services.store.read(lambda tx: (residence.find(tx, agent_id), entry_for_calls(tx, agent_id)))
         if row is not None and row.status == "here":
-            self._start(agent_id, "activation" if inactive else "message")
+            if entry:
+                self._start(agent_id, entry)
             return
         for call in self._queued.pop(agent_id, ()):
             call.finish(elsewhere(agent_id, row))

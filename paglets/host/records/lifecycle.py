@@ -240,8 +240,12 @@ def _activate(tx: Tx, agent_id: str) -> None:
     tx.run("UPDATE paglets SET inactive = 0, wakes_at = NULL WHERE agent_id = ?", agent_id)
 
 
-def is_inactive(tx: Tx, agent_id: str) -> bool:
-    return bool(tx.value("SELECT inactive FROM paglets WHERE agent_id = ?", agent_id))
+def entry_for_calls(tx: Tx, agent_id: str) -> str:
+    """Return the entry that handles the calls of a paglet. Return "" while another hook than `run` is due before it."""
+    row = tx.one("SELECT hook, inactive FROM paglets WHERE agent_id = ?", agent_id)
+    if row is None or row["hook"] not in (None, "run"):
+        return ""
+    return "activation" if row["inactive"] else "message"
 
 
 def next_wake_time(tx: Tx, wall: float) -> float | None:

@@ -33,7 +33,8 @@ class Run:
     host could not start the process. `limit_seconds` is the time limit from the class or the request of the paglet. The
     host stops the process `timeout_seconds` after `started_at`; 0 means no limit. `finished_at` is the time when the
     process reported or its code returned. `stop_reason` is the reason why the host stopped the process. `may_stay` is
-    True if the process may wait for further messages. `idle_since` is the time when it began to wait for one.
+    True if the process may wait for further messages. `idle_since` is the time when it began to wait for one. The
+    process gets no message after `leaves_at`, because an action of its paglet is due.
     """
 
     stamp: Stamp
@@ -44,6 +45,7 @@ class Run:
     live: bool = False
     may_stay: bool = False
     idle_since: float | None = None
+    leaves_at: float | None = None
     finishing: bool = False
     done: bool = False
     reported: bool = False

@@ -55,6 +55,10 @@ class Notes(Paglet[NotesState]):
         self.state.total += amount
         return self.state.total
 
+    def do_add_slowly(self, amount: int, seconds: float) -> int:
+        time.sleep(seconds)
+        return self.do_add(amount)
+
     def do_pid(self) -> int:
         return os.getpid()
 
