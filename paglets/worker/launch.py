@@ -132,6 +132,10 @@ class Launcher(Protocol):
         """Let a template import its module. Called when the host has stored the process of the template."""
         ...
 
+    def end_idle_templates(self) -> None:
+        """End the templates that have no runs, because their memory is needed."""
+        ...
+
     def close(self) -> None:
         """End all processes and zygotes."""
         ...

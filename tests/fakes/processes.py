@@ -67,6 +67,7 @@ class HandLauncher:
         self._events = events
         self.processes: list[HandProcess] = []
         self.is_stubborn = False
+        self.ends_of_idle_templates = 0
 
     def start(self, spec: LaunchSpec) -> None:
         self.processes.append(HandProcess(self._events, spec, 1001 + len(self.processes)))
@@ -83,6 +84,10 @@ class HandLauncher:
 
     def allow_import(self, token: str) -> None:
         """Do nothing: this launcher has no templates."""
+
+    def end_idle_templates(self) -> None:
+        """Only count the requests, since this launcher has no templates."""
+        self.ends_of_idle_templates += 1
 
     def close(self) -> None:
         for process in self.processes:

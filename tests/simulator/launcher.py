@@ -128,6 +128,9 @@ class SimLauncher:
     def allow_import(self, token: str) -> None:
         self.templates.allow_import(token)
 
+    def end_idle_templates(self) -> None:
+        self.templates.end_idle()
+
     def close(self) -> None:
         self.power_off()
 

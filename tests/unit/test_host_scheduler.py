@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from host_rig import OFFERED, Rig, group, host_ref, job, slot_request
+from host_rig import OFFERED, Rig, envelope, group, host_ref, job, slot_request
 
 from paglets.api.groups import GroupView
 from paglets.api.slots import PlacementPreview, PreviewPlacement, Slots, Steal, Stolen
 from paglets.core.record import to_json
 from paglets.host.handoff.placer import JOBS_A_TURN, LOOK_AGAIN_SECONDS
+from paglets.host.jobs.scheduler import MEMORY_FREED_SECONDS
 from paglets.host.records.group_views import ONLY_HOST
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources, SlotRequest
 from paglets.store import residence
+from tests.fakes.processes import HandProcess
 from tests.invariants import sanity_check
 
 TOKEN = "ab" * 16
@@ -104,6 +106,39 @@ def test_a_job_starts_at_the_moment_at_which_it_fits(rig: Rig) -> None:
     rig.run()
     assert statuses(rig)["b"] == "RUNNING"
     assert rig.clock.monotonic() == started
+
+
+def idle_resident(rig: Rig) -> HandProcess:
+    """Return the process of a paglet that waits for its next message."""
+    rig.write(lambda tx: residence.create(tx, envelope("p1"), rig.now()))
+    rig.call("p1", "hi")
+    rig.run()
+    process = rig.process("p1")
+    rig.handle(process)
+    return process
+
+
+def test_a_job_that_lacks_memory_waits_for_no_idle_process(rig: Rig) -> None:
+    resident = idle_resident(rig)
+    rig.host.services.meter.offered = Resources(memory_bytes=3 << 30)
+    add(rig, "a", request=slot_request(memory_bytes=4 << 30))
+    assert reasons(rig)["a"][0] == "memory_short"
+    assert resident.is_to_finish
+    assert rig.launcher.ends_of_idle_templates > 0
+    rig.finish(resident)
+    rig.host.services.meter.offered = OFFERED
+    rig.run(MEMORY_FREED_SECONDS)
+    assert statuses(rig)["a"] == "RUNNING"
+
+
+def test_idle_processes_stay_while_jobs_wait_for_leased_memory_or_for_cores(rig: Rig) -> None:
+    resident = idle_resident(rig)
+    add(rig, "a", request=slot_request(memory_bytes=6 << 30))
+    add(rig, "b", request=slot_request(memory_bytes=4 << 30))
+    add(rig, "c", request=slot_request(cpu_cores=4))
+    assert reasons(rig)["b"][0] == "memory_short"
+    assert not resident.is_to_finish
+    assert rig.launcher.ends_of_idle_templates == 0
 
 
 def test_a_gpu_goes_to_one_job_and_the_process_is_told_which(rig: Rig) -> None:

@@ -9,12 +9,12 @@ from host_rig import Rig, envelope, state_change
 
 from paglets.core.errors import HandlerFailed
 from paglets.core.record import to_json
+from paglets.host.jobs.idle_processes import MIN_FREE_BYTES
 from paglets.host.jobs.residents import (
     IDLE_SECONDS,
     LEAST_RESIDENTS,
     LEAVE_SECONDS,
     MAX_AGE_SECONDS,
-    MIN_FREE_BYTES,
     most_residents,
     surplus,
 )

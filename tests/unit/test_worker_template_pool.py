@@ -175,6 +175,14 @@ def test_the_template_that_was_used_least_recently_makes_room(rig: Rig) -> None:
     assert rig.zygotes.ended == [links[1]]
 
 
+def test_templates_without_runs_end_when_their_memory_is_needed(rig: Rig) -> None:
+    idle, busy = rig.ready("idle", 0.0), rig.ready("busy", 0.0)
+    rig.busy.add(busy)
+    rig.pool.take(rig.child("importing"), 1.0)
+    rig.pool.end_idle()
+    assert rig.zygotes.ended == [idle]
+
+
 def test_without_room_an_attempt_imports_itself(rig: Rig) -> None:
     rig.busy.update(rig.ready(f"m{number}", 0.0) for number in range(MAX_TEMPLATES))
     child = rig.child("new")

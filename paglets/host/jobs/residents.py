@@ -35,9 +35,6 @@ Callers who never pause would otherwise delay the action without limit. Messages
 process, which costs a fork, so a process handles a short queue first.
 """
 
-MIN_FREE_BYTES = 256 << 20
-"""The free memory of the machine below which all residents end. It suffices for a few processes that import numpy."""
-
 RESIDENTS_PER_CORE = 2
 LEAST_RESIDENTS = 4
 """The maximum number of residents of a host is LEAST_RESIDENTS, plus RESIDENTS_PER_CORE for each offered core.
@@ -117,10 +114,10 @@ class Residents:
         for run in surplus(self._runs.values(), self._services.clock.monotonic(), most):
             self._finish(run)
 
-    def end_idle(self) -> None:
-        """End the residents that were idle for too long, and all residents if less than MIN_FREE_BYTES are free."""
-        if self._services.meter.available().memory_bytes >= MIN_FREE_BYTES:
-            self.end_surplus()
-            return
+    def end_all(self) -> None:
+        """End all residents, because their memory is needed."""
         for run in surplus(self._runs.values(), self._services.clock.monotonic(), 0):
             self._finish(run)
+
+    def count(self) -> int:
+        return sum(run.idle_since is not None for run in self._runs.values())

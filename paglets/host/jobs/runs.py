@@ -17,6 +17,7 @@ from paglets.core.failpoints import reach
 from paglets.core.record import to_json
 from paglets.host.handoff.placer import PlacementDenyList
 from paglets.host.jobs.deliveries import Deliveries
+from paglets.host.jobs.idle_processes import IdleProcesses
 from paglets.host.jobs.operations import HandlerEnd, Operations
 from paglets.host.jobs.residents import Residents, can_become_resident
 from paglets.host.jobs.run_log import RunLog
@@ -60,6 +61,9 @@ class Runs:
         self.templates = TemplateRecords(services, lambda token: self.launcher.allow_import(token))
         self._residents = Residents(services, mailbox, self._by_token, self._finish)
         self.launcher = make_launcher(self)
+        self.idle_processes = IdleProcesses(
+            services, self._residents, self.templates, lambda: self.launcher.end_idle_templates()
+        )
         self._workspace = workspace
         self._deny_list = deny_list
         self._delayed: list[Callable[[], None]] = []
@@ -333,10 +337,10 @@ class Runs:
                 self._end_late(run, run_repository.limit_text(run, limit, self._services.settings.report_grace_seconds))
         for agent_id in self._services.store.read(run_repository.cancel_requested):
             self.end(agent_id)
-        self._residents.end_idle()
+        self.idle_processes.end_surplus()
         for token in self._superseded():
             self.launcher.end(token)
-        return now + CHECK_TIMEOUTS_SECONDS if self._by_token else None
+        return now + CHECK_TIMEOUTS_SECONDS if self._by_token or self.idle_processes.exist() else None
 
     def _superseded(self) -> list[str]:
         """Return the tokens of runs whose rows were deleted, because a copy with a higher epoch arrived or ended."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from paglets.api.slots import Usage
 from paglets.core.errors import StoreTransient
+from paglets.host.jobs.idle_processes import hold_what_jobs_lack
 from paglets.host.jobs.runs import Runs
 from paglets.host.jobs.workspace import LAUNCHER_SILENT, ProcessWorkspace
 from paglets.host.records.run_repository import Run
@@ -28,6 +29,9 @@ RESERVE_AFTER_SECONDS = 60.0
 
 LOOK_AGAIN_SECONDS = 2.0
 """Seconds between two checks of free resources while jobs wait. No event reports what other programs free."""
+
+MEMORY_FREED_SECONDS = 1.0
+"""Seconds until the check after idle processes were asked to end. The meter measures once a second."""
 
 
 AWAITED = policy.Reason(
@@ -66,7 +70,8 @@ class Scheduler:
     ) -> None:
         """Create the scheduler. `awaited` returns True while jobs of groups must wait for replies of their collectors.
 
-        `_held` is True if a waiting job may have a reason code from OBSTACLES, which may be left from an earlier start.
+        `_lack_memory` is True if jobs wait for memory that idle processes may hold. `_held` is True if a waiting job may
+        have a reason code from OBSTACLES, which may be left from an earlier start.
         """
         self._services = services
         self._awaited = awaited
@@ -74,6 +79,7 @@ class Scheduler:
         self._workspace = workspace
         self._reserve_after = RESERVE_AFTER_SECONDS
         self._held = True
+        self._lack_memory = False
         self._look_at = float("-inf")
         runs.grant_next = self._grant_next
 
@@ -109,10 +115,18 @@ class Scheduler:
             self._held = False
             self._launch(granted)
             if store.read(_any_waiting):
-                self._look_at = now + LOOK_AGAIN_SECONDS
+                self._look_at = now + (MEMORY_FREED_SECONDS if self._end_idle_processes() else LOOK_AGAIN_SECONDS)
                 return self._look_at
         self._services.runner.wake("stealing")
         return None
+
+    def _end_idle_processes(self) -> bool:
+        """End residents and templates if jobs wait for their memory. Return False if there are none, or no need."""
+        idle = self._runs.idle_processes
+        if not self._lack_memory or not idle.exist():
+            return False
+        idle.end_all()
+        return True
 
     def _is_full(self, tx: Tx) -> bool:
         """Return True if all cores are leased, so that no job can start."""
@@ -140,13 +154,12 @@ class Scheduler:
                 jobs[job.agent_id] = job
                 yield as_waiting(job, now)
 
+        offered, leased = self._services.settings.offered, queue.total_leased(tx)
         decided = policy.grant(
-            oldest_first(),
-            free,
-            offered=self._services.settings.offered,
-            leased=queue.total_leased(tx),
-            reserve_after_seconds=self._reserve_after,
+            oldest_first(), free, offered=offered, leased=leased, reserve_after_seconds=self._reserve_after
         )
+        unleased = (offered - leased).memory_bytes
+        self._lack_memory = hold_what_jobs_lack(decided.reasons.values(), free.memory_bytes, unleased)
         for agent_id, reason in decided.reasons.items():
             queue.set_reason(tx, agent_id, reason.code, reason.text, reason.never, now)
         made = [self._make(tx, jobs[grant.agent_id], grant, now) for grant in decided.grants]

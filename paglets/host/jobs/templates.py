@@ -16,6 +16,12 @@ class TemplateRecords:
     def __init__(self, services: HostServices, allow_import: Callable[[str], None]) -> None:
         self._services = services
         self._allow_import = allow_import
+        self._alive: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        """Return the number of templates whose processes have not ended."""
+        return len(self._alive)
 
     # Events of the launcher. It may call these methods from any thread.
 
@@ -29,6 +35,8 @@ class TemplateRecords:
     # permission to import and is not used, or its row stays until the next start of the host.
 
     def _started(self, token: str, pid: int, start_time: float) -> None:
+        self._alive.add(token)
+        self._services.runner.wake("runs")
         self._services.runner.change(
             lambda tx: templates.add(tx, token, pid, start_time), lambda result: self._stored(token, result)
         )
@@ -41,6 +49,7 @@ class TemplateRecords:
         self._allow_import(token)
 
     def _ended(self, token: str) -> None:
+        self._alive.discard(token)
         self._services.runner.change(lambda tx: templates.remove(tx, token), _raise_unless_transient)
 
 

@@ -105,6 +105,9 @@ class ZygoteLauncher:
     def allow_import(self, token: str) -> None:
         self._post(partial(self._templates.allow_import, token))
 
+    def end_idle_templates(self) -> None:
+        self._post(self._templates.end_idle)
+
     def close(self) -> None:
         """Request the end of all runs and zygotes. `wait_closed` waits until they have ended."""
         self._post(self._close)

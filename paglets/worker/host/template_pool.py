@@ -157,6 +157,11 @@ class TemplatePool:
             self._end(min(idle, key=lambda each: each.used_at))
         return bool(idle)
 
+    def end_idle(self) -> None:
+        """End the templates without runs, because their memory is needed."""
+        for template in [each for each in self._by_key.values() if self._is_idle(each)]:
+            self._end(template)
+
     def _is_idle(self, template: TemplateProcess) -> bool:
         return template.link.ready and not template.waiting and not self._has_work(template.link)
 
