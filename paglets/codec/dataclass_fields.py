@@ -166,6 +166,12 @@ schema_of: Callable[[type], FieldSchema] = lru_cache(MAX_CACHED_SCHEMAS)(_find_s
 """Return the fields of a dataclass. Raises Invalid if its instances cannot be restored in another process."""
 
 
+def prepare_fields(cls: type[Any]) -> None:
+    """Find the fields of a dataclass now, so that later conversions in this process and its forks need not."""
+    schema_of(cls)
+    _slots_of(cls)
+
+
 def _hints(cls: type[Any]) -> dict[str, Any]:
     """Return the types of fields by name. Each annotation is evaluated separately, because some may be undefined."""
     hints: dict[str, Any] = {}

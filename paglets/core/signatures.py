@@ -45,6 +45,9 @@ _UNFINISHED: tuple[tuple[Callable[[object], bool], str], ...] = (
     (inspect.isawaitable, "a coroutine"),
 )
 
+_FINISHED = frozenset((type(None), bool, int, float, str, bytes, tuple, list, dict))
+"""Types of most returned values. They are checked first, because `inspect.isawaitable` is slow in a new process."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookEvent:
@@ -105,7 +108,7 @@ def call_method(paglet: object, name: str, *args: Any) -> Any:
 
 def _checked(paglet: object, name: str, value: Any) -> Any:
     """Return `value`. Raises Invalid for a coroutine or a generator, which shows that the method's body did not run."""
-    for is_one, what in _UNFINISHED:
+    for is_one, what in () if type(value) in _FINISHED else _UNFINISHED:
         if is_one(value):
             getattr(value, "close", lambda: None)()
             raise _invalid(type(paglet), name, _Unfit(f"returned {what}, whose body did not run; return its value"))

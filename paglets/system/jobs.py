@@ -199,9 +199,11 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
             self.report_compute_success(returned)
 
     def _builds_payload(self) -> bool:
-        """Return True if the job class overrides `build_result_payload`."""
-        method: Any = self.build_result_payload
-        return getattr(method, "__func__", None) is not ComputeJobPaglet.build_result_payload
+        return self._overrides("build_result_payload")
+
+    def _overrides(self, name: str) -> bool:
+        """Return True if the job class overrides the method `name` of this class."""
+        return getattr(getattr(self, name), "__func__", None) is not getattr(ComputeJobPaglet, name)
 
     def after_compute_failure(self, error: BaseException) -> None:
         """Handle an exception of `run_compute_job`. If this method reports, that report is the outcome instead."""
@@ -288,7 +290,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         """Run one attempt and report its outcome. The host calls this method in the process of the attempt."""
         if self.state.compute_status in FINAL:
             return
-        if self.state.compute_fresh:
+        if self.state.compute_fresh and self._overrides("on_creation"):
             call_hook(self, "on_creation", HookEvent(kind="creation", when=self.context.wall_time()))
         try:
             self._returned = call_method(self, "run_compute_job")

@@ -27,9 +27,11 @@ def _library() -> ctypes.CDLL | None:
     if sys.platform != "linux":
         return None
     try:
-        return ctypes.CDLL(None, use_errno=True)
+        library = ctypes.CDLL(None, use_errno=True)
     except OSError:
         return None
+    library.getenv.restype = ctypes.c_void_p
+    return library
 
 
 _LIBC = _library()
@@ -82,9 +84,7 @@ def write_marker(token: str) -> bool:
     if _LIBC is None:
         return False
     text = token.encode()
-    getenv = _LIBC.getenv
-    getenv.restype = ctypes.c_void_p
-    place = getenv(RUN_VARIABLE.encode())
+    place = _LIBC.getenv(RUN_VARIABLE.encode())
     if not place or len(text) > MARKER_CHARACTERS or len(ctypes.string_at(place)) != MARKER_CHARACTERS:
         return False
     ctypes.memmove(place, text.ljust(MARKER_CHARACTERS, b"\0"), MARKER_CHARACTERS)

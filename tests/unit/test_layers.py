@@ -66,7 +66,7 @@ FOR_CHECKERS = {"typing_extensions"}
 """Type checkers know these without an installation; no process loads them (`tests/unit/test_public_imports.py`)."""
 
 FORBIDDEN = {"pickle", "marshal", "shelve"}
-WORLD = {"time", "random", "uuid", "secrets", "threading", "concurrent"}
+WORLD = {"time", "random", "uuid", "secrets", "threading", "_thread", "concurrent"}
 WORLD_ALLOWED = (
     "core/clock.py",
     "core/unpacking.py",

@@ -29,14 +29,14 @@ class Channel:
     """The connection of a child to its host. Call `receive_go` first; then any thread may send requests.
 
     `inbox`: the messages to handle, and None when the host sends `finish`. `on_message`: called after each addition to
-    `inbox`. `sending`: the lock for writes to the socket. `in_background`: runs a function on a daemon thread.
+    `inbox`. `sending`: the lock for writes to the socket. `start_listener`: runs a function on a thread.
     """
 
     def __init__(
         self,
         connection: socket.socket,
         sending: AbstractContextManager[Any],
-        in_background: Callable[[Callable[[], None]], None],
+        start_listener: Callable[[Callable[[], None]], None],
     ) -> None:
         self.inbox: SimpleQueue[Deliver | None] = SimpleQueue()
         self.on_message: Callable[[], None] = lambda: None
@@ -44,7 +44,7 @@ class Channel:
         self._unpacker = Unpacker()
         self._numbers = itertools.count(1)
         self._sending = sending
-        self._in_background = in_background
+        self._start_listener = start_listener
         self._replies: dict[int, SimpleQueue[dict[str, Any]]] = {}
         self._stamp: Any = None
         self._forked = False
@@ -66,7 +66,7 @@ class Channel:
             self._add_message(go.deliver)
         for frame in frames[1:]:
             self._handle(frame)
-        self._in_background(self._listen)
+        self._start_listener(self._listen)
         return go
 
     def request(self, operation: str, args: Any) -> Any:

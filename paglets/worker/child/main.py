@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import dataclasses
 import gc
@@ -16,6 +17,7 @@ from typing import Any
 from paglets.codec.bundle import note_unpacked
 from paglets.codec.class_names import resolve_class
 from paglets.codec.envelope import WireMessage
+from paglets.codec.script import this_script
 from paglets.codec.tagged_json import decode, decode_fields, decode_state, encode, encode_state
 from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import Invalid, NoRoom, PagletsError
@@ -59,7 +61,7 @@ def serve(connection: socket.socket, exit_functions: int | None = None) -> int:
     """
     gc.enable()
     registered_before = exit_function_count() if exit_functions is None else exit_functions
-    channel = Channel(connection, threading.Lock(), in_background)
+    channel = Channel(connection, threading.Lock(), start_listener)
     child = PagletProcess(channel, channel.receive_go())
     code = child.run()
     return run_exit_functions(code, in_time=exit_function_count() > registered_before)
@@ -76,6 +78,15 @@ def main(argv: Sequence[str]) -> int:
 def in_background(act: Callable[[], None]) -> None:
     """Run `act` on a daemon thread, which does not keep the process alive."""
     threading.Thread(target=act, daemon=True).start()
+
+
+def start_listener(listen: Callable[[], None]) -> None:
+    """Run `listen`, which calls no user code, on a thread that does not keep the process alive.
+
+    `threading` does not know this thread. To start a thread that it knows takes several times as long, because the
+    caller waits for the thread's start.
+    """
+    _thread.start_new_thread(listen, ())
 
 
 def run_exit_functions(code: int, *, in_time: bool = True) -> int:
@@ -121,6 +132,7 @@ def rehearse() -> None:
     from_json(Go, Unpacker().feed(frame)[0]["go"])
     encode_state(decode_state(PagletState, {}))
     decode(encode({"value": (b"", 1.0)}))
+    this_script()
 
 
 def code_folder(code: GoCode) -> str:

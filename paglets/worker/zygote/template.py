@@ -22,6 +22,9 @@ from contextlib import suppress
 from typing import NoReturn
 
 from paglets.codec.class_names import import_module_of
+from paglets.codec.dataclass_fields import prepare_fields
+from paglets.core.agent import Paglet
+from paglets.core.errors import Invalid
 from paglets.worker import linux
 from paglets.worker.child.main import add_to_path, code_folder, exit_function_count, serve
 from paglets.worker.frames import Unpacker, pack
@@ -117,6 +120,7 @@ class _Template:
             gc.enable()
             with ImportWatch(folder) as watch:
                 import_module_of(source.module)
+                _prepare_states(source.module)
             gc.disable()
         except BaseException as error:
             # Catch SystemExit and KeyboardInterrupt, too. The attempt repeats the import, and then handles the error.
@@ -161,6 +165,14 @@ class _RecordedOutput:
             os.close(descriptor)
         for file in self._files:
             file.close()
+
+
+def _prepare_states(module: str) -> None:
+    """Find the fields of the states of a module's classes, which takes longer than most other steps of a run."""
+    for cls in list(getattr(sys.modules.get(module), "__dict__", {}).values()):
+        if isinstance(cls, type) and issubclass(cls, Paglet):
+            with suppress(Invalid):
+                prepare_fields(cls.State)
 
 
 def _enter_missing_folder() -> None:

@@ -66,6 +66,29 @@ def test_six_attempts_share_one_import(host: FakeHost) -> None:
     assert {host.wait(told).no_template for told in runs} == {""}
 
 
+def test_a_state_without_readable_fields_beside_the_class_of_the_attempt_refuses_no_template(host: FakeHost) -> None:
+    body = """
+        class Forgotten(JobState):
+            added: int = 1  # the decorator @dataclass is missing
+
+        class Other(Job):
+            State = Forgotten
+
+        def value(): return 1
+    """
+    told = start(host, body)
+    assert value(host, told) == "1"
+    assert host.wait(told).no_template == ""
+
+
+def test_the_code_of_an_attempt_sees_no_thread_of_paglets(host: FakeHost) -> None:
+    body = """
+        import threading
+        def value(): return [thread.name for thread in threading.enumerate()]
+    """
+    assert value(host, start(host, body)) == "['MainThread']"
+
+
 def test_an_attempt_that_wants_no_template_imports_itself(host: FakeHost) -> None:
     for _ in range(2):
         assert value(host, start(host, PLAIN, from_template=False)) == "1"
