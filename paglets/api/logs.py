@@ -26,6 +26,8 @@ class AttemptView:
     `scratch`: the scratch directory if it was kept because the result could not be sent. `scratch_removed_at`: epoch
     seconds, null while that directory exists. `no_template`: the reason why the attempt imported its module itself,
     although it could have shared the import with other attempts; "" if it shared the import or needs no template.
+    `isolation`: `worker` if the attempt was a job of a warm worker. `worker_ended`: why it ended that worker, such as
+    "left a thread"; "" if it did not.
     """
 
     agent_id: str
@@ -43,6 +45,8 @@ class AttemptView:
     scratch: str = ""
     scratch_removed_at: float | None = None
     no_template: str = ""
+    isolation: str = "process"
+    worker_ended: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from paglets.core.errors import Invalid
 from paglets.core.refs import HostRef
 from paglets.slots.addresses import addresses_of
+
+Isolation = Literal["process", "worker"]
+"""The separation of attempts: each has a process of its own, or a warm worker runs equal jobs one after the other."""
+
+ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
 
 MAX_TAGS = 64
 MAX_TAG_CHARACTERS = 100
@@ -64,7 +70,8 @@ class SlotRequest:
     """The request of a job: resources, rules for hosts, and limits.
 
     `estimated_runtime_seconds`: 0 means no estimate. For `placement_timeout_seconds` and `timeout_seconds`, 0 means no
-    limit. `preload`: True if a host may import the job's module once for several attempts.
+    limit. `preload`: True if a host may import the job's module once for several attempts. `isolation`: `process` to
+    run each attempt in a process of its own, `worker` to let one process run equal jobs one after the other.
     """
 
     resources: Resources
@@ -75,6 +82,7 @@ class SlotRequest:
     max_attempts: int = 1
     max_losses: int = 10
     preload: bool = True
+    isolation: Isolation = "process"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,9 +18,15 @@ from paglets.system.jobs import CollectingComputeJobState, ComputeJobPaglet, Com
 
 
 def job_specs(
-    job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJobState], *, allow_home: bool = False
+    job_class: type[ComputeJobPaglet[Any]],
+    states: Iterable[ComputeJobState],
+    *,
+    allow_home: bool = False,
+    isolation: str = "",
 ) -> tuple[JobSpec, ...]:
     """Return the jobs of a group in their wire form. `allow_home` lets all of them run at home.
+
+    `isolation`: that of the states without one; "": that of the class.
 
     Raises TypeError and ValueError before anything is sent.
     """
@@ -37,7 +43,20 @@ def job_specs(
             raise TypeError(_wrong_state(job_class, state, position))
         to_fields(state)
     keys = complete_job_keys([_key(state.job_key) for state in listed])
-    return tuple(_job_spec(job_class, state, key, allow_home) for state, key in zip(listed, keys, strict=True))
+    return tuple(
+        _job_spec(job_class, _completed(state, allow_home, isolation), key)
+        for state, key in zip(listed, keys, strict=True)
+    )
+
+
+def _completed(state: ComputeJobState, allow_home: bool, isolation: str) -> ComputeJobState:
+    """Return the state with the arguments of the submission where it has no value of its own."""
+    takes_home, takes_isolation = allow_home and state.allow_home_compute is False, isolation and state.isolation == ""
+    if takes_home or takes_isolation:
+        state = copy(state)
+        state.allow_home_compute = True if takes_home else state.allow_home_compute
+        state.isolation = isolation if takes_isolation else state.isolation
+    return state
 
 
 def _state_name(job_class: type[ComputeJobPaglet[Any]]) -> str:
@@ -63,11 +82,8 @@ def _key(key: Any) -> str:
     return key
 
 
-def _job_spec(job_class: type[ComputeJobPaglet[Any]], state: ComputeJobState, key: str, allow_home: bool) -> JobSpec:
+def _job_spec(job_class: type[ComputeJobPaglet[Any]], state: ComputeJobState, key: str) -> JobSpec:
     try:
-        if allow_home and state.allow_home_compute is False:
-            state = copy(state)
-            state.allow_home_compute = True
         tree = {**encode_state(state), "job_key": key}
         return JobSpec(job_key=key, state=tree, request=job_class.creation_request(state))
     except Invalid as error:

@@ -17,7 +17,7 @@ from paglets.core.signatures import HookEvent, call_hook, call_method
 from paglets.core.text import printable, type_of
 from paglets.slots.model import SlotRequest
 from paglets.slots.states import FINAL
-from paglets.system.requests import slot_request_of
+from paglets.system.requests import isolation_of, slot_request_of
 
 MOST_DETAILS = 2000
 """The maximum number of characters of the details of a reported failure. Its complete message may have 8,192."""
@@ -61,6 +61,7 @@ class ComputeJobState(PagletState):
         estimated_runtime_seconds = 0   Your estimate for one attempt, in seconds; 0: none. Nothing depends on it.
         max_attempts = 1                Number of attempts if they fail.
         max_losses = 10                 Number of repeats after losses and restarts of hosts; failures do not count.
+        isolation = ""                  "process" or "worker"; "": the `isolation` of the job's class.
 
     The host sets these before each entry into the job's code:
 
@@ -90,6 +91,7 @@ class ComputeJobState(PagletState):
     timeout_seconds: float = 0
     max_attempts: int = 1
     max_losses: int = 10
+    isolation: str = ""
 
     job_key: str = ""
 
@@ -141,8 +143,9 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         checkpoint, register_file  store the state, or a file, for a further attempt
         notify_user                leave a note for the user
 
-    Each attempt runs in a process of its own. A job may run more than once, if its host is lost; its outcome counts
-    once. All other methods are those of a `Paglet`. Do not call `compute_attempt` and `creation_request` yourself.
+    Each attempt runs in a process of its own, unless `isolation` is "worker". A job may run more than once, if its host
+    is lost; its outcome counts once. All other methods are those of a `Paglet`. Do not call `compute_attempt` and
+    `creation_request` yourself.
     """
 
     State: ClassVar[type[PagletState]] = ComputeJobState
@@ -152,6 +155,13 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     """True if a host may import the module of the class once, in a process that it forks for each attempt.
 
     Set it to False if something in the module must happen in each attempt, such as reading the clock.
+    """
+
+    isolation: ClassVar[str] = "process"
+    """"worker" to let one process run jobs of this class one after the other. They share its imports and globals.
+
+    Each job leaves behind what it changed in modules. A job that leaves a thread, a child process, an open file or a
+    changed environment ends its process. Jobs that ask for a GPU have a process of their own.
     """
 
     _reported = False
@@ -165,7 +175,11 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         """Return the job's requirements as JSON. paglets calls this before it creates the job. Raises Invalid."""
         if type(cls.preload) is not bool:
             raise Invalid(f"{cls.__qualname__}.preload is {cls.preload!r:.60}: it must be True or False")
-        request: dict[str, Any] = to_json(replace(slot_request_of(state), preload=cls.preload))
+        value = getattr(state, "isolation", "")
+        given = (cls.isolation, f"{cls.__qualname__}.isolation") if value == "" else (value, "isolation")
+        request: dict[str, Any] = to_json(
+            replace(slot_request_of(state), preload=cls.preload, isolation=isolation_of(*given))
+        )
         return request
 
     # Methods that a job class overrides.

@@ -8,7 +8,16 @@ from typing import Any
 from paglets.core.errors import Invalid
 from paglets.core.refs import check_host_name
 from paglets.slots.addresses import addresses_of
-from paglets.slots.model import FIELDS, MAX_TAG_CHARACTERS, MAX_TAGS, PlacementRules, Resources, SlotRequest
+from paglets.slots.model import (
+    FIELDS,
+    ISOLATIONS,
+    MAX_TAG_CHARACTERS,
+    MAX_TAGS,
+    Isolation,
+    PlacementRules,
+    Resources,
+    SlotRequest,
+)
 
 MOST = 1 << 62
 """The maximum of an amount. Sums of larger amounts could overflow the 64-bit integers of SQLite."""
@@ -46,6 +55,14 @@ def slot_request_of(state: Any) -> SlotRequest:
         placement_timeout_seconds=_seconds(state, "placement_timeout_seconds"),
         timeout_seconds=_seconds(state, "timeout_seconds"),
     )
+
+
+def isolation_of(value: object, name: str) -> Isolation:
+    """Return `value` if it is one of ISOLATIONS. Raises Invalid, which calls it `name`."""
+    found = next((each for each in ISOLATIONS if each == value), None)
+    if found is None:
+        raise Invalid(f"{name} is {_shown(value)}: it must be {' or '.join(map(repr, ISOLATIONS))}")
+    return found
 
 
 def _shown(value: object) -> str:

@@ -30,6 +30,7 @@ from paglets.system.job_specs import job_specs
 from paglets.system.jobs import ComputeJobPaglet, J
 from paglets.system.main_guard import check_guarded
 from paglets.system.progress import NoProgress, shown
+from paglets.system.requests import isolation_of
 from paglets.system.submission_messages import (
     STATUS_SECONDS,
     GroupReader,
@@ -283,6 +284,7 @@ def submit_compute_job_group(
     inputs: InputPaths | None = None,
     job_inputs: Mapping[str, InputPaths] | None = None,
     allow_home_compute: bool = False,
+    isolation: str | None = None,
 ) -> Submission:
     """Submit jobs as one group, and return once the host has stored the whole group.
 
@@ -292,6 +294,7 @@ def submit_compute_job_group(
     host when all jobs have ended. `inputs` (name -> path): files for each job; `job_inputs` (job_key -> name -> path):
     files for single jobs. A job finds the files under these names in its scratch directory. `allow_home_compute=True`
     has the effect of this field in each state. Otherwise jobs run on the submitting host only while it knows no other.
+    `isolation`: "process" or "worker", for each state that sets none; None: that of the class.
 
     The code of the classes, and of classes in the states, is sent along: their modules, and what these import below the
     script's folder or top-level package.
@@ -311,7 +314,8 @@ def submit_compute_job_group(
     check_methods(job_class, collector_class or ResultCollectorPaglet)
     if type(allow_home_compute) is not bool:
         raise TypeError(f"allow_home_compute is {allow_home_compute!r}: it must be True or False")
-    jobs = job_specs(job_class, states, allow_home=allow_home_compute)
+    chosen = "" if isolation is None else isolation_of(isolation, "isolation")
+    jobs = job_specs(job_class, states, allow_home=allow_home_compute, isolation=chosen)
     request = SubmitGroup(
         group_id=None if group_id is None else check_group_id(group_id),
         class_name=class_name(job_class),

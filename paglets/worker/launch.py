@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from paglets.api.slots import Usage
+from paglets.slots.model import Resources
 from paglets.worker.protocol import GoCode
 
 HOST_FILES_MISSING = "host_files_missing"
@@ -34,12 +35,26 @@ class TemplateSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerKey:
+    """The property that the jobs of one warm worker share: the bundle's SHA-256, the module, and their resources.
+
+    `cores`: the cores to which the worker is bound; empty if it may use all.
+    """
+
+    bundle: str
+    module: str
+    resources: Resources
+    cores: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
     """The process to start for a run. It runs no user code before it receives a `go` frame.
 
     `alone`: True to fork the process from a zygote that serves no other run. `threads`: the number of threads for
     numerical libraries; 0: they decide. `template`: the import of the template from which to fork the process;
-    None: fork it from a zygote that has imported no user code.
+    None: fork it from a zygote that has imported no user code. `worker`: the key of the warm worker for the run; None:
+    the run has a process of its own. `is_worker`: True if the process is a warm worker. It has no paths of logs.
     """
 
     token: str
@@ -53,6 +68,8 @@ class LaunchSpec:
     alone: bool = False
     threads: int = 0
     template: TemplateSource | None = None
+    worker: WorkerKey | None = None
+    is_worker: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +80,8 @@ class ProcessExit:
     host or zygote. `launcher_died`: True if its zygote ended or stopped answering. `is_culprit`: True if that zygote
     served only this process. `stderr_tail`: the last lines of stderr, at most 8 KiB. `silent`: True if the process
     printed nothing, so that it has no log. `no_template`: the reason why the process was not forked from a template
-    that has imported its module; "" if it was, or if no template was requested.
+    that has imported its module; "" if it was, or if no template was requested. `in_worker`: True if the run was a job
+    of a warm worker. `worker_ended`: the reason why it ended that worker, such as "left a thread"; "" if it did not.
     """
 
     exit_code: int | None = None
@@ -76,18 +94,20 @@ class ProcessExit:
     is_culprit: bool = False
     silent: bool = False
     no_template: str = ""
+    in_worker: bool = False
+    worker_ended: str = ""
     usage: Usage = field(default_factory=Usage)
 
 
 class TemplateEvents(Protocol):
-    """Callbacks for the templates of a launcher, which may come from any thread."""
+    """Callbacks for the templates and warm workers of a launcher, which may come from any thread."""
 
     def started(self, token: str, pid: int, start_time: float) -> None:
-        """Store the process of a template, then call `Launcher.allow_import`. Before that, it runs no user code."""
+        """Store the process, then call `Launcher.allow_import`. Before that, the process runs no user code."""
         ...
 
     def ended(self, token: str) -> None:
-        """Forget a template whose processes have ended."""
+        """Forget a template or a warm worker whose processes have ended."""
         ...
 
 
@@ -99,7 +119,7 @@ class LaunchEvents(Protocol):
 
     @property
     def templates(self) -> TemplateEvents:
-        """Return the callbacks for templates."""
+        """Return the callbacks for templates and warm workers."""
         ...
 
     def started(self, token: str, pid: int, start_time: float) -> None: ...
@@ -129,7 +149,7 @@ class Launcher(Protocol):
         ...
 
     def allow_import(self, token: str) -> None:
-        """Let a template import its module. Called when the host has stored the process of the template."""
+        """Let a template import its module, or a warm worker run jobs. Called when the host has stored the process."""
         ...
 
     def end_idle_templates(self) -> None:

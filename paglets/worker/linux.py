@@ -69,6 +69,11 @@ def template_mark(token: str) -> str:
     return f"template-{token}"[:MARKER_CHARACTERS].ljust(MARKER_CHARACTERS, "-")
 
 
+def worker_mark(token: str) -> str:
+    """Return the token of a warm worker whose first run has `token`."""
+    return f"worker-{token}"[:MARKER_CHARACTERS].ljust(MARKER_CHARACTERS, "-")
+
+
 def marker_placeholder(store_id: str) -> dict[str, str]:
     """Return the environment variable that a zygote needs so that `write_marker` works in its children."""
     return {RUN_VARIABLE: zygote_mark(store_id)}
@@ -109,6 +114,14 @@ def oom_kills() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
+
+
+def killed_for_memory(status: int, kills_before: int) -> bool:
+    """Return True if the kernel probably killed a process to free memory, and not another process.
+
+    This means: SIGKILL ended the process, as the wait `status` says, and there are more such kills than before.
+    """
+    return status == SIGKILL and oom_kills() > kills_before
 
 
 def use_cores(cores: tuple[int, ...]) -> None:

@@ -118,10 +118,9 @@ class ProcTable:
         return ""
 
     def children(self, pid: int) -> set[int]:
-        """Return the pids of the direct children, including zombies. The process must have only one thread."""
+        """Return the pids of the direct children, including zombies. They belong to the thread that forked them."""
         try:
-            with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-                return {int(child) for child in file.read().split()}
+            return {child for thread in os.listdir(f"/proc/{pid}/task") for child in _children_of(pid, thread)}
         except FileNotFoundError:
             # The kernel has no such file if it was built without CONFIG_PROC_CHILDREN.
             return {info.pid for info in self.all().values() if info.parent == pid}
@@ -130,6 +129,12 @@ class ProcTable:
 
     def _pids(self) -> list[int]:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _children_of(pid: int, thread: str) -> list[int]:
+    """Return the children of a thread. Raises FileNotFoundError and ProcessLookupError."""
+    with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+        return [int(child) for child in file.read().split()]
 
 
 class PsutilTable:

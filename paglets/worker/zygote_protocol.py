@@ -5,6 +5,10 @@ first byte of `start`. The zygote sends `ready` once. It answers each `start` wi
 `failed`, and each `ping` with `pong`. When the launcher closes the socket, or its host has ended, the zygote ends its
 runs and exits.
 
+A *warm worker* is a run whose `start` has `is_worker`. It runs jobs one after the other, and each job has its own
+logs. For each job the launcher sends `output`, with the reading ends of two pipes, before the worker gets their writing
+ends. The zygote answers `output_ended` once every process has closed these. All this precedes `exited` of the worker.
+
 A *template* is a zygote that has imported the module of a job. The launcher sends `template` to the shared zygote, with
 the descriptor of the template's own control socket. The zygote answers as for a run. Over its control socket, the
 template waits for `import`, answers `imported`, and then gets and sends the same frames as other zygotes.
@@ -71,6 +75,26 @@ class StartTemplate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOutput:
+    """`output`: copy the output of a job in a warm worker to its logs. Two descriptors come with it: the reading ends.
+
+    `worker`: the token of the warm worker. `token`: that of the job's run.
+    """
+
+    worker: str
+    token: str
+    stdout_path: str
+    stderr_path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputEnded:
+    """`output_ended`: the output of a job is complete in its logs."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImportModule:
     """`import`: import the module of a template. Sent after the host has stored the process of the template."""
 
@@ -97,6 +121,8 @@ class Pong:
 RECORDS: dict[str, type[Any]] = {
     "start": LaunchSpec,
     "template": StartTemplate,
+    "output": CopyOutput,
+    "output_ended": OutputEnded,
     "import": ImportModule,
     "imported": Imported,
     "end": EndRun,

@@ -368,3 +368,23 @@ def test_a_time_out_has_two_names_beside_a_message() -> None:
     assert me.call("sum", timeout=5) == {"timeout": 5}
     with pytest.raises(TypeError, match="the same argument"):
         me.call(message, timeout=5, timeout_seconds=5)
+
+
+def isolation_of_request(job_class: type[MyJob], **fields: Any) -> str:
+    return from_json(SlotRequest, job_class.creation_request(MyJobState(**fields))).isolation
+
+
+def test_the_state_chooses_the_isolation_before_the_class() -> None:
+    class Warm(MyJob):
+        isolation = "worker"
+
+    assert isolation_of_request(MyJob) == "process"
+    assert isolation_of_request(MyJob, isolation="worker") == "worker"
+    assert isolation_of_request(Warm) == "worker"
+    assert isolation_of_request(Warm, isolation="process") == "process"
+
+
+@pytest.mark.parametrize("wrong", ["thread", "Worker", None, 1, [], ()])
+def test_an_unknown_isolation_is_refused_by_name(wrong: Any) -> None:
+    with pytest.raises(Invalid, match=r"isolation is .*: it must be 'process' or 'worker'"):
+        isolation_of_request(MyJob, isolation=wrong)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from paglets.worker.observation import Observation
 from paglets.worker.zygote.template_checks import (
     MAX_OUTPUT_BYTES,
-    Observation,
     failure_refusal,
     output_refusal,
     process_refusal,

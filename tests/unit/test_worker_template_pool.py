@@ -57,9 +57,9 @@ class FakeZygotes:
     def end(self, link: ZygoteLink) -> None:
         self.ended.append(link)
 
-    def send(self, link: ZygoteLink, record: Any, descriptor: int | None = None) -> None:
+    def send(self, link: ZygoteLink, record: Any, *descriptors: int) -> None:
         self.sent.append(record)
-        if descriptor is not None:
+        for descriptor in descriptors:
             os.close(descriptor)
 
 

@@ -97,6 +97,7 @@ def print_job_details(shown: JobDetails) -> None:
             else f"{artifact.name} ({bytes_text(artifact.size_bytes)}), " + (GONE if shown.is_gone else get),
             "expires": "" if artifact is None or artifact.expires_at is None else _date(artifact.expires_at),
             "scratch": _kept_text(shown.attempts),
+            "isolation": _isolation_text(shown.attempts),
             "import": _import_text(shown.attempts),
             "output": f"{command_name()} jobs logs {shown.job}" if shown.attempts else "",
         }
@@ -128,6 +129,14 @@ def _kept_text(attempts: tuple[AttemptView, ...]) -> str:
         if attempt.scratch:
             return f"{attempt.scratch} on {attempt.host.name}"
     return ""
+
+
+def _isolation_text(attempts: tuple[AttemptView, ...]) -> str:
+    """Return that the last attempt was a job of a warm worker, and why it ended that worker; "" if it was none."""
+    last = attempts[-1] if attempts else None
+    if last is None or last.isolation != "worker":
+        return ""
+    return f"worker, which ended after this job, because it {last.worker_ended}" if last.worker_ended else "worker"
 
 
 def _import_text(attempts: tuple[AttemptView, ...]) -> str:

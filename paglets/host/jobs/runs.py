@@ -329,6 +329,7 @@ class Runs:
         delayed, self._delayed = self._delayed, []
         for act in delayed:
             act()
+        self.templates.retry()
         for run in list(self._by_token.values()):
             limit = run_repository.exceeded_limit(run, now, self._services.settings.report_grace_seconds)
             if limit == "timeout":

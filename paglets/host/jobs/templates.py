@@ -1,4 +1,7 @@
-"""The receiver of a launcher's events about templates. It stores the process of each before that runs user code."""
+"""The receiver of a launcher's events about templates and warm workers.
+
+It stores the process of each before that runs user code.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,11 @@ class TemplateRecords:
         self._services = services
         self._allow_import = allow_import
         self._alive: set[str] = set()
+        self._delayed: list[Callable[[], None]] = []
 
     @property
     def count(self) -> int:
-        """Return the number of templates whose processes have not ended."""
+        """Return the number of templates and warm workers whose processes have not ended."""
         return len(self._alive)
 
     # Events of the launcher. It may call these methods from any thread.
@@ -31,18 +35,26 @@ class TemplateRecords:
     def ended(self, token: str) -> None:
         self._services.runner.call_soon(partial(self._ended, token))
 
-    # Handlers of these events. They are called on the runner. If the store has a transient error, a template gets no
-    # permission to import and is not used, or its row stays until the next start of the host.
+    # Handlers of these events. They are called on the runner. If the store has a transient error, a process gets its
+    # permission after a retry, or its row stays until the next start of the host.
+
+    def retry(self) -> None:
+        """Store the processes again that could not be stored."""
+        delayed, self._delayed = self._delayed, []
+        for act in delayed:
+            act()
 
     def _started(self, token: str, pid: int, start_time: float) -> None:
         self._alive.add(token)
         self._services.runner.wake("runs")
         self._services.runner.change(
-            lambda tx: templates.add(tx, token, pid, start_time), lambda result: self._stored(token, result)
+            lambda tx: templates.add(tx, token, pid, start_time),
+            lambda result: self._stored(token, result, partial(self._started, token, pid, start_time)),
         )
 
-    def _stored(self, token: str, result: object) -> None:
+    def _stored(self, token: str, result: object, again: Callable[[], None]) -> None:
         if isinstance(result, StoreTransient):
+            self._delayed.append(again)
             return
         if isinstance(result, BaseException):
             raise result

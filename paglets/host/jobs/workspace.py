@@ -70,9 +70,15 @@ class ProcessWorkspace:
         )
         deaths = self._services.store.read(lambda tx: paglets.launcher_deaths(tx, stamp.agent_id))
         is_attempt = run.entry == "attempt"
-        template = None
+        bound_to = cores if self._services.settings.pin_cpus else ()
+        template = worker = None
         if is_attempt and not deaths:
-            template = self._services.store.read(lambda tx: templates.source(tx, stamp.agent_id, self._paths))
+            template, worker = self._services.store.read(
+                lambda tx: (
+                    templates.source(tx, stamp.agent_id, self._paths),
+                    templates.worker_key(tx, stamp.agent_id, self._paths, bound_to),
+                )
+            )
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if is_attempt else {}
         return LaunchSpec(
             token=stamp.token,
@@ -82,10 +88,11 @@ class ProcessWorkspace:
             stdout_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "out"),
             stderr_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "err"),
             environment=environment,
-            cores=cores if self._services.settings.pin_cpus else (),
+            cores=bound_to,
             alone=deaths > 0,
             threads=len(cores),
             template=template,
+            worker=worker,
         )
 
     def not_made(self, run: Run, error: OSError | StoreTransient) -> ProcessExit:

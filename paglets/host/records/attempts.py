@@ -91,6 +91,8 @@ def _add_ended(known: _Known, row: Any, scratch: KeptScratch | None, own: HostRe
         cause=record["cause"],
         remark=record.get("remark", ""),
         no_template=record.get("no_template", ""),
+        isolation="process" if record.get("worker_ended") is None else "worker",
+        worker_ended=record.get("worker_ended") or "",
         scratch="" if scratch is None else scratch.path,
         scratch_removed_at=None if scratch is None else scratch.removed_at,
     )

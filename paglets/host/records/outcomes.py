@@ -339,6 +339,7 @@ def _record(
         "signal": how.signal,
         "silent": how.silent,
         "no_template": how.no_template,
+        "worker_ended": how.worker_ended if how.in_worker else None,
         "usage": to_json(how.usage),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paglets.core.refs import HostRef
-from paglets.host.records import outcomes
+from paglets.host.records import outcomes, templates
 from paglets.host.records.outcomes import Attempt
 from paglets.slots import states
 from paglets.store import kept_scratch, queue, residence
@@ -12,7 +12,7 @@ from paglets.worker.launch import ProcessExit
 
 
 def survivors(tx: Tx) -> list[tuple[int | None, float | None, str]]:
-    """Return (pid, start time, token) of each run and template that an earlier start of this host may have left.
+    """Return (pid, start time, token) of each run, template and worker that an earlier start may have left.
 
     The caller must kill these processes before it calls `close_runs`.
     """
@@ -25,7 +25,7 @@ def survivors(tx: Tx) -> list[tuple[int | None, float | None, str]]:
 def close_runs(tx: Tx, own: HostRef, now: float) -> int:
     """Close the runs and leases that an earlier start left open. Return the number of closed runs.
 
-    The processes of these runs, and of the templates, must be gone. An attempt without an outcome counts as lost.
+    The processes of these runs, templates and warm workers must be gone. An attempt without an outcome counts as lost.
     """
     rows = tx.all("SELECT * FROM runs ORDER BY started_at, token")
     for row in rows:
@@ -38,6 +38,7 @@ def close_runs(tx: Tx, own: HostRef, now: float) -> int:
                 runtime_seconds=max(0.0, now - row["started_at"]),
                 cut_off=True,
             )
+            templates.suspect(tx, row["agent_id"])
             outcomes.ended(tx, attempt, ProcessExit(launcher_lost=True), now)
         outcomes.retire(tx, row["agent_id"], now)
     tx.run("DELETE FROM templates")

@@ -1,4 +1,4 @@
-"""The templates of this host: the rows of their processes, and the import that the attempts of a job can share."""
+"""The templates and warm workers of this host: the rows of their processes, and what attempts can share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from paglets.codec.strict_json import loads
 from paglets.core.record import from_json
 from paglets.host.records.run_repository import LaunchPaths, code_of
 from paglets.slots.model import SlotRequest
+from paglets.store import paglets, queue
 from paglets.store.db import Tx
-from paglets.worker.launch import TemplateSource
+from paglets.worker.launch import TemplateSource, WorkerKey
 
 
 def source(tx: Tx, agent_id: str, paths: LaunchPaths) -> TemplateSource | None:
@@ -26,16 +27,40 @@ def source(tx: Tx, agent_id: str, paths: LaunchPaths) -> TemplateSource | None:
     return TemplateSource(module=row["class_name"].partition(":")[0], code=code, code_paths=paths.code_paths)
 
 
+def worker_key(tx: Tx, agent_id: str, paths: LaunchPaths, cores: tuple[int, ...]) -> WorkerKey | None:
+    """Return the key of the warm worker for the attempts of a job; None if each has a process of its own.
+
+    A job with a GPU has one, because libraries for GPUs keep its memory until their process ends.
+    """
+    job, name = queue.job(tx, agent_id), tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id)
+    code = code_of(tx, agent_id, paths)
+    if job is None or code is None or job.request.isolation != "worker" or job.request.resources.gpus:
+        return None
+    return WorkerKey(
+        bundle=code.bundle.sha256, module=name.partition(":")[0], resources=job.request.resources, cores=cores
+    )
+
+
+def suspect(tx: Tx, agent_id: str) -> None:
+    """Let the next attempt of a job run under a zygote of its own if this host crashed while it was in a warm worker.
+
+    Nobody knows which of the worker's jobs, or what else, was the cause. So none of them runs with others at once.
+    """
+    job = queue.job(tx, agent_id)
+    if job is not None and job.request.isolation == "worker":
+        paglets.set_launcher_deaths(tx, agent_id, max(1, paglets.launcher_deaths(tx, agent_id)))
+
+
 def add(tx: Tx, token: str, pid: int, start_time: float) -> None:
-    """Store the process of a template."""
+    """Store the process of a template or a warm worker."""
     tx.run("INSERT OR REPLACE INTO templates VALUES (?, ?, ?)", token, pid, start_time)
 
 
 def remove(tx: Tx, token: str) -> None:
-    """Remove a template whose processes have ended."""
+    """Remove a template or a warm worker whose processes have ended."""
     tx.run("DELETE FROM templates WHERE token = ?", token)
 
 
 def pids(tx: Tx) -> tuple[int, ...]:
     """Return the pids of the templates of this host."""
-    return tuple(row["pid"] for row in tx.all("SELECT pid FROM templates ORDER BY token"))
+    return tuple(row["pid"] for row in tx.all("SELECT pid FROM templates WHERE token LIKE 'template-%' ORDER BY token"))

@@ -26,7 +26,7 @@ READ_BYTES = 1 << 18
 
 
 class Channel:
-    """The connection of a child to its host. Call `receive_go` first; then any thread may send requests.
+    """The connection of a run to its host. Call `receive_go` or `begin` first; then any thread may send requests.
 
     `inbox`: the messages to handle, and None when the host sends `finish`. `on_message`: called after each addition to
     `inbox`. `sending`: the lock for writes to the socket. `start_listener`: runs a function on a thread.
@@ -48,31 +48,44 @@ class Channel:
         self._replies: dict[int, SimpleQueue[dict[str, Any]]] = {}
         self._stamp: Any = None
         self._forked = False
+        self._closed = False
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "reply": self._on_reply,
             "deliver": lambda frame: self._add_message(from_json(Deliver, frame["deliver"])),
             "finish": lambda frame: self._add_message(None),
         }
-        os.register_at_fork(after_in_child=self._after_fork)
 
     def receive_go(self) -> Go:
         """Wait for the first frame, `go`, and return it. All further frames are read on another thread."""
         frames: list[dict[str, Any]] = []
         while not frames:
             frames = self._unpacker.feed(self._receive())
-        go = from_json(Go, frames[0].get("go"), "go")
+        os.register_at_fork(after_in_child=self.after_fork)
+        go = self.begin(frames[0])
+        for frame in frames[1:]:
+            self.handle(frame)
+        self._start_listener(self._listen)
+        return go
+
+    def begin(self, frame: dict[str, Any]) -> Go:
+        """Return the content of the frame `go`. Requests are sent in the name of its run from now on."""
+        go = from_json(Go, frame.get("go"), "go")
         self._stamp = to_json(go.stamp)
         if go.deliver is not None:
             self._add_message(go.deliver)
-        for frame in frames[1:]:
-            self._handle(frame)
-        self._start_listener(self._listen)
         return go
+
+    def close(self) -> None:
+        """End the run of a warm worker. Objects of the run that later jobs still reach cannot send requests."""
+        self._closed = True
+        self._add_message(None)
 
     def request(self, operation: str, args: Any) -> Any:
         """Send a request and return the reply. Raises the error in the reply, but Fenced ends this process."""
         if self._forked:
             raise Fenced("a fork of a paglet's process cannot send requests to its host; only the first process can")
+        if self._closed:
+            raise Fenced("the job of this object has ended; only a job that runs can send requests to its host")
         number = next(self._numbers)
         frame = pack({"op": operation, "id": number, "stamp": self._stamp, "args": to_json(args)})
         box = self._replies[number] = SimpleQueue()
@@ -105,11 +118,12 @@ class Channel:
         try:
             while True:
                 for frame in self._unpacker.feed(self._receive()):
-                    self._handle(frame)
+                    self.handle(frame)
         except PagletsError as error:
             self._leave(f"the host sent a bad frame: {error.message}", EXIT_HOST_GONE)
 
-    def _handle(self, frame: dict[str, Any]) -> None:
+    def handle(self, frame: dict[str, Any]) -> None:
+        """Handle a frame of the host after `go`."""
         for name, handler in self._handlers.items():
             if name in frame:
                 handler(frame)
@@ -129,7 +143,8 @@ class Channel:
         sys.stderr.flush()
         os._exit(code)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
+        """Give up the connection in a process that user code has forked from this one."""
         # A process that user code forks inherits the socket. It must not send requests or keep the connection open.
         self._forked = True
         self._connection.close()

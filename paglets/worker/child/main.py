@@ -159,13 +159,14 @@ def exit_code_of(leaving: SystemExit) -> int:
 
 
 class PagletProcess:
-    """The paglet of this process, and the entry that the process runs."""
+    """The paglet of this process, and the entry that the process runs. `failed`: True once the entry has failed."""
 
     def __init__(self, channel: Channel, go: Go) -> None:
         self._channel = channel
         self._go = go
         self._context = ChildContext(go, channel.request)
         self._paglet: Paglet[Any]
+        self.failed = False
         self._is_over = False
         self._handlers_started = threading.Lock()
 
@@ -272,6 +273,7 @@ class PagletProcess:
         )
 
     def _send_done(self, done: EntryDone) -> int:
+        self.failed = done.fault is not None
         try:
             self._channel.request("done", done)
         except PagletsError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from paglets.api.slots import Usage
@@ -12,6 +13,7 @@ from paglets.core.errors import PagletsError
 from paglets.worker import logs
 from paglets.worker.frames import Unpacker
 from paglets.worker.host.sampler import Sample, SampledRun, larger
+from paglets.worker.host.send_queue import SendQueue
 from paglets.worker.host.zygote_link import ZygoteLink
 from paglets.worker.launch import LaunchSpec, ProcessExit
 from paglets.worker.processes import RunTree
@@ -34,7 +36,7 @@ class ChildLink:
     `link`: the zygote that forks the child; None until one is chosen. `channel`: the host's end of the socket pair;
     None before `connect` and after `close`. `readable`: False after end of file or an error. `protocol_error`: the
     error of a bad frame, for which the launcher ends the child. `is_ending`: True once its end was requested.
-    `no_template`: as in `launch.ProcessExit`.
+    `no_template`: as in `launch.ProcessExit`. `work_dir`: the scratch directory to measure.
     """
 
     def __init__(self, spec: LaunchSpec) -> None:
@@ -49,10 +51,11 @@ class ChildLink:
         self.no_template = ""
         self.exited: ExitedRun | None = None
         self.usage = Usage()
+        self.work_dir = spec.work_dir
         self._seen: Mapping[int, float] = {}
         self._unpacker = Unpacker()
-        self._out = bytearray()
-        self._stderr_offset = logs.end_of(spec.stderr_path)
+        self._out = SendQueue()
+        self._stderr_offset = 0 if spec.is_worker else logs.end_of(spec.stderr_path)
 
     @property
     def token(self) -> str:
@@ -68,19 +71,15 @@ class ChildLink:
         self.channel.setblocking(False)
         return theirs.detach()
 
-    def write(self, data: bytes = b"") -> None:
-        """Queue `data`, and send as much of the queue as the socket accepts."""
-        self._out += data
-        if self.channel is None or not self._out:
-            return
-        try:
-            sent = self.channel.send(self._out)
-        except BlockingIOError:
-            return
-        except OSError:
-            # The child has ended. Drop the data: the zygote reports the end.
-            sent = len(self._out)
-        del self._out[:sent]
+    def write(self, data: bytes = b"", descriptors: Sequence[int] = ()) -> None:
+        """Queue `data`, and send as much of the queue as the socket accepts. The descriptors go with its first byte.
+
+        If the child has ended, the data is dropped: the zygote reports the end.
+        """
+        if data:
+            self._out.add(data, descriptors)
+        if self.channel is not None:
+            self._out.flush(self.channel)
 
     def read(self) -> list[dict[str, Any]]:
         """Return the frames that have arrived.
@@ -105,6 +104,7 @@ class ChildLink:
         return frames
 
     def close(self) -> None:
+        self._out.drop()
         if self.channel is not None:
             self.channel.close()
             self.channel = None
@@ -113,7 +113,11 @@ class ChildLink:
         """Return the process and the directory to sample; None if the process is not running."""
         if self.pid is None or self.exited is not None:
             return None
-        return SampledRun(token=self.token, pid=self.pid, start_time=self.start_time, work_dir=self.spec.work_dir)
+        return SampledRun(token=self.token, pid=self.pid, start_time=self.start_time, work_dir=self.work_dir)
+
+    def begin_job(self, work_dir: str) -> None:
+        """Measure a job of this warm worker from now on."""
+        self.work_dir, self.usage = work_dir, Usage()
 
     def take_sample(self, sample: Sample) -> None:
         self._seen = sample.seen
@@ -127,22 +131,33 @@ class ChildLink:
     def exit_of(self, exited: ExitedRun, *, oom: bool) -> ProcessExit:
         """Return the ProcessExit for the zygote's report. `oom`: True if the kernel killed the child to free memory."""
         code = os.waitstatus_to_exitcode(exited.status)
-        at_end = Usage(
-            cpu_seconds=exited.cpu_seconds,
-            rss_bytes=exited.rss_bytes,
-            scratch_bytes=scratch_bytes(self.spec.work_dir, LAST_SCRATCH_ENTRIES),
-            processes=1,
-        )
-        return ProcessExit(
+        at_end = Usage(cpu_seconds=exited.cpu_seconds, rss_bytes=exited.rss_bytes, processes=1)
+        how = ProcessExit(
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
-            stderr_tail=self.stderr_tail(),
+            stderr_tail=self.protocol_error,
             oom=oom,
-            silent=not (logs.end_of(self.spec.stdout_path) or logs.end_of(self.spec.stderr_path)),
             usage=larger(self.usage, at_end),
         )
+        return how if self.spec.is_worker else with_files(self.spec, how, self._stderr_offset)
 
     def stderr_tail(self) -> str:
         """Return the last complete lines that the process wrote to stderr, followed by `protocol_error`."""
-        tail = logs.last_lines(self.spec.stderr_path, self._stderr_offset, STDERR_TAIL_BYTES).decode("utf-8", "replace")
+        tail = "" if self.spec.is_worker else _stderr_tail(self.spec, self._stderr_offset)
         return "\n".join(part for part in (tail, self.protocol_error) if part)
+
+
+def with_files(spec: LaunchSpec, how: ProcessExit, stderr_offset: int = 0) -> ProcessExit:
+    """Return the end of a run with what its log and its scratch directory show."""
+    tail = _stderr_tail(spec, stderr_offset)
+    scratch = Usage(scratch_bytes=scratch_bytes(spec.work_dir, LAST_SCRATCH_ENTRIES))
+    return replace(
+        how,
+        stderr_tail="\n".join(part for part in (tail, how.stderr_tail) if part),
+        silent=not (logs.end_of(spec.stdout_path) or logs.end_of(spec.stderr_path)),
+        usage=larger(how.usage, scratch),
+    )
+
+
+def _stderr_tail(spec: LaunchSpec, offset: int) -> str:
+    return logs.last_lines(spec.stderr_path, offset, STDERR_TAIL_BYTES).decode("utf-8", "replace")

@@ -5,15 +5,14 @@ the I/O thread, so they do not block and need no lock. Windows has no fork and w
 
 All runs share one zygote, except those with `LaunchSpec.alone`. Each of these has its own zygote, which ends with the
 run. If such a zygote dies, only its run can be the cause. Runs with `LaunchSpec.template` are forked from a zygote that
-has imported their module (`template_pool`).
+has imported their module (`template_pool`). Runs with `LaunchSpec.worker` share the process of a warm worker
+(`worker_pool`).
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
-import socket
 import sys
 import threading
 import time
@@ -26,16 +25,18 @@ from typing import Any
 from paglets.core.errors import PagletsError
 from paglets.worker.frames import pack
 from paglets.worker.host.abandoned import AbandonedRuns
-from paglets.worker.host.child_link import ChildLink
+from paglets.worker.host.child_link import ChildLink, with_files
+from paglets.worker.host.job_output import job_output
 from paglets.worker.host.reactor import WRITE, Reactor
 from paglets.worker.host.sampler import Sample, SampledRun, Sampler
 from paglets.worker.host.supervisor import ZygoteSupervisor
 from paglets.worker.host.template_pool import TemplatePool
+from paglets.worker.host.worker_pool import WorkerPool
 from paglets.worker.host.zygote_link import ZygoteLink, ZygoteSettings, start_zygote
 from paglets.worker.launch import LaunchEvents, LaunchSpec, ProcessExit
-from paglets.worker.linux import oom_kills
+from paglets.worker.linux import killed_for_memory, oom_kills
 from paglets.worker.processes import ProcessTable, kill_runs, process_table
-from paglets.worker.zygote_protocol import EndRun, ExitedRun, FailedRun, Imported, StartedRun
+from paglets.worker.zygote_protocol import EndRun, ExitedRun, FailedRun, Imported, OutputEnded, StartedRun
 
 SAMPLE_SECONDS = 1.0
 
@@ -61,9 +62,9 @@ class ZygoteLauncher:
         table: ProcessTable | None = None,
         sample_seconds: float = SAMPLE_SECONDS,
     ) -> None:
-        self._events = events
+        self._workers = WorkerPool(self, events)
+        self._events = self._workers
         self._table = table or process_table()
-        self._posted: deque[Callable[[], None]] = deque()
         self._children: dict[str, ChildLink] = {}
         self._waiting: deque[ChildLink] = deque()
         self._abandoned = AbandonedRuns(self._table, self._ended)
@@ -74,6 +75,7 @@ class ZygoteLauncher:
             ExitedRun: self._on_exited,
             FailedRun: self._on_failed,
             Imported: self._on_imported,
+            OutputEnded: self._on_output_ended,
         }
         self._reactor = Reactor()
         self._zygotes = ZygoteSupervisor(
@@ -81,10 +83,6 @@ class ZygoteLauncher:
         )
         self._templates = TemplatePool(self._zygotes, self._table, zygote.heartbeat, events.templates, self.has_work)
         self._heartbeat_seconds = zygote.heartbeat.interval_seconds
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        for end in (self._wake_reader, self._wake_writer):
-            end.setblocking(False)
-        self._reactor.watch(self._wake_reader, self._on_wake)
         self._closed = threading.Event()
         self._sampler = Sampler(self._table, sample_seconds, self._sampled_runs, self._sampled)
         for name, target in (("paglets-launcher", self._run), ("paglets-usage", self._sampler.run)):
@@ -93,50 +91,39 @@ class ZygoteLauncher:
     # Public methods, which may be called from any thread.
 
     def start(self, spec: LaunchSpec) -> None:
-        self._post(partial(self._start, spec))
+        self._reactor.post(partial(self._workers.start, spec))
 
     def send(self, token: str, frame: dict[str, Any]) -> None:
         """Send a frame to the child. Raises TooLarge if `frame` is too large, and Invalid if it is not JSON."""
-        self._post(partial(self._write, token, pack(frame)))
+        self._reactor.post(partial(self._workers.send, token, pack({**frame, "run": token}), is_go="go" in frame))
 
     def end(self, token: str) -> None:
-        self._post(partial(self._end, token))
+        self._reactor.post(partial(self._workers.end, token))
 
     def allow_import(self, token: str) -> None:
-        self._post(partial(self._templates.allow_import, token))
+        self._reactor.post(partial(self._templates.allow_import, token))
+        self._reactor.post(partial(self._workers.allow, token))
 
     def end_idle_templates(self) -> None:
         self._post(self._templates.end_idle)
 
     def close(self) -> None:
         """Request the end of all runs and zygotes. `wait_closed` waits until they have ended."""
-        self._post(self._close)
+        self._reactor.post(self._close)
 
     def wait_closed(self, timeout_seconds: float) -> bool:
         """Wait until all runs and zygotes have ended after `close`. Return False if the timeout expires first."""
         return self._closed.wait(timeout_seconds)
-
-    def _post(self, act: Callable[[], None]) -> None:
-        self._posted.append(act)
-        try:
-            self._wake_writer.send(b"\0")
-        except (BlockingIOError, OSError):
-            # A full socket already holds a wake-up, and a closed launcher needs none.
-            return
 
     # The loop of the I/O thread.
 
     def _run(self) -> None:
         while not self._is_closed():
             self._reactor.poll(self._pause())
-            while self._posted:
-                self._posted.popleft()()
             self._do_due()
         self._closed.set()
         self._sampler.close()
         self._reactor.close()
-        self._wake_writer.close()
-        self._wake_reader.close()
 
     def _is_closed(self) -> bool:
         return self._closing and not (self._zygotes.links or self._children)
@@ -144,7 +131,7 @@ class ZygoteLauncher:
     def _pause(self) -> float | None:
         if self._abandoned:
             return KILL_PAUSE_SECONDS
-        times = (self._zygotes.next_due(), self._templates.next_due())
+        times = (self._zygotes.next_due(), self._templates.next_due(), self._workers.next_due())
         due = min((at for at in times if at is not None), default=None)
         pause = None if due is None else max(0.0, due - time.monotonic())
         if not self._children:
@@ -154,11 +141,9 @@ class ZygoteLauncher:
     def _do_due(self) -> None:
         self._zygotes.do_due()
         self._start_without_template(self._templates.do_due(time.monotonic()))
+        self._workers.do_due(time.monotonic())
         if self._abandoned:
             self._abandoned.kill()
-
-    def _on_wake(self, mask: int) -> None:
-        self._wake_reader.recv(1 << 16)
 
     def _close(self) -> None:
         self._closing = True
@@ -216,9 +201,9 @@ class ZygoteLauncher:
         self._disconnect(child)
         self._abandoned.add(child, how)
 
-    # Starting of runs.
+    # Starting of runs. The pool of workers calls the public methods from here on.
 
-    def _start(self, spec: LaunchSpec) -> None:
+    def start_process(self, spec: LaunchSpec) -> None:
         child = ChildLink(spec)
         self._children[spec.token] = child
         if self._closing:
@@ -256,7 +241,7 @@ class ZygoteLauncher:
             self._fail(child, f"cannot create a socket for the process: {error.strerror}")
             return
         try:
-            self._zygotes.send(link, replace(child.spec, template=None), descriptor)
+            self._zygotes.send(link, replace(child.spec, template=None, worker=None), descriptor)
         except PagletsError as error:
             os.close(descriptor)
             self._fail(child, error.message)
@@ -301,18 +286,41 @@ class ZygoteLauncher:
             child.write()
         self._take_frames(child)
         if child.protocol_error:
-            self._end(child.token)
+            self.end_process(child.token)
         self._watch(child)
 
     def _take_frames(self, child: ChildLink) -> None:
         for frame in child.read():
             self._events.frame(child.token, frame)
 
-    def _write(self, token: str, data: bytes) -> None:
+    def write(self, token: str, data: bytes) -> None:
         child = self._children.get(token)
         if child is not None:
             child.write(data)
             self._watch(child)
+
+    def write_job(self, worker: str, data: bytes, spec: LaunchSpec) -> None:
+        child = self._current(worker)
+        if child is None or child.link is None:
+            return
+        try:
+            output, writing = job_output(worker, spec)
+        except OSError:
+            self.end_process(worker)
+            return
+        self._zygotes.send(child.link, *output)
+        child.write(data, writing)
+        self._watch(child)
+
+    def begin_job(self, worker: str, work_dir: str) -> None:
+        if worker in self._children:
+            self._children[worker].begin_job(work_dir)
+
+    exit_of_job = staticmethod(with_files)
+    now = staticmethod(time.monotonic)
+
+    def _on_output_ended(self, link: ZygoteLink, ended: OutputEnded) -> None:
+        self._workers.output_ended(ended.token)
 
     def _watch(self, child: ChildLink) -> None:
         # Read no frames before the event `started` was reported, because it must be the first.
@@ -330,7 +338,7 @@ class ZygoteLauncher:
 
     # Ending of runs.
 
-    def _end(self, token: str) -> None:
+    def end_process(self, token: str) -> None:
         child = self._children.get(token)
         if child is None or child.is_ending:
             return
@@ -357,16 +365,9 @@ class ZygoteLauncher:
         if sys.platform != "linux" and child.usage.processes > 1:
             # This system has no subreapers, so only the samples know processes that left the session of the run.
             kill_runs(self._table, [child.run_tree()])
-        self._ended(child, child.exit_of(exited, oom=self._was_oom(child, exited)))
-
-    def _was_oom(self, child: ChildLink, exited: ExitedRun) -> bool:
-        """Return True if the kernel probably killed the child to free memory.
-
-        This means: SIGKILL ended the child, this host did not send it, and the count of OOM kills has grown.
-        """
-        if exited.status != signal.SIGKILL or child.is_ending or self._closing:
-            return False
-        return oom_kills() > self._oom_before
+        ended_by_us = child.is_ending or self._closing
+        oom = not ended_by_us and killed_for_memory(exited.status, self._oom_before)
+        self._ended(child, child.exit_of(exited, oom=oom))
 
     def _fail(self, child: ChildLink, error: str) -> None:
         self._ended(child, ProcessExit(error=error))
@@ -389,7 +390,7 @@ class ZygoteLauncher:
         return tuple(run for run in runs if run is not None)
 
     def _sampled(self, samples: Mapping[str, Sample], oom_before: int) -> None:
-        self._post(partial(self._on_samples, samples, oom_before))
+        self._reactor.post(partial(self._on_samples, samples, oom_before))
 
     def _on_samples(self, samples: Mapping[str, Sample], oom_before: int) -> None:
         self._oom_before = oom_before

@@ -1,8 +1,10 @@
-"""A reactor: it calls a handler when a socket becomes readable or writable."""
+"""A reactor: it calls a handler when a socket becomes readable or writable, and runs what other threads post to it."""
 
 from __future__ import annotations
 
 import selectors
+import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -19,10 +21,27 @@ class HasFileno(Protocol):
 
 
 class Reactor:
-    """A selector with one handler for each watched socket."""
+    """A selector with one handler for each watched socket. Only `post` may be called from other threads."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self._posted: deque[Callable[[], None]] = deque()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        for end in (self._wake_reader, self._wake_writer):
+            end.setblocking(False)
+        self.watch(self._wake_reader, self._on_wake)
+
+    def post(self, act: Callable[[], None]) -> None:
+        """Run `act` during the next `poll`."""
+        self._posted.append(act)
+        try:
+            self._wake_writer.send(b"\0")
+        except (BlockingIOError, OSError):
+            # A full socket already holds a wake-up, and a closed reactor needs none.
+            return
+
+    def _on_wake(self, mask: int) -> None:
+        self._wake_reader.recv(1 << 16)
 
     def watch(self, source: HasFileno, handler: Handler, *, writing: bool = False) -> None:
         """Call `handler` whenever `source` is readable or, with `writing`, writable.
@@ -42,9 +61,13 @@ class Reactor:
             self._selector.unregister(source)
 
     def poll(self, timeout_seconds: float | None) -> None:
-        """Wait until a source is ready or the timeout expires, then call the handlers of the ready sources."""
+        """Wait until a source is ready or the timeout expires. Call the handlers of ready sources, then posted acts."""
         for key, mask in self._selector.select(timeout_seconds):
             key.data(mask)
+        while self._posted:
+            self._posted.popleft()()
 
     def close(self) -> None:
         self._selector.close()
+        self._wake_writer.close()
+        self._wake_reader.close()

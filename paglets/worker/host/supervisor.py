@@ -177,9 +177,9 @@ class ZygoteSupervisor:
 
     # Frames.
 
-    def send(self, link: ZygoteLink, record: Any, descriptor: int | None = None) -> None:
-        """Send a record, and `descriptor` if given, to a zygote. Raises TooLarge if the record exceeds a frame."""
-        link.send(record, descriptor)
+    def send(self, link: ZygoteLink, record: Any, *descriptors: int) -> None:
+        """Send a record and descriptors to a zygote. Raises TooLarge if the record exceeds a frame."""
+        link.send(record, *descriptors)
         self._watch(link)
 
     def _watch(self, link: ZygoteLink) -> None:

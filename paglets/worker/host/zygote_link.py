@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 from paglets.core.errors import PagletsError
 from paglets.worker.frames import Unpacker, pack
 from paglets.worker.host.heartbeat import Heartbeat, HeartbeatTimeouts
+from paglets.worker.host.send_queue import SendQueue
 from paglets.worker.launch import ALONE
 from paglets.worker.linux import marker_placeholder
 from paglets.worker.processes import ProcessTable, RunTree, same_process, send_signal
@@ -41,14 +41,6 @@ class ZygoteSettings:
     store_id: str = ""
     umask: int = -1
     heartbeat: HeartbeatTimeouts = field(default_factory=HeartbeatTimeouts)
-
-
-@dataclass(slots=True)
-class _Outgoing:
-    """The unsent part of a frame, and a descriptor to send with the first byte of the frame."""
-
-    data: memoryview
-    descriptor: int | None
 
 
 class ZygoteProcess(Protocol):
@@ -134,7 +126,7 @@ class ZygoteLink:
         self.heartbeat = Heartbeat(heartbeat)
         self.ends_by: float | None = None
         self._unpacker = Unpacker()
-        self._out: deque[_Outgoing] = deque()
+        self._out = SendQueue()
         self._control = control
         self._control.setblocking(False)
         self._process = process
@@ -150,33 +142,14 @@ class ZygoteLink:
     def fileno(self) -> int:
         return self._control.fileno()
 
-    def send(self, record: Any, descriptor: int | None = None) -> None:
-        """Queue a record. A `descriptor` is sent with the record and then closed in this process."""
-        self._out.append(_Outgoing(memoryview(pack(to_frame(record))), descriptor))
+    def send(self, record: Any, *descriptors: int) -> None:
+        """Queue a record. The descriptors are sent with the record and then closed in this process."""
+        self._out.add(pack(to_frame(record)), descriptors)
         self.flush()
 
     def flush(self) -> None:
         """Send as much of the queue as the socket accepts. Drop the queue if the zygote has ended."""
-        while self._out:
-            first = self._out[0]
-            try:
-                sent = self._write(first)
-            except BlockingIOError:
-                return
-            except OSError:
-                self._drop_outgoing()
-                return
-            if first.descriptor is not None:
-                os.close(first.descriptor)
-                first.descriptor = None
-            first.data = first.data[sent:]
-            if not first.data:
-                self._out.popleft()
-
-    def _write(self, outgoing: _Outgoing) -> int:
-        if outgoing.descriptor is None:
-            return self._control.send(outgoing.data)
-        return socket.send_fds(self._control, [outgoing.data], [outgoing.descriptor])
+        self._out.flush(self._control)
 
     def read(self) -> list[Any] | None:
         """Return the records that have arrived; None if the zygote has ended or sent a bad frame."""
@@ -212,15 +185,9 @@ class ZygoteLink:
 
     def kill_and_reap(self) -> str:
         """Kill the zygote if it has not ended, and wait up to REAP_SECONDS. Return a phrase with its exit status."""
-        self._drop_outgoing()
+        self._out.drop()
         self._control.close()
         return self._process.kill_and_reap()
-
-    def _drop_outgoing(self) -> None:
-        for outgoing in self._out:
-            if outgoing.descriptor is not None:
-                os.close(outgoing.descriptor)
-        self._out.clear()
 
 
 def start_zygote(settings: ZygoteSettings, *, is_alone: bool = False) -> ZygoteLink:

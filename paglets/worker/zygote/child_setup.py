@@ -38,6 +38,9 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 """Environment variables with the number of threads of numerical libraries. By default, these use all cores of the
 machine in each job. Libraries read the variables when they are imported."""
 
+Serve = Callable[[socket.socket, bool], int]
+"""Run the child of a socket, which is a warm worker if the second argument is True. Return its exit code."""
+
 _handlers: dict[signal.Signals, Any] = {}
 """The signal handlers when the zygote started. Its children get the same handlers."""
 
@@ -106,7 +109,10 @@ class Descriptors:
 
 
 def open_descriptors(spec: LaunchSpec, child_socket: int) -> Descriptors:
-    """Open the descriptors for the child of `spec`. Raises OSError, after closing `child_socket`."""
+    """Open the descriptors for the child of `spec`. Raises OSError, after closing `child_socket`.
+
+    A warm worker has no output of its own. Each of its jobs brings the pipes for its output along.
+    """
     with ExitStack() as undo:
 
         def keep(descriptor: int) -> int:
@@ -117,11 +123,13 @@ def open_descriptors(spec: LaunchSpec, child_socket: int) -> Descriptors:
         null = keep(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         work_dir = keep(os.open(spec.work_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         ends, outputs = [], []
-        for path in (spec.stdout_path, spec.stderr_path):
+        for path in () if spec.is_worker else (spec.stdout_path, spec.stderr_path):
             output, end = open_output_pipe(path)
             undo.callback(output.close)
             outputs.append(output)
             ends.append(keep(end))
+        while len(ends) < 2:
+            ends.append(keep(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)))
         undo.pop_all()
     stdout, stderr = ends
     return Descriptors(
@@ -129,7 +137,7 @@ def open_descriptors(spec: LaunchSpec, child_socket: int) -> Descriptors:
     )
 
 
-def run_child(spec: LaunchSpec, opened: Descriptors, zygote: int, serve: Callable[[socket.socket], int]) -> NoReturn:
+def run_child(spec: LaunchSpec, opened: Descriptors, zygote: int, serve: Serve) -> NoReturn:
     """Set up this forked process as `spec` describes, run `serve`, and exit with the code that it returns."""
     code = EXIT_NOT_SET_UP
     try:
@@ -139,7 +147,7 @@ def run_child(spec: LaunchSpec, opened: Descriptors, zygote: int, serve: Callabl
         channel = _take_descriptors(opened)
         _set_environment(spec)
         linux.use_cores(spec.cores)
-        code = serve(channel)
+        code = serve(channel, spec.is_worker)
     except BaseException as error:
         with suppress(BaseException):
             sys.stderr.write(f"paglets: the process could not be set up: {type(error).__name__}: {error}\n")

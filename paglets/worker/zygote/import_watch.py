@@ -196,13 +196,28 @@ def _torch_was_used(module: Any) -> bool:
     return not torch.equal(fresh.get_state(), module.get_rng_state())
 
 
-def renew_generators(seeded: set[str], random_state: Any) -> None:
-    """Seed the global random generators of a forked run anew, except those that its module seeded during the import.
+class Generators:
+    """The global random generators of a process after an import. Each run gets them as its own import would set them.
 
-    `random_state`: the state of `random` after the import. Python itself seeds `random` anew in each fork.
+    `seeded`: the modules of SEEDERS whose generator the import has set.
     """
-    if "random" in seeded:
-        random.setstate(random_state)
-    for module in ("numpy.random.mtrand", "torch.random"):
-        if module in sys.modules and module not in seeded:
-            sys.modules[module].seed()
+
+    def __init__(self, seeded: set[str]) -> None:
+        loaded = [name for name in SEEDERS if name in seeded and name in sys.modules]
+        self._states = {name: _GETTERS[name](sys.modules[name]) for name in loaded}
+
+    def renew(self) -> None:
+        """Set each generator to its state after the import if the import has set it. Otherwise seed it anew."""
+        for name in SEEDERS:
+            module: Any = sys.modules.get(name)
+            if module is not None and name in self._states:
+                getattr(module, SEEDERS[name][1])(self._states[name])
+            elif module is not None:
+                module.seed()
+
+
+_GETTERS: dict[str, Callable[[Any], Any]] = {
+    "random": lambda module: module.getstate(),
+    "numpy.random.mtrand": lambda module: module.get_state(),
+    "torch.random": lambda module: module.get_rng_state(),
+}

@@ -26,14 +26,24 @@ from paglets.worker.child.main import rehearse, serve
 from paglets.worker.frames import Unpacker, pack
 from paglets.worker.launch import ALONE, LaunchSpec
 from paglets.worker.processes import ProcTable
-from paglets.worker.zygote.child_setup import allow_many_descriptors, fork, ignore_signals, open_descriptors, run_child
-from paglets.worker.zygote.output import LAST_BYTES, PASS_BYTES, PIPE_BYTES, OutputPipe
+from paglets.worker.zygote.child_setup import (
+    Serve,
+    allow_many_descriptors,
+    fork,
+    ignore_signals,
+    open_descriptors,
+    run_child,
+)
+from paglets.worker.zygote.output import LAST_BYTES, PASS_BYTES, PIPE_BYTES, OutputPipe, take_output_pipe
 from paglets.worker.zygote.reaper import ForkedRun, Reaper
 from paglets.worker.zygote.template import run_template
+from paglets.worker.zygote.warm_worker import serve_worker
 from paglets.worker.zygote_protocol import (
+    CopyOutput,
     EndRun,
     ExitedRun,
     FailedRun,
+    OutputEnded,
     Ping,
     Pong,
     StartedRun,
@@ -63,7 +73,7 @@ MAX_DESCRIPTORS_A_READ = 64
 class Zygote:
     """A single-threaded event loop that handles the control socket, SIGCHLD, and the output of children."""
 
-    def __init__(self, control: socket.socket, serve: Callable[[socket.socket], int], *, grace_seconds: float) -> None:
+    def __init__(self, control: socket.socket, serve: Serve, *, grace_seconds: float) -> None:
         self._control = control
         self._serve = serve
         self._grace_seconds = grace_seconds
@@ -72,6 +82,7 @@ class Zygote:
         self._unpacker = Unpacker()
         self._sockets: deque[int] = deque()
         self._starts: deque[tuple[LaunchSpec, int]] = deque()
+        self._job_outputs: dict[str, tuple[str, tuple[OutputPipe, ...]]] = {}
         self._out = bytearray()
         self._closing_until: float | None = None
         self._buffer = memoryview(bytearray(PIPE_BYTES))
@@ -87,6 +98,7 @@ class Zygote:
             LaunchSpec: self._queue_start,
             StartTemplate: self._start_template,
             EndRun: self._end,
+            CopyOutput: self._take_job_output,
             Ping: lambda ping: self.send(Pong()),
         }
 
@@ -133,9 +145,13 @@ class Zygote:
 
     def _woken(self) -> None:
         self._wakeup.recv(4096)
+        # The output of a job must be known before the end of its warm worker is.
+        self._read()
         self._reap()
 
     def _read(self) -> None:
+        if self._closing_until is not None:
+            return
         try:
             data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, MAX_DESCRIPTORS_A_READ)
         except BlockingIOError:
@@ -205,7 +221,7 @@ class Zygote:
         os.close(control)
         self._forked(ForkedRun(token=request.token, pid=pid, outputs=()))
 
-    def _run_as_template(self, control: socket.socket, serve: Callable[[socket.socket], int]) -> int:
+    def _run_as_template(self, control: socket.socket, serve: Serve) -> int:
         return Zygote(control, serve, grace_seconds=self._grace_seconds).run()
 
     def _forked(self, run: ForkedRun) -> None:
@@ -248,7 +264,9 @@ class Zygote:
     def _reap(self) -> None:
         """Reap children, and report each run that has no process left to the host."""
         for ended in self._reaper.reap():
-            self._copy_rest(ended.outputs)
+            jobs = [outputs for worker, outputs in self._job_outputs.values() if worker == ended.token]
+            for outputs in (ended.outputs, *jobs):
+                self._copy_rest(outputs)
             self.send(
                 ExitedRun(
                     token=ended.token,
@@ -281,6 +299,16 @@ class Zygote:
     def _close_output(self, output: OutputPipe) -> None:
         self._selector.unregister(output)
         output.close()
+        if output.job and not any(each.is_open for each in self._job_outputs[output.job][1]):
+            del self._job_outputs[output.job]
+            self.send(OutputEnded(token=output.job))
+
+    def _take_job_output(self, request: CopyOutput) -> None:
+        paths = (request.stdout_path, request.stderr_path)
+        outputs = tuple(take_output_pipe(self._sockets.popleft(), path, request.token) for path in paths)
+        self._job_outputs[request.token] = (request.worker, outputs)
+        for output in outputs:
+            self._selector.register(output, selectors.EVENT_READ)
 
 
 def _preload(names: Sequence[str]) -> tuple[str, ...]:
@@ -292,6 +320,11 @@ def _preload(names: Sequence[str]) -> tuple[str, ...]:
         except Exception as error:
             errors.append(f"{name}: {type(error).__name__}: {error}")
     return tuple(errors)
+
+
+def serve_child(connection: socket.socket, is_worker: bool) -> int:
+    """Run the process of a paglet, or a warm worker, that was forked without any user code."""
+    return serve_worker(connection, None) if is_worker else serve(connection)
 
 
 def main(argv: Sequence[str], *, grace_seconds: float = GRACE_SECONDS) -> int:
@@ -320,6 +353,6 @@ def main(argv: Sequence[str], *, grace_seconds: float = GRACE_SECONDS) -> int:
     gc.collect()
     # Frozen objects are not touched by the garbage collector, so their memory pages stay shared with the children.
     gc.freeze()
-    zygote = Zygote(control, serve, grace_seconds=grace_seconds)
+    zygote = Zygote(control, serve_child, grace_seconds=grace_seconds)
     zygote.send(ZygoteReady(preload_errors=errors))
     return zygote.run()

@@ -18,14 +18,16 @@ limit is for an escaped process that still prints: it cannot delay the end of th
 
 
 class OutputPipe:
-    """An output stream of a run: the reading end of its pipe, and its log.
+    """An output stream of a run: the reading end of its pipe, and its log. Without a log, the output is lost.
 
-    `turn`: a counter value that shows when the pipe was last read. `ended`: True after end of file.
+    `turn`: a counter value that shows when the pipe was last read. `ended`: True after end of file. `job`: the token of
+    the run if it is a job of a warm worker, else "".
     """
 
-    def __init__(self, pipe: int, log: LogWriter) -> None:
+    def __init__(self, pipe: int, log: LogWriter | None, job: str = "") -> None:
         self._pipe: int | None = pipe
         self._log = log
+        self.job = job
         self.turn = 0
         self.ended = False
 
@@ -52,7 +54,8 @@ class OutputPipe:
             if count == 0:
                 self.ended = True
                 break
-            self._log.write(buffer[:count])
+            if self._log is not None:
+                self._log.write(buffer[:count])
             taken += count
         return taken
 
@@ -60,7 +63,8 @@ class OutputPipe:
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
-            self._log.close()
+            if self._log is not None:
+                self._log.close()
 
 
 def open_output_pipe(path: str) -> tuple[OutputPipe, int]:
@@ -73,3 +77,14 @@ def open_output_pipe(path: str) -> tuple[OutputPipe, int]:
         raise
     os.set_blocking(reading, False)
     return OutputPipe(reading, log), writing
+
+
+def take_output_pipe(pipe: int, path: str, job: str) -> OutputPipe:
+    """Return the output stream of a job of a warm worker, whose process has the writing end of `pipe` or gets it."""
+    os.set_blocking(pipe, False)
+    try:
+        log = LogWriter(path)
+    except OSError:
+        # The job is on its way already. It must not block when the pipe is full.
+        return OutputPipe(pipe, None, job)
+    return OutputPipe(pipe, log, job)

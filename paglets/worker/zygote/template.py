@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import gc
 import os
-import random
-import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -29,26 +26,26 @@ from paglets.worker import linux
 from paglets.worker.child.main import add_to_path, code_folder, exit_function_count, serve
 from paglets.worker.frames import Unpacker, pack
 from paglets.worker.launch import TemplateSource
+from paglets.worker.observation import Observation, observe
 from paglets.worker.processes import ProcTable
 from paglets.worker.zygote.child_setup import (
     EXIT_NOT_SET_UP,
+    Serve,
     leave_zygote,
     set_job_environment,
     take_socket,
     unblock_signals,
 )
-from paglets.worker.zygote.import_watch import ImportWatch, renew_generators
+from paglets.worker.zygote.import_watch import Generators, ImportWatch
 from paglets.worker.zygote.template_checks import (
     MAX_OUTPUT_BYTES,
-    Observation,
     failure_refusal,
     output_refusal,
     process_refusal,
     source_refusal,
 )
+from paglets.worker.zygote.warm_worker import WorkerStart, serve_worker
 from paglets.worker.zygote_protocol import Imported, ImportModule, StartTemplate, from_frame, to_frame
-
-Serve = Callable[[socket.socket], int]
 
 READ_BYTES = 1 << 16
 
@@ -96,8 +93,7 @@ class _Template:
 
     def __init__(self) -> None:
         self._exit_functions = exit_function_count()
-        self._seeded: set[str] = set()
-        self._random_state = random.getstate()
+        self._generators = Generators(set())
         self._printed = (b"", b"")
 
     def import_module(self, source: TemplateSource) -> str:
@@ -125,16 +121,18 @@ class _Template:
         except BaseException as error:
             # Catch SystemExit and KeyboardInterrupt, too. The attempt repeats the import, and then handles the error.
             return failure_refusal(error)
-        self._seeded, self._random_state = watch.seeded, random.getstate()
+        self._generators = Generators(watch.seeded)
         files = {name: str(getattr(module, "__file__", "")) for name, module in list(sys.modules.items())}
         return watch.refusal or process_refusal(before, _observe()) or source_refusal(files, source.code_paths)
 
-    def serve(self, connection: socket.socket) -> int:
+    def serve(self, connection: socket.socket, is_worker: bool) -> int:
         """Run a child that was forked from this process, and return its exit code."""
+        if is_worker:
+            return serve_worker(connection, WorkerStart(generators=self._generators, printed=self._printed))
         for descriptor, printed in enumerate(self._printed, start=1):
             with open(descriptor, "wb", closefd=False) as stream:
                 stream.write(printed)
-        renew_generators(self._seeded, self._random_state)
+        self._generators.renew()
         return serve(connection, self._exit_functions)
 
 
@@ -183,29 +181,13 @@ def _enter_missing_folder() -> None:
 
 
 def _observe() -> Observation:
-    place = os.stat(".")
-    return Observation(
-        children=_child_count(),
-        threads=threading.active_count(),
-        native_threads=_threads_after_fork(),
-        descriptors=_descriptors(),
-        directory=(place.st_dev, place.st_ino),
-        environment=dict(os.environ),
-        handlers={number: signal.getsignal(number) for number in signal.valid_signals()},
-    )
+    """Return the present state of this process. Libraries such as OpenBLAS end their threads before a fork."""
+    return observe(_child_count(), _threads_after_fork())
 
 
 def _child_count() -> int:
     own = os.getpid()
     return sum(info.parent == own for info in ProcTable().all().values())
-
-
-def _descriptors() -> dict[int, str]:
-    targets = {}
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):
-            targets[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-    return targets
 
 
 def _threads_after_fork() -> int:

@@ -1,0 +1,24 @@
+"""The pipes for the output of a job in a warm worker."""
+
+from __future__ import annotations
+
+import os
+
+from paglets.worker.launch import LaunchSpec
+from paglets.worker.zygote_protocol import CopyOutput
+
+
+def job_output(worker: str, spec: LaunchSpec) -> tuple[tuple[CopyOutput, int, int], tuple[int, int]]:
+    """Open pipes for stdout and stderr of a job. Raises OSError.
+
+    Return the frame for the zygote, with the reading ends, and the writing ends for the worker.
+    """
+    stdout = os.pipe()
+    try:
+        stderr = os.pipe()
+    except OSError:
+        for descriptor in stdout:
+            os.close(descriptor)
+        raise
+    request = CopyOutput(worker=worker, token=spec.token, stdout_path=spec.stdout_path, stderr_path=spec.stderr_path)
+    return (request, stdout[0], stderr[0]), (stdout[1], stderr[1])

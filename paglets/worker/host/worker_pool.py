@@ -1,0 +1,362 @@
+"""The warm workers of a host: processes that run jobs with the same key, one after the other.
+
+The pool stands between a launcher and its host. To the host, each job in a worker is a run like any other: it starts,
+sends frames, and ends. To the launcher, a worker is a process like any other. All methods run on one thread.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from paglets.api.slots import Usage
+from paglets.core.errors import PagletsError
+from paglets.worker.frames import pack
+from paglets.worker.host.sampler import larger
+from paglets.worker.launch import LaunchEvents, LaunchSpec, ProcessExit, TemplateEvents, WorkerKey
+from paglets.worker.linux import worker_mark
+from paglets.worker.worker_protocol import Began, JobEnded, WorkerLeaves, from_frame
+
+IDLE_SECONDS = 5.0
+"""Time after which a worker without a job ends: as long as the process of a paglet waits for its next message."""
+
+FINISH_SECONDS = 10.0
+"""Time for a worker to exit. It runs the `atexit` functions of user code, for at most five seconds."""
+
+FINISH = pack({"finish": True})
+
+
+class WorkerProcesses(Protocol):
+    """The processes of workers, which a launcher provides. They are known by the token of the worker."""
+
+    def start_process(self, spec: LaunchSpec) -> None: ...
+
+    def write(self, token: str, data: bytes) -> None:
+        """Send packed frames to a process."""
+        ...
+
+    def write_job(self, worker: str, data: bytes, spec: LaunchSpec) -> None:
+        """Send the packed frame `go` to a worker, with pipes for the output of the run `spec`."""
+        ...
+
+    def begin_job(self, worker: str, work_dir: str) -> None:
+        """Measure the job in this scratch directory from now on."""
+        ...
+
+    def exit_of_job(self, spec: LaunchSpec, how: ProcessExit) -> ProcessExit:
+        """Return the end of a job with what its log and its scratch directory show."""
+        ...
+
+    def end_process(self, token: str) -> None: ...
+
+    def now(self) -> float:
+        """Return the monotonic time in seconds."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class WorkerJob:
+    """A run in a worker. `over`: the frame that ended it; its output may still be on its way to the log.
+
+    `is_ending`: True once its end was requested.
+    """
+
+    spec: LaunchSpec
+    has_started: bool = False
+    is_ending: bool = False
+    output_ended: bool = False
+    over: JobEnded | None = None
+    cpu_before: float = 0.0
+    worker_ended: str = ""
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def token(self) -> str:
+        return self.spec.token
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Worker:
+    """A worker. `pid`: None until its process is stored. `jobs`: in the order in which the process runs them.
+
+    `held`: frames that wait because the first job is over, but not its output. `has_worked`: True once a job started.
+    `idle_since`: the monotonic time since which it has no job. `kill_at`: the time to end it if it has not exited.
+    """
+
+    key: WorkerKey
+    token: str
+    pid: int | None = None
+    start_time: float = 0.0
+    is_stored: bool = False
+    jobs: list[WorkerJob] = field(default_factory=list)
+    held: deque[dict[str, Any]] = field(default_factory=deque)
+    has_worked: bool = False
+    is_ending: bool = False
+    idle_since: float | None = None
+    kill_at: float | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return self.idle_since is not None and not self.is_ending
+
+    @property
+    def current(self) -> WorkerJob | None:
+        """Return the job that runs, if any."""
+        return next((job for job in self.jobs if job.has_started and job.over is None), None)
+
+    @property
+    def waits_for_output(self) -> bool:
+        return any(job.over is not None and not job.output_ended for job in self.jobs)
+
+
+NOT_STARTED = "its warm worker ended before it began"
+
+
+def charged(worker: _Worker) -> WorkerJob | None:
+    """Return the job to which the end of the process of a worker is due; None if it is no job's doing.
+
+    A process that ends before its very first job could begin is charged to that job, as a process of its own would be.
+    """
+    return worker.current or (worker.jobs[0] if worker.jobs and not worker.has_worked else None)
+
+
+class WorkerPool:
+    """The workers of a launcher, as the events of the launcher's processes and as the processes of a host's runs."""
+
+    def __init__(self, processes: WorkerProcesses, events: LaunchEvents) -> None:
+        self._processes = processes
+        self._events = events
+        self._workers: dict[str, _Worker] = {}
+        self._by_job: dict[str, _Worker] = {}
+
+    # Requests of the host.
+
+    def start(self, spec: LaunchSpec) -> None:
+        if spec.worker is None or sys.platform != "linux":
+            if spec.threads:
+                self._retire_oldest()
+            self._processes.start_process(spec)
+            return
+        worker = self._idle(spec.worker) or self._open(spec, spec.worker)
+        worker.idle_since = None
+        worker.jobs.append(WorkerJob(spec=spec))
+        self._by_job[spec.token] = worker
+        self._announce(worker, spec)
+
+    def _idle(self, key: WorkerKey) -> _Worker | None:
+        """Return the worker with this key that became idle last. Its memory is in the caches of the processor."""
+        idle = [worker for worker in self._workers.values() if worker.is_idle and worker.key == key]
+        return max(idle, key=lambda worker: worker.idle_since or 0.0, default=None)
+
+    def _open(self, spec: LaunchSpec, key: WorkerKey) -> _Worker:
+        self._retire_oldest()
+        worker = _Worker(key=key, token=worker_mark(spec.token))
+        self._workers[worker.token] = worker
+        process = replace(spec, token=worker.token, agent_id="", attempt=0, work_dir="/", worker=None, is_worker=True)
+        self._processes.start_process(replace(process, stdout_path="", stderr_path=""))
+        return worker
+
+    def _retire_oldest(self) -> None:
+        """End the worker that was idle longest, because another process gets its slot.
+
+        So there are never more workers than slots that jobs have held at one time.
+        """
+        idle = [worker for worker in self._workers.values() if worker.is_idle]
+        if idle:
+            self._retire(min(idle, key=lambda worker: worker.idle_since or 0.0))
+
+    def _retire(self, worker: _Worker) -> None:
+        worker.is_ending, worker.kill_at = True, self._processes.now() + FINISH_SECONDS
+        self._processes.write(worker.token, FINISH)
+
+    def _announce(self, worker: _Worker, spec: LaunchSpec) -> None:
+        if worker.pid is not None and worker.is_stored:
+            self._events.started(spec.token, worker.pid, worker.start_time)
+
+    def send(self, token: str, data: bytes, *, is_go: bool) -> None:
+        worker = self._by_job.get(token)
+        if worker is None:
+            self._processes.write(token, data)
+        elif is_go:
+            self._processes.write_job(worker.token, data, self._job(worker, token).spec)
+        else:
+            self._processes.write(worker.token, data)
+
+    def end(self, token: str) -> None:
+        worker = self._by_job.get(token)
+        if worker is None:
+            self._processes.end_process(token)
+            return
+        job = self._job(worker, token)
+        if job.is_ending or job.over is not None:
+            return
+        job.is_ending = True
+        if job is worker.jobs[0]:
+            self._end_process(worker)
+        else:
+            self._processes.write(worker.token, pack({"withdraw": token}))
+
+    def _end_process(self, worker: _Worker) -> None:
+        worker.is_ending = True
+        self._processes.end_process(worker.token)
+
+    def allow(self, token: str) -> None:
+        """Let a worker run jobs, because its process is stored."""
+        worker = self._workers.get(token)
+        if worker is not None:
+            worker.is_stored = True
+            for job in worker.jobs:
+                self._announce(worker, job.spec)
+
+    def _job(self, worker: _Worker, token: str) -> WorkerJob:
+        return next(job for job in worker.jobs if job.token == token)
+
+    # Events of the launcher's processes.
+
+    @property
+    def templates(self) -> TemplateEvents:
+        return self._events.templates
+
+    def start_blocked(self, text: str) -> None:
+        self._events.start_blocked(text)
+
+    def started(self, token: str, pid: int, start_time: float) -> None:
+        worker = self._workers.get(token)
+        if worker is None:
+            self._events.started(token, pid, start_time)
+            return
+        worker.pid, worker.start_time = pid, start_time
+        self._events.templates.started(token, pid, start_time)
+
+    def frame(self, token: str, frame: dict[str, Any]) -> None:
+        worker = self._workers.get(token)
+        if worker is None:
+            self._events.frame(token, frame)
+            return
+        worker.held.append(frame)
+        self._work_off(worker)
+
+    def output_ended(self, token: str) -> None:
+        """Note that the output of a job is complete in its log."""
+        worker = self._by_job.get(token)
+        if worker is None:
+            return
+        job = self._job(worker, token)
+        job.output_ended = True
+        if job.over is not None:
+            self._finish(worker, job, job.over)
+        self._work_off(worker)
+
+    def sampled(self, token: str, usage: Usage) -> None:
+        worker = self._workers.get(token)
+        if worker is None:
+            self._events.sampled(token, usage)
+        elif (job := worker.current) is not None:
+            job.usage = replace(usage, cpu_seconds=max(0.0, usage.cpu_seconds - job.cpu_before))
+            self._events.sampled(job.token, job.usage)
+
+    def ended(self, token: str, how: ProcessExit) -> None:
+        worker = self._workers.pop(token, None)
+        if worker is None:
+            self._events.ended(token, how)
+            return
+        while worker.held:
+            self._handle(worker, worker.held.popleft())
+        for job in [job for job in worker.jobs if job.over is not None]:
+            self._finish(worker, job, job.over or JobEnded(token=job.token, cpu_seconds=0.0, rss_bytes=0))
+        guilty = charged(worker)
+        if worker.pid is not None:
+            self._events.templates.ended(token)
+        for job in list(worker.jobs):
+            self._report(worker, job, self._exit_of(job, how) if job is guilty else not_started(how))
+
+    def _exit_of(self, job: WorkerJob, how: ProcessExit) -> ProcessExit:
+        cpu_seconds = max(0.0, how.usage.cpu_seconds - job.cpu_before)
+        usage = replace(larger(how.usage, job.usage), cpu_seconds=cpu_seconds)
+        return self._processes.exit_of_job(
+            job.spec, replace(how, usage=usage, in_worker=True, worker_ended=job.worker_ended)
+        )
+
+    # Frames of workers.
+
+    def _work_off(self, worker: _Worker) -> None:
+        """Handle the frames of a worker in order. Those after `ended` wait until the output of that job has ended."""
+        while worker.held and not worker.waits_for_output:
+            self._handle(worker, worker.held.popleft())
+
+    def _handle(self, worker: _Worker, frame: dict[str, Any]) -> None:
+        try:
+            record = from_frame(frame)
+        except PagletsError:
+            self._end_process(worker)
+            return
+        job = self._job_of(worker, frame.get("stamp") if record is None else record)
+        if job is None or (record is None and not job.has_started):
+            self._end_process(worker)
+        elif record is None:
+            self._events.frame(job.token, frame)
+        elif isinstance(record, Began):
+            self._begin(worker, job, record)
+        elif isinstance(record, JobEnded):
+            job.over = record
+            if job.output_ended:
+                self._finish(worker, job, record)
+        elif isinstance(record, WorkerLeaves):
+            worker.is_ending, job.worker_ended = True, record.difference
+        else:
+            self._report(worker, job, not_started(ProcessExit()))
+
+    def _job_of(self, worker: _Worker, named: Any) -> WorkerJob | None:
+        token = named.get("token") if isinstance(named, dict) else getattr(named, "token", None)
+        return next((job for job in worker.jobs if job.token == token), None)
+
+    def _begin(self, worker: _Worker, job: WorkerJob, record: Began) -> None:
+        worker.has_worked = job.has_started = True
+        job.cpu_before = record.cpu_before
+        self._processes.begin_job(worker.token, job.spec.work_dir)
+        if job.is_ending:
+            self._end_process(worker)
+
+    def _finish(self, worker: _Worker, job: WorkerJob, over: JobEnded) -> None:
+        used = Usage(cpu_seconds=over.cpu_seconds, rss_bytes=over.rss_bytes, processes=1)
+        how = ProcessExit(exit_code=0, in_worker=True, usage=larger(job.usage, used))
+        self._report(worker, job, self._processes.exit_of_job(job.spec, how))
+
+    def _report(self, worker: _Worker, job: WorkerJob, how: ProcessExit) -> None:
+        worker.jobs.remove(job)
+        del self._by_job[job.token]
+        if not worker.jobs:
+            worker.idle_since = self._processes.now()
+        self._events.ended(job.token, how)
+
+    # Timers.
+
+    def next_due(self) -> float | None:
+        """Return the monotonic time by which `do_due` must be called; None if nothing is scheduled."""
+        times = (_due(worker) for worker in self._workers.values())
+        return min((at for at in times if at is not None), default=None)
+
+    def do_due(self, now: float) -> None:
+        """End the workers that were idle for too long, and those that do not exit."""
+        for worker in list(self._workers.values()):
+            due = _due(worker)
+            if due is None or now < due:
+                continue
+            if worker.kill_at is None:
+                self._retire(worker)
+            else:
+                worker.kill_at = None
+                self._processes.end_process(worker.token)
+
+
+def _due(worker: _Worker) -> float | None:
+    if worker.kill_at is not None:
+        return worker.kill_at
+    return worker.idle_since + IDLE_SECONDS if worker.is_idle and worker.idle_since is not None else None
+
+
+def not_started(how: ProcessExit) -> ProcessExit:
+    """Return the end of a job that its worker did not begin. It counts neither as an attempt nor as a loss."""
+    return ProcessExit(error=how.error or NOT_STARTED, launcher_lost=True)

@@ -1,0 +1,113 @@
+"""Observations of a process: threads, open files, directory and others, which must be the same for later code.
+
+A template compares itself before and after an import, a warm worker before and after each job.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+MAX_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """The parts of a process that a fork does not copy as they are, or that each run must have for itself.
+
+    `children`: the number of child processes. `threads`: the number of Python threads. `native_threads`: the number of
+    threads that the system counts. `descriptors`: the target of each open descriptor. `directory`: the identity of the
+    working directory.
+    """
+
+    children: int
+    threads: int
+    native_threads: int
+    descriptors: Mapping[int, str]
+    directory: tuple[int, int]
+    environment: Mapping[str, str]
+    handlers: Mapping[int, Any]
+
+
+def observe(
+    children: int,
+    native_threads: int,
+    *,
+    ignored_variables: Collection[str] = (),
+    ignored_descriptors: Collection[int] = (),
+) -> Observation:
+    """Return the present state of this process, with these numbers of children and native threads."""
+    place = os.stat(".")
+    return Observation(
+        children=children,
+        threads=threading.active_count(),
+        native_threads=native_threads,
+        descriptors={number: target for number, target in _targets().items() if number not in ignored_descriptors},
+        directory=(place.st_dev, place.st_ino),
+        environment={name: value for name, value in os.environ.items() if name not in ignored_variables},
+        handlers={number: signal.getsignal(number) for number in signal.valid_signals()},
+    )
+
+
+def _targets() -> dict[int, str]:
+    targets = {}
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            targets[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return targets
+
+
+def difference(before: Observation, after: Observation) -> str:
+    """Return the first change between two observations of a process, such as "left a thread". "" if there is none."""
+    return next(filter(None, (check(before, after) for check in _CHECKS)), "")
+
+
+def _children(before: Observation, after: Observation) -> str:
+    return "left a child process" if after.children > before.children else ""
+
+
+def _threads(before: Observation, after: Observation) -> str:
+    return "left a thread" if after.threads > before.threads else ""
+
+
+def _native_threads(before: Observation, after: Observation) -> str:
+    return "left a thread of a library" if after.native_threads > before.native_threads else ""
+
+
+def _descriptors(before: Observation, after: Observation) -> str:
+    opened = [target for number, target in after.descriptors.items() if before.descriptors.get(number) != target]
+    if opened:
+        return f"left an open file or socket: {some(opened)}"
+    return "closed a file" if len(after.descriptors) < len(before.descriptors) else ""
+
+
+def _directory(before: Observation, after: Observation) -> str:
+    return "changed the working directory" if after.directory != before.directory else ""
+
+
+def _environment(before: Observation, after: Observation) -> str:
+    names = _changed(before.environment, after.environment)
+    return f"changed environment variables: {some(names)}" if names else ""
+
+
+def _handlers(before: Observation, after: Observation) -> str:
+    return "changed a signal handler" if _changed(before.handlers, after.handlers) else ""
+
+
+_CHECKS = (_children, _threads, _native_threads, _descriptors, _directory, _environment, _handlers)
+
+
+def _changed(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> list[str]:
+    return sorted(str(key) for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+
+
+def some(names: Iterable[str]) -> str:
+    """Return the first names in order, and how many more there are."""
+    known = sorted(names)
+    more = f" and {len(known) - MAX_SHOWN} more" if len(known) > MAX_SHOWN else ""
+    return ", ".join(known[:MAX_SHOWN]) + more

@@ -1,0 +1,278 @@
+"""The process of a warm worker: it runs jobs of one code bundle with equal requests, one after the other.
+
+The jobs share the imports and the globals of their modules, and nothing else. After each job the worker checks itself.
+If the job has left something behind, or has failed, the worker exits, and the job ends with its processes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+from typing import Any
+
+from paglets.codec.class_names import import_module_of
+from paglets.core.errors import PagletsError
+from paglets.worker.child.channel import EXIT_HOST_GONE, READ_BYTES, Channel
+from paglets.worker.child.main import PagletProcess, add_to_path, code_folder, run_exit_functions, start_listener
+from paglets.worker.frames import Unpacker, pack
+from paglets.worker.observation import Observation, difference, observe
+from paglets.worker.processes import ProcTable
+from paglets.worker.protocol import Go
+from paglets.worker.worker_protocol import Began, JobEnded, Withdrawn, WorkerLeaves, WorkerRecord, to_frame
+from paglets.worker.zygote.import_watch import ATTEMPT_VARIABLES, Generators, ImportWatch
+from paglets.worker.zygote.template_checks import source_refusal
+
+MAX_DESCRIPTORS = 2
+OUTPUTS = (1, 2)
+LATE_SECONDS = 0.1
+"""Time for a thread or a child process of a job to vanish that was ending when the job returned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStart:
+    """The import that a worker was forked with. `printed`: its stdout and stderr, which the first job prints again."""
+
+    generators: Generators
+    printed: tuple[bytes, bytes]
+
+
+@dataclass(slots=True, kw_only=True)
+class ReceivedJob:
+    """A job that the host has sent. `outputs`: the descriptors of its stdout and stderr."""
+
+    frame: dict[str, Any]
+    outputs: tuple[int, ...]
+    channel: Channel
+
+    @property
+    def token(self) -> str:
+        token: str = self.frame["go"]["stamp"]["token"]
+        return token
+
+
+def serve_worker(connection: socket.socket, start: WorkerStart | None) -> int:
+    """Run a warm worker in this process, and return its exit code. `start`: None if no job's module is imported."""
+    gc.enable()
+    return WarmWorker(connection, start).run()
+
+
+class WarmWorker:
+    """The jobs of this process. A thread reads the socket; the jobs run on the main thread."""
+
+    def __init__(self, connection: socket.socket, start: WorkerStart | None) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._changed = threading.Condition()
+        self._waiting: deque[ReceivedJob] = deque()
+        self._current: ReceivedJob | None = None
+        self._is_finishing = False
+        self._start = start
+        self._generators = None if start is None else start.generators
+        self._before: Observation | None = None
+        self._jobs = 0
+        self._table = ProcTable()
+        self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+    def run(self) -> int:
+        os.register_at_fork(after_in_child=self._after_fork)
+        start_listener(self._listen)
+        while (job := self._next()) is not None:
+            code = self._run(job)
+            if code is not None:
+                return run_exit_functions(code)
+        return run_exit_functions(0)
+
+    # The socket.
+
+    def _listen(self) -> None:
+        unpacker, outputs = Unpacker(), deque[int]()
+        try:
+            while True:
+                data, descriptors, _, _ = socket.recv_fds(self._connection, READ_BYTES, MAX_DESCRIPTORS)
+                for descriptor in descriptors:
+                    os.set_inheritable(descriptor, False)
+                outputs.extend(descriptors)
+                if not data:
+                    break
+                for frame in unpacker.feed(data):
+                    self._take(frame, outputs)
+        except (ConnectionError, PagletsError):
+            pass
+        os._exit(EXIT_HOST_GONE)
+
+    def _take(self, frame: dict[str, Any], outputs: deque[int]) -> None:
+        with self._changed:
+            if "go" in frame:
+                channel = Channel(self._connection, self._sending, start_listener)
+                pair = (outputs.popleft(), outputs.popleft())
+                self._waiting.append(ReceivedJob(frame=frame, outputs=pair, channel=channel))
+            elif "withdraw" in frame:
+                self._withdraw(frame["withdraw"])
+            elif "run" in frame:
+                self._pass_on(frame)
+            elif "finish" in frame:
+                self._is_finishing = True
+            self._changed.notify_all()
+
+    def _pass_on(self, frame: dict[str, Any]) -> None:
+        """Hand a frame to its job. A job that has ended gets none."""
+        for job in (*self._waiting, *(() if self._current is None else (self._current,))):
+            if job.token == frame["run"]:
+                job.channel.handle(frame)
+
+    def _withdraw(self, token: str) -> None:
+        for job in [job for job in self._waiting if job.token == token]:
+            self._waiting.remove(job)
+            for output in job.outputs:
+                os.close(output)
+            self._tell(Withdrawn(token=token))
+
+    def _tell(self, record: WorkerRecord) -> None:
+        try:
+            with self._sending:
+                self._connection.sendall(pack(to_frame(record)))
+        except OSError:
+            os._exit(EXIT_HOST_GONE)
+
+    def _after_fork(self) -> None:
+        self._connection.close()
+        if self._current is not None:
+            self._current.channel.after_fork()
+
+    # The jobs.
+
+    def _next(self) -> ReceivedJob | None:
+        """Wait for a job, and say that it begins. Return None if the host needs this worker no more."""
+        with self._changed:
+            while not self._waiting:
+                if self._is_finishing:
+                    return None
+                self._changed.wait()
+            job = self._current = self._waiting.popleft()
+            self._tell(Began(token=job.token, cpu_before=_cpu_seconds()))
+        return job
+
+    def _run(self, job: ReceivedJob) -> int | None:
+        """Run a job. Return None if the worker can run another job, or the exit code of this process."""
+        _reset_peak_memory()
+        cpu_before = _cpu_seconds()
+        go = job.channel.begin(job.frame)
+        self._enter(job, go)
+        self._prepare(go)
+        process = PagletProcess(job.channel, go)
+        code = process.run()
+        job.channel.close()
+        change = self._change() or _outside_change(go)
+        _flush()
+        if change or code or process.failed:
+            self._tell(WorkerLeaves(token=job.token, difference=change))
+            return code
+        self._leave()
+        memory = getrusage(RUSAGE_SELF).ru_maxrss * 1024
+        self._tell(JobEnded(token=job.token, cpu_seconds=_cpu_seconds() - cpu_before, rss_bytes=memory))
+        return None
+
+    def _enter(self, job: ReceivedJob, go: Go) -> None:
+        """Give the process the output, the directory and the environment of a job."""
+        for output, target in zip(job.outputs, OUTPUTS, strict=True):
+            os.dup2(output, target)
+            os.close(output)
+        if self._start is not None and not self._jobs:
+            for target, printed in zip(OUTPUTS, self._start.printed, strict=True):
+                with open(target, "wb", closefd=False) as stream:
+                    stream.write(printed)
+        self._jobs += 1
+        os.chdir(go.work_dir)
+        # The mark of the worker stays. Processes that the job leaves behind are found by it, and end with the worker.
+        attempt = str(go.stamp.attempt)
+        os.environ.update({"PAGLETS_JOB_ID": go.stamp.agent_id, "PAGLETS_ATTEMPT": attempt, "PWD": go.work_dir})
+
+    def _prepare(self, go: Go) -> None:
+        """Import the module of the first job, note the state of the process, and renew the random generators."""
+        if self._generators is None:
+            self._generators = _import_module(go)
+        before = self._before or self._observe()
+        place = os.stat(".")
+        self._before = replace(before, directory=(place.st_dev, place.st_ino))
+        self._generators.renew()
+
+    def _change(self) -> str:
+        """Return what the job has left behind in this process; "" if nothing."""
+        assert self._before is not None
+        until = time.monotonic() + LATE_SECONDS
+        after = self._observe()
+        while (change := self._difference(after)) and time.monotonic() < until:
+            time.sleep(0.002)
+            after = self._observe()
+        # Libraries start their threads with the first computation, and use them for all later ones.
+        self._before = replace(self._before, native_threads=max(self._before.native_threads, after.native_threads))
+        return change
+
+    def _difference(self, after: Observation) -> str:
+        assert self._before is not None
+        first = self._jobs == 1
+        return difference(self._before, replace(after, native_threads=0) if first else after)
+
+    def _observe(self) -> Observation:
+        return observe(
+            len(self._table.children(os.getpid())),
+            len(os.listdir("/proc/self/task")),
+            ignored_variables=ATTEMPT_VARIABLES,
+            ignored_descriptors=OUTPUTS,
+        )
+
+    def _leave(self) -> None:
+        """Close the output of a job, and leave its directory, so that the host can remove it."""
+        with self._changed:
+            self._current = None
+        for target in OUTPUTS:
+            os.dup2(self._null, target)
+        os.chdir("/")
+
+
+def _import_module(go: Go) -> Generators:
+    """Import the module of a job. The job itself reports an error, because it imports the module again."""
+    watch: ImportWatch | None = None
+    try:
+        folder = "" if go.code is None else code_folder(go.code)
+        add_to_path((folder, *go.code_paths) if folder else go.code_paths)
+        with ImportWatch(folder) as watch:
+            import_module_of(go.class_name.partition(":")[0])
+    except BaseException:
+        return Generators(set())
+    return Generators(watch.seeded)
+
+
+def _outside_change(go: Go) -> str:
+    """Return that modules come from a folder of the host, where they may change; "" if none does."""
+    if not go.code_paths:
+        return ""
+    files = {name: str(getattr(module, "__file__", "")) for name, module in list(sys.modules.items())}
+    return source_refusal(files, go.code_paths).removeprefix("it ")
+
+
+def _flush() -> None:
+    """Write what is left in the buffers of stdout and stderr. Undo a redirection that the job has left."""
+    sys.stdout, sys.stderr = sys.__stdout__ or sys.stdout, sys.__stderr__ or sys.stderr
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+
+
+def _cpu_seconds() -> float:
+    uses = (getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN))
+    return sum(use.ru_utime + use.ru_stime for use in uses)
+
+
+def _reset_peak_memory() -> None:
+    """Let the kernel measure the largest memory of this process anew."""
+    with suppress(OSError), open("/proc/self/clear_refs", "wb", buffering=0) as file:
+        file.write(b"5")

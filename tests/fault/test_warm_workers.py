@@ -1,0 +1,237 @@
+"""Warm workers of a real host: each job runs once, and only the job that ends a worker is charged."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.acceptance.rig import HostProcess, Mesh, wait_until
+from tests.fault.hosts import zygotes
+
+SCRIPT = """\
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from paglets.remote.client import HostClient
+from paglets.system.compute_slots import (
+    CollectingComputeJobPaglet,
+    CollectingComputeJobState,
+    submit_compute_job_group,
+)
+
+KEPT = []
+FOLDER = Path({folder!r})
+
+
+@dataclass
+class State(CollectingComputeJobState):
+    number: int = 0
+    do: str = ""
+
+
+class Job(CollectingComputeJobPaglet[State]):
+    State = State
+    isolation = "worker"
+
+    def run_compute_job(self):
+        number, do = self.state.number, self.state.do
+        with open(FOLDER / "ran", "a") as file:
+            file.write(f"{{number}}:{{os.getpid()}}:{{self.state.attempt}}\\n")
+        print(f"output of {{number}}")
+        if do == "exit":
+            os._exit(3)
+        elif do == "raise":
+            raise ValueError("wrong")
+        elif do == "thread":
+            thread = threading.Thread(target=time.sleep, args=(600,), daemon=True)
+            thread.start()
+        elif do == "child":
+            KEPT.append(subprocess.Popen(["sleep", "600"], start_new_session=True))
+        elif do == "directory":
+            os.chdir("/")
+        elif do == "environment":
+            os.environ["LEAKED"] = "1"
+        elif do == "signal":
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        elif do == "file":
+            KEPT.append(open("/dev/null"))
+        elif do == "wait":
+            while not (FOLDER / "go").exists():
+                time.sleep(0.01)
+        assert "LEAKED" not in os.environ and Path.cwd() == Path(os.environ["PWD"]) or do
+        return [number, os.environ["PAGLETS_JOB_ID"] == self.agent_id]
+
+
+if __name__ == "__main__":
+    acts, more = {acts!r}, {more!r}
+    states = [
+        State(job_key=f"k{{number}}", number=number, do=acts.get(number, ""), **more) for number in range({count})
+    ]
+    submission = submit_compute_job_group(HostClient(), Job, states, group_id="many")
+    if {wait!r}:
+        submission.drain(120)
+"""
+
+
+@pytest.fixture
+def host(mesh: Mesh) -> HostProcess:
+    return mesh.start("one", "--cpu-cores", 1)
+
+
+class Jobs:
+    """Jobs with `isolation = "worker"` that a script submits. `acts`: what some of them do, by number."""
+
+    def __init__(self, host: HostProcess, folder: Path) -> None:
+        self.host = host
+        self.folder = folder
+
+    def submit(self, count: int, acts: dict[int, str] | None = None, wait: bool = True, **more: Any) -> None:
+        text = SCRIPT.format(folder=str(self.folder), acts=acts or {}, more=more, count=count, wait=wait)
+        (self.folder / "many.py").write_text(text)
+        finished = self.host.mesh.script(self.folder / "many.py")
+        assert finished.code == 0, finished.err
+
+    def ran(self) -> list[tuple[int, int, int]]:
+        """Return number, process and attempt of each start of a job, in order."""
+        path = self.folder / "ran"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [(int(number), int(pid), int(attempt)) for number, pid, attempt in (line.split(":") for line in lines)]
+
+    def numbers(self) -> list[int]:
+        return [number for number, _, _ in self.ran()]
+
+    def processes(self) -> list[int]:
+        """Return the processes in which jobs ran, each once, in order."""
+        return list(dict.fromkeys(pid for _, pid, _ in self.ran()))
+
+    def drain(self, count: int) -> None:
+        wait_until(lambda: self.summary()["completed_count"] == count, what=f"{count} jobs to complete")
+
+    def summary(self) -> dict[str, Any]:
+        return self.host.client.summary("many")
+
+    def show(self, number: int) -> str:
+        return self.host.mesh.paglets("jobs", "show", f"many/k{number}").out
+
+
+@pytest.fixture
+def jobs(host: HostProcess, tmp_path: Path) -> Jobs:
+    return Jobs(host, tmp_path)
+
+
+def worker_of(host: HostProcess) -> psutil.Process:
+    """Return the process of the only run."""
+    (row,) = wait_until(lambda: host.rows("SELECT pid FROM runs WHERE pid IS NOT NULL"), what="a run")
+    return psutil.Process(row["pid"])
+
+
+def test_200_jobs_run_once_in_one_process(jobs: Jobs) -> None:
+    jobs.submit(200)
+    assert sorted(jobs.numbers()) == list(range(200))
+    assert len(jobs.processes()) == 1
+    results = jobs.summary()["results"]
+    assert [results[f"k{number}"]["result"] for number in range(200)] == [[number, True] for number in range(200)]
+    assert re.search(r"^isolation +worker$", jobs.show(7), re.MULTILINE)
+    assert jobs.host.mesh.paglets("jobs", "logs", "many/k7").out == "output of 7\n"
+
+
+def test_an_idle_worker_ends(jobs: Jobs) -> None:
+    jobs.submit(1)
+    (pid,) = jobs.processes()
+    wait_until(lambda: not psutil.pid_exists(pid), what="the end of the idle worker")
+    wait_until(lambda: not jobs.host.rows("SELECT 1 FROM templates WHERE token LIKE 'worker-%'"), what="its row to go")
+
+
+@pytest.mark.parametrize(
+    ("act", "text"),
+    [
+        ("thread", "left a thread"),
+        ("child", "left a child process"),
+        ("directory", "changed the working directory"),
+        ("environment", "changed environment variables: LEAKED"),
+        ("signal", "changed a signal handler"),
+        ("file", "left an open file"),
+    ],
+)
+def test_a_job_that_leaves_something_behind_ends_its_worker(jobs: Jobs, act: str, text: str) -> None:
+    jobs.submit(4, {1: act})
+    assert sorted(jobs.numbers()) == list(range(4))
+    assert jobs.summary()["completed_count"] == 4
+    assert len(jobs.processes()) == 2
+    assert f"because it {text}" in jobs.show(1)
+    assert "because it" not in jobs.show(2)
+    assert not [process for process in jobs.host.mesh.processes() if "600" in process.cmdline()]
+
+
+def test_only_the_job_that_exits_is_charged(jobs: Jobs) -> None:
+    jobs.submit(10, {4: "exit"})
+    assert sorted(jobs.numbers()) == list(range(10))
+    summary = jobs.summary()
+    assert (summary["completed_count"], list(summary["failures"])) == (9, ["k4"])
+    assert summary["failures"]["k4"]["cause"] == "exit:3"
+    assert len(jobs.processes()) == 2
+
+
+def test_a_job_that_raises_ends_its_worker_and_keeps_its_traceback(jobs: Jobs) -> None:
+    jobs.submit(4, {1: "raise"})
+    failure = jobs.summary()["failures"]["k1"]
+    assert failure["cause"] == "exception"
+    assert "ValueError: wrong" in failure["traceback"]
+    assert len(jobs.processes()) == 2
+
+
+def test_only_the_job_of_a_killed_worker_is_charged(jobs: Jobs) -> None:
+    jobs.submit(6, {2: "wait"}, wait=False, max_attempts=2)
+    wait_until(lambda: 2 in jobs.numbers(), what="the job that waits")
+    (jobs.folder / "go").touch()
+    with suppress(psutil.NoSuchProcess):
+        worker_of(jobs.host).kill()
+    jobs.drain(6)
+    again = [number for number in range(6) if jobs.numbers().count(number) > 1]
+    assert again in ([], [2])
+    assert all(attempt == 1 for number, _, attempt in jobs.ran() if number not in again)
+
+
+def test_a_job_that_takes_too_long_ends_with_its_worker_alone(jobs: Jobs) -> None:
+    jobs.submit(4, {1: "wait"}, timeout_seconds=1.0)
+    summary = jobs.summary()
+    assert (summary["completed_count"], summary["failures"]["k1"]["cause"]) == (3, "timeout")
+    assert sorted(jobs.numbers()) == list(range(4))
+
+
+def test_jobs_of_a_killed_zygote_run_again_and_are_not_charged(jobs: Jobs) -> None:
+    jobs.submit(4, {1: "wait"}, wait=False)
+    wait_until(lambda: 1 in jobs.numbers(), what="the job that waits")
+    (zygote,) = zygotes(jobs.host)
+    (jobs.folder / "go").touch()
+    zygote.kill()
+    jobs.drain(4)
+
+
+def test_a_killed_host_leaves_no_worker_and_runs_its_job_alone_once(jobs: Jobs) -> None:
+    jobs.submit(4, {1: "wait"}, wait=False)
+    wait_until(lambda: 1 in jobs.numbers(), what="the job that waits")
+    worker = worker_of(jobs.host)
+
+    jobs.host.kill()
+    (jobs.folder / "go").touch()
+    host = jobs.host = jobs.host.mesh.start("one", "--cpu-cores", 1)
+
+    jobs.drain(4)
+    assert not worker.is_running()
+    assert jobs.numbers().count(1) <= 2
+    assert all(jobs.numbers().count(number) == 1 for number in (0, 2, 3))
+    assert not re.search(r"^isolation", jobs.show(1), re.MULTILINE) or jobs.numbers().count(1) == 1
+    assert re.search(r"^isolation +worker$", jobs.show(3), re.MULTILINE)
+    host.stop()
