@@ -148,8 +148,8 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     def call(self, target: Target, message: Message | str, *, timeout_seconds: float | None = None, **args: Any) -> Any:
         """Send a message and return the reply. If the paglet moves, the message follows it.
 
-        `target` may also be a paglet id, the name of a paglet on the client's host, or the name of a service of that
-        host itself. Raises the errors of `PagletProxy.call`.
+        `target` may also be a paglet id, the name of a paglet on the client's host, or the name of a service that this
+        host itself offers. Raises the errors of `PagletProxy.call`.
         """
         return decode(self.call_tree(target, *message_and_timeout(message, args, timeout_seconds)), keep_missing=True)
 

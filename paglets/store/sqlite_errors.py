@@ -74,7 +74,7 @@ def kind_of(error: BaseException) -> ErrorKind:
 
 
 def is_store_error(error: BaseException) -> bool:
-    """Return True if the store itself failed, so that the processed row did not cause the error."""
+    """Return True if the store itself failed. False: the row that the caller processed may have caused the error."""
     of_row = (sqlite3.IntegrityError, sqlite3.DataError)
     return isinstance(error, (sqlite3.Error, StoreTransient)) and not isinstance(error, of_row)
 

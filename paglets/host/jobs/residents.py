@@ -63,7 +63,10 @@ def may_wait(run: Run, now: float) -> bool:
 
 
 def takes_more(run: Run, now: float) -> bool:
-    """Return True if a process may get another message, although an action of its paglet may be due."""
+    """Return True if a process may get another message.
+
+    This stays True for LEAVE_SECONDS after an action of its paglet has become due.
+    """
     return run.leaves_at is None or now < run.leaves_at
 
 

@@ -35,7 +35,10 @@ from paglets.store.newjobs import NewGroup
 from paglets.store.rollbacks import Fence
 
 MOST_OBSTACLES = 20
-"""The maximum number of different placement obstacles stored with a group. Each view of the group lists all of them."""
+"""The number of placement obstacles that are stored with a group one by one.
+
+Further obstacles are merged by reason code. Each view of the group lists all of them.
+"""
 
 
 class GroupSubmission:

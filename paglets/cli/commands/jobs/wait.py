@@ -73,7 +73,7 @@ def _warn_of_unplaceable_jobs(client: HostClient, group_id: str) -> None:
         page = collector_caller(client, group_id)(Message("listed", {"name": "pending_jobs"}))
         never = sum(1 for job in page["entries"] if job.get("never"))
         if never:
-            put_line(f"{group_id}: no host of this mesh can run {counted(never, 'job')}")
+            put_line(f"{group_id}: {counted(never, 'job')} cannot run on any host of this mesh")
             put_next(f"paglets jobs why {group_id}")
 
 
