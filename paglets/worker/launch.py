@@ -152,8 +152,8 @@ class Launcher(Protocol):
         """Let a template import its module, or a warm worker run jobs. Called when the host has stored the process."""
         ...
 
-    def end_idle_templates(self) -> None:
-        """End the templates that have no runs, because their memory is needed."""
+    def end_idle(self) -> None:
+        """End the templates and the warm workers that have no runs, because their memory is needed."""
         ...
 
     def close(self) -> None:

@@ -67,7 +67,7 @@ class HandLauncher:
         self._events = events
         self.processes: list[HandProcess] = []
         self.is_stubborn = False
-        self.ends_of_idle_templates = 0
+        self.ends_of_idle_processes = 0
 
     def start(self, spec: LaunchSpec) -> None:
         self.processes.append(HandProcess(self._events, spec, 1001 + len(self.processes)))
@@ -85,9 +85,9 @@ class HandLauncher:
     def allow_import(self, token: str) -> None:
         """Do nothing: this launcher has no templates."""
 
-    def end_idle_templates(self) -> None:
-        """Only count the requests, since this launcher has no templates."""
-        self.ends_of_idle_templates += 1
+    def end_idle(self) -> None:
+        """Only count the requests, since this launcher has no idle processes."""
+        self.ends_of_idle_processes += 1
 
     def close(self) -> None:
         for process in self.processes:

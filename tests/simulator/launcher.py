@@ -128,7 +128,7 @@ class SimLauncher:
     def allow_import(self, token: str) -> None:
         self.templates.allow_import(token)
 
-    def end_idle_templates(self) -> None:
+    def end_idle(self) -> None:
         self.templates.end_idle()
 
     def close(self) -> None:

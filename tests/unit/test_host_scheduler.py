@@ -124,7 +124,7 @@ def test_a_job_that_lacks_memory_waits_for_no_idle_process(rig: Rig) -> None:
     add(rig, "a", request=slot_request(memory_bytes=4 << 30))
     assert reasons(rig)["a"][0] == "memory_short"
     assert resident.is_to_finish
-    assert rig.launcher.ends_of_idle_templates > 0
+    assert rig.launcher.ends_of_idle_processes > 0
     rig.finish(resident)
     rig.host.services.meter.offered = OFFERED
     rig.run(MEMORY_FREED_SECONDS)
@@ -138,7 +138,7 @@ def test_idle_processes_stay_while_jobs_wait_for_leased_memory_or_for_cores(rig:
     add(rig, "c", request=slot_request(cpu_cores=4))
     assert reasons(rig)["b"][0] == "memory_short"
     assert not resident.is_to_finish
-    assert rig.launcher.ends_of_idle_templates == 0
+    assert rig.launcher.ends_of_idle_processes == 0
 
 
 def test_a_gpu_goes_to_one_job_and_the_process_is_told_which(rig: Rig) -> None:

@@ -1,4 +1,4 @@
-"""The idle processes of a host: residents and templates. They end when the memory that they hold is needed.
+"""The idle processes of a host: residents, templates and warm workers. They end when their memory is needed.
 
 Their memory counts against no lease. The meter sees it as used, so jobs could wait for memory that only idle processes
 hold. They end, and do not only shrink, because a process rarely returns memory to the system.
@@ -18,7 +18,7 @@ MIN_FREE_BYTES = 256 << 20
 """Free memory of the machine below which all idle processes end. A few processes that import numpy use this much."""
 
 
-def hold_what_jobs_lack(reasons: Iterable[Reason], free_bytes: int, unleased_bytes: int) -> bool:
+def lack_unleased_memory(reasons: Iterable[Reason], free_bytes: int, unleased_bytes: int) -> bool:
     """Return True if jobs wait for memory that is not leased but that processes of this machine use.
 
     `reasons`: why jobs wait. `free_bytes`: the memory for further leases. `unleased_bytes`: the offered memory that is
@@ -29,22 +29,22 @@ def hold_what_jobs_lack(reasons: Iterable[Reason], free_bytes: int, unleased_byt
 
 
 class IdleProcesses:
-    """The residents and templates of a host. `end_templates`: end the templates without runs. Used on the runner."""
+    """The idle processes of a host. `end_others`: end those that are no residents. All methods run on the runner."""
 
     def __init__(
         self,
         services: HostServices,
         residents: Residents,
         templates: TemplateRecords,
-        end_templates: Callable[[], None],
+        end_others: Callable[[], None],
     ) -> None:
         self._services = services
         self._residents = residents
         self._templates = templates
-        self._end_templates = end_templates
+        self._end_others = end_others
 
     def exist(self) -> bool:
-        """Return True if this host has a resident or a template. A template may have runs."""
+        """Return True if this host has a resident, a template or a warm worker. The last two may have runs."""
         return self._residents.count() > 0 or self._templates.count > 0
 
     def end_surplus(self) -> None:
@@ -56,4 +56,4 @@ class IdleProcesses:
 
     def end_all(self) -> None:
         self._residents.end_all()
-        self._end_templates()
+        self._end_others()

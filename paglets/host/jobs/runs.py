@@ -61,9 +61,7 @@ class Runs:
         self.templates = TemplateRecords(services, lambda token: self.launcher.allow_import(token))
         self._residents = Residents(services, mailbox, self._by_token, self._finish)
         self.launcher = make_launcher(self)
-        self.idle_processes = IdleProcesses(
-            services, self._residents, self.templates, lambda: self.launcher.end_idle_templates()
-        )
+        self.idle_processes = IdleProcesses(services, self._residents, self.templates, lambda: self.launcher.end_idle())
         self._workspace = workspace
         self._deny_list = deny_list
         self._delayed: list[Callable[[], None]] = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from paglets.api.slots import Usage
 from paglets.core.errors import StoreTransient
-from paglets.host.jobs.idle_processes import hold_what_jobs_lack
+from paglets.host.jobs.idle_processes import lack_unleased_memory
 from paglets.host.jobs.runs import Runs
 from paglets.host.jobs.workspace import LAUNCHER_SILENT, ProcessWorkspace
 from paglets.host.records.run_repository import Run
@@ -31,7 +31,7 @@ LOOK_AGAIN_SECONDS = 2.0
 """Seconds between two checks of free resources while jobs wait. No event reports what other programs free."""
 
 MEMORY_FREED_SECONDS = 1.0
-"""Seconds until the check after idle processes were asked to end. The meter measures once a second."""
+"""Like LOOK_AGAIN_SECONDS, for jobs that lack memory: idle processes end for them. The meter measures once a second."""
 
 
 AWAITED = policy.Reason(
@@ -70,8 +70,9 @@ class Scheduler:
     ) -> None:
         """Create the scheduler. `awaited` returns True while jobs of groups must wait for replies of their collectors.
 
-        `_lack_memory` is True if jobs wait for memory that idle processes may hold. `_held` is True if a waiting job may
-        have a reason code from OBSTACLES, which may be left from an earlier start.
+        `_lack_memory` is True if jobs wait for memory that idle processes may hold. `_held` is True if waiting jobs may
+        have a reason code from OBSTACLES. It is True at first, because the store may have kept such codes when the host
+        ended.
         """
         self._services = services
         self._awaited = awaited
@@ -115,18 +116,16 @@ class Scheduler:
             self._held = False
             self._launch(granted)
             if store.read(_any_waiting):
-                self._look_at = now + (MEMORY_FREED_SECONDS if self._end_idle_processes() else LOOK_AGAIN_SECONDS)
+                self._end_idle_processes()
+                self._look_at = now + (MEMORY_FREED_SECONDS if self._lack_memory else LOOK_AGAIN_SECONDS)
                 return self._look_at
         self._services.runner.wake("stealing")
         return None
 
-    def _end_idle_processes(self) -> bool:
-        """End residents and templates if jobs wait for their memory. Return False if there are none, or no need."""
+    def _end_idle_processes(self) -> None:
         idle = self._runs.idle_processes
-        if not self._lack_memory or not idle.exist():
-            return False
-        idle.end_all()
-        return True
+        if self._lack_memory and idle.exist():
+            idle.end_all()
 
     def _is_full(self, tx: Tx) -> bool:
         """Return True if all cores are leased, so that no job can start."""
@@ -159,7 +158,7 @@ class Scheduler:
             oldest_first(), free, offered=offered, leased=leased, reserve_after_seconds=self._reserve_after
         )
         unleased = (offered - leased).memory_bytes
-        self._lack_memory = hold_what_jobs_lack(decided.reasons.values(), free.memory_bytes, unleased)
+        self._lack_memory = lack_unleased_memory(decided.reasons.values(), free.memory_bytes, unleased)
         for agent_id, reason in decided.reasons.items():
             queue.set_reason(tx, agent_id, reason.code, reason.text, reason.never, now)
         made = [self._make(tx, jobs[grant.agent_id], grant, now) for grant in decided.grants]

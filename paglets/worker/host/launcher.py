@@ -75,7 +75,7 @@ class ZygoteLauncher:
             ExitedRun: self._on_exited,
             FailedRun: self._on_failed,
             Imported: self._on_imported,
-            OutputEnded: self._on_output_ended,
+            OutputEnded: lambda link, ended: self._workers.output_ended(ended.token),
         }
         self._reactor = Reactor()
         self._zygotes = ZygoteSupervisor(
@@ -104,8 +104,9 @@ class ZygoteLauncher:
         self._reactor.post(partial(self._templates.allow_import, token))
         self._reactor.post(partial(self._workers.allow, token))
 
-    def end_idle_templates(self) -> None:
-        self._post(self._templates.end_idle)
+    def end_idle(self) -> None:
+        self._reactor.post(self._templates.end_idle)
+        self._reactor.post(self._workers.end_idle)
 
     def close(self) -> None:
         """Request the end of all runs and zygotes. `wait_closed` waits until they have ended."""
@@ -318,9 +319,6 @@ class ZygoteLauncher:
 
     exit_of_job = staticmethod(with_files)
     now = staticmethod(time.monotonic)
-
-    def _on_output_ended(self, link: ZygoteLink, ended: OutputEnded) -> None:
-        self._workers.output_ended(ended.token)
 
     def _watch(self, child: ChildLink) -> None:
         # Read no frames before the event `started` was reported, because it must be the first.

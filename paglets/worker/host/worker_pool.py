@@ -167,6 +167,11 @@ class WorkerPool:
         if idle:
             self._retire(min(idle, key=lambda worker: worker.idle_since or 0.0))
 
+    def end_idle(self) -> None:
+        """End the workers without a job, because their memory is needed."""
+        for worker in [each for each in self._workers.values() if each.is_idle]:
+            self._retire(worker)
+
     def _retire(self, worker: _Worker) -> None:
         worker.is_ending, worker.kill_at = True, self._processes.now() + FINISH_SECONDS
         self._processes.write(worker.token, FINISH)
