@@ -65,4 +65,5 @@ def test_modules_of_a_code_path_may_change_and_others_not() -> None:
 def test_a_long_output_and_an_error_are_reasons() -> None:
     assert output_refusal(MAX_OUTPUT_BYTES) == ""
     assert "printed" in output_refusal(MAX_OUTPUT_BYTES + 1)
-    assert "KeyError" in failure_refusal(KeyError("x"))
+    assert failure_refusal(KeyError("x\n")).endswith("raised KeyError: 'x\\n'")
+    assert failure_refusal(SystemExit()).endswith("raised SystemExit")

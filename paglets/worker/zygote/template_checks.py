@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from paglets.core.text import printable
 from paglets.worker.observation import Observation, difference, some
 
 MAX_OUTPUT_BYTES = 1 << 16
 """Maximum number of bytes that an import may print. A template keeps them, and each of its runs prints them again."""
+
+
+MAX_REASON_CHARACTERS = 200
 
 
 def process_refusal(before: Observation, after: Observation) -> str:
@@ -33,5 +37,6 @@ def output_refusal(size_bytes: int) -> str:
 
 
 def failure_refusal(error: BaseException) -> str:
-    """Return the reason for an import that raised `error`. Each attempt repeats the import, and shows the traceback."""
-    return f"its import outside an attempt raised {type(error).__name__}"
+    """Return the reason for an import that raised `error`. Each attempt repeats the import, and may succeed."""
+    message = printable(error)[:MAX_REASON_CHARACTERS]
+    return f"its import outside an attempt raised {type(error).__name__}" + (f": {message}" if message else "")
