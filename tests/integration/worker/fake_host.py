@@ -132,7 +132,8 @@ class FakeHost:
         """Return a file that comes with a paglet."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.blobs / sha256
-        path.write_bytes(data)
+        if not path.exists():  # A running process may read the blob now.
+            path.write_bytes(data)
         return GoFile(file=FileRef(name=name, sha256=sha256, size_bytes=len(data)), path=str(path), **more)
 
     def start(
