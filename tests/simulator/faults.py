@@ -45,6 +45,7 @@ class Trouble:
     sleeps: int = 0
     zygotes: int = 0
     templates: int = 0
+    workers: int = 0
     full_disks: int = 0
     clock_steps: int = 0
     holes: int = 0
@@ -83,6 +84,7 @@ class Faults:
             (self._sleep, trouble.sleeps),
             (self._lose_zygote, trouble.zygotes),
             (self._lose_template, trouble.templates),
+            (self._lose_worker, trouble.workers),
             (self._fill_disk, trouble.full_disks),
             (self._step_clock, trouble.clock_steps),
             (self._open_hole, trouble.holes),
@@ -199,3 +201,9 @@ class Faults:
         if machine.life is not None and machine.life.launcher is not None:
             self.story.tell(machine.name, "loses a template")
             machine.life.launcher.templates.lose_any()
+
+    def _lose_worker(self) -> None:
+        machine = self._any()
+        if machine.life is not None and machine.life.launcher is not None:
+            self.story.tell(machine.name, "loses a warm worker")
+            machine.life.launcher.lose_worker()

@@ -274,22 +274,22 @@ class Life:
         )
 
     def _end_survivors(self, store: Store) -> None:
-        """Kill the templates of earlier starts whose processes are stored, like `paglets.host.app`."""
+        """Kill the templates and warm workers of earlier starts whose processes are stored, like `paglets.host.app`."""
         machine = self.machine
         stored = {token for _, _, token in store.read(recovery.survivors)}
         for token in machine.survivors:
-            machine.around.witness.saw(Seen.SURVIVED)
+            machine.around.witness.saw(Seen.WORKER_SURVIVED if token.startswith("worker-") else Seen.SURVIVED)
             if token not in stored:
                 machine.around.witness.violated(f"{machine.name}: {token} of an earlier start is not killed")
         machine.survivors = []
 
     def _is_stored(self, token: str) -> bool:
-        """Return True if the row of a template is committed."""
+        """Return True if the row of a template or a warm worker is committed."""
         row = self.machine.rows.value("SELECT 1 FROM templates WHERE token = ?", token)
         return row is not None and not self.machine.database.in_transaction
 
     def end(self) -> list[str]:
-        """End all that this start began. Return the templates that go on if only the host has ended."""
+        """End all that this start began. Return the templates and workers that go on if only the host has ended."""
         self.alive = False
         return [] if self.launcher is None else self.launcher.power_off()
 

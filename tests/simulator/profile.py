@@ -83,6 +83,9 @@ def profile_of(seed: int) -> Profile:
     templates = SeededEntropy(f"{seed}/templates")
     if profile.load.files and templates.pick(2):
         profile = replace(profile, trouble=replace(profile.trouble, templates=1 + templates.pick(6)))
+    workers = SeededEntropy(f"{seed}/workers")
+    if profile.load.files and workers.pick(3):
+        profile = _with_workers(profile, workers)
     alone = SeededEntropy(f"{seed}/first")
     if alone.pick(4) == 0:
         seconds = alone.uniform(2.0, 8.0)
@@ -92,6 +95,23 @@ def profile_of(seed: int) -> Profile:
         return profile
     most = MOST_HOSTS + 1 - MANY_HOSTS
     return _with_many_hosts(profile, MANY_HOSTS + min(many.pick(most), many.pick(most)))
+
+
+def _with_workers(profile: Profile, entropy: SeededEntropy) -> Profile:
+    """Return the same profile with jobs for warm workers: more of them than slots, so that workers run several."""
+    load, trouble = profile.load, profile.trouble
+    return replace(
+        profile,
+        load=replace(
+            load,
+            workers=0.5 + 0.5 * entropy.pick(2),
+            groups=2 + entropy.pick(2),
+            most_jobs=8 + entropy.pick(9),
+            files=1.0,
+            plans=(*load.plans, *("success",) * 3),
+        ),
+        trouble=replace(trouble, workers=5 * entropy.pick(4), crashes=max(trouble.crashes, entropy.pick(5))),
+    )
 
 
 def _more_trouble(entropy: SeededEntropy, hosts: int, departs: bool) -> tuple[bool, bool, int]:

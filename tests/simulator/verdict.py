@@ -76,7 +76,7 @@ def _key(entries: Mapping[str, Any], witness: Witness, group_id: str, group: Gro
     elif failure is not None and failure["cause"] == "killed_launcher":
         if (group_id, key) not in witness.killers:
             yield f"{group_id} {key}: never ended a zygote, and failed: {failure}"
-    elif failure is not None and key in group.sure and not cancelled:
+    elif failure is not None and key in group.sure and not cancelled and (group_id, key) not in witness.victims:
         yield f"I2 {group_id} {key}: was to succeed, and failed: {failure}"
     elif result is not None and (result["result"]["key"] != key or result["result"]["attempt"] != result["attempt"]):
         yield f"I2 {group_id} {key}: has the result of another: {result}"

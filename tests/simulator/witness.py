@@ -51,8 +51,9 @@ class Given:
 class Witness:
     """A log of acknowledgements and events. `violations` collects broken guarantees, `seen` counts events.
 
-    `killers` are the group and key of jobs that killed their zygote. `carried` maps artifacts of acknowledged posts to
-    their owners, `kept` maps those of clients to their hosts, and `deleted` has those that somebody asked to delete.
+    `killers` are the group and key of jobs that killed their zygote, and `victims` those of jobs that were killed.
+    `carried` maps artifacts of acknowledged posts to their owners, `kept` maps those of clients to their hosts, and
+    `deleted` has those that somebody asked to delete.
     `given` maps paths to files that went with a result. `spoiled` has each store and hash that wrong bytes were sent
     for. `left` has the file of each finished job that was to move. `taken` has the jobs whose hook took the file, or
     was about to report that. `is_noted` returns True if a host recorded why a copy of a job was made.
@@ -63,6 +64,7 @@ class Witness:
         self.groups: dict[str, tuple[str, ...]] = {}
         self.cancelled: dict[tuple[str, str], None] = {}
         self.killers: dict[tuple[str, str], None] = {}
+        self.victims: dict[tuple[str, str], None] = {}
         self.posts: dict[str, int] = {}
         self.tried: dict[str, None] = {}
         self.paglets: dict[str, None] = {}
@@ -80,6 +82,7 @@ class Witness:
         self._alive: dict[str, Go] = {}
         self._attempts: dict[tuple[str, int, int], None] = {}
         self._accepted: dict[tuple[str, int, int], None] = {}
+        self._suspects: dict[tuple[str, int], None] = {}
         self._checkpointed: dict[str, None] = {}
         self._troubles: dict[str, int] = {}
         self._posted_on: dict[str, str] = {}
@@ -157,6 +160,24 @@ class Witness:
         other = self._alive.get(go.stamp.agent_id)
         if other is not None and other.stamp.token == go.stamp.token:
             del self._alive[go.stamp.agent_id]
+
+    def attempt_begins(self, go: Go, is_alone: bool) -> None:
+        """Check that the first attempt after a crash in a warm worker runs under a zygote of its own."""
+        key = (go.stamp.agent_id, go.stamp.generation)
+        if key not in self._suspects:
+            return
+        del self._suspects[key]
+        self.saw(Seen.ALONE_AGAIN)
+        if not is_alone:
+            self.violated(f"{go.host.name}: {go.stamp.agent_id} runs beside others after a crash of its host")
+
+    def crashed_in_worker(self, go: Go) -> None:
+        """Record a job that ran in a warm worker as its host crashed."""
+        self._suspects[(go.stamp.agent_id, go.stamp.generation)] = None
+
+    def killed(self, go: Go) -> None:
+        """Record a job whose process was killed from outside, so that its attempt may fail."""
+        self.victims[(go.system["group_id"], go.system["job_key"])] = None
 
     def reported(self, go: Go, answer: Answer) -> None:
         key = (go.stamp.agent_id, go.stamp.generation, go.stamp.attempt)

@@ -17,7 +17,7 @@ from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import collector_id
-from paglets.slots.model import PlacementRules, Resources, SlotRequest
+from paglets.slots.model import PlacementRules, SlotRequest
 from tests.fakes.clock import FakeClock
 from tests.simulator.callload import CallLoad
 from tests.simulator.client import MAX_TRIES, WITHOUT_END, Client
@@ -25,6 +25,7 @@ from tests.simulator.counters import COUNTER_CLASS, post_message
 from tests.simulator.fileload import FileLoad, kept_id
 from tests.simulator.machine import Machine
 from tests.simulator.network import LATE_COPY_SECONDS
+from tests.simulator.resources import some_resources
 from tests.simulator.scripts import (
     FOREVER,
     HOOKS_OF_JOBS,
@@ -49,6 +50,8 @@ NOWHERE = "nowhere"
 class Load:
     """The amount of users' work, and the plans of their jobs. `files` is the share of groups with code and inputs.
 
+    `workers` is the share of jobs for warm workers. Most of these jobs request the same resources.
+
     Users only act on the first `stays` machines (0: on all), since others may be lost for good. With `lost_home`, jobs
     that leave with a file still go to the last machine, which is lost and forgotten. Unless `alone_seconds` is 0, one
     more group is submitted on the first machine within this time.
@@ -65,6 +68,7 @@ class Load:
     doomed: int = 1
     twins: int = 0
     files: float = 0.0
+    workers: float = 0.0
     couriers: int = 0
     file_posts: int = 0
     kept: int = 0
@@ -211,11 +215,10 @@ class Workload:
         others = [machine for machine in self.machines if machine is not home]
         chosen = others[self.entropy.pick(len(others))]
         tags = chosen.traits.tags[:1] if self._chance(0.2) else ()
+        isolation, resources = some_resources(self.entropy, chosen.traits.offered, self.load.workers)
         request = SlotRequest(
-            resources=Resources(
-                cpu_cores=1 + self.entropy.pick(min(2, chosen.traits.offered.cpu_cores)),
-                memory_bytes=self.entropy.pick(3) * (chosen.traits.offered.memory_bytes // 4),
-            ),
+            resources=resources,
+            isolation=isolation,
             rules=PlacementRules(
                 required_tags=(NOWHERE,) if impossible else tags,
                 preferred_tags=self._any().traits.tags[:1] if self._chance(0.2) else (),
