@@ -323,13 +323,14 @@ class Mesh:
         return found
 
     def strangers(self) -> list[str]:
-        """Return the processes of the mesh that are neither a running host nor its zygote or a template."""
+        """Return the processes of the mesh that are neither a running host nor wait for its jobs."""
         hosts = {host.pid for host in self.running()}
         strange = []
         for process in self.processes():
             with suppress(psutil.Error):
                 is_zygote = "_zygote" in process.cmdline() and process.ppid() in hosts
-                if process.pid not in hosts and not is_zygote and not is_template(process, hosts):
+                waits = is_template(process, hosts) or is_worker(process, hosts)
+                if process.pid not in hosts and not is_zygote and not waits:
                     strange.append(f"{process.pid} {' '.join(process.cmdline())[:200]}")
         return strange
 
@@ -398,6 +399,12 @@ def is_template(process: psutil.Process, hosts: Collection[int]) -> bool:
     zygote = process.parent()
     is_marked = process.environ().get("PAGLETS_RUN", "").startswith("template-")
     return is_marked and zygote is not None and zygote.ppid() in hosts
+
+
+def is_worker(process: psutil.Process, hosts: Collection[int]) -> bool:
+    """Return True for a warm worker of a running host without child processes. It may wait for its next job."""
+    is_marked = process.environ().get("PAGLETS_RUN", "").startswith("worker-")
+    return is_marked and not process.children() and any(parent.pid in hosts for parent in process.parents())
 
 
 def group_lines(host: HostProcess) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import tests.acceptance.rig  # noqa: F401  the folder of the jobs is on the path since then
 from paglets.core.failpoints import POINTS
+from paglets.slots.model import ISOLATIONS
 
 from byte_jobs import BytesState  # isort: skip
 
@@ -115,6 +116,7 @@ def _wave(chance: random.Random, n: int, count: int) -> Wave:
             size_bytes=int(2 ** chance.uniform(11, 20)) if chance.random() < ARTIFACT_SHARE else 0,
             allow_home_compute=True,
             max_losses=MANY,
+            isolation=ISOLATIONS[job % len(ISOLATIONS)],
         )
         for job in range(count)
     )

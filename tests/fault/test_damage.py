@@ -7,9 +7,8 @@ import os
 import resource
 import shutil
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from tests.acceptance.rig import (
     wait_running,
     wait_until,
 )
+from tests.fault.disks import as_root, closed, filled, full, mounted, without_inodes
 from tests.fault.hosts import asleep
 
 
@@ -239,97 +239,9 @@ def test_a_second_host_is_refused_and_a_foreign_pid_in_a_stale_file_is_not(
 
 # Disks.
 
-as_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="NOT TESTED: full disks are small file systems, and only root mounts: run it as root"
-)
 
-
-def mount(*arguments: object) -> None:
-    """Mount a file system. Skip the test if that is not permitted, as in a container."""
-    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"NOT TESTED: cannot mount: {done.stderr.strip()}")
-
-
-@contextmanager
-def mounted(folder: Path, *options: str) -> Iterator[Path]:
-    """Turn `folder` into a small file system of its own, with the same content."""
-    there = folder.with_name(f"{folder.name}.was")
-    if folder.exists():
-        folder.rename(there)
-    folder.mkdir(parents=True)
-    mount("-t", "tmpfs", "-o", ",".join(("mode=0700", *options)), "tmpfs", folder)
-    try:
-        if there.exists():
-            shutil.copytree(there, folder, dirs_exist_ok=True)
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@contextmanager
-def closed(folder: Path) -> Iterator[None]:
-    """Make a folder read-only."""
-    if os.geteuid() != 0:
-        folder.chmod(0o500)
-        try:
-            yield
-        finally:
-            folder.chmod(0o700)
-        return
-    mount("--bind", folder, folder)
-    try:
-        mount("-o", "remount,ro,bind", folder)
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@contextmanager
-def full(folder: Path) -> Iterator[None]:
-    filler = folder / "filler"
-    try:
-        with filler.open("wb", buffering=0) as file:
-            while file.write(bytes(1 << 16)):
-                pass
-    except OSError:
-        pass
-    try:
-        yield
-    finally:
-        filler.unlink()
-
-
-@contextmanager
-def filled(folder: Path, free_bytes: int) -> Iterator[None]:
-    """Fill the file system except for this much, with a file that has no name: a host removes unknown files."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        with suppress(OSError):
-            while file.write(bytes(1 << 12)):
-                pass
-        os.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size - free_bytes)
-        filler.unlink(missing_ok=True)
-        yield
-
-
-@contextmanager
-def without_inodes(folder: Path) -> Iterator[None]:
-    many = folder / "many"
-    many.mkdir()
-    try:
-        for nth in range(10_000):
-            (many / str(nth)).touch()
-    except OSError:
-        pass
-    try:
-        yield
-    finally:
-        shutil.rmtree(many)
-
-
-def submit(client: HostClient, key: str = "one") -> Any:
-    state = TaskState(job_key=key, allow_home_compute=True)
+def submit(client: HostClient, key: str = "one", isolation: str = "process") -> Any:
+    state = TaskState(job_key=key, allow_home_compute=True, isolation=isolation)
     return submit_compute_job_group(client, Task, [state], collector_host="x")
 
 
@@ -343,9 +255,11 @@ def reason(host: HostProcess) -> str:
     return next((view.reason for view in host.client.jobs() if view.status == "WAITING_FOR_SLOT"), "")
 
 
-def check_waits_and_heals(host: HostProcess, folder: Path, trouble: Callable[[Path], Any], code: str) -> None:
+def check_waits_and_heals(
+    host: HostProcess, folder: Path, trouble: Callable[[Path], Any], code: str, isolation: str = "process"
+) -> None:
     with trouble(folder):
-        submission = submit(host.client)
+        submission = submit(host.client, isolation=isolation)
         wait_until(lambda: reason(host) == code, what=f"the job to wait for {code} of {folder.name}")
         wait_until(lambda: host.client.identity().free.cpu_cores == 0, what="no core to be offered")
     summary = submission.drain(timeout=PATIENCE_SECONDS)
@@ -355,7 +269,7 @@ def check_waits_and_heals(host: HostProcess, folder: Path, trouble: Callable[[Pa
 def check_starts_again_after_a_full_disk(host: HostProcess, folder: Path) -> None:
     """Check that a job starts again after a full disk. Its one attempt fails because something else filled the disk."""
     with filled(folder, 2 << 20):
-        state = TaskState(job_key="one", how="writes_three_mebibytes", allow_home_compute=True)
+        state = TaskState(job_key="one", how="writes_three_mebibytes", allow_home_compute=True, isolation="worker")
         submission = submit_compute_job_group(host.client, Task, [state], collector_host="x")
         placing = wait_until(
             lambda: [view for view in host.client.jobs() if view.reason == "disk_full" and view.status == "PLACING"],
@@ -372,7 +286,7 @@ def test_without_room_for_scratch_or_logs_a_job_waits_and_starts_when_there_is_s
         host.spawn()
         host.wait_ready()
         check_waits_and_heals(host, work, full, "disk_full")
-        check_waits_and_heals(host, logs, without_inodes, "disk_full")
+        check_waits_and_heals(host, logs, without_inodes, "disk_full", "worker")
         check_starts_again_after_a_full_disk(host, work)
         wait_until(lambda: [each.name for each in work.rglob("*")] == [".trash"], what="no scratch to be left")
         host.stop()

@@ -42,8 +42,8 @@ def trio(make_mesh: MakeMesh) -> Iterator[Mesh]:
 
 def wave(group_id: str) -> Wave:
     states = tuple(
-        BytesState(job_key=f"{group_id}-{n}", size_bytes=size, required_host_tags=("worker",))
-        for n, size in enumerate(SIZES)
+        BytesState(job_key=f"{group_id}-{n}", size_bytes=size, required_host_tags=("worker",), isolation=isolation)
+        for n, (size, isolation) in enumerate(zip(SIZES, ("worker", "process", "worker"), strict=True))
     )
     return Wave(group_id=group_id, at=0.0, states=states, collector_host="keeper")
 

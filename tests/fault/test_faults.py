@@ -6,9 +6,11 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from mesh_jobs import Task, TaskState
 from mesh_paglets import Notes, Teller, TellerState
 
+from paglets.slots.model import ISOLATIONS
 from paglets.system.compute_slots import submit_compute_job_group
 from tests.acceptance.rig import PATIENCE_SECONDS, Mesh, starts_of, wait_home, wait_running, wait_until
 from tests.fault.hosts import asleep, is_online, zygotes
@@ -41,7 +43,7 @@ def test_a_post_of_a_job_is_delivered_once_though_both_hosts_were_killed(three: 
     target.kill()
     said = tmp_path / "said"
     state = TellerState(job_key="teller", target=notes.ref, path=str(said), required_host_tags=("laptop",))
-    state.allow_home_compute = True
+    state.allow_home_compute, state.isolation = True, "worker"
     submission = submit_compute_job_group(source.client, Teller, [state], collector_host="laptop")
     wait_until(said.exists, what="the job to have posted")
 
@@ -83,13 +85,14 @@ def test_jobs_run_again_when_the_process_that_starts_them_was_killed(three: Mesh
     assert gpu.answers()
 
 
-def test_a_job_that_kills_the_process_that_starts_jobs_fails_alone(three: Mesh, tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_a_job_that_kills_the_process_that_starts_jobs_fails_alone(three: Mesh, tmp_path: Path, isolation: str) -> None:
     path = tmp_path / "job"
     states = [
         TaskState(job_key=key, how=how, path=str(path), required_host_tags=("gpu",), max_losses=0)
         for key, how in (("killer", "kills_its_parent"), ("one", "waits"), ("two", "waits"))
     ]
-    submission = submit_compute_job_group(three["laptop"].client, Task, states)
+    submission = submit_compute_job_group(three["laptop"].client, Task, states, isolation=isolation)
     wait_running(path, 3)
 
     (tmp_path / "job.kill").touch()
@@ -103,7 +106,7 @@ def test_a_job_that_kills_the_process_that_starts_jobs_fails_alone(three: Mesh, 
 
 def test_all_hosts_killed_at_once_and_started_in_any_order_finish_the_group(three: Mesh, tmp_path: Path) -> None:
     states = [TaskState(how="waits", path=str(tmp_path / "job"), allow_home_compute=True) for _ in range(60)]
-    submission = submit_compute_job_group(three["laptop"].client, Task, states)
+    submission = submit_compute_job_group(three["laptop"].client, Task, states, isolation="worker")
     wait_until(lambda: {name for _, _, name in starts_of(tmp_path / "job")} == set(three.hosts), what="all to work")
 
     for host in three.running():

@@ -54,13 +54,13 @@ def test_jobs_end_and_the_collector_comes_home_though_the_submitter_was_killed(t
         assert shown["collector"]["host_name"] == "laptop"
 
 
-def submit_fifty(mesh: Mesh, path: Path, *, held: int = 0) -> Submission:
+def submit_fifty(mesh: Mesh, path: Path, *, isolation: str, held: int = 0) -> Submission:
     """Submit fifty jobs on three hosts. Fewer than there are cores wait for the file `path`.go."""
     states = [TaskState(how="waits", path=str(path)) for _ in range(held)]
     states += [TaskState(how="works", seconds=0.2) for _ in range(JOBS - held)]
     for state in states:
         state.allow_home_compute = True
-    return submit_compute_job_group(mesh["laptop"].client, Task, states)
+    return submit_compute_job_group(mesh["laptop"].client, Task, states, isolation=isolation)
 
 
 def check_all_recorded_once(mesh: Mesh, submission: Submission) -> None:
@@ -72,9 +72,11 @@ def check_all_recorded_once(mesh: Mesh, submission: Submission) -> None:
         assert sorted(results(host, submission.group_id)) == keys(JOBS)
 
 
-@pytest.mark.parametrize("victim", ["laptop", "linux-a", "gpu-a"])
-def test_fifty_jobs_have_one_record_each_though_a_host_was_killed(three: Mesh, tmp_path: Path, victim: str) -> None:
-    submission = submit_fifty(three, tmp_path / "job", held=HELD)
+@pytest.mark.parametrize(("victim", "isolation"), [("laptop", "worker"), ("linux-a", "process"), ("gpu-a", "worker")])
+def test_fifty_jobs_have_one_record_each_though_a_host_was_killed(
+    three: Mesh, tmp_path: Path, victim: str, isolation: str
+) -> None:
+    submission = submit_fifty(three, tmp_path / "job", isolation=isolation, held=HELD)
     teller = three["gpu-a" if victim == "linux-a" else "linux-a"]
     wait_until(lambda: ended(teller, submission) >= 5, what="the first jobs to end")
 
@@ -86,12 +88,14 @@ def test_fifty_jobs_have_one_record_each_though_a_host_was_killed(three: Mesh, t
 
 
 @pytest.mark.parametrize(
-    "kills", [(("linux-a", 3), ("laptop", 2)), (("gpu-a", 2), ("gpu-a", 0))], ids=["two hosts", "one host twice"]
+    ("kills", "isolation"),
+    [((("linux-a", 3), ("laptop", 2)), "process"), ((("gpu-a", 2), ("gpu-a", 0)), "worker")],
+    ids=["two hosts", "one host twice"],
 )
 def test_fifty_jobs_have_one_record_each_though_there_were_two_kills(
-    three: Mesh, tmp_path: Path, kills: tuple[tuple[str, int], ...]
+    three: Mesh, tmp_path: Path, kills: tuple[tuple[str, int], ...], isolation: str
 ) -> None:
-    submission = submit_fifty(three, tmp_path / "job")
+    submission = submit_fifty(three, tmp_path / "job", isolation=isolation)
     for name, least in kills:
         victim = three[name]
         wait_until(partial(is_at_work, victim, least), what=f"{least} jobs to run on {name}")
@@ -131,7 +135,8 @@ def test_a_killed_host_counts_as_a_loss_and_not_as_an_attempt_of_the_job(three: 
 
 def test_a_job_goes_on_from_its_checkpoint_after_its_host_was_killed(three: Mesh, tmp_path: Path) -> None:
     host = three["gpu-a"]
-    submission = submit_to(host, TaskState(job_key="counts", how="counts", path=str(tmp_path / "job")))
+    state = TaskState(job_key="counts", how="counts", path=str(tmp_path / "job"), isolation="worker")
+    submission = submit_to(host, state)
     wait_running(tmp_path / "job")  # it is at its third step
 
     host.kill()

@@ -69,7 +69,10 @@ class Harmed:
         for state in states:
             state.required_host_tags = ("worker",)
         client = self.mesh["laptop"].client
-        return submit_compute_job_group(client, cls, states, group_id=group_id, collector_host="keeper")
+        isolation = "worker" if cls is Bytes else "process"
+        return submit_compute_job_group(
+            client, cls, states, group_id=group_id, collector_host="keeper", isolation=isolation
+        )
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.acceptance.rig import HostProcess, Mesh, wait_until
+from tests.fault.disks import as_root, mounted
 from tests.fault.hosts import zygotes
 
 SCRIPT = """\
@@ -23,6 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+{first}
 from paglets.remote.client import HostClient
 from paglets.system.compute_slots import (
     CollectingComputeJobPaglet,
@@ -66,6 +68,12 @@ class Job(CollectingComputeJobPaglet[State]):
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         elif do == "file":
             KEPT.append(open("/dev/null"))
+        elif do == "seed":
+            numpy.random.seed(7)
+        elif do == "draw":
+            return [number, float(numpy.random.rand())]
+        elif do == "print":
+            print("x" * 2_000_000)
         elif do == "wait":
             while not (FOLDER / "go").exists():
                 time.sleep(0.01)
@@ -96,8 +104,11 @@ class Jobs:
         self.host = host
         self.folder = folder
 
-    def submit(self, count: int, acts: dict[int, str] | None = None, wait: bool = True, **more: Any) -> None:
-        text = SCRIPT.format(folder=str(self.folder), acts=acts or {}, more=more, count=count, wait=wait)
+    def submit(
+        self, count: int, acts: dict[int, str] | None = None, wait: bool = True, first: str = "", **more: Any
+    ) -> None:
+        """Submit a script with `count` jobs. `first`: its first import. `more`: fields of the states."""
+        text = SCRIPT.format(folder=str(self.folder), acts=acts or {}, more=more, count=count, wait=wait, first=first)
         (self.folder / "many.py").write_text(text)
         finished = self.host.mesh.script(self.folder / "many.py")
         assert finished.code == 0, finished.err
@@ -172,6 +183,34 @@ def test_a_job_that_leaves_something_behind_ends_its_worker(jobs: Jobs, act: str
     assert f"because it {text}" in jobs.show(1)
     assert "because it" not in jobs.show(2)
     assert not [process for process in jobs.host.mesh.processes() if "600" in process.cmdline()]
+
+
+def test_each_job_has_its_own_generator_of_numpy(jobs: Jobs) -> None:
+    numpy = pytest.importorskip("numpy")
+    jobs.submit(5, {0: "seed", **dict.fromkeys(range(1, 5), "draw")}, first="import numpy")
+    assert len(jobs.processes()) == 1
+    results = jobs.summary()["results"]
+    drawn = {results[f"k{number}"]["result"][1] for number in range(1, 5)}
+    assert len(drawn) == 4
+    assert not drawn & set(numpy.random.RandomState(7).rand(4))
+
+
+@as_root
+def test_a_full_disk_loses_output_of_a_job_and_not_the_job(mesh: Mesh, tmp_path: Path) -> None:
+    host = mesh.host("one", "--cpu-cores", 1)
+    with mounted(host.data / "logs", "size=1m") as logs:
+        host.spawn()
+        host.wait_ready()
+        jobs = Jobs(host, tmp_path)
+        jobs.submit(2, {0: "print"}, wait=False)
+        jobs.drain(1)
+        said = host.mesh.paglets("jobs", "logs", "many/k0").out
+        assert "bytes could not be written" in said[-300:], said[-300:]
+        for log in logs.rglob("*.out"):
+            log.unlink()
+        jobs.drain(2)
+        assert host.mesh.paglets("jobs", "logs", "many/k1").out == "output of 1\n"
+        host.stop()
 
 
 def test_only_the_job_that_exits_is_charged(jobs: Jobs) -> None:
