@@ -237,7 +237,7 @@ class Mesh:
         """Start `python paglets.pyz COMMAND` in the background. Its output goes to the file `output`."""
         with output.open("wb") as file:
             process = subprocess.Popen(
-                [self.python, str(self.archive), *map(str, command)],
+                self.command_line([str(word) for word in command]),
                 cwd=self.work,
                 env=self.environment(home, **environment),
                 stdin=subprocess.DEVNULL,
@@ -246,6 +246,10 @@ class Mesh:
             )
         self._others.append(process)
         return process
+
+    def command_line(self, command: list[str]) -> list[str]:
+        """Return the words that start this command of the archive in the background."""
+        return [self.python, str(self.archive), *command]
 
     def paglets(self, *command: object, home: Path | None = None, **environment: object) -> Finished:
         """Run `python paglets.pyz COMMAND` to its end."""

@@ -19,7 +19,6 @@ import json
 import os
 import sqlite3
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -83,20 +82,9 @@ class TracedMesh(Mesh):
         lines = (self.folder / f"{host.name}.notes").read_text().splitlines()
         return [(float(at), note) for at, note in (line.split(" ", 1) for line in lines)]
 
-    def spawn(self, *command: object, home: Path | None = None, output: Path, **environment: object) -> Any:
-        words = list(map(str, command))
-        notes = self.folder / f"{words[words.index('--name') + 1]}.notes"
-        with output.open("wb") as file:
-            process = subprocess.Popen(
-                [self.python, str(TRACED), str(self.archive), str(notes), *words],
-                cwd=self.work,
-                env=self.environment(home, **environment),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-            )
-        self._others.append(process)
-        return process
+    def command_line(self, command: list[str]) -> list[str]:
+        notes = self.folder / f"{command[command.index('--name') + 1]}.notes"
+        return [self.python, str(TRACED), str(self.archive), str(notes), *command]
 
 
 # Yardsticks.
