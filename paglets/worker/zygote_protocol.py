@@ -103,9 +103,13 @@ class ImportModule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """`imported`: the template can start runs if `refusal` is "". Otherwise it exits for the reason `refusal`."""
+    """`imported`: the template can start runs if `refusal` is "". Otherwise it exits for the reason `refusal`.
+
+    `has_failed`: True if the import raised an error, so that a later import may succeed.
+    """
 
     refusal: str = ""
+    has_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

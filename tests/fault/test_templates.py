@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from paglets.worker.host.template_pool import RETRY_SECONDS
 from tests.acceptance.rig import HostProcess, Mesh, is_template, wait_until
 
 SCRIPT = """\
@@ -102,6 +104,24 @@ def test_jobs_of_a_killed_template_run_again_and_are_not_charged(host: HostProce
     wait_until(lambda: not templates(host), what="the end of the template")
     (tmp_path / "go").touch()
     drain(host)
+
+
+def test_a_killed_template_is_made_again_after_a_pause(host: HostProcess, tmp_path: Path) -> None:
+    assert host.mesh.script(script(tmp_path)).code == 0
+    wait_running(host, 2)
+    (template,) = templates(host)
+
+    template.kill()
+
+    made_again_at = time.monotonic() + RETRY_SECONDS[0]
+    wait_until(
+        lambda: len((tmp_path / "imports").read_text()) == 3, what="two attempts to import the module themselves"
+    )
+    wait_until(lambda: time.monotonic() > made_again_at, what="the end of the pause")
+    (tmp_path / "go").touch()
+    drain(host)
+    assert len((tmp_path / "imports").read_text()) == 4
+    assert len(templates(host)) == 1
 
 
 def test_a_killed_host_leaves_no_template(host: HostProcess, tmp_path: Path) -> None:

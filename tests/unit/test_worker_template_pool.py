@@ -19,6 +19,7 @@ from paglets.worker.host.template_pool import (
     IDLE_SECONDS,
     IMPORT_SECONDS,
     MAX_TEMPLATES,
+    RETRY_SECONDS,
     WAIT_SECONDS,
     TemplatePool,
 )
@@ -107,9 +108,13 @@ class Rig:
         token = self.zygotes.sent[-1].token
         self.pool.on_started(StartedRun(token=token, pid=1, start_time=1.0))
         link = self.zygotes.added[-1]
-        assert self.pool.on_imported(link, Imported()) == []
+        assert self.pool.on_imported(link, Imported(), now) == []
         dict(self.pool.queues())[link].clear()
         return link
+
+    def die(self, token: str, now: float) -> None:
+        """Report that the process of a template has been killed."""
+        self.pool.on_exited(ExitedRun(token=token, status=9, cpu_seconds=0.0, rss_bytes=0), now)
 
 
 @pytest.fixture
@@ -197,11 +202,43 @@ def test_a_template_is_made_again_only_if_its_end_was_requested(rig: Rig, was_re
     if was_requested:
         rig.pool.do_due(IDLE_SECONDS)
     rig.pool.on_gone(link)
-    rig.pool.on_exited(ExitedRun(token=token, status=9, cpu_seconds=0.0, rss_bytes=0))
+    rig.die(token, IDLE_SECONDS)
     assert rig.events.pids == {}
     child = rig.child("a")
     assert rig.pool.take(child, IDLE_SECONDS) == was_requested
     assert ("killed" in child.no_template) != was_requested
+
+
+def test_a_template_that_died_is_made_again_after_longer_and_longer_pauses(rig: Rig) -> None:
+    now = 0.0
+    for pause in RETRY_SECONDS:
+        link = rig.ready("a", now)
+        (token,) = rig.events.pids
+        rig.pool.on_gone(link)
+        rig.die(token, now)
+        refused = rig.child("a")
+        assert not rig.pool.take(refused, now + pause - 0.1)
+        assert f"was killed or has crashed; a retry follows after {pause:g} s" in refused.no_template
+        now += pause
+    link = rig.ready("a", now)
+    (token,) = rig.events.pids
+    rig.pool.on_gone(link)
+    rig.die(token, now)
+    refused = rig.child("a")
+    assert not rig.pool.take(refused, now + 1e6)
+    assert refused.no_template.endswith("was killed or has crashed; this happened 4 times")
+
+
+@pytest.mark.parametrize("has_failed", [True, False])
+def test_an_import_is_tried_again_only_if_it_raised_an_error(rig: Rig, has_failed: bool) -> None:
+    waiting = rig.child("a")
+    assert rig.pool.take(waiting, 0.0)
+    rig.pool.request_forks()
+    imported = Imported(refusal="its import raised OSError", has_failed=has_failed)
+    assert rig.pool.on_imported(rig.zygotes.added[-1], imported, 0.0) == [waiting]
+    assert waiting.no_template.startswith("its import raised OSError")
+    assert not rig.pool.take(rig.child("a"), RETRY_SECONDS[0] - 0.1)
+    assert rig.pool.take(rig.child("a"), RETRY_SECONDS[0]) == has_failed
 
 
 def test_templates_are_forgotten_with_the_zygote_that_forked_them(rig: Rig) -> None:

@@ -269,12 +269,12 @@ class ZygoteLauncher:
         link.unanswered_starts -= 1
         child = self._current(failed.token)
         if failed.token in self._templates:
-            self._start_without_template(self._templates.on_failed(failed))
+            self._start_without_template(self._templates.on_failed(failed, time.monotonic()))
         elif child is not None:
             self._fail(child, failed.error)
 
     def _on_imported(self, link: ZygoteLink, imported: Imported) -> None:
-        self._start_without_template(self._templates.on_imported(link, imported))
+        self._start_without_template(self._templates.on_imported(link, imported, time.monotonic()))
 
     def _current(self, token: str) -> ChildLink | None:
         """Return the child of the run `token`; None if it has ended or is abandoned."""
@@ -355,7 +355,7 @@ class ZygoteLauncher:
 
     def _on_exited(self, link: ZygoteLink, exited: ExitedRun) -> None:
         if exited.token in self._templates:
-            self._start_without_template(self._templates.on_exited(exited))
+            self._start_without_template(self._templates.on_exited(exited, time.monotonic()))
         child = self._current(exited.token)
         if child is None:
             return

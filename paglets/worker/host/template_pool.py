@@ -6,6 +6,7 @@ the attempts start without a template: a template never fails a job. All methods
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -42,6 +43,13 @@ WAIT_SECONDS = 10.0
 IMPORT_SECONDS = 60.0
 """Time limit of an import. After this, the template is killed."""
 
+RETRY_SECONDS = (5.0, 60.0, 600.0)
+"""Times until a template is made again after it died or its import failed for the first, second and third time.
+
+Both may have a cause that passes: the kernel kills a process when memory runs out, and an import fails while the disk
+is full. After the fourth time the module itself is the probable cause. Each death costs the attempts of the template.
+"""
+
 MAX_REFUSALS = 1000
 """Maximum number of imports for which the reason against a template is remembered. Each takes about 200 bytes."""
 
@@ -54,6 +62,27 @@ class TemplateKey:
     module: str
     threads: int
     environment: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A reason why attempts import their module themselves, which holds until the monotonic time `until`.
+
+    `failures`: how often the template has died or failed to import so far.
+    """
+
+    reason: str
+    until: float = math.inf
+    failures: int = 0
+
+
+def next_refusal(reason: str, last: Refusal | None, now: float) -> Refusal:
+    """Return the refusal after a template has died or failed to import. `last`: the one before it, if any."""
+    failures = 1 if last is None else last.failures + 1
+    if failures > len(RETRY_SECONDS):
+        return Refusal(reason=f"{reason}; this happened {failures} times", failures=failures)
+    pause = RETRY_SECONDS[failures - 1]
+    return Refusal(reason=f"{reason}; a retry follows after {pause:g} s", until=now + pause, failures=failures)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -96,7 +125,7 @@ class TemplatePool:
         self._has_work = has_work
         self._by_key: dict[TemplateKey, TemplateProcess] = {}
         self._by_token: dict[str, TemplateProcess] = {}
-        self._refusals: dict[TemplateKey, str] = {}
+        self._refusals: dict[TemplateKey, Refusal] = {}
 
     def __contains__(self, token: str) -> bool:
         """Return True if `token` is that of a template whose processes have not ended."""
@@ -115,7 +144,8 @@ class TemplatePool:
             return False
         key = _key(child.spec, source)
         template = self._by_key.get(key)
-        child.no_template = self._refusals.get(key, "")
+        refusal = self._refusals.get(key)
+        child.no_template = refusal.reason if refusal is not None and now < refusal.until else ""
         if template is None and not child.no_template:
             template = self._open(key, child.spec, source, now)
         if template is None:
@@ -216,24 +246,26 @@ class TemplatePool:
         template.process.identify(started.pid, started.start_time)
         self._events.started(started.token, started.pid, started.start_time)
 
-    def on_failed(self, failed: FailedRun) -> list[ChildLink]:
-        return self._refuse(self._by_token.pop(failed.token), failed.error)
+    def on_failed(self, failed: FailedRun, now: float) -> list[ChildLink]:
+        return self._refuse_for_now(self._by_token.pop(failed.token), failed.error, now)
 
-    def on_imported(self, link: ZygoteLink, imported: Imported) -> list[ChildLink]:
+    def on_imported(self, link: ZygoteLink, imported: Imported, now: float) -> list[ChildLink]:
         template = self._of(link)
         if template is None:
             return []
+        if imported.has_failed:
+            return self._refuse_for_now(template, imported.refusal, now)
         if imported.refusal:
-            return self._refuse(template, imported.refusal)
+            return self._refuse(template, Refusal(reason=imported.refusal))
         link.ready = True
         link.heartbeat.answered()
         return []
 
-    def on_exited(self, exited: ExitedRun) -> list[ChildLink]:
-        """Forget a template whose processes have ended. If nobody requested its end, its import is not tried again."""
+    def on_exited(self, exited: ExitedRun, now: float) -> list[ChildLink]:
+        """Forget a template whose processes have ended. If nobody requested its end, it is not made again at once."""
         template = self._by_token.pop(exited.token)
         self._events.ended(template.token)
-        return [] if template.is_ending else self._refuse(template, _DIED)
+        return [] if template.is_ending else self._refuse_for_now(template, _DIED, now)
 
     def on_gone(self, link: ZygoteLink) -> list[ChildLink]:
         """Handle the end of a zygote, which may be a template or the zygote that forked templates."""
@@ -247,14 +279,18 @@ class TemplatePool:
         del self._by_key[template.key]
         return self._released(template, "")
 
-    def _refuse(self, template: TemplateProcess, reason: str) -> list[ChildLink]:
-        """End a template, and remember the reason, so that its import gets no template again."""
+    def _refuse_for_now(self, template: TemplateProcess, reason: str, now: float) -> list[ChildLink]:
+        """End a template for a reason that may pass."""
+        return self._refuse(template, next_refusal(reason, self._refusals.get(template.key), now))
+
+    def _refuse(self, template: TemplateProcess, refusal: Refusal) -> list[ChildLink]:
+        """End a template, and remember the reason, so that its import gets no template while the refusal holds."""
         if len(self._refusals) >= MAX_REFUSALS:
             self._refusals.clear()
-        self._refusals[template.key] = reason
+        self._refusals[template.key] = refusal
         if self._by_key.get(template.key) is template:
             self._end(template)
-        return self._released(template, reason)
+        return self._released(template, refusal.reason)
 
     def _released(self, template: TemplateProcess, reason: str) -> list[ChildLink]:
         children = list(template.waiting)
@@ -297,7 +333,7 @@ class TemplatePool:
 
     def _kill(self, template: TemplateProcess) -> None:
         """Kill a template whose import takes too long, because a template reads no requests during its import."""
-        self._refuse(template, f"its import took longer than {IMPORT_SECONDS:g} s")
+        self._refuse(template, Refusal(reason=f"its import took longer than {IMPORT_SECONDS:g} s"))
         if template.parent is not None and template.parent is self._zygotes.shared:
             self._zygotes.send(template.parent, EndRun(token=template.token))
 

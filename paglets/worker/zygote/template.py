@@ -68,7 +68,7 @@ def run_template(
         if source is not None:
             template = _Template()
             refusal = template.import_module(source)
-            channel.sendall(pack(to_frame(Imported(refusal=refusal))))
+            channel.sendall(pack(to_frame(Imported(refusal=refusal, has_failed=template.has_failed))))
             code = 0 if refusal else run_zygote(channel, template.serve)
     except BaseException as error:
         with suppress(BaseException):
@@ -89,9 +89,13 @@ def _receive_import(channel: socket.socket) -> TemplateSource | None:
 
 
 class _Template:
-    """The work of a template in its process: the import, and the start of each run that is forked from the process."""
+    """The work of a template in its process: the import, and the start of each run that is forked from the process.
+
+    `has_failed`: as in `Imported`.
+    """
 
     def __init__(self) -> None:
+        self.has_failed = False
         self._exit_functions = exit_function_count()
         self._generators = Generators(set())
         self._printed = (b"", b"")
@@ -120,6 +124,7 @@ class _Template:
             gc.disable()
         except BaseException as error:
             # Catch SystemExit and KeyboardInterrupt, too. The attempt repeats the import, and then handles the error.
+            self.has_failed = True
             return failure_refusal(error)
         self._generators = Generators(watch.seeded)
         files = {name: str(getattr(module, "__file__", "")) for name, module in list(sys.modules.items())}
