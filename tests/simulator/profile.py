@@ -105,6 +105,7 @@ def _with_workers(profile: Profile, entropy: SeededEntropy) -> Profile:
         load=replace(
             load,
             workers=0.5 + 0.5 * entropy.pick(2),
+            short=0.5 * entropy.pick(3),
             groups=2 + entropy.pick(2),
             most_jobs=8 + entropy.pick(9),
             files=1.0,

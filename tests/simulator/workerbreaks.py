@@ -59,7 +59,7 @@ class StaleWorker(SimWorker):
 def _working() -> Profile:
     """Return a run of jobs for warm workers that are killed, on machines that crash and restart."""
     base = calm(2)
-    load = replace(base.load, groups=3, most_jobs=16, files=1.0, workers=1.0, counters=0, seconds=10.0)
+    load = replace(base.load, groups=3, most_jobs=16, files=1.0, workers=1.0, short=0.5, counters=0, seconds=10.0)
     return replace(base, load=load, trouble=Trouble(crashes=4, workers=8, seconds=15.0))
 
 

@@ -44,13 +44,15 @@ MOVES_TO_GONE = 3
 """The number of paglets that users send to a host after it is gone, before they remove it."""
 
 NOWHERE = "nowhere"
+LONG_SECONDS, SHORT_SECONDS = (0.05, 4.0), (0.0, 0.01)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """The amount of users' work, and the plans of their jobs. `files` is the share of groups with code and inputs.
 
-    `workers` is the share of jobs for warm workers. Most of these jobs request the same resources.
+    `workers` is the share of jobs for warm workers. Most of these jobs request the same resources. `short` is the share
+    of groups whose jobs take milliseconds.
 
     Users only act on the first `stays` machines (0: on all), since others may be lost for good. With `lost_home`, jobs
     that leave with a file still go to the last machine, which is lost and forgotten. Unless `alone_seconds` is 0, one
@@ -69,6 +71,7 @@ class Load:
     twins: int = 0
     files: float = 0.0
     workers: float = 0.0
+    short: float = 0.0
     couriers: int = 0
     file_posts: int = 0
     kept: int = 0
@@ -169,12 +172,13 @@ class Workload:
     def _submit(self, group_id: str, alone: Machine | None = None) -> None:
         home = alone or self._any()
         count = 1 + self.entropy.pick(self.load.most_jobs)
+        short = bool(self.load.short) and self._chance(self.load.short)
         jobs, sure = [], []
         for number in range(count):
             key = f"job-{number}"
             plan = self.load.plans[self.entropy.pick(len(self.load.plans))]
             impossible = self._chance(0.05)
-            jobs.append(self._job(key, plan, home, impossible))
+            jobs.append(self._job(key, plan, home, impossible, short))
             if not impossible and (plan in SUCCEEDS or plan == "checkpoint"):
                 sure.append(key)
         submission = SubmitGroup(
@@ -211,7 +215,7 @@ class Workload:
 
         self.files.submit(group.home, group.submission, acknowledged)
 
-    def _job(self, key: str, plan: str, home: Machine, impossible: bool) -> JobSpec:
+    def _job(self, key: str, plan: str, home: Machine, impossible: bool, short: bool) -> JobSpec:
         others = [machine for machine in self.machines if machine is not home]
         chosen = others[self.entropy.pick(len(others))]
         tags = chosen.traits.tags[:1] if self._chance(0.2) else ()
@@ -233,7 +237,7 @@ class Workload:
         state = {
             "key": key,
             "plan": [plan],
-            "seconds": self.entropy.uniform(0.05, 4.0),
+            "seconds": self.entropy.uniform(*(SHORT_SECONDS if short else LONG_SECONDS)),
             "posts": targets,
             "target": to_json(self._ref(self._any())),
             "fetches": [kept_id(number) for number in range(min(2, self.load.kept))],
