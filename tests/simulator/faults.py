@@ -11,6 +11,7 @@ from tests.fakes.clock import FakeClock
 from tests.simulator.fuse import AT_DISK, SEAMS
 from tests.simulator.machine import Machine
 from tests.simulator.network import Network, Weather
+from tests.simulator.processes import Death
 from tests.simulator.story import Story
 
 MOST_PASSES = 40
@@ -28,6 +29,7 @@ PARTED_SECONDS = (0.5, 20.0)
 ASLEEP_SECONDS = (0.5, 25.0)
 HOLE_SECONDS = (0.5, 20.0)
 FULL_SECONDS = (0.01, 8.0)
+LOOK_SECONDS = 0.2
 CLOCK_STEP_SECONDS = (-4000.0, 4000.0)
 
 
@@ -203,7 +205,10 @@ class Faults:
             machine.life.launcher.templates.lose_any()
 
     def _lose_worker(self) -> None:
-        machine = self._any()
-        if machine.life is not None and machine.life.launcher is not None:
+        """Kill a warm worker, as soon as there is one."""
+        machine, at = self._any(), tuple(Death)[self.entropy.pick(len(Death))]
+        launcher = None if machine.life is None else machine.life.launcher
+        if launcher is not None and launcher.lose_worker(at):
             self.story.tell(machine.name, "loses a warm worker")
-            machine.life.launcher.lose_worker()
+        else:
+            self._later(LOOK_SECONDS, self._lose_worker)

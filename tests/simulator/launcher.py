@@ -12,7 +12,7 @@ from paglets.worker.launch import LaunchEvents, LaunchSpec, ProcessExit
 from tests.fakes.clock import FakeClock
 from tests.simulator.folders import Folders
 from tests.simulator.fuse import AT_FRAME, AT_LAUNCH, Fuse
-from tests.simulator.processes import Child, Process, ProcessSeams, Scripts
+from tests.simulator.processes import Child, Death, Process, ProcessSeams, Scripts
 from tests.simulator.seams import Alive
 from tests.simulator.tampering import Tampering
 from tests.simulator.templates import Run, TemplateSeams
@@ -47,6 +47,7 @@ class SimLauncher:
         self._fuse = fuse
         self._witness = witness
         self._processes: dict[str, Process] = {}
+        self._deaths: list[Death] = []
         self._pids = 1000
         self._due_at: float | None = None
         self._make_worker = tampering.worker
@@ -65,6 +66,7 @@ class SimLauncher:
             state_of=tampering.state_of,
             frame=tampering.frame,
             is_stored=is_stored,
+            dies=self._dies,
         )
         self.templates = tampering.templates(
             TemplateSeams(
@@ -199,14 +201,23 @@ class SimLauncher:
             if not process.is_alone:
                 process.exit(ProcessExit(launcher_lost=True, launcher_died=True))
 
-    def lose_worker(self) -> None:
-        """Kill a warm worker now, or as it gets its next job.
+    def lose_worker(self, at: Death) -> bool:
+        """Kill a warm worker now, or the first one at a later moment. Return False if there is none now.
 
         It has run a job before. Otherwise its first job would be charged, like one with a process of its own.
         """
         workers = self._used_workers()
-        if workers:
-            workers[self.entropy.pick(len(workers))].kill(at_go=self.entropy.pick(3) > 0)
+        if at is not Death.NOW:
+            self._deaths.append(at)
+        elif workers:
+            workers[self.entropy.pick(len(workers))].kill()
+        return at is not Death.NOW or bool(workers)
+
+    def _dies(self, at: Death) -> bool:
+        if at not in self._deaths:
+            return False
+        self._deaths.remove(at)
+        return True
 
     def _used_workers(self) -> list[SimWorker]:
         """Return the workers that have run code of the user."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from typing import Any, Protocol
 
@@ -64,6 +65,14 @@ class Reports(Protocol):
     def output_ended(self, token: str) -> None: ...
 
 
+class Death(Enum):
+    """The moment at which a warm worker is killed: now, before it begins a further job, or in a job."""
+
+    NOW = 0
+    BEFORE_JOB = 1
+    IN_JOB = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSeams:
     """The launcher of processes, which write to `folders`.
@@ -71,7 +80,7 @@ class ProcessSeams:
     `later` calls a function after a random time, and `wait` after a given time. `gone` reports the end of a process.
     `lose_zygote` kills the zygote of a process. `state_of` returns the state in the memory of a process that starts,
     and `frame` changes a frame of a process to its host. `is_stored` returns True if the row of a template or a warm
-    worker is committed.
+    worker is committed. `dies` returns True if a warm worker is to die at this moment.
     """
 
     clock: FakeClock
@@ -87,10 +96,13 @@ class ProcessSeams:
     state_of: Callable[[Go], dict[str, Any]]
     frame: Callable[[dict[str, Any]], dict[str, Any]]
     is_stored: Callable[[str], bool]
+    dies: Callable[[Death], bool]
 
 
 class Process(ABC):
-    """A process, from fork to exit. `memory` is that of its module."""
+    """A process, from fork to exit. `memory` is that of its module. A frame takes `frame_seconds`."""
+
+    frame_seconds = FRAME_SECONDS
 
     def __init__(self, seams: ProcessSeams, spec: LaunchSpec) -> None:
         self.seams = seams
@@ -125,7 +137,7 @@ class Process(ABC):
 
     def _in_order(self, last: float, act: Callable[[], None]) -> float:
         now = self.seams.clock.monotonic()
-        at = max(last, now + self.seams.entropy.uniform(*FRAME_SECONDS))
+        at = max(last, now + self.seams.entropy.uniform(*self.frame_seconds))
         self.seams.wait(at - now, act)
         return at
 

@@ -109,7 +109,7 @@ def _with_workers(profile: Profile, entropy: SeededEntropy) -> Profile:
             groups=2 + entropy.pick(2),
             most_jobs=8 + entropy.pick(9),
             files=1.0,
-            plans=(*load.plans, *("success",) * 3),
+            plans=(*load.plans, *("success",) * 6),
         ),
         trouble=replace(trouble, workers=5 * entropy.pick(4), crashes=max(trouble.crashes, entropy.pick(5))),
     )

@@ -10,8 +10,11 @@ from paglets.core.record import from_json
 from paglets.worker.launch import LaunchSpec, ProcessExit
 from paglets.worker.protocol import Go
 from paglets.worker.worker_protocol import Began, JobEnded, Withdrawn, WorkerLeaves, WorkerRecord, to_frame
-from tests.simulator.processes import FRAME_SECONDS, Execution, Process, ProcessSeams
+from tests.simulator.processes import Death, Execution, Process, ProcessSeams
 from tests.simulator.seen import Seen
+
+FRAME_SECONDS = (0.0001, 0.001)
+"""The time of a frame is short, so that jobs of milliseconds take less time than the work that is sent ahead."""
 
 SIGKILL = 9
 LEFT_OF_10 = 1
@@ -24,23 +27,20 @@ class SimWorker(Process):
     """A process that runs the jobs of one key, one after the other.
 
     `left`: what user code has left behind, and which run did so. `job`: the token of the run whose id and directory the
-    process has. `dies_at_go`: True to kill the process as it gets its next job.
+    process has.
     """
+
+    frame_seconds = FRAME_SECONDS
 
     def __init__(self, seams: ProcessSeams, spec: LaunchSpec) -> None:
         super().__init__(seams, spec)
         self.left: tuple[str, str] = ("", "")
         self.job = ""
-        self.dies_at_go = False
         self.has_run_code = False
         self._waiting: deque[Go] = deque()
         self._current: Execution | None = None
         self._ran: set[str | None] = {None}
         self._finishing = False
-
-    @property
-    def is_busy(self) -> bool:
-        return self._current is not None
 
     def executions(self) -> tuple[Execution, ...]:
         return () if self._current is None else (self._current,)
@@ -49,10 +49,6 @@ class SimWorker(Process):
 
     def take(self, frame: dict[str, Any]) -> None:
         if "go" in frame:
-            if self.dies_at_go and not self.is_busy:
-                self.seams.witness.saw(Seen.NOT_BEGUN)
-                self.exit(ProcessExit(signal=SIGKILL))
-                return
             self._waiting.append(from_json(Go, frame["go"]))
         elif "withdraw" in frame:
             self._withdraw(frame["withdraw"])
@@ -79,7 +75,10 @@ class SimWorker(Process):
     def _begin_next(self) -> None:
         if self.over or self._current is not None:
             return
-        if self._waiting:
+        if self._waiting and self.has_run_code and self.seams.dies(Death.BEFORE_JOB):
+            self.seams.witness.saw(Seen.NOT_BEGUN)
+            self.exit(ProcessExit(signal=SIGKILL))
+        elif self._waiting:
             go = self._waiting.popleft()
             self._tell(Began(token=go.stamp.token, cpu_before=0.0))
             self._begin(go)
@@ -94,6 +93,8 @@ class SimWorker(Process):
         self._ran.add(go.stamp.token)
         self._current = Execution(self, go)
         self._current.begin(wrong)
+        if self.seams.dies(Death.IN_JOB):
+            self.kill()
 
     def enter(self, go: Go) -> None:
         """Give the process the id and the directory of a job."""
@@ -142,11 +143,8 @@ class SimWorker(Process):
 
     # Faults.
 
-    def kill(self, at_go: bool) -> None:
-        """Kill the process now, or as it gets its next job. Only a job that runs may be charged for that."""
-        if at_go:
-            self.dies_at_go = True
-            return
+    def kill(self) -> None:
+        """Kill the process. Only a job that runs may be charged for that."""
         for execution in self.executions():
             self.seams.witness.saw(Seen.WORKER_DIED)
             self.seams.witness.killed(execution.go)

@@ -45,6 +45,8 @@ MOVES_TO_GONE = 3
 
 NOWHERE = "nowhere"
 LONG_SECONDS, SHORT_SECONDS = (0.05, 4.0), (0.0, 0.01)
+SHORT_JOBS = 4
+"""The number of short jobs in place of one long job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,7 @@ class Workload:
         home = alone or self._any()
         count = 1 + self.entropy.pick(self.load.most_jobs)
         short = bool(self.load.short) and self._chance(self.load.short)
+        count *= SHORT_JOBS if short else 1
         jobs, sure = [], []
         for number in range(count):
             key = f"job-{number}"
