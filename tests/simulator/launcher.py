@@ -182,8 +182,8 @@ class SimLauncher:
         """
         workers = self._used_workers()
         for worker in workers:
-            for execution in worker.executions():
-                self._witness.crashed_in_worker(execution.go)
+            for go in worker.jobs():
+                self._witness.crashed_in_worker(go)
         for process in self._processes.values():
             process.drop()
         self._processes.clear()

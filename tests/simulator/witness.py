@@ -172,7 +172,7 @@ class Witness:
             self.violated(f"{go.host.name}: {go.stamp.agent_id} runs beside others after a crash of its host")
 
     def crashed_in_worker(self, go: Go) -> None:
-        """Record a job that ran in a warm worker as its host crashed."""
+        """Record a job that a warm worker ran, or was about to run, as its host crashed."""
         self._suspects[(go.stamp.agent_id, go.stamp.generation)] = None
 
     def killed(self, go: Go) -> None:

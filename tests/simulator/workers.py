@@ -45,6 +45,10 @@ class SimWorker(Process):
     def executions(self) -> tuple[Execution, ...]:
         return () if self._current is None else (self._current,)
 
+    def jobs(self) -> tuple[Go, ...]:
+        """Return the job that runs, and those that wait in this process."""
+        return (*(execution.go for execution in self.executions()), *self._waiting)
+
     # Frames of the host.
 
     def take(self, frame: dict[str, Any]) -> None:
