@@ -184,9 +184,14 @@ _NONE: tuple[tuple[str, str], ...] = (
         "SELECT group_id FROM group_blobs WHERE group_id NOT IN (SELECT group_id FROM group_specs)",
     ),
     (
-        "an attempt is at work and its job is not RUNNING",
+        "an attempt is at work and its job is neither RUNNING nor ASSIGNED",
         "SELECT agent_id FROM runs JOIN requests q USING (agent_id) WHERE runs.entry = 'attempt'"
-        " AND q.status != 'RUNNING'",
+        " AND q.status NOT IN ('RUNNING', 'ASSIGNED')",
+    ),
+    (
+        "a job is ASSIGNED that has no run in a line",
+        "SELECT agent_id FROM requests q WHERE status = 'ASSIGNED' AND NOT EXISTS (SELECT 1 FROM runs"
+        " WHERE runs.agent_id = q.agent_id AND runs.attempt = q.attempt + 1 AND line != '')",
     ),
 )
 """Queries that must find nothing, and the meaning of a hit."""
@@ -338,12 +343,12 @@ _BUSY: tuple[tuple[str, str], ...] = (
     (
         "is an unfinished job",
         "SELECT agent_id || ' ' || status || ' ' || reason_text FROM requests"
-        " WHERE status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')",
+        " WHERE status IN ('PLACING', 'WAITING_FOR_SLOT', 'ASSIGNED', 'RUNNING')",
     ),
     (
         "is a finished job of a group whose row is still there",
         "SELECT agent_id || ' ' || status FROM requests WHERE collector IS NOT NULL"
-        " AND status NOT IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
+        " AND status NOT IN ('PLACING', 'WAITING_FOR_SLOT', 'ASSIGNED', 'RUNNING')"
         " AND agent_id NOT IN (SELECT agent_id FROM failed_hooks)",
     ),
     (

@@ -165,7 +165,7 @@ def check_envelope(envelope: Envelope) -> Envelope:
         check_count("generation", job.generation, least=1)
         for name in ("attempt", "failed_attempts", "losses", "disk_fulls"):
             check_count(name, getattr(job, name), least=0)
-        if job.status == "RUNNING":
+        if job.status in ("ASSIGNED", "RUNNING"):
             raise Invalid("a running job cannot move")
     if envelope.wakes_in_seconds is not None:
         check_seconds(envelope.wakes_in_seconds, is_left=True)

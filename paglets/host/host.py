@@ -271,7 +271,7 @@ class Host:
             return HostLoad(
                 blocked_reason="" if reason is None else reason.text,
                 free=self.scheduler.free_units(tx, usage).amounts(),
-                queued_jobs=queue.count(tx, "WAITING_FOR_SLOT"),
+                queued_jobs=queue.count(tx, "WAITING_FOR_SLOT", "ASSIGNED"),
                 running_jobs=queue.count(tx, "RUNNING"),
             )
 

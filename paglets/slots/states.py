@@ -6,7 +6,7 @@ from typing import Literal
 
 from paglets.core.transitions import Transitions
 
-JobStatus = Literal["PLACING", "WAITING_FOR_SLOT", "RUNNING", "COMPLETED", "FAILED_FINAL", "CANCELLED"]
+JobStatus = Literal["PLACING", "WAITING_FOR_SLOT", "ASSIGNED", "RUNNING", "COMPLETED", "FAILED_FINAL", "CANCELLED"]
 
 JOB_TRANSITIONS: Transitions[JobStatus] = Transitions(
     "job",
@@ -17,6 +17,12 @@ JOB_TRANSITIONS: Transitions[JobStatus] = Transitions(
         # The move of the job to another host was refused or rolled back, so the job needs a new placement.
         ("WAITING_FOR_SLOT", "taken_back"): "PLACING",
         ("WAITING_FOR_SLOT", "granted"): "RUNNING",
+        # The job was sent ahead to a warm worker, which runs it after its present job.
+        ("WAITING_FOR_SLOT", "assigned"): "ASSIGNED",
+        # The job before it has ended, and has passed its slot on.
+        ("ASSIGNED", "began"): "RUNNING",
+        # The worker ended before the job began, or its host restarted. This counts neither as an attempt nor as a loss.
+        ("ASSIGNED", "lost"): "WAITING_FOR_SLOT",
         # The attempt ended because the host restarted, lost its zygote or could not start it. This is no failure.
         ("RUNNING", "lost"): "WAITING_FOR_SLOT",
         # The attempt failed, and the job has attempts left.
@@ -29,6 +35,7 @@ JOB_TRANSITIONS: Transitions[JobStatus] = Transitions(
         ("PLACING", "failed"): "FAILED_FINAL",
         ("PLACING", "cancelled"): "CANCELLED",
         ("WAITING_FOR_SLOT", "cancelled"): "CANCELLED",
+        ("ASSIGNED", "cancelled"): "CANCELLED",
         ("RUNNING", "cancelled"): "CANCELLED",
     },
 )

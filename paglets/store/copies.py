@@ -55,7 +55,7 @@ _COPIES = (
 def _here(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
     rows = tx.all(
         f"{_COPIES} FROM requests r JOIN residence s USING (agent_id)"
-        " WHERE r.collector IS NOT NULL AND r.status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
+        " WHERE r.collector IS NOT NULL AND r.status IN ('PLACING', 'WAITING_FOR_SLOT', 'ASSIGNED', 'RUNNING')"
         " AND NOT EXISTS (SELECT 1 FROM job_states j WHERE j.agent_id = r.agent_id AND j.outcome IS NOT NULL)"
         f" AND r.agent_id {which} ORDER BY r.agent_id LIMIT ?",
         agent_id,
@@ -113,7 +113,8 @@ def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:
     A running copy counts until its process tree has ended.
     """
     rows = tx.each(
-        "SELECT job_key FROM requests WHERE group_id = ? AND status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
+        "SELECT job_key FROM requests WHERE group_id = ?"
+        " AND status IN ('PLACING', 'WAITING_FOR_SLOT', 'ASSIGNED', 'RUNNING')"
         " UNION ALL SELECT job_key FROM handoffs WHERE group_id = ? AND kind = 'job'"
         " AND ended = 0",
         group_id,
@@ -131,7 +132,7 @@ def unfinished_here(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> l
     """Return the copies with these job keys (None: all) that wait or run on this host and report to a collector."""
     rows = tx.all(
         "SELECT agent_id, job_key FROM requests WHERE group_id = ? AND collector IS NOT NULL"
-        " AND status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING') ORDER BY job_key, agent_id",
+        " AND status IN ('PLACING', 'WAITING_FOR_SLOT', 'ASSIGNED', 'RUNNING') ORDER BY job_key, agent_id",
         group_id,
     )
     found = (queue.job(tx, row["agent_id"]) for row in rows if job_keys is None or row["job_key"] in job_keys)
@@ -161,10 +162,11 @@ def all_ids(tx: Tx, group_id: str) -> list[str]:
 
 
 def mark_unwanted(tx: Tx, agent_id: str, cause: str) -> bool:
-    """Mark a running copy as cancelled, and store the cause. Return False if it does not run or is marked already."""
+    """Mark a copy with a run as cancelled, and store the cause. Return False if it has none or is marked already."""
     return bool(
         tx.run(
-            "UPDATE requests SET unwanted = ? WHERE agent_id = ? AND status = 'RUNNING' AND unwanted IS NULL",
+            "UPDATE requests SET unwanted = ?"
+            " WHERE agent_id = ? AND status IN ('ASSIGNED', 'RUNNING') AND unwanted IS NULL",
             cause,
             agent_id,
         )

@@ -149,7 +149,8 @@ _DEPENDENCIES = (
         many="jobs have no host yet",
     ),
     _Dependency(
-        sql="SELECT count(*) FROM requests WHERE status IN ('WAITING_FOR_SLOT', 'RUNNING') AND group_id = ?",
+        sql="SELECT count(*) FROM requests"
+        " WHERE status IN ('WAITING_FOR_SLOT', 'ASSIGNED', 'RUNNING') AND group_id = ?",
         one="job waits or runs on this host",
         many="jobs wait or run on this host",
     ),

@@ -277,6 +277,7 @@ def set_default_reason(tx: Tx, reason: str, text: str, now: float) -> None:
 DEFAULT_REASONS = {
     "PLACING": ("placing", "it was submitted a moment ago; the collector of its group must be placed first"),
     "WAITING_FOR_SLOT": ("queued", "it arrived a moment ago"),
+    "ASSIGNED": ("assigned", "a warm worker runs it next"),
 }
 """The reason and its text for a job with this status that the placer or scheduler has not checked yet."""
 

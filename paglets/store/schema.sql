@@ -298,7 +298,9 @@ CREATE VIEW blob_refs (sha256) AS
 
 -- The queue: a row for each compute job that is here. States and outcome are in job_states.
 -- status: PLACING -> WAITING_FOR_SLOT -> RUNNING -> COMPLETED; each earlier one -> FAILED_FINAL, CANCELLED;
---         RUNNING -> WAITING_FOR_SLOT (lost or retried), PLACING (disk full). Table: paglets.slots.states.
+--         RUNNING -> WAITING_FOR_SLOT (lost or retried), PLACING (disk full);
+--         WAITING_FOR_SLOT -> ASSIGNED (sent ahead to a warm worker) -> RUNNING, WAITING_FOR_SLOT (lost), CANCELLED.
+--         Table: paglets.slots.states.
 -- request: JSON of SlotRequest. collector: JSON of ProxyRef.
 -- queued_at: the arrival time minus the time waited elsewhere; a refused hand-off does not change it.
 -- here_at: the arrival time. disk_fulls: how many attempts failed on a full disk.
@@ -310,8 +312,6 @@ CREATE TABLE requests (
   collector TEXT,
   generation INTEGER NOT NULL CHECK (generation >= 1),
   attempt INTEGER NOT NULL DEFAULT 0 CHECK (attempt >= 0),
-  status TEXT NOT NULL CHECK (status IN
-    ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING', 'COMPLETED', 'FAILED_FINAL', 'CANCELLED')),
   request TEXT NOT NULL,
   cpu_cores INTEGER NOT NULL,
   failed_attempts INTEGER NOT NULL DEFAULT 0,
@@ -325,6 +325,8 @@ CREATE TABLE requests (
   never INTEGER NOT NULL DEFAULT 0,
   reason_at REAL NOT NULL,
   disk_fulls INTEGER NOT NULL DEFAULT 0,
+  status TEXT NOT NULL DEFAULT 'PLACING' CHECK (status IN
+    ('PLACING', 'WAITING_FOR_SLOT', 'ASSIGNED', 'RUNNING', 'COMPLETED', 'FAILED_FINAL', 'CANCELLED')),
   UNIQUE (group_id, job_key, generation)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX requests_queue ON requests (status, queued_at, agent_id, group_id);
@@ -371,6 +373,7 @@ CREATE TABLE lease_units (
 CREATE INDEX lease_units_agent ON lease_units (agent_id);
 
 -- Processes of paglets. The row is written before the launch, pid and start time before any user code runs.
+-- line: the runs that a warm worker runs one after the other have the token of the first of them; '': none waits.
 CREATE TABLE runs (
   agent_id TEXT PRIMARY KEY,
   token TEXT NOT NULL UNIQUE,
@@ -381,7 +384,8 @@ CREATE TABLE runs (
   pid INTEGER,
   start_time REAL,
   usage TEXT,
-  started_at REAL NOT NULL
+  started_at REAL NOT NULL,
+  line TEXT NOT NULL DEFAULT ''
 ) STRICT, WITHOUT ROWID;
 
 -- Templates: processes that have imported the module of jobs, and fork their attempts. The row is written before the

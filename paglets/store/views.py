@@ -128,7 +128,7 @@ def job_view(tx: Tx, agent_id: str, own: HostRef, now: float) -> JobView | None:
 
 
 _SHOWN = (
-    "FROM requests r WHERE status IN ('RUNNING', 'WAITING_FOR_SLOT', 'PLACING')"
+    "FROM requests r WHERE status IN ('RUNNING', 'ASSIGNED', 'WAITING_FOR_SLOT', 'PLACING')"
     "  OR EXISTS (SELECT 1 FROM paglets p WHERE p.agent_id = r.agent_id AND p.intent IS NOT NULL)"
     "  OR agent_id IN (SELECT agent_id FROM failed_hooks)"
     "  OR agent_id IN (SELECT report_of FROM outbox WHERE report_of IS NOT NULL AND problem != '')"
@@ -147,8 +147,8 @@ def job_views(tx: Tx, own: HostRef, now: float, most: int) -> tuple[JobView, ...
     """
     rows = tx.all(
         f"SELECT * {_SHOWN}"
-        " ORDER BY CASE status WHEN 'RUNNING' THEN 0 WHEN 'WAITING_FOR_SLOT' THEN 1 WHEN 'PLACING' THEN 2 ELSE 3 END,"
-        " queued_at, agent_id"
+        " ORDER BY CASE status WHEN 'RUNNING' THEN 0 WHEN 'ASSIGNED' THEN 1 WHEN 'WAITING_FOR_SLOT' THEN 2"
+        " WHEN 'PLACING' THEN 3 ELSE 4 END, queued_at, agent_id"
         " LIMIT ?",
         most,
     )

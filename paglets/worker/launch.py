@@ -54,7 +54,8 @@ class LaunchSpec:
     `alone`: True to fork the process from a zygote that serves no other run. `threads`: the number of threads for
     numerical libraries; 0: they decide. `template`: the import of the template from which to fork the process;
     None: fork it from a zygote that has imported no user code. `worker`: the key of the warm worker for the run; None:
-    the run has a process of its own. `is_worker`: True if the process is a warm worker. It has no paths of logs.
+    the run has a process of its own. `line`: the token of the run that got the slot of the worker first, if this run
+    waits there for its turn; "": none waits. `is_worker`: True if the process is a warm worker, which has no logs.
     """
 
     token: str
@@ -69,7 +70,13 @@ class LaunchSpec:
     threads: int = 0
     template: TemplateSource | None = None
     worker: WorkerKey | None = None
+    line: str = ""
     is_worker: bool = False
+
+    @property
+    def is_ahead(self) -> bool:
+        """Return True if the run has no slot yet: it gets that of the run before it in its worker."""
+        return self.line not in ("", self.token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +89,7 @@ class ProcessExit:
     printed nothing, so that it has no log. `no_template`: the reason why the process was not forked from a template
     that has imported its module; "" if it was, or if no template was requested. `in_worker`: True if the run was a job
     of a warm worker. `worker_ended`: the reason why it ended that worker, such as "left a thread"; "" if it did not.
+    `next_token`: the run that its worker runs next, and that gets its slot; "": none.
     """
 
     exit_code: int | None = None
@@ -96,6 +104,7 @@ class ProcessExit:
     no_template: str = ""
     in_worker: bool = False
     worker_ended: str = ""
+    next_token: str = ""
     usage: Usage = field(default_factory=Usage)
 
 
@@ -146,6 +155,10 @@ class Launcher(Protocol):
 
     def end(self, token: str) -> None:
         """End the process of a run and all its descendants. The event `ended` follows."""
+        ...
+
+    def withdraw(self, token: str) -> None:
+        """Take back a run that was sent ahead. If it has not begun, the event `ended` follows; else nothing happens."""
         ...
 
     def allow_import(self, token: str) -> None:

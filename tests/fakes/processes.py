@@ -21,6 +21,7 @@ class HandProcess:
         self.pid = pid
         self.heard: list[dict[str, Any]] = []
         self.told_to_end = False
+        self.is_withdrawn = False
         self.ended = False
 
     def begin(self) -> None:
@@ -81,6 +82,10 @@ class HandLauncher:
             process.told_to_end = True
             if not self.is_stubborn:
                 process.exit(signal=SIGKILL)
+
+    def withdraw(self, token: str) -> None:
+        for process in self._alive(token):
+            process.is_withdrawn = True
 
     def allow_import(self, token: str) -> None:
         """Do nothing: this launcher has no templates."""

@@ -222,6 +222,41 @@ def test_only_the_job_that_exits_is_charged(jobs: Jobs) -> None:
     assert len(jobs.processes()) == 2
 
 
+def assigned(host: HostProcess) -> list[Any]:
+    return host.rows("SELECT agent_id FROM requests WHERE status = 'ASSIGNED'")
+
+
+def test_short_jobs_are_sent_ahead_and_one_that_exits_is_charged_alone(jobs: Jobs) -> None:
+    jobs.submit(200, {150: "exit"}, wait=False)
+    wait_until(lambda: assigned(jobs.host), what="a job to be sent ahead")
+    wait_until(lambda: jobs.summary()["pending_count"] == 0, what="200 jobs to end")
+    assert sorted(jobs.numbers()) == list(range(200))
+    assert {attempt for _, _, attempt in jobs.ran()} == {1}
+    assert list(jobs.summary()["failures"]) == ["k150"]
+
+
+def test_jobs_behind_a_long_one_are_taken_back_and_run_once(jobs: Jobs) -> None:
+    jobs.submit(100, {60: "wait"}, wait=False)
+    wait_until(lambda: 60 in jobs.numbers(), what="the job that waits")
+    wait_until(lambda: not assigned(jobs.host), what="the jobs behind it to be taken back")
+    (jobs.folder / "go").touch()
+    jobs.drain(100)
+    assert sorted(jobs.numbers()) == list(range(100))
+    assert len(jobs.processes()) == 1
+
+
+def test_jobs_that_were_sent_ahead_run_at_most_once_more_after_the_host_was_killed(jobs: Jobs) -> None:
+    jobs.submit(150, wait=False)
+    wait_until(lambda: assigned(jobs.host), what="a job to be sent ahead")
+    jobs.host.kill()
+    jobs.host = jobs.host.mesh.start("one", "--cpu-cores", 1)
+    jobs.drain(150)
+    again = [number for number in range(150) if jobs.numbers().count(number) != 1]
+    assert len(again) <= 2
+    assert all(jobs.numbers().count(number) == 2 for number in again)
+    jobs.host.stop()
+
+
 def test_a_job_that_raises_ends_its_worker_and_keeps_its_traceback(jobs: Jobs) -> None:
     jobs.submit(4, {1: "raise"})
     failure = jobs.summary()["failures"]["k1"]

@@ -94,6 +94,9 @@ class SimLauncher:
     def end(self, token: str) -> None:
         self._pool.end(token)
 
+    def withdraw(self, token: str) -> None:
+        self._pool.withdraw(token)
+
     def allow_import(self, token: str) -> None:
         self.templates.allow_import(token)
         self._pool.allow(token)

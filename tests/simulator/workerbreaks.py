@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-from paglets.worker.host.worker_pool import NOT_STARTED, WorkerPool, WorkerProcesses
+from paglets.worker.host.worker_jobs import NOT_STARTED
+from paglets.worker.host.worker_pool import WorkerPool, WorkerProcesses
 from paglets.worker.launch import LaunchEvents, ProcessExit
 from paglets.worker.protocol import Go
 from tests.simulator.breaks import Break, by_sql, rewritten
@@ -48,6 +49,15 @@ class CarelessWorker(SimWorker):
         return ""
 
 
+class DeafWorker(SimWorker):
+    """A worker that runs a job that it gave back."""
+
+    def _withdraw(self, token: str) -> None:
+        kept = self._waiting.copy()
+        super()._withdraw(token)
+        self._waiting = kept
+
+
 class StaleWorker(SimWorker):
     """A worker that keeps the id and the directory of its first job."""
 
@@ -63,7 +73,23 @@ def _working() -> Profile:
     return replace(base, load=load, trouble=Trouble(crashes=4, workers=8, seconds=15.0))
 
 
+def _ahead() -> Profile:
+    """Return a run of jobs most of which are so short that others are sent ahead."""
+    profile = _working()
+    return replace(profile, load=replace(profile.load, short=1.0, most_jobs=60), trouble=Trouble(seconds=15.0))
+
+
 WORKER_BREAKS: tuple[Break, ...] = (
+    Break(
+        name="a job runs twice because it was sent ahead",
+        tamper=lambda: Tampering(worker=DeafWorker),
+        profile=_ahead(),
+    ),
+    by_sql(
+        "a job that was sent ahead is running without a lease",
+        rewritten("UPDATE lease_units SET agent_id = ? WHERE agent_id = ?", "SELECT ?, ?"),
+        profile=_ahead(),
+    ),
     Break(
         name="a job is charged for the end of a worker that did not begin it",
         tamper=lambda: Tampering(pool=_charging),

@@ -26,7 +26,7 @@ from paglets.cli.main import COMMANDS, move_shared_options
 from paglets.cli.script import is_script, split
 from paglets.config import checked_config, host_names
 from paglets.groups.summary import Facts, Lists, Location, summarise
-from paglets.host.records import outcomes
+from paglets.host.records import exits
 from paglets.slots.eligibility import REASONS
 from paglets.slots.states import diagram
 
@@ -174,9 +174,9 @@ def test_reasons_and_causes_are_in_the_protocol() -> None:
 
 def causes() -> Iterator[str]:
     """Yield every cause that `cause_of` returns, or its beginning if it ends in a number or name."""
-    for node in ast.walk(ast.parse(inspect.getsource(outcomes.cause_of))):
+    for node in ast.walk(ast.parse(inspect.getsource(exits.cause_of))):
         if isinstance(node, ast.Name) and node.id.isupper():
-            yield getattr(outcomes, node.id)
+            yield getattr(exits, node.id)
         elif isinstance(node, ast.Return) and isinstance(node.value, (ast.Constant, ast.JoinedStr)):
             given = node.value.values[0] if isinstance(node.value, ast.JoinedStr) else node.value
             assert isinstance(given, ast.Constant)

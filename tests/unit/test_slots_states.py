@@ -12,12 +12,15 @@ LEGAL = [
     ("PLACING", "queued", "WAITING_FOR_SLOT"),
     ("WAITING_FOR_SLOT", "taken_back", "PLACING"),
     ("WAITING_FOR_SLOT", "granted", "RUNNING"),
+    ("WAITING_FOR_SLOT", "assigned", "ASSIGNED"),
+    ("ASSIGNED", "began", "RUNNING"),
+    ("ASSIGNED", "lost", "WAITING_FOR_SLOT"),
     ("RUNNING", "lost", "WAITING_FOR_SLOT"),
     ("RUNNING", "retried", "WAITING_FOR_SLOT"),
     ("RUNNING", "displaced", "PLACING"),
     ("RUNNING", "completed", "COMPLETED"),
     *((old, "failed", "FAILED_FINAL") for old in ("PLACING", "WAITING_FOR_SLOT", "RUNNING")),
-    *((old, "cancelled", "CANCELLED") for old in ("PLACING", "WAITING_FOR_SLOT", "RUNNING")),
+    *((old, "cancelled", "CANCELLED") for old in ("PLACING", "WAITING_FOR_SLOT", "ASSIGNED", "RUNNING")),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from dataclasses import replace
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 
 from paglets.api.slots import Usage
 from paglets.slots.model import Resources
-from paglets.worker.host.worker_pool import FINISH, FINISH_SECONDS, IDLE_SECONDS, WorkerPool
+from paglets.worker.frames import Unpacker
+from paglets.worker.host.worker_jobs import IDLE_SECONDS
+from paglets.worker.host.worker_pool import FINISH, FINISH_SECONDS, WorkerPool
 from paglets.worker.launch import LaunchSpec, ProcessExit, WorkerKey
-from paglets.worker.worker_protocol import Began, JobEnded, WorkerLeaves, WorkerRecord, to_frame
+from paglets.worker.worker_protocol import Began, JobEnded, Withdrawn, WorkerLeaves, WorkerRecord, to_frame
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="warm workers need Linux")
 
@@ -28,6 +31,8 @@ class Processes:
         self.sent: dict[str, list[str]] = {}
         self.finished: list[str] = []
         self.ended: list[str] = []
+        self.withdrawn: list[str] = []
+        self.no_pipes = False
         self.time = 100.0
 
     def start_process(self, spec: LaunchSpec) -> None:
@@ -36,8 +41,11 @@ class Processes:
     def write(self, token: str, data: bytes) -> None:
         if data == FINISH:
             self.finished.append(token)
+        self.withdrawn += [frame["withdraw"] for frame in Unpacker().feed(data) if "withdraw" in frame]
 
     def write_job(self, worker: str, data: bytes, spec: LaunchSpec) -> None:
+        if self.no_pipes:
+            raise OSError(errno.EMFILE, "too many open files")
         self.sent.setdefault(worker, []).append(spec.token)
 
     def begin_job(self, worker: str, work_dir: str) -> None: ...
@@ -94,7 +102,7 @@ class Rig:
         self.processes, self.host = Processes(), Host()
         self.pool = WorkerPool(self.processes, self.host)
 
-    def start(self, token: str, key: WorkerKey | None = KEY) -> None:
+    def start(self, token: str, key: WorkerKey | None = KEY, line: str = "") -> None:
         spec = LaunchSpec(
             token=token,
             agent_id="job",
@@ -104,8 +112,19 @@ class Rig:
             stderr_path="err",
             threads=1,
             worker=key,
+            line=line,
         )
         self.pool.start(spec)
+
+    def line(self, *tokens: str) -> str:
+        """Start a worker whose first job runs, and that has all other jobs. Return its token."""
+        for token in tokens:
+            self.start(token, line=tokens[0])
+        worker = self.fork()
+        self.begin(worker, tokens[0])
+        for token in tokens[1:]:
+            self.pool.send(token, b"go", is_go=True)
+        return worker
 
     def fork(self, position: int = -1, pid: int = 7) -> str:
         """Let the process of a worker start, and store it."""
@@ -296,3 +315,110 @@ def test_runs_without_a_key_pass_through(rig: Rig) -> None:
     rig.pool.ended("a", ProcessExit(signal=15))
     assert (rig.host.pids, rig.host.frames, rig.processes.ended) == ({"a": 8}, ["a"], ["a"])
     assert rig.host.ends == {"a": ProcessExit(signal=15)}
+
+
+# Jobs that are sent ahead.
+
+
+def test_a_job_is_sent_to_the_worker_of_its_line_and_gets_its_slot(rig: Rig) -> None:
+    worker = rig.line("a", "b", "c")
+    assert rig.processes.sent == {worker: ["a", "b", "c"]}
+    rig.end(worker, "a")
+    assert rig.host.ends["a"].next_token == "b"
+    rig.say(worker, Began(token="b", cpu_before=0.0))
+    rig.end(worker, "b")
+    rig.say(worker, Began(token="c", cpu_before=0.0))
+    rig.end(worker, "c")
+    assert (rig.host.ends["b"].next_token, rig.host.ends["c"].next_token) == ("c", "")
+
+
+def test_a_job_whose_line_is_over_has_no_slot(rig: Rig) -> None:
+    rig.start("a", line="a")
+    rig.run(rig.fork(), "a")
+    rig.start("b", line="a")
+    assert rig.host.ends["b"].launcher_lost
+    assert len(rig.processes.started) == 1
+
+
+def test_jobs_behind_one_that_ends_the_worker_are_not_charged(rig: Rig) -> None:
+    worker = rig.line("a", "b", "c")
+    rig.pool.ended(worker, ProcessExit(exit_code=3))
+    assert (rig.host.ends["a"].exit_code, rig.host.ends["a"].next_token) == (3, "")
+    assert all(rig.host.ends[token].launcher_lost for token in "bc")
+
+
+def test_a_job_that_began_before_the_end_of_the_last_one_was_known_is_charged(rig: Rig) -> None:
+    worker = rig.line("a", "b", "c")
+    rig.say(worker, JobEnded(token="a", cpu_seconds=1.0, rss_bytes=2))
+    rig.say(worker, Began(token="b", cpu_before=0.0))
+    rig.pool.ended(worker, ProcessExit(signal=9))
+    assert (rig.host.ends["a"].exit_code, rig.host.ends["a"].next_token) == (0, "b")
+    assert (rig.host.ends["b"].signal, rig.host.ends["b"].next_token) == (9, "")
+    assert rig.host.ends["c"].launcher_lost
+
+
+def test_a_job_is_not_charged_for_the_time_limit_of_the_job_before_it(rig: Rig) -> None:
+    worker = rig.line("a", "b")
+    rig.pool.end("a")
+    rig.end(worker, "a")
+    rig.say(worker, Began(token="b", cpu_before=0.0))
+    rig.pool.ended(worker, ProcessExit(signal=9))
+    assert (rig.host.ends["a"].exit_code, rig.host.ends["a"].next_token) == (0, "")
+    assert rig.host.ends["b"].launcher_lost
+
+
+def test_a_job_that_has_not_begun_is_taken_back(rig: Rig) -> None:
+    worker = rig.line("a", "b", "c")
+    rig.pool.withdraw("b")
+    assert (rig.processes.withdrawn, rig.host.ends) == (["b"], {})
+    rig.say(worker, Withdrawn(token="b"))
+    assert (rig.host.ends["b"].launcher_lost, rig.host.ends["b"].next_token) == (True, "")
+    rig.end(worker, "a")
+    assert rig.host.ends["a"].next_token == "c"
+
+
+def test_the_slot_of_a_job_that_is_taken_back_after_it_was_next_passes_on(rig: Rig) -> None:
+    worker = rig.line("a", "b", "c")
+    rig.pool.withdraw("b")
+    rig.end(worker, "a")
+    rig.say(worker, Withdrawn(token="b"))
+    assert (rig.host.ends["a"].next_token, rig.host.ends["b"].next_token) == ("b", "c")
+
+
+def test_a_job_that_its_worker_does_not_have_yet_is_taken_back_at_once(rig: Rig) -> None:
+    for token in "ab":
+        rig.start(token, line="a")
+    rig.pool.end("b")
+    assert rig.host.ends["b"].launcher_lost
+    assert rig.processes.withdrawn == []
+
+
+def test_a_job_that_runs_is_not_taken_back(rig: Rig) -> None:
+    worker = rig.line("a", "b")
+    rig.pool.withdraw("a")
+    rig.end(worker, "a")
+    rig.say(worker, Began(token="b", cpu_before=0.0))
+    rig.pool.withdraw("b")
+    assert (rig.processes.withdrawn, rig.processes.ended) == ([], [])
+
+
+def test_a_cancelled_job_that_began_meanwhile_is_charged_alone(rig: Rig) -> None:
+    worker = rig.line("a", "b", "c")
+    rig.pool.end("b")
+    rig.end(worker, "a")
+    rig.say(worker, Began(token="b", cpu_before=0.0))
+    assert rig.processes.ended == [worker]
+    rig.pool.ended(worker, ProcessExit(signal=9))
+    assert rig.host.ends["b"].signal == 9
+    assert rig.host.ends["c"].launcher_lost
+
+
+def test_a_host_without_descriptors_does_not_end_the_job_that_runs(rig: Rig) -> None:
+    rig.start("a", line="a")
+    worker = rig.fork()
+    rig.begin(worker, "a")
+    rig.start("b", line="a")
+    rig.processes.no_pipes = True
+    rig.pool.send("b", b"go", is_go=True)
+    assert rig.host.ends["b"].launcher_lost
+    assert rig.processes.ended == []

@@ -52,7 +52,7 @@ def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: Ho
             f"{own.name} can reach {name}, which has the collector of {job.group_id}: cancel the group there"
         )
     message = f"cancelled: {reason}, {NO_COLLECTOR}" if reason else f"cancelled {NO_COLLECTOR}"
-    if job.status != "RUNNING":
+    if job.status not in ("ASSIGNED", "RUNNING"):
         paglets.drop_intent(tx, job.agent_id)
     if outcomes.fail_waiting(tx, job.agent_id, outcomes.CANCELLED, message, own, now):
         return job.job_key

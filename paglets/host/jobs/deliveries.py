@@ -8,7 +8,7 @@ from paglets.api.calls import CallReply
 from paglets.core.errors import HandlerFailed, NotHandled, PagletsError, StoreTransient
 from paglets.host.jobs.operations import HandlerEnd
 from paglets.host.messaging.mailbox import Mailbox
-from paglets.host.records import outcomes
+from paglets.host.records import exits
 from paglets.host.records.delivery import Delivery
 from paglets.host.runtime.services import HostServices
 from paglets.store import posts
@@ -38,12 +38,12 @@ class Deliveries:
 
     def lost(self, delivery: Delivery, how: ProcessExit) -> None:
         """Handle a delivery whose process ended before its handler did."""
-        text = outcomes.describe(how)
+        text = exits.describe(how)
         if delivery.call is not None:
             delivery.call.finish(
                 HandlerFailed(
                     f"the handler of {delivery.message.kind!r} did not finish: {text}",
-                    cause=outcomes.cause_of(how),
+                    cause=exits.cause_of(how),
                     traceback="",
                     stderr_tail=how.stderr_tail,
                 )

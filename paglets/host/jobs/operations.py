@@ -14,7 +14,7 @@ from paglets.api.calls import CallReply
 from paglets.api.paglets import FindPaglets
 from paglets.codec.envelope import CarriedArtifact, check_file, check_message, check_seconds
 from paglets.codec.strict_json import dumps
-from paglets.core.errors import Fenced, PagletsError
+from paglets.core.errors import Fenced, PagletsError, StoreTransient
 from paglets.core.record import to_json
 from paglets.core.refs import (
     ArtifactRef,
@@ -37,7 +37,7 @@ from paglets.host.records.lifecycle import hook_done, hook_failed, keep_files_on
 from paglets.host.records.outcomes import Attempt, Outcome
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
-from paglets.store import artifacts, files, jobs, kept_scratch, paglets, posts
+from paglets.store import artifacts, files, jobs, kept_scratch, lines, paglets, posts
 from paglets.store.db import Tx
 from paglets.worker import protocol, requests
 from paglets.worker.protocol import BAD_RESULT, Changes, Fault, NewArtifact, RegisteredFile, Stamp
@@ -59,6 +59,7 @@ class AskingRun(Protocol):
     timeout_seconds: float
     limit_seconds: float
     delivered: tuple[str, Delivery] | None
+    is_ahead: bool
 
 
 class Operations:
@@ -233,6 +234,8 @@ def _is_reply_only(run: AskingRun, args: protocol.Handled) -> bool:
 def _guarded(tx: Tx, run: AskingRun) -> Tx:
     if not run_repository.is_open(tx, run.stamp.token):
         raise Fenced("this run has ended; a newer one replaced it")
+    if run.is_ahead and lines.is_assigned(tx, run.stamp.agent_id):
+        raise StoreTransient("the end of the job before this one in its worker is not stored yet")
     return tx
 
 

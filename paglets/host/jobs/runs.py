@@ -18,6 +18,7 @@ from paglets.core.record import to_json
 from paglets.host.handoff.placer import PlacementDenyList
 from paglets.host.jobs.deliveries import Deliveries
 from paglets.host.jobs.idle_processes import IdleProcesses
+from paglets.host.jobs.lines import Lines
 from paglets.host.jobs.operations import HandlerEnd, Operations
 from paglets.host.jobs.residents import Residents, can_become_resident
 from paglets.host.jobs.run_log import RunLog
@@ -27,7 +28,7 @@ from paglets.host.messaging.mailbox import Mailbox
 from paglets.host.records import backpressure, outcomes, run_repository
 from paglets.host.records.delivery import Delivery
 from paglets.host.records.outcomes import Attempt, Outcome
-from paglets.host.records.run_repository import Run
+from paglets.host.records.run_repository import ClosedRun, Run
 from paglets.host.runtime.services import HostServices
 from paglets.store.events import record_event
 from paglets.worker.launch import HOST_FILES_MISSING, Launcher, LaunchEvents, ProcessExit
@@ -61,6 +62,7 @@ class Runs:
         self.templates = TemplateRecords(services, lambda token: self.launcher.allow_import(token))
         self._residents = Residents(services, mailbox, self._by_token, self._finish)
         self.launcher = make_launcher(self)
+        self.lines = Lines(services.clock, self._by_token, self.launcher)
         self.idle_processes = IdleProcesses(services, self._residents, self.templates, lambda: self.launcher.end_idle())
         self._workspace = workspace
         self._deny_list = deny_list
@@ -86,7 +88,7 @@ class Runs:
 
     def launch(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> None:
         """Launch the process of a run whose row is committed."""
-        run.started_at = self._services.clock.monotonic()
+        run.cores, run.started_at = cores, self._services.clock.monotonic()
         self._by_token[run.stamp.token] = run
         self._by_agent[run.agent_id] = run
         self._services.runner.wake(self.name)
@@ -96,7 +98,7 @@ class Runs:
         except (OSError, StoreTransient) as error:
             self.ended(run.stamp.token, self._workspace.not_made(run, error))
             return
-        run.work_dir = spec.work_dir
+        run.work_dir, run.worker = spec.work_dir, spec.worker
         self.launcher.start(spec)
 
     # Events of the launcher. It may call these methods from any thread.
@@ -289,24 +291,25 @@ class Runs:
         run = self._by_token.get(token)
         if run is None:
             return
-        runtime = self._services.clock.monotonic() - run.started_at
+        runtime = self.lines.ended(run, how)
         if run.start_error and not how.launcher_lost:
             how = self._workspace.lacking(run.start_error)
         self._log.debug(run, f"process ended after {runtime:.3f} s")
         reach("after-exit-before-report")
         self._services.runner.change(
             lambda tx: run_repository.close_run(tx, run, how, runtime, self._services.own, self._services.clock.wall()),
-            lambda status: self._gone(run, how, status),
+            lambda closed: self._gone(run, how, closed),
         )
         self.grant_next()
 
-    def _gone(self, run: Run, how: ProcessExit, status: Any) -> None:
-        if isinstance(status, StoreTransient):
+    def _gone(self, run: Run, how: ProcessExit, closed: ClosedRun | BaseException) -> None:
+        if isinstance(closed, StoreTransient):
             # Retry at the next tick, because the launcher reports each end only once.
             self._delayed.append(partial(self._ended, run.stamp.token, how))
             return
-        if isinstance(status, BaseException):
-            raise status
+        if isinstance(closed, BaseException):
+            raise closed
+        self.lines.passed_on(how, closed)
         del self._by_token[run.stamp.token]
         del self._by_agent[run.agent_id]
         self._operations.run_ended(run.stamp.token)
@@ -315,7 +318,7 @@ class Runs:
             self._mailbox.requeue(run.delivered[1])
         elif run.delivered is not None:
             self._deliveries.lost(run.delivered[1], how)
-        if status == "PLACING":
+        if closed.status == "PLACING":
             self._workspace.leave_full_disk(run.agent_id, self._deny_list)
         if run.entry == "attempt":
             self._services.runner.wake("cleanup")
@@ -339,7 +342,9 @@ class Runs:
         self.idle_processes.end_surplus()
         for token in self._superseded():
             self.launcher.end(token)
-        return now + CHECK_TIMEOUTS_SECONDS if self._by_token or self.idle_processes.exist() else None
+        if not self._by_token and not self.idle_processes.exist():
+            return None
+        return min(now + CHECK_TIMEOUTS_SECONDS, self.lines.take_back(now))
 
     def _superseded(self) -> list[str]:
         """Return the tokens of runs whose rows were deleted, because a copy with a higher epoch arrived or ended."""

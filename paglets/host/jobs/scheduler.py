@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from paglets.api.slots import Usage
 from paglets.core.errors import StoreTransient
 from paglets.host.jobs.idle_processes import lack_unleased_memory
+from paglets.host.jobs.lines import shortest
 from paglets.host.jobs.runs import Runs
-from paglets.host.jobs.workspace import LAUNCHER_SILENT, ProcessWorkspace
+from paglets.host.jobs.workspace import LAUNCHER_SILENT, ProcessWorkspace, launch_paths
+from paglets.host.records import templates
 from paglets.host.records.run_repository import Run
 from paglets.host.runtime.services import HostServices
 from paglets.slots import policy
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
-from paglets.store import queue, residence
+from paglets.store import lines, paglets, queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
+from paglets.worker.launch import WorkerKey
 from paglets.worker.protocol import Stamp
 
 RESERVE_AFTER_SECONDS = 60.0
@@ -78,6 +81,7 @@ class Scheduler:
         self._awaited = awaited
         self._runs = runs
         self._workspace = workspace
+        self._paths = launch_paths(services)
         self._reserve_after = RESERVE_AFTER_SECONDS
         self._held = True
         self._lack_memory = False
@@ -89,8 +93,10 @@ class Scheduler:
         self._services.runner.change(self._grant_if_possible, self._launch)
 
     def _grant_if_possible(self, tx: Tx) -> list[Granted]:
-        if not _any_waiting(tx) or self._is_full(tx) or self._workspace.blocked_reason() is not None:
+        if not _any_waiting(tx) or self._workspace.blocked_reason() is not None:
             return []
+        if self._is_full(tx):
+            return self._send_ahead(tx, [], self._services.clock.wall())
         return self._grant(tx, self._runs.running())
 
     def _launch(self, granted: list[Granted] | BaseException) -> None:
@@ -162,9 +168,11 @@ class Scheduler:
         for agent_id, reason in decided.reasons.items():
             queue.set_reason(tx, agent_id, reason.code, reason.text, reason.never, now)
         made = [self._make(tx, jobs[grant.agent_id], grant, now) for grant in decided.grants]
+        granted = [each for each in made if each is not None]
+        granted += self._send_ahead(tx, granted, now)
         others = AWAITED if awaited else decided.others
         queue.set_default_reason(tx, others.code, others.text, now)
-        return [each for each in made if each is not None]
+        return granted
 
     def _make(self, tx: Tx, job: QueuedJob, grant: policy.Grant, now: float) -> Granted | None:
         token = self._services.entropy.token()
@@ -174,8 +182,43 @@ class Scheduler:
         stamp = Stamp(
             agent_id=job.agent_id, epoch=epoch, generation=job.generation, attempt=job.attempt + 1, token=token
         )
-        run = Run(stamp=stamp, entry="attempt", timeout_seconds=job.request.timeout_seconds)
+        run = Run(stamp=stamp, entry="attempt", timeout_seconds=job.request.timeout_seconds, cores=grant.cores)
+        run.worker = self._worker_key(tx, job)
+        if self._runs.lines.most_ahead(run.worker):
+            run.line = token
+            lines.join(tx, token, token)
         return Granted(run=run, cores=grant.cores, gpus=grant.gpus)
+
+    def _worker_key(self, tx: Tx, job: QueuedJob) -> WorkerKey | None:
+        """Return the key of the jobs with which a job may share a worker, for any slot; None if it shares none."""
+        if job.request.isolation != "worker" or paglets.launcher_deaths(tx, job.agent_id):
+            return None
+        return templates.worker_key(tx, job.agent_id, self._paths, ())
+
+    def _send_ahead(self, tx: Tx, granted: list[Granted], now: float) -> list[Granted]:
+        """Send the oldest waiting jobs to the lines with room, up to the first job that fits in none of them."""
+        open_lines = self._runs.lines.with_room(lines.lengths(tx), (each.run for each in granted))
+        room = sum(line.room for line in open_lines)
+        waiting = () if room == 0 or self._awaited() else tuple(queue.waiting_for_slot(tx, room))
+        made: list[Granted] = []
+        for job in waiting:
+            line = shortest(open_lines, self._worker_key(tx, job))
+            epoch = residence.epoch_here(tx, job.agent_id)
+            if line is None or epoch is None:
+                break
+            token = self._services.entropy.token()
+            if lines.assign(tx, job, token, line.first.line, epoch, now):
+                line.waiting, line.room = line.waiting + 1, line.room - 1
+                made.append(self._ahead(job, token, epoch, line.first))
+        return made
+
+    def _ahead(self, job: QueuedJob, token: str, epoch: int, first: Run) -> Granted:
+        stamp = Stamp(
+            agent_id=job.agent_id, epoch=epoch, generation=job.generation, attempt=job.attempt + 1, token=token
+        )
+        limit = job.request.timeout_seconds
+        run = Run(stamp=stamp, entry="attempt", timeout_seconds=limit, line=first.line, is_ahead=True)
+        return Granted(run=run, cores=first.cores, gpus=())
 
     def free_units(self, tx: Tx, usage: dict[str, Usage]) -> policy.FreeUnits:
         """Return the resources that are neither leased nor used by other programs.

@@ -93,6 +93,7 @@ class ProcessWorkspace:
             threads=len(cores),
             template=template,
             worker=worker,
+            line=run.line,
         )
 
     def not_made(self, run: Run, error: OSError | StoreTransient) -> ProcessExit:

@@ -67,9 +67,16 @@ def _of_rows(tx: Tx, condition: str, values: tuple[str, ...], own: HostRef) -> _
     for job in handoffs.jobs(tx, condition, *values):
         _add_copy(known, job.copy, own)
     for agent_id in list(known.jobs) or (values if len(values) == 1 else ()):
-        for row in tx.all("SELECT * FROM runs WHERE agent_id = ?", agent_id):
+        for row in tx.all(_BEGUN, agent_id):
             _add_running(known, row, own)
     return known
+
+
+_BEGUN = (
+    "SELECT * FROM runs WHERE agent_id = ? AND NOT EXISTS"
+    " (SELECT 1 FROM requests q WHERE q.agent_id = runs.agent_id AND status = 'ASSIGNED')"
+)
+"""The query for the run of a paglet. A job that waits in a warm worker has not begun its attempt."""
 
 
 def _add_ended(known: _Known, row: Any, scratch: KeptScratch | None, own: HostRef) -> None:

@@ -7,7 +7,6 @@ collector into the outbox. The lease ends later, when the process tree of the at
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from signal import Signals
 from typing import Any
 
 from paglets.codec.envelope import WireMessage
@@ -16,6 +15,7 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import counted
 from paglets.host.records import disk_full_policy
+from paglets.host.records.exits import LAUNCHER_LOST, LOST, cause_of, describe
 from paglets.host.records.lifecycle import keep_files
 from paglets.slots import states
 from paglets.slots.amounts import bytes_text
@@ -25,10 +25,7 @@ from paglets.store.queue import JobRow
 from paglets.worker.launch import DISK_FULL, ProcessExit
 from paglets.worker.protocol import Fault, NewArtifact
 
-LOST = "host_lost"
 DISK_LIMIT = "disk_limit"
-LAUNCHER_LOST = "launcher_lost"
-KILLED_LAUNCHER = "killed_launcher"
 MOST_LAUNCHER_DEATHS = 10
 """The number of zygote deaths in a row that a job may survive; one more fails it.
 
@@ -137,6 +134,8 @@ def ended(tx: Tx, attempt: Attempt, how: ProcessExit, now: float) -> str | None:
     """
     granted_at = queue.release(tx, attempt.agent_id)
     job = queue.job(tx, attempt.agent_id)
+    if job is not None and job.status == "ASSIGNED" and job.attempt + 1 == attempt.attempt:
+        return _not_begun(tx, job, attempt, how, now)
     if job is None or job.status != "RUNNING" or job.attempt != attempt.attempt:
         return None
     event = _event(tx, job, attempt, how, now)
@@ -149,6 +148,15 @@ def ended(tx: Tx, attempt: Attempt, how: ProcessExit, now: float) -> str | None:
     if new == "COMPLETED" and attempt.cut_off and not _has_plans(tx, job.agent_id):
         # The process ended before its final report, which might have requested to move the files. So keep the files.
         keep_files(tx, job.agent_id, now)
+    retire(tx, job.agent_id, now)
+    return new
+
+
+def _not_begun(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -> str:
+    """Handle the end of a run that was sent ahead to a warm worker and did not begin. Return the new status."""
+    event = "lost" if job.unwanted is None else _end_cancelled(tx, job, job.unwanted, attempt, how, now)
+    new = states.move(job.status, event)
+    queue.move(tx, job.agent_id, job.status, new, job.attempt)
     retire(tx, job.agent_id, now)
     return new
 
@@ -279,49 +287,6 @@ def _fail_attempt(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, how: 
 
 def _from_exit(how: ProcessExit) -> Outcome:
     return Outcome(success=False, final=False, fault=Fault(cause=cause_of(how), message=describe(how)))
-
-
-def cause_of(how: ProcessExit) -> str:
-    """Return the cause of the end of a process that stored no outcome, such as "oom" or "exit:1"."""
-    if how.is_culprit:
-        return KILLED_LAUNCHER
-    if how.launcher_lost:
-        return LAUNCHER_LOST if how.launcher_died else LOST
-    if how.error:
-        return "spawn_failed"
-    if how.oom:
-        return "oom"
-    if how.signal is not None:
-        return f"signal:{signal_name(how.signal)}"
-    if how.exit_code:
-        return f"exit:{how.exit_code}"
-    return "no_result"
-
-
-def signal_name(number: int) -> str:
-    try:
-        return Signals(number).name
-    except ValueError:
-        return str(number)
-
-
-def describe(how: ProcessExit, expected: str = "") -> str:
-    """Return a text about the end of a process. `expected` names what the process should have done first.
-
-    Without `expected`, the process should have sent a report.
-    """
-    if how.error:
-        return f"the process could not be started: {how.error}"
-    if how.is_culprit:
-        return "the job killed or stopped the process that starts jobs, which served no other job"
-    if how.launcher_lost:
-        what = "the process that starts jobs" if how.launcher_died else "its host"
-        return f"the process was lost with {what}"
-    if how.signal is not None:
-        return f"the process was ended by {signal_name(how.signal)}"
-    if how.exit_code:
-        return f"the process ended with exit code {how.exit_code} before {expected or 'it reported a result'}"
-    return f"the process ended before {expected}" if expected else "the process ended without a report"
 
 
 def _record(

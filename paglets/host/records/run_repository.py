@@ -13,13 +13,13 @@ from paglets.core.errors import BadRequest, Fenced
 from paglets.core.record import from_json
 from paglets.core.refs import FileRef, HostRef, ProxyRef
 from paglets.core.text import duration_text
-from paglets.host.records import outcomes
+from paglets.host.records import exits, outcomes
 from paglets.host.records.delivery import Delivery
 from paglets.host.records.lifecycle import hook_failed
 from paglets.host.records.outcomes import Attempt
-from paglets.store import files, paglets, queue, residence
+from paglets.store import files, lines, paglets, queue, residence
 from paglets.store.db import Tx
-from paglets.worker.launch import ProcessExit
+from paglets.worker.launch import ProcessExit, WorkerKey
 from paglets.worker.protocol import LONG_ENTRIES, OPERATIONS, Go, GoCode, GoFile, Stamp
 
 Limit = Literal["", "timeout", "hook_timeout", "report_grace"]
@@ -34,7 +34,9 @@ class Run:
     host stops the process `timeout_seconds` after `started_at`; 0 means no limit. `finished_at` is the time when the
     process reported or its code returned. `stop_reason` is the reason why the host stopped the process. `may_stay` is
     True if the process may wait for further messages. `idle_since` is the time when it began to wait for one. The
-    process gets no message after `leaves_at`, because an action of its paglet is due.
+    process gets no message after `leaves_at`, because an action of its paglet is due. `worker` is the key of the warm
+    worker of the run, and `line` the line in which it waits or other runs wait; "" is none. `is_ahead` is True until
+    the run before it has passed on its lease.
     """
 
     stamp: Stamp
@@ -58,6 +60,10 @@ class Run:
     delivered: tuple[str, Delivery] | None = None
     usage: Usage = field(default_factory=Usage)
     usage_saved: float = 0.0
+    cores: tuple[int, ...] = ()
+    worker: WorkerKey | None = None
+    line: str = ""
+    is_ahead: bool = False
 
     @property
     def agent_id(self) -> str:
@@ -70,7 +76,7 @@ class Run:
 
 def exceeded_limit(run: Run, now: float, report_grace_seconds: float) -> Limit:
     """Return the limit that this process has exceeded, or "" if none. `now` is in seconds of the monotonic clock."""
-    if run.stop_reason:
+    if run.stop_reason or run.is_ahead:
         return ""
     if run.finished_at is not None and now - run.finished_at > report_grace_seconds:
         return "report_grace"
@@ -142,8 +148,8 @@ def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: LaunchPaths)
             "group_id": request["group_id"] or "",
             "job_key": request["job_key"],
             "generation": request["generation"],
-            "attempt": request["attempt"],
-            "compute_status": request["status"],
+            "attempt": run.stamp.attempt,
+            "compute_status": "RUNNING" if run.entry == "attempt" else request["status"],
             "compute_fresh": request["checkpoint"] is None,
         }
         if run.entry == "attempt":
@@ -199,8 +205,24 @@ def code_of(tx: Tx, agent_id: str, ground: LaunchPaths) -> GoCode | None:
     return GoCode(bundle=bundle, path=ground.blob_path(bundle.sha256), folder=ground.code_folder)
 
 
-def close_run(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now: float) -> str | None:
-    """Close a run whose process has ended. Return the new status of the job if it was an attempt, else None."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedRun:
+    """The result of `close_run`. `status`: the new status of the job, or None if the run was no attempt of a job.
+
+    `has_passed_on`: True if another job has its lease now.
+    """
+
+    status: str | None
+    has_passed_on: bool = False
+
+
+def close_run(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now: float) -> ClosedRun:
+    """Close a run whose process, or whose turn in its warm worker, has ended."""
+    has_passed_on = bool(how.next_token) and lines.pass_on(tx, run.agent_id, how.next_token, now)
+    return ClosedRun(status=_close(tx, run, how, runtime, own, now), has_passed_on=has_passed_on)
+
+
+def _close(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now: float) -> str | None:
     tx.run("DELETE FROM runs WHERE token = ?", run.stamp.token)
     tx.touch(run.agent_id)
     outcomes.count_launcher(tx, run.agent_id, how)
@@ -215,7 +237,7 @@ def close_run(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, 
         )
         return outcomes.ended(tx, attempt, how, now)
     if run.entry != "message" and not run.done and (how.is_culprit or not how.launcher_lost):
-        text = run.stop_reason or outcomes.describe(how, "the hook returned")
+        text = run.stop_reason or exits.describe(how, "the hook returned")
         hook_failed(tx, run.agent_id, run.entry, text, now, own=own, traceback=how.stderr_tail)
     outcomes.retire(tx, run.agent_id, now)
     tx.wake("cleanup")
@@ -223,8 +245,11 @@ def close_run(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, 
 
 
 def cancel_requested(tx: Tx) -> list[str]:
-    """Return the ids of running jobs whose cancellation is requested."""
-    rows = tx.all("SELECT agent_id FROM requests WHERE unwanted IS NOT NULL AND status = 'RUNNING' ORDER BY agent_id")
+    """Return the ids of running or assigned jobs whose cancellation is requested."""
+    rows = tx.all(
+        "SELECT agent_id FROM requests WHERE unwanted IS NOT NULL AND status IN ('ASSIGNED', 'RUNNING')"
+        " ORDER BY agent_id"
+    )
     return [row["agent_id"] for row in rows]
 
 

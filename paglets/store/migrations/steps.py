@@ -23,6 +23,7 @@ MIGRATIONS = (
     "away",
     "hosts",
     "templates",
+    "ahead",
 )
 """The names of the migrations, which each database records. The statements are in files `NUMBER_NAME.sql`.
 

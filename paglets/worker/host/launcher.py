@@ -100,6 +100,9 @@ class ZygoteLauncher:
     def end(self, token: str) -> None:
         self._reactor.post(partial(self._workers.end, token))
 
+    def withdraw(self, token: str) -> None:
+        self._reactor.post(partial(self._workers.withdraw, token))
+
     def allow_import(self, token: str) -> None:
         self._reactor.post(partial(self._templates.allow_import, token))
         self._reactor.post(partial(self._workers.allow, token))
@@ -304,11 +307,7 @@ class ZygoteLauncher:
         child = self._current(worker)
         if child is None or child.link is None:
             return
-        try:
-            output, writing = job_output(worker, spec)
-        except OSError:
-            self.end_process(worker)
-            return
+        output, writing = job_output(worker, spec)
         self._zygotes.send(child.link, *output)
         child.write(data, writing)
         self._watch(child)

@@ -7,20 +7,17 @@ sends frames, and ends. To the launcher, a worker is a process like any other. A
 from __future__ import annotations
 
 import sys
-from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from paglets.api.slots import Usage
 from paglets.core.errors import PagletsError
 from paglets.worker.frames import pack
 from paglets.worker.host.sampler import larger
+from paglets.worker.host.worker_jobs import Worker, WorkerJob, charged, due, follower, not_started
 from paglets.worker.launch import LaunchEvents, LaunchSpec, ProcessExit, TemplateEvents, WorkerKey
 from paglets.worker.linux import worker_mark
 from paglets.worker.worker_protocol import Began, JobEnded, WorkerLeaves, from_frame
-
-IDLE_SECONDS = 5.0
-"""Time after which a worker without a job ends: as long as the process of a paglet waits for its next message."""
 
 FINISH_SECONDS = 10.0
 """Time for a worker to exit. It runs the `atexit` functions of user code, for at most five seconds."""
@@ -38,7 +35,7 @@ class WorkerProcesses(Protocol):
         ...
 
     def write_job(self, worker: str, data: bytes, spec: LaunchSpec) -> None:
-        """Send the packed frame `go` to a worker, with pipes for the output of the run `spec`."""
+        """Send the packed frame `go` to a worker, with pipes for the output of the run `spec`. Raises OSError."""
         ...
 
     def begin_job(self, worker: str, work_dir: str) -> None:
@@ -56,84 +53,21 @@ class WorkerProcesses(Protocol):
         ...
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class WorkerJob:
-    """A run in a worker. `over`: the frame that ended it; its output may still be on its way to the log.
-
-    `is_ending`: True once its end was requested.
-    """
-
-    spec: LaunchSpec
-    has_started: bool = False
-    is_ending: bool = False
-    output_ended: bool = False
-    over: JobEnded | None = None
-    cpu_before: float = 0.0
-    worker_ended: str = ""
-    usage: Usage = field(default_factory=Usage)
-
-    @property
-    def token(self) -> str:
-        return self.spec.token
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Worker:
-    """A worker. `pid`: None until its process is stored. `jobs`: in the order in which the process runs them.
-
-    `held`: frames that wait because the first job is over, but not its output. `has_worked`: True once a job started.
-    `idle_since`: the monotonic time since which it has no job. `kill_at`: the time to end it if it has not exited.
-    """
-
-    key: WorkerKey
-    token: str
-    pid: int | None = None
-    start_time: float = 0.0
-    is_stored: bool = False
-    jobs: list[WorkerJob] = field(default_factory=list)
-    held: deque[dict[str, Any]] = field(default_factory=deque)
-    has_worked: bool = False
-    is_ending: bool = False
-    idle_since: float | None = None
-    kill_at: float | None = None
-
-    @property
-    def is_idle(self) -> bool:
-        return self.idle_since is not None and not self.is_ending
-
-    @property
-    def current(self) -> WorkerJob | None:
-        """Return the job that runs, if any."""
-        return next((job for job in self.jobs if job.has_started and job.over is None), None)
-
-    @property
-    def waits_for_output(self) -> bool:
-        return any(job.over is not None and not job.output_ended for job in self.jobs)
-
-
-NOT_STARTED = "its warm worker ended before it began"
-
-
-def charged(worker: _Worker) -> WorkerJob | None:
-    """Return the job to which the end of the process of a worker is due; None if it is no job's doing.
-
-    A process that ends before its very first job could begin is charged to that job, as a process of its own would be.
-    """
-    return worker.current or (worker.jobs[0] if worker.jobs and not worker.has_worked else None)
-
-
 class WorkerPool:
     """The workers of a launcher, as the events of the launcher's processes and as the processes of a host's runs."""
 
     def __init__(self, processes: WorkerProcesses, events: LaunchEvents) -> None:
         self._processes = processes
         self._events = events
-        self._workers: dict[str, _Worker] = {}
-        self._by_job: dict[str, _Worker] = {}
+        self._workers: dict[str, Worker] = {}
+        self._by_job: dict[str, Worker] = {}
 
     # Requests of the host.
 
     def start(self, spec: LaunchSpec) -> None:
+        if spec.is_ahead:
+            self._start_ahead(spec)
+            return
         if spec.worker is None or sys.platform != "linux":
             if spec.threads:
                 self._retire_oldest()
@@ -141,21 +75,35 @@ class WorkerPool:
             return
         worker = self._idle(spec.worker) or self._open(spec, spec.worker)
         worker.idle_since = None
+        self._add(worker, spec)
+
+    def _start_ahead(self, spec: LaunchSpec) -> None:
+        """Add a job to the worker of its line. If the line has ended meanwhile, the job has no slot."""
+        lines = (each for each in self._workers.values() if any(job.spec.line == spec.line for job in each.jobs))
+        worker = next(lines, None)
+        if worker is None or worker.is_ending or worker.key != spec.worker:
+            self._events.ended(spec.token, not_started(ProcessExit()))
+        else:
+            self._add(worker, spec)
+
+    def _add(self, worker: Worker, spec: LaunchSpec) -> None:
         worker.jobs.append(WorkerJob(spec=spec))
         self._by_job[spec.token] = worker
         self._announce(worker, spec)
 
-    def _idle(self, key: WorkerKey) -> _Worker | None:
+    def _idle(self, key: WorkerKey) -> Worker | None:
         """Return the worker with this key that became idle last. Its memory is in the caches of the processor."""
         idle = [worker for worker in self._workers.values() if worker.is_idle and worker.key == key]
         return max(idle, key=lambda worker: worker.idle_since or 0.0, default=None)
 
-    def _open(self, spec: LaunchSpec, key: WorkerKey) -> _Worker:
+    def _open(self, spec: LaunchSpec, key: WorkerKey) -> Worker:
         self._retire_oldest()
-        worker = _Worker(key=key, token=worker_mark(spec.token))
+        worker = Worker(key=key, token=worker_mark(spec.token))
         self._workers[worker.token] = worker
-        process = replace(spec, token=worker.token, agent_id="", attempt=0, work_dir="/", worker=None, is_worker=True)
-        self._processes.start_process(replace(process, stdout_path="", stderr_path=""))
+        process = replace(
+            spec, token=worker.token, agent_id="", attempt=0, work_dir="/", stdout_path="", stderr_path=""
+        )
+        self._processes.start_process(replace(process, worker=None, line="", is_worker=True))
         return worker
 
     def _retire_oldest(self) -> None:
@@ -172,11 +120,11 @@ class WorkerPool:
         for worker in [each for each in self._workers.values() if each.is_idle]:
             self._retire(worker)
 
-    def _retire(self, worker: _Worker) -> None:
+    def _retire(self, worker: Worker) -> None:
         worker.is_ending, worker.kill_at = True, self._processes.now() + FINISH_SECONDS
         self._processes.write(worker.token, FINISH)
 
-    def _announce(self, worker: _Worker, spec: LaunchSpec) -> None:
+    def _announce(self, worker: Worker, spec: LaunchSpec) -> None:
         if worker.pid is not None and worker.is_stored:
             self._events.started(spec.token, worker.pid, worker.start_time)
 
@@ -185,9 +133,17 @@ class WorkerPool:
         if worker is None:
             self._processes.write(token, data)
         elif is_go:
-            self._processes.write_job(worker.token, data, self._job(worker, token).spec)
+            self._send_job(worker, self._job(worker, token), data)
         else:
             self._processes.write(worker.token, data)
+
+    def _send_job(self, worker: Worker, job: WorkerJob, data: bytes) -> None:
+        job.is_sent = True
+        try:
+            self._processes.write_job(worker.token, data, job.spec)
+        except OSError as error:
+            how = ProcessExit(error=f"cannot create pipes for its output: {error.strerror}")
+            self._report(worker, job, not_started(how) if job.spec.is_ahead else how)
 
     def end(self, token: str) -> None:
         worker = self._by_job.get(token)
@@ -199,11 +155,23 @@ class WorkerPool:
             return
         job.is_ending = True
         if job is worker.jobs[0]:
+            worker.killed_for = token
             self._end_process(worker)
         else:
-            self._processes.write(worker.token, pack({"withdraw": token}))
+            self._take_back(worker, job)
 
-    def _end_process(self, worker: _Worker) -> None:
+    def withdraw(self, token: str) -> None:
+        worker = self._by_job.get(token)
+        if worker is not None and (job := self._job(worker, token)) is not worker.jobs[0] and not job.has_started:
+            self._take_back(worker, job)
+
+    def _take_back(self, worker: Worker, job: WorkerJob) -> None:
+        if job.is_sent:
+            self._processes.write(worker.token, pack({"withdraw": job.token}))
+        else:
+            self._report(worker, job, not_started(ProcessExit()))
+
+    def _end_process(self, worker: Worker) -> None:
         worker.is_ending = True
         self._processes.end_process(worker.token)
 
@@ -215,7 +183,7 @@ class WorkerPool:
             for job in worker.jobs:
                 self._announce(worker, job.spec)
 
-    def _job(self, worker: _Worker, token: str) -> WorkerJob:
+    def _job(self, worker: Worker, token: str) -> WorkerJob:
         return next(job for job in worker.jobs if job.token == token)
 
     # Events of the launcher's processes.
@@ -267,6 +235,7 @@ class WorkerPool:
         if worker is None:
             self._events.ended(token, how)
             return
+        worker.is_ending = True
         while worker.held:
             self._handle(worker, worker.held.popleft())
         for job in [job for job in worker.jobs if job.over is not None]:
@@ -286,12 +255,12 @@ class WorkerPool:
 
     # Frames of workers.
 
-    def _work_off(self, worker: _Worker) -> None:
+    def _work_off(self, worker: Worker) -> None:
         """Handle the frames of a worker in order. Those after `ended` wait until the output of that job has ended."""
         while worker.held and not worker.waits_for_output:
             self._handle(worker, worker.held.popleft())
 
-    def _handle(self, worker: _Worker, frame: dict[str, Any]) -> None:
+    def _handle(self, worker: Worker, frame: dict[str, Any]) -> None:
         try:
             record = from_frame(frame)
         except PagletsError:
@@ -313,55 +282,46 @@ class WorkerPool:
         else:
             self._report(worker, job, not_started(ProcessExit()))
 
-    def _job_of(self, worker: _Worker, named: Any) -> WorkerJob | None:
+    def _job_of(self, worker: Worker, named: Any) -> WorkerJob | None:
         token = named.get("token") if isinstance(named, dict) else getattr(named, "token", None)
         return next((job for job in worker.jobs if job.token == token), None)
 
-    def _begin(self, worker: _Worker, job: WorkerJob, record: Began) -> None:
+    def _begin(self, worker: Worker, job: WorkerJob, record: Began) -> None:
         worker.has_worked = job.has_started = True
         job.cpu_before = record.cpu_before
         self._processes.begin_job(worker.token, job.spec.work_dir)
         if job.is_ending:
+            worker.killed_for = job.token
             self._end_process(worker)
 
-    def _finish(self, worker: _Worker, job: WorkerJob, over: JobEnded) -> None:
+    def _finish(self, worker: Worker, job: WorkerJob, over: JobEnded) -> None:
         used = Usage(cpu_seconds=over.cpu_seconds, rss_bytes=over.rss_bytes, processes=1)
         how = ProcessExit(exit_code=0, in_worker=True, usage=larger(job.usage, used))
         self._report(worker, job, self._processes.exit_of_job(job.spec, how))
 
-    def _report(self, worker: _Worker, job: WorkerJob, how: ProcessExit) -> None:
+    def _report(self, worker: Worker, job: WorkerJob, how: ProcessExit) -> None:
+        was_first = job is worker.jobs[0]
         worker.jobs.remove(job)
         del self._by_job[job.token]
         if not worker.jobs:
             worker.idle_since = self._processes.now()
-        self._events.ended(job.token, how)
+        self._events.ended(job.token, replace(how, next_token=follower(worker) if was_first else ""))
 
     # Timers.
 
     def next_due(self) -> float | None:
         """Return the monotonic time by which `do_due` must be called; None if nothing is scheduled."""
-        times = (_due(worker) for worker in self._workers.values())
+        times = (due(worker) for worker in self._workers.values())
         return min((at for at in times if at is not None), default=None)
 
     def do_due(self, now: float) -> None:
         """End the workers that were idle for too long, and those that do not exit."""
         for worker in list(self._workers.values()):
-            due = _due(worker)
-            if due is None or now < due:
+            at = due(worker)
+            if at is None or now < at:
                 continue
             if worker.kill_at is None:
                 self._retire(worker)
             else:
                 worker.kill_at = None
                 self._processes.end_process(worker.token)
-
-
-def _due(worker: _Worker) -> float | None:
-    if worker.kill_at is not None:
-        return worker.kill_at
-    return worker.idle_since + IDLE_SECONDS if worker.is_idle and worker.idle_since is not None else None
-
-
-def not_started(how: ProcessExit) -> ProcessExit:
-    """Return the end of a job that its worker did not begin. It counts neither as an attempt nor as a loss."""
-    return ProcessExit(error=how.error or NOT_STARTED, launcher_lost=True)

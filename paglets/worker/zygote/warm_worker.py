@@ -79,6 +79,7 @@ class WarmWorker:
         self._before: Observation | None = None
         self._jobs = 0
         self._table = ProcTable()
+        self._received: set[int] = set()
         self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
     def run(self) -> int:
@@ -97,6 +98,8 @@ class WarmWorker:
         try:
             while True:
                 data, descriptors, _, _ = socket.recv_fds(self._connection, READ_BYTES, MAX_DESCRIPTORS)
+                with self._changed:
+                    self._received.update(descriptors)
                 for descriptor in descriptors:
                     os.set_inheritable(descriptor, False)
                 outputs.extend(descriptors)
@@ -132,6 +135,7 @@ class WarmWorker:
         for job in [job for job in self._waiting if job.token == token]:
             self._waiting.remove(job)
             for output in job.outputs:
+                self._received.discard(output)
                 os.close(output)
             self._tell(Withdrawn(token=token))
 
@@ -184,7 +188,9 @@ class WarmWorker:
         """Give the process the output, the directory and the environment of a job."""
         for output, target in zip(job.outputs, OUTPUTS, strict=True):
             os.dup2(output, target)
-            os.close(output)
+            with self._changed:
+                self._received.discard(output)
+                os.close(output)
         if self._start is not None and not self._jobs:
             for target, printed in zip(OUTPUTS, self._start.printed, strict=True):
                 with open(target, "wb", closefd=False) as stream:
@@ -222,12 +228,13 @@ class WarmWorker:
         return difference(self._before, replace(after, native_threads=0) if first else after)
 
     def _observe(self) -> Observation:
-        return observe(
-            len(self._table.children(os.getpid())),
-            len(os.listdir("/proc/self/task")),
-            ignored_variables=ATTEMPT_VARIABLES,
-            ignored_descriptors=OUTPUTS,
-        )
+        with self._changed:
+            return observe(
+                len(self._table.children(os.getpid())),
+                len(os.listdir("/proc/self/task")),
+                ignored_variables=ATTEMPT_VARIABLES,
+                ignored_descriptors={*OUTPUTS, *self._received},
+            )
 
     def _leave(self) -> None:
         """Close the output of a job, and leave its directory, so that the host can remove it."""

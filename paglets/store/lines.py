@@ -1,0 +1,74 @@
+"""Lines: the runs that one warm worker executes one after the other. Only the first has a lease, which it passes on.
+
+The column `line` of `runs` has the token of the run with which the line began.
+"""
+
+from __future__ import annotations
+
+from paglets.store import queue
+from paglets.store.db import Tx
+from paglets.store.queue import QueuedJob
+
+
+def join(tx: Tx, token: str, line: str) -> None:
+    """Put a run into a line. `line` is its own token if it is the first run."""
+    tx.run("UPDATE runs SET line = ? WHERE token = ?", line, token)
+
+
+def lengths(tx: Tx) -> dict[str, int]:
+    """Return the number of runs in each line."""
+    rows = tx.all("SELECT line, count(*) AS runs FROM runs WHERE line != '' GROUP BY line ORDER BY line")
+    return {row["line"]: row["runs"] for row in rows}
+
+
+def assign(tx: Tx, queued: QueuedJob, token: str, line: str, epoch: int, now: float) -> bool:
+    """Set a waiting job to ASSIGNED, and store its run at the end of a line. Return False if the job has changed."""
+    changed = tx.run(
+        "UPDATE requests SET status = 'ASSIGNED', reason = '', reason_text = '', never = 0, reason_at = ?"
+        " WHERE agent_id = ? AND status = 'WAITING_FOR_SLOT' AND attempt = ? AND unwanted IS NULL",
+        now,
+        queued.agent_id,
+        queued.attempt,
+    )
+    if not changed:
+        return False
+    queue.start_run(tx, queued.agent_id, token, "attempt", epoch, queued.generation, queued.attempt + 1, now)
+    join(tx, token, line)
+    tx.touch(queued.agent_id)
+    tx.wake("reconciliation")
+    return True
+
+
+def pass_on(tx: Tx, agent_id: str, token: str, now: float) -> bool:
+    """Give the lease of an ended attempt to the ASSIGNED job whose run has this token. The job is then RUNNING.
+
+    Return False, and change nothing, if there is no such lease or job.
+    """
+    job = tx.one(
+        "SELECT q.agent_id, q.generation, r.attempt FROM runs r JOIN requests q USING (agent_id)"
+        " WHERE r.token = ? AND q.status = 'ASSIGNED' AND EXISTS (SELECT 1 FROM leases WHERE agent_id = ?)",
+        token,
+        agent_id,
+    )
+    if job is None:
+        return False
+    tx.run(
+        "INSERT INTO leases SELECT ?, ?, ?, memory_bytes, temp_storage_bytes, ? FROM leases WHERE agent_id = ?",
+        job["agent_id"],
+        job["generation"],
+        job["attempt"],
+        now,
+        agent_id,
+    )
+    tx.run("UPDATE lease_units SET agent_id = ? WHERE agent_id = ?", job["agent_id"], agent_id)
+    tx.run("UPDATE requests SET status = 'RUNNING', attempt = ? WHERE agent_id = ?", job["attempt"], job["agent_id"])
+    tx.run("UPDATE job_states SET outcome = NULL WHERE agent_id = ? AND outcome IS NOT NULL", job["agent_id"])
+    tx.run("UPDATE runs SET started_at = ? WHERE token = ?", now, token)
+    tx.touch(job["agent_id"])
+    tx.wake("reconciliation")
+    return True
+
+
+def is_assigned(tx: Tx, agent_id: str) -> bool:
+    """Return True if a job waits in a line."""
+    return tx.value("SELECT 1 FROM requests WHERE agent_id = ? AND status = 'ASSIGNED'", agent_id) is not None
