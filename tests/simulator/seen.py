@@ -45,6 +45,8 @@ class Seen(StrEnum):
     SURVIVED = "a template outlived its host"
     WORKER = "a warm worker ran its first job"
     WORKER_AGAIN = "a warm worker ran a further job"
+    AHEAD = "a job waits in a worker for the end of another one"
+    TAKEN_BACK = "a job that waited in a worker is taken back"
     WORKER_LEFT = "a job left something behind and its worker ended"
     WORKER_DIED = "a warm worker died in a job"
     NOT_BEGUN = "a warm worker died before it began a job"

@@ -76,7 +76,7 @@ def _working() -> Profile:
 def _ahead() -> Profile:
     """Return a run of jobs most of which are so short that others are sent ahead."""
     profile = _working()
-    return replace(profile, load=replace(profile.load, short=1.0, most_jobs=60), trouble=Trouble(seconds=15.0))
+    return replace(profile, load=replace(profile.load, short=1.0), trouble=Trouble(seconds=15.0))
 
 
 WORKER_BREAKS: tuple[Break, ...] = (

@@ -53,6 +53,8 @@ class SimWorker(Process):
 
     def take(self, frame: dict[str, Any]) -> None:
         if "go" in frame:
+            if self._current is not None:
+                self.seams.witness.saw(Seen.AHEAD)
             self._waiting.append(from_json(Go, frame["go"]))
         elif "withdraw" in frame:
             self._withdraw(frame["withdraw"])
@@ -69,6 +71,7 @@ class SimWorker(Process):
     def _withdraw(self, token: str) -> None:
         for go in [go for go in self._waiting if go.stamp.token == token]:
             self._waiting.remove(go)
+            self.seams.witness.saw(Seen.TAKEN_BACK)
             self._tell(Withdrawn(token=token))
 
     def _tell(self, record: WorkerRecord) -> None:

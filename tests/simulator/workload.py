@@ -181,7 +181,7 @@ class Workload:
             key = f"job-{number}"
             plan = self.load.plans[self.entropy.pick(len(self.load.plans))]
             impossible = self._chance(0.05)
-            jobs.append(self._job(key, plan, home, impossible, short))
+            jobs.append(self._job(key, plan, home, impossible, short and self._chance(0.97)))
             if not impossible and (plan in SUCCEEDS or plan == "checkpoint"):
                 sure.append(key)
         submission = SubmitGroup(
