@@ -17,6 +17,7 @@ import unicodedata
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,8 +113,13 @@ def _place_of(cls: type) -> tuple[Path, str, Path] | None:
 
 
 def _is_installed(path: Path) -> bool:
-    libraries = (Path(sysconfig.get_path(name)) for name in ("purelib", "platlib"))
-    return not INSTALLED_FOLDERS.isdisjoint(path.parts) or any(path.is_relative_to(each) for each in libraries)
+    return not INSTALLED_FOLDERS.isdisjoint(path.parts) or any(path.is_relative_to(each) for each in _libraries())
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> tuple[Path, ...]:
+    """Return the folders of installed libraries. To look them up takes half a millisecond each time."""
+    return tuple(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib"))
 
 
 class _Pack:

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from paglets.codec.script import OWN_PACKAGE, is_host_module
@@ -20,6 +21,9 @@ EXCLUDED_FOLDERS = frozenset(
     )
 )
 """Folders that are never searched, because tools create them."""
+
+REMEMBERED_FILES = 512
+"""Number of files whose imports are remembered. A script that submits many groups parses each of its files once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,11 +153,16 @@ def _refuse_excluded(name: str, folder: Path) -> None:
         )
 
 
-def imported(source: Source) -> Iterator[str]:
-    """Yield the full names of all modules that the imports in `source` may refer to.
+@lru_cache(maxsize=REMEMBERED_FILES)
+def imported(source: Source) -> tuple[str, ...]:
+    """Return the full names of all modules that the imports in `source` may refer to.
 
     Raises Invalid if the source cannot be parsed.
     """
+    return tuple(_imported(source))
+
+
+def _imported(source: Source) -> Iterator[str]:
     package = source.module if source.is_package else source.module.rpartition(".")[0]
     for node in ast.walk(_tree(source)):
         if isinstance(node, ast.Import):

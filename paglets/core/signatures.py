@@ -70,9 +70,15 @@ def check_methods(*classes: type) -> None:
     """Check that a host can call the hooks, `run`, handlers and job methods of these classes. Raises Invalid."""
     for cls in classes:
         with suppress(TypeError):  # An abstract class raises it. A host cannot create the class either.
-            instance: object = object.__new__(cls)
-            for name in (*HOOKS, *_TAKE_NOTHING, *_TAKE_ONE):
-                _check(cls, instance, name)
+            _check_class(cls)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_class(cls: type) -> None:
+    """Check the methods of a class. It is remembered, because a script may submit many groups of the same class."""
+    instance: object = object.__new__(cls)
+    for name in (*HOOKS, *_TAKE_NOTHING, *_TAKE_ONE):
+        _check(cls, instance, name)
 
 
 def _check(cls: type, instance: object, name: str) -> None:

@@ -62,6 +62,9 @@ KINDS = (
 )
 """The kinds of messages of a collector. The method of the same name handles each."""
 
+SMALL_GROUP_JOBS, SMALL_SUMMARY_BYTES = 16, 64 << 10
+"""The limits for a summary within a page of ended keys, whose reply must arrive within a short time-out."""
+
 
 HANDLED_BEFORE_BEGIN = frozenset({"begin", "register_jobs", "job_result", "job_failure", "job_warning", "copies_gone"})
 """The kinds that a collector handles before it knows its group. All others wait for `begin`."""
@@ -75,8 +78,8 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
 
     State: ClassVar[type[PagletState]] = ResultCollectorState
 
-    READ_ONLY_KINDS: ClassVar[frozenset[str]] = frozenset({"summary", "results", "listed", "counts"})
-    """The kinds whose handlers only read and never wait. A host runs them on a read-only connection to its database."""
+    READ_ONLY_KINDS: ClassVar[frozenset[str]] = frozenset({"summary", "drain", "results", "listed", "counts", "ended"})
+    """The kinds whose handlers only read. A host runs them on a read-only connection to its database."""
 
     def handle_message(self, message: Message) -> Any:
         if message.kind not in KINDS:
@@ -246,7 +249,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
             self.wait_state(lambda state: state.ended_count > asked.after or _none_pending(state), asked.wait_seconds)
         entries, _ = page(self._view().ended(asked.after, asked.brief), _positive(asked.limit, "ended.limit"))
         state = self.state
-        return {
+        found = {
             "ended": entries,
             "next": entries[-1]["number"] if entries else asked.after,
             "pending_count": state.pending_count,
@@ -255,8 +258,16 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
             "created_at": state.created_at,
             "completed_at": state.completed_at,
         }
+        return {**found, "summary": self._small_summary()} if asked.with_summary else found
 
     # Internal.
+
+    def _small_summary(self) -> dict[str, Any] | None:
+        """Return the summary of a small group in which no key is pending, else None."""
+        if self.state.pending_count or self.state.expected_count > SMALL_GROUP_JOBS:
+            return None
+        summary = self._view().summary()
+        return summary if json_bytes(summary) <= SMALL_SUMMARY_BYTES else None
 
     @property
     def _rows(self) -> CollectorRows:

@@ -89,13 +89,15 @@ class Ended:
     """The arguments of `ended`, which ask for a page of records in the order in which keys ended, after the `after`th.
 
     `wait_seconds` is how long to wait for a record if there is none but keys are pending. `brief` leaves out the values
-    of results, and the traceback and stderr of failures.
+    of results, and the traceback and stderr of failures. `with_summary` adds the summary of a small group to the page
+    once no key is pending, so that its reader needs no further request.
     """
 
     after: int = 0
     limit: int = MAX_PAGE_ENTRIES
     wait_seconds: float = 0.0
     brief: bool = False
+    with_summary: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

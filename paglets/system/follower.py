@@ -68,7 +68,8 @@ class Follower:
     def pages(self, timeout: float | None, *, brief: bool) -> Iterator[dict[str, Any]]:
         """Yield pages of records of ended jobs, until no job is pending.
 
-        A page is the reply of the collector to the message `ended`. Raises TimedOut, and the errors of `ask`.
+        A page is the reply of the collector to the message `ended`. With `brief`, the last page of a small group also
+        has the summary. Raises TimedOut, and the errors of `ask`.
         """
         now = self._clock.monotonic
         began, after = now(), 0
@@ -77,7 +78,7 @@ class Follower:
         while True:
             wait = min(LOOK_SECONDS, max(0.0, end - now()))
             asked_at = now()
-            args = {"after": after, "wait_seconds": wait} | ({"brief": True} if brief else {})
+            args = {"after": after, "wait_seconds": wait} | ({"brief": True, "with_summary": True} if brief else {})
             page = self.ask(
                 lambda collector, args=args, wait=wait: tree(  # type: ignore[misc]
                     collector.call(Message("ended", args), timeout_seconds=wait + answer_seconds)

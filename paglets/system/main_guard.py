@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 
@@ -23,15 +24,23 @@ def check_guarded(classes: Iterable[type]) -> None:
     path = Path(top.f_code.co_filename) if top is not None else None
     if top is None or path is None or not path.is_file():
         return
-    try:
-        body = ast.parse(path.read_bytes()).body
-    except (OSError, SyntaxError, ValueError):
-        return
-    if not is_guarded(body, top.f_lineno):
+    if not _is_line_guarded(path, top.f_lineno):
         raise Invalid(
             f"line {top.f_lineno} of {path.name} submits outside of the main guard; nothing was submitted",
             hint=[f'put it below `if __name__ == "__main__":`, since job processes import {path.name}'],
         )
+
+
+@lru_cache(maxsize=16)
+def _is_line_guarded(path: Path, line: int) -> bool:
+    """Return `is_guarded` for the file, or True if it cannot be parsed.
+
+    The answer is remembered. It belongs to the code that runs, even if the file was changed since.
+    """
+    try:
+        return is_guarded(ast.parse(path.read_bytes()).body, line)
+    except (OSError, SyntaxError, ValueError):
+        return True
 
 
 def _top_frame() -> FrameType | None:

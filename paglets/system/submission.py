@@ -180,9 +180,10 @@ class Submission:
         """
         return self._follower.read(lambda collector: self._whole(collector, Message("summary")))
 
-    def _whole(self, collector: PagletProxy, message: Message) -> dict[str, Any]:
-        summary = whole_summary(collector.call, tree(collector.call(message, timeout_seconds=REPLY_SECONDS)))
-        return load_summary(self._source, summary, self.group_id)
+    def _whole(self, collector: PagletProxy, message: Message, summary: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the complete summary. If `summary`, the reply to `message`, is None, ask for it."""
+        summary = summary or tree(collector.call(message, timeout_seconds=REPLY_SECONDS))
+        return load_summary(self._source, whole_summary(collector.call, summary), self.group_id)
 
     @trim_traceback
     def drain(self, timeout: float | None = None, *, progress: bool | None = None) -> dict[str, Any]:
@@ -194,9 +195,11 @@ class Submission:
         """
         with self._interruptible(), self._shown(progress) as shows:
             follower, end = self._follower.tells(shows.tell), self._follower.end(timeout)
+            page: dict[str, Any] = {}
             for page in follower.pages(timeout, brief=True):
                 shows(page)
-            summary = follower.ask(lambda collector: self._whole(collector, Message("drain")), timeout, end)
+            small = page.get("summary")
+            summary = follower.ask(lambda collector: self._whole(collector, Message("drain"), small), timeout, end)
             shows.over()
         return summary
 

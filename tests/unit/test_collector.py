@@ -22,7 +22,13 @@ from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.groups import copies
 from paglets.groups.records import MAX_WARNING_CHARACTERS, MAX_WARNINGS, Sighting
 from paglets.groups.rows import CollectorRows
-from paglets.system.collector import KINDS, ResultCollectorPaglet, ResultCollectorState
+from paglets.system.collector import (
+    KINDS,
+    SMALL_GROUP_JOBS,
+    SMALL_SUMMARY_BYTES,
+    ResultCollectorPaglet,
+    ResultCollectorState,
+)
 from tests.fakes.collector import FakeCollectorContext, Parked
 
 HOME = HostRef(store_id="s-home", name="laptop", url="http://laptop:8765")
@@ -838,6 +844,25 @@ def test_brief_records_of_ends_have_no_values_and_no_tracebacks() -> None:
     assert (failed["failure"]["message"], len(str(failed)) < 300) == ("bad", True)
     assert (page["expected_count"], page["pending_count"], page["created_at"]) == (2, 0, 5.0)
     assert page["completed_at"] is not None
+
+
+def test_the_last_page_of_a_small_group_has_the_summary_if_asked() -> None:
+    context = begun("a", "b")
+    result(context, "a", "x")
+    asked = {"brief": True, "with_summary": True}
+    assert context.send("ended", asked)["summary"] is None
+    result(context, "b", "y")
+    assert context.send("ended", asked)["summary"] == context.send("drain")
+    assert "summary" not in context.send("ended", {"brief": True})
+
+
+@pytest.mark.parametrize(("jobs", "value"), [(SMALL_GROUP_JOBS + 1, "x"), (1, "x" * SMALL_SUMMARY_BYTES)])
+def test_a_page_has_no_summary_that_may_come_too_slowly(jobs: int, value: str) -> None:
+    keys = [f"k{n}" for n in range(jobs)]
+    context = begun(*keys)
+    for key in keys:
+        result(context, key, value)
+    assert context.send("ended", {"brief": True, "with_summary": True})["summary"] is None
 
 
 # Any order of messages.

@@ -50,6 +50,18 @@ def test_a_guarded_submission_passes(tmp_path: Path, text: str) -> None:
     run(tmp_path / "fit.py", text, OF_SCRIPT)
 
 
+def test_a_script_that_was_edited_while_it_runs_is_judged_by_the_code_that_runs(tmp_path: Path) -> None:
+    path = tmp_path / "fit.py"
+    text = "if __name__ == '__main__':\n    for each in [1, 2]: submit()\n"
+
+    def submit() -> None:
+        check_guarded([OF_SCRIPT])
+        path.write_text("pass\n" * 3)
+
+    path.write_text(text)
+    exec(compile(text, str(path), "exec"), {"__name__": "__main__", "submit": submit})
+
+
 def test_a_script_whose_classes_are_in_other_modules_needs_no_guard(tmp_path: Path) -> None:
     run(tmp_path / "fit.py", "submit()\n", OF_MODULE)
 

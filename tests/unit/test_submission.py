@@ -686,6 +686,12 @@ def test_draining_waits_through_time_outs_and_hosts_that_are_away() -> None:
     assert following(context, FakeClock()).drain() == SUMMARY
 
 
+def test_a_last_page_with_the_summary_is_all_that_draining_asks_for() -> None:
+    # A second request would fail, because the collector has no answer to `drain`.
+    context = FakeContext({"ended": each(page(1, expected=1), {**page(0, ("a", DONE), expected=1), "summary": SUMMARY})})
+    assert following(context, FakeClock()).drain() == SUMMARY
+
+
 def test_draining_ends_with_the_time_and_the_last_trouble() -> None:
     context = FakeContext({"ended": each(Unreachable("w1 is away"))})
     clock = FakeClock()
