@@ -29,6 +29,12 @@ FIRST_PLACE: Place = (float("-inf"), "")
 
 MAX_PROBLEM_CHARACTERS = 500
 
+SMALL_COLLECTOR_BYTES = 16 << 10
+"""The maximum size of the envelope of a collector whose jobs need not wait until it has arrived.
+
+It holds about 20 jobs. In a larger group, the wait is short compared with its jobs, and lets the placer plan all hosts.
+"""
+
 MOVING = "moving"
 """The reason code of a job that does not run because it is moving."""
 
@@ -196,6 +202,16 @@ def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLAC
         )
         for row in rows
     ]
+
+
+def small_collectors(tx: Tx) -> dict[str, str]:
+    """Return the target store of each small collector that is moving away from here, by the group submitted here."""
+    rows = tx.all(
+        "SELECT g.group_id, h.target_store FROM handoffs h CROSS JOIN groups g ON g.collector_id = h.agent_id"
+        " WHERE h.kind = 'collector' AND h.size_bytes <= ?",
+        SMALL_COLLECTOR_BYTES,
+    )
+    return {row["group_id"]: row["target_store"] for row in rows}
 
 
 def envelope_text(tx: Tx, agent_id: str, epoch: int) -> str:

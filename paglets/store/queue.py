@@ -17,6 +17,7 @@ from paglets.core.record import from_json
 from paglets.core.refs import ProxyRef
 from paglets.slots.model import Resources, SlotRequest
 from paglets.store.db import Tx
+from paglets.store.handoffs import SMALL_COLLECTOR_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +100,8 @@ SKIPPED_A_TURN = 20_000
 def unplaced(tx: Tx, most: int, after: Place = FIRST) -> tuple[list[QueuedJob], Place]:
     """Return the next jobs that have no host, oldest first, and the position for the next call.
 
-    The jobs follow the position `after`. After the last job, the returned position is FIRST. Jobs whose collector is
-    still moving are left out.
+    The jobs follow the position `after`. After the last job, the returned position is FIRST. Jobs whose large collector
+    is still moving are left out (see `handoffs.small_collectors`).
     """
     held_back = _groups_on_their_way(tx)
     last = _last_of_turn(tx, after) if held_back else None
@@ -134,10 +135,11 @@ def _last_of_turn(tx: Tx, after: Place) -> Place | None:
 
 
 def _groups_on_their_way(tx: Tx) -> list[str]:
-    """Return the ids of groups submitted to this host whose collector is moving to another host."""
+    """Return the ids of groups submitted to this host whose large collector is moving to another host."""
     rows = tx.all(
         "SELECT g.group_id FROM handoffs h CROSS JOIN groups g ON g.collector_id = h.agent_id"
-        " WHERE h.kind = 'collector' ORDER BY g.group_id"
+        " WHERE h.kind = 'collector' AND h.size_bytes > ? ORDER BY g.group_id",
+        SMALL_COLLECTOR_BYTES,
     )
     return [row["group_id"] for row in rows]
 

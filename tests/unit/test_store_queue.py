@@ -12,7 +12,7 @@ from host_rig import envelope, host_ref, job, slot_request
 from paglets.codec.envelope import Envelope
 from paglets.core.refs import HostRef
 from paglets.slots.model import Resources
-from paglets.store import history, queue, residence, views
+from paglets.store import handoffs, history, queue, residence, views
 from paglets.store.db import Store
 from paglets.store.queue import QueuedJob
 from tests.fakes.store import memory_store
@@ -161,7 +161,7 @@ def test_a_job_that_has_something_else_before_it_does_not_wait_for_a_slot(store:
     assert waiting(store) == []
 
 
-def test_a_job_is_not_placed_before_its_collector_left(store: Store) -> None:
+def test_a_job_is_not_placed_before_its_large_collector_left(store: Store) -> None:
     add(store, envelope("collector-x", kind="collector"))
     change(store, "UPDATE requests SET status = 'PLACING'")
     store.write(
@@ -176,7 +176,11 @@ def test_a_job_is_not_placed_before_its_collector_left(store: Store) -> None:
 
     assert to_place() == ["j1"]
     store.write(lambda tx: residence.leave(tx, "collector-x", W1, NOW))
+    assert to_place() == ["j1"]
+    assert store.read(handoffs.small_collectors) == {"g1": W1.store_id}
+    change(store, f"UPDATE handoffs SET size_bytes = {handoffs.SMALL_COLLECTOR_BYTES + 1}")
     assert to_place() == []
+    assert store.read(handoffs.small_collectors) == {}
     store.write(lambda tx: residence.acknowledged(tx, "collector-x", 2, NOW))
     assert to_place() == ["j1"]
 

@@ -688,7 +688,8 @@ def test_draining_waits_through_time_outs_and_hosts_that_are_away() -> None:
 
 def test_a_last_page_with_the_summary_is_all_that_draining_asks_for() -> None:
     # A second request would fail, because the collector has no answer to `drain`.
-    context = FakeContext({"ended": each(page(1, expected=1), {**page(0, ("a", DONE), expected=1), "summary": SUMMARY})})
+    last = {**page(0, ("a", DONE), expected=1), "summary": SUMMARY}
+    context = FakeContext({"ended": each(page(1, expected=1), last)})
     assert following(context, FakeClock()).drain() == SUMMARY
 
 

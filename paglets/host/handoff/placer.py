@@ -10,8 +10,8 @@ from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
 from paglets.slots import policy, states
 from paglets.slots.model import Candidate, SlotRequest
+from paglets.store import handoffs, queue, residence
 from paglets.store import jobs as jobs_of_store
-from paglets.store import queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
 
@@ -127,8 +127,12 @@ class Placer:
         clock = self._services.clock.monotonic()
         to_place = [self._to_place(job) for job in jobs if not self._deny_list.is_paused(job.agent_id, clock)]
         placements = policy.place(to_place, candidates, mesh_version=self._services.settings.mesh_version)
-        placed = [job for job in jobs if job.agent_id in placements.hosts][:PLACED_A_TURN]
-        if len(placed) < len(placements.hosts):
+        fit = [job for job in jobs if job.agent_id in placements.hosts]
+        moving = handoffs.small_collectors(tx)
+        # While a collector moves, a job may follow it, but must not end on another host before the collector arrives.
+        fit = [job for job in fit if moving.get(job.group_id or "") in (None, placements.hosts[job.agent_id].store_id)]
+        placed = fit[:PLACED_A_TURN]
+        if len(placed) < len(fit):
             after = (placed[-1].queued_at, placed[-1].agent_id)
         self._carry_out(tx, placements, [job.agent_id for job in placed], now)
         return len(placed), len(placements.reasons), after
