@@ -9,7 +9,7 @@ from host_rig import Rig, job
 
 from paglets.api.logs import AskAttempts, Attempts, AttemptView
 from paglets.host.datadir.disk import HostDisk
-from paglets.host.jobs.cleanup import KEEP_SCRATCH_SECONDS, LOOK_SECONDS
+from paglets.host.jobs.cleanup import KEEP_SCRATCH_SECONDS, LOOK_SECONDS, PASS_SECONDS
 from paglets.store import kept_scratch, residence
 from paglets.store.db import Tx
 from paglets.worker.protocol import Fault, Report
@@ -49,6 +49,14 @@ def test_only_the_files_of_a_result_that_cannot_travel_are_kept(rig: Rig) -> Non
     assert scratch(rig) == ("j1",)
     view = attempt(rig)
     assert (view.scratch, view.scratch_removed_at) == ("/scratch/j1", None)
+
+
+def test_directories_of_jobs_that_end_at_short_intervals_are_removed_in_one_pass(rig: Rig) -> None:
+    ended_with(rig, "j2", Fault(cause="exception", message="no"))
+    ended_with(rig, "j3", Fault(cause="exception", message="no"))
+    assert scratch(rig) == ("j1", "j2", "j3")
+    rig.run(PASS_SECONDS)
+    assert scratch(rig) == ("j1",)
 
 
 @pytest.mark.parametrize("fault", [None, Fault(cause="exception", message="no")])
