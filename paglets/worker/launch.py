@@ -89,7 +89,8 @@ class ProcessExit:
     printed nothing, so that it has no log. `no_template`: the reason why the process was not forked from a template
     that has imported its module; "" if it was, or if no template was requested. `in_worker`: True if the run was a job
     of a warm worker. `worker_ended`: the reason why it ended that worker, such as "left a thread"; "" if it did not.
-    `next_token`: the run that its worker runs next, and that gets its slot; "": none.
+    `next_token`: the run that its worker runs next, and that gets its slot; "": none. `job_seconds`: the time for which
+    a job of a warm worker ran, without the start of the worker; None if the run was no such job or did not begin.
     """
 
     exit_code: int | None = None
@@ -105,6 +106,7 @@ class ProcessExit:
     in_worker: bool = False
     worker_ended: str = ""
     next_token: str = ""
+    job_seconds: float | None = None
     usage: Usage = field(default_factory=Usage)
 
 

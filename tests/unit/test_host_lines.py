@@ -56,15 +56,12 @@ def token(rig: Rig, agent_id: str) -> str:
     return rig.launcher.of(agent_id)[-1].spec.token
 
 
-def end(rig: Rig, agent_id: str, after: str = "") -> None:
-    """Let a worker end its job, and go on with the job `after`."""
-    rig.process(agent_id).exit(in_worker=True, next_token=token(rig, after) if after else "")
-    rig.run()
-
-
-def run(rig: Rig, agent_id: str, after: str = "") -> None:
+def run(rig: Rig, agent_id: str, after: str = "", seconds: float = 0.0) -> None:
+    """Let a job that took `seconds` end, and its worker go on with the job `after`."""
     rig.report(rig.process(agent_id))
-    end(rig, agent_id, after)
+    next_token = token(rig, after) if after else ""
+    rig.process(agent_id).exit(in_worker=True, next_token=next_token, job_seconds=seconds)
+    rig.run()
 
 
 def with_line(rig: Rig, *agent_ids: str) -> HandProcess:
@@ -151,8 +148,7 @@ def test_a_job_that_cannot_share_the_worker_waits(rig: Rig, other: dict[str, Any
 
 def test_a_long_job_ends_the_sending(rig: Rig) -> None:
     with_line(rig, "a", "b")
-    rig.run(AHEAD_SECONDS)
-    run(rig, "a", "b")
+    run(rig, "a", "b", seconds=AHEAD_SECONDS)
     add(rig, "c")
     assert (statuses(rig)["b"], statuses(rig)["c"]) == ("RUNNING", "WAITING_FOR_SLOT")
 
@@ -248,7 +244,7 @@ def test_no_more_jobs_are_sent_than_the_pipes_of_a_host_allow() -> None:
     key = WorkerKey(bundle=BUNDLES[0], module="m", resources=Resources(cpu_cores=1))
     now = clock.monotonic()
     firsts = [Run(stamp=stamp(f"t{n}"), entry="attempt", worker=key, line=f"t{n}", started_at=now) for n in range(20)]
-    lines.ended(firsts[0], ProcessExit(in_worker=True))
+    lines.ended(firsts[0], ProcessExit(in_worker=True, job_seconds=0.0))
     rooms = [line.room for line in lines.with_room({run.line: 1 for run in firsts}, firsts)]
     assert sum(rooms) == MOST_ON_HOST
     assert max(rooms) == MOST_AHEAD

@@ -210,6 +210,18 @@ def test_a_job_ends_only_with_the_end_of_its_output(rig: Rig) -> None:
     assert rig.host.ends["a"].usage == Usage(cpu_seconds=1.0, rss_bytes=2, processes=1)
 
 
+def test_the_start_of_a_worker_is_no_part_of_the_run_time_of_its_first_job(rig: Rig) -> None:
+    rig.start("a", line="a")
+    rig.start("b", line="a")
+    rig.processes.time += 8.0
+    worker = rig.fork()
+    rig.begin(worker, "a")
+    rig.processes.time += 0.5
+    rig.end(worker, "a")
+    rig.pool.ended(worker, ProcessExit(signal=9))
+    assert {token: how.job_seconds for token, how in rig.host.ends.items()} == {"a": 0.5, "b": None}
+
+
 def test_requests_reach_only_the_job_that_runs(rig: Rig) -> None:
     rig.start("a")
     worker = rig.fork()

@@ -99,8 +99,8 @@ class Lines:
         if run.is_ahead and how.error:
             self._closed.add(run.line)
             seconds = 0.0
-        if how.in_worker:
-            self._note(run.worker, seconds)
+        if how.job_seconds is not None:
+            self._note(run.worker, how.job_seconds)
         if (after := self._runs.get(how.next_token)) is not None:
             after.started_at = now
         return seconds

@@ -18,7 +18,8 @@ IDLE_SECONDS = 5.0
 class WorkerJob:
     """A run in a worker. `over`: the frame that ended it; its output may still be on its way to the log.
 
-    `is_sent`: True once the worker has its frame `go`. `is_ending`: True once its end was requested.
+    `is_sent`: True once the worker has its frame `go`. `is_ending`: True once its end was requested. `began_at`: the
+    monotonic time at which the worker began it.
     """
 
     spec: LaunchSpec
@@ -28,6 +29,7 @@ class WorkerJob:
     output_ended: bool = False
     over: JobEnded | None = None
     cpu_before: float = 0.0
+    began_at: float | None = None
     worker_ended: str = ""
     usage: Usage = field(default_factory=Usage)
 

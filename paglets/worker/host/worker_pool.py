@@ -288,7 +288,7 @@ class WorkerPool:
 
     def _begin(self, worker: Worker, job: WorkerJob, record: Began) -> None:
         worker.has_worked = job.has_started = True
-        job.cpu_before = record.cpu_before
+        job.cpu_before, job.began_at = record.cpu_before, self._processes.now()
         self._processes.begin_job(worker.token, job.spec.work_dir)
         if job.is_ending:
             worker.killed_for = job.token
@@ -303,9 +303,12 @@ class WorkerPool:
         was_first = job is worker.jobs[0]
         worker.jobs.remove(job)
         del self._by_job[job.token]
+        now = self._processes.now()
         if not worker.jobs:
-            worker.idle_since = self._processes.now()
-        self._events.ended(job.token, replace(how, next_token=follower(worker) if was_first else ""))
+            worker.idle_since = now
+        seconds = None if job.began_at is None else now - job.began_at
+        after = follower(worker) if was_first else ""
+        self._events.ended(job.token, replace(how, next_token=after, job_seconds=seconds))
 
     # Timers.
 
