@@ -13,7 +13,7 @@ from paglets.codec.strict_json import loads
 from paglets.core.refs import FileRef
 from paglets.host.records import outcomes, recovery
 from paglets.host.records.outcomes import Attempt, Outcome
-from paglets.store import files, posts, queue, residence
+from paglets.store import files, paglets, posts, queue, residence
 from paglets.store.db import Store
 from paglets.worker.launch import ProcessExit
 from paglets.worker.protocol import Fault
@@ -49,7 +49,7 @@ class Rig:
     def ended(self, how: ProcessExit | None = None) -> str | None:
         def end(tx: Any) -> str | None:
             tx.run("DELETE FROM runs WHERE token = ?", f"token-{self.attempt}")
-            outcomes.count_launcher(tx, "j1", how or ProcessExit(exit_code=0))
+            outcomes.count_launcher(tx, "j1", "attempt", how or ProcessExit(exit_code=0))
             return outcomes.ended(tx, self.which(), how or ProcessExit(exit_code=0), NOW)
 
         return self.store.write(end)
@@ -124,6 +124,14 @@ def test_a_lost_attempt_is_no_failure_of_the_job() -> None:
         rig.start()
     assert rig.ended(ProcessExit(launcher_lost=True)) == "FAILED_FINAL"
     assert rig.cause() == "host_lost"
+
+
+def test_a_hook_of_a_job_does_not_end_the_row_of_zygote_deaths() -> None:
+    rig = Rig()
+    for entry, died, deaths in (("attempt", True, 1), ("arrival", False, 1), ("attempt", False, 0)):
+        how = ProcessExit(exit_code=0, launcher_lost=died, launcher_died=died)
+        rig.store.write(lambda tx, entry=entry, how=how: outcomes.count_launcher(tx, "j1", entry, how))
+        assert rig.store.read(lambda tx: paglets.launcher_deaths(tx, "j1")) == deaths
 
 
 def test_a_job_that_may_not_be_lost_at_all_fails_at_the_first_loss() -> None:

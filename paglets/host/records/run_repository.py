@@ -225,7 +225,7 @@ def close_run(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, 
 def _close(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now: float) -> str | None:
     tx.run("DELETE FROM runs WHERE token = ?", run.stamp.token)
     tx.touch(run.agent_id)
-    outcomes.count_launcher(tx, run.agent_id, how)
+    outcomes.count_launcher(tx, run.agent_id, run.entry, how)
     if run.entry == "attempt":
         attempt = Attempt(
             agent_id=run.agent_id,
