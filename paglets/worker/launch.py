@@ -36,7 +36,7 @@ class TemplateSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerKey:
-    """The property that the jobs of one warm worker share: the bundle's SHA-256, the module, and their resources.
+    """The values that all jobs of one warm worker share: the bundle's SHA-256, the module, and the resources.
 
     `cores`: the cores to which the worker is bound; empty if it may use all.
     """
@@ -54,8 +54,9 @@ class LaunchSpec:
     `alone`: True to fork the process from a zygote that serves no other run. `threads`: the number of threads for
     numerical libraries; 0: they decide. `template`: the import of the template from which to fork the process;
     None: fork it from a zygote that has imported no user code. `worker`: the key of the warm worker for the run; None:
-    the run has a process of its own. `line`: the token of the run that got the slot of the worker first, if this run
-    waits there for its turn; "": none waits. `is_worker`: True if the process is a warm worker, which has no logs.
+    the run has a process of its own. `line`: the name of the queue of runs that share one slot in a warm worker. It is
+    the token of the first of these runs; "" if the run is in no such queue. `is_worker`: True if the process is a warm
+    worker, which has no logs.
     """
 
     token: str
@@ -75,22 +76,24 @@ class LaunchSpec:
 
     @property
     def is_ahead(self) -> bool:
-        """Return True if the run has no slot yet: it gets that of the run before it in its worker."""
+        """Return True if the run has no slot yet: it gets the slot of the run before it in the same worker."""
         return self.line not in ("", self.token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessExit:
-    """The end of a process, reported when its whole process tree has ended. `exit_code` or `signal` is set.
+    """The end of a run, reported when all its processes have ended, except a warm worker that runs further jobs.
 
-    `error`: the reason why the process could not be started. `launcher_lost`: True if the process ended because of its
-    host or zygote. `launcher_died`: True if its zygote ended or stopped answering. `is_culprit`: True if that zygote
-    served only this process. `stderr_tail`: the last lines of stderr, at most 8 KiB. `silent`: True if the process
-    printed nothing, so that it has no log. `no_template`: the reason why the process was not forked from a template
-    that has imported its module; "" if it was, or if no template was requested. `in_worker`: True if the run was a job
-    of a warm worker. `worker_ended`: the reason why it ended that worker, such as "left a thread"; "" if it did not.
-    `next_token`: the run that its worker runs next, and that gets its slot; "": none. `job_seconds`: the time for which
-    a job of a warm worker ran, without the start of the worker; None if the run was no such job or did not begin.
+    `exit_code` or `signal` is set, unless the run was not started. `error`: the reason why it was not started.
+    `launcher_lost`: True if the run ended because of its host, its zygote or another job of its worker.
+    `launcher_died`: True if its zygote ended or stopped answering. `is_culprit`: True if that zygote served only this
+    run. `stderr_tail`: the last lines of stderr, at most 8 KiB. `silent`: True if the run printed nothing, so that it
+    has no log. `no_template`: the reason why the process was not forked from a template that has imported its module;
+    "" if it was, or if no template was requested. `in_worker`: True if the run was a job of a warm worker.
+    `worker_ended`: the change of its process for which the worker exits, such as "left a thread"; "" if there is none.
+    `next_token`: the token of the run that gets the slot of this run in the same worker; "" if there is none.
+    `job_seconds`: the time from the start of a job in a warm worker to its end; None for other runs, and for a job that
+    did not start.
     """
 
     exit_code: int | None = None
@@ -111,7 +114,7 @@ class ProcessExit:
 
 
 class TemplateEvents(Protocol):
-    """Callbacks for the templates and warm workers of a launcher, which may come from any thread."""
+    """Callbacks for the templates and warm workers of a launcher. They may be called from any thread."""
 
     def started(self, token: str, pid: int, start_time: float) -> None:
         """Store the process, then call `Launcher.allow_import`. Before that, the process runs no user code."""
@@ -123,7 +126,7 @@ class TemplateEvents(Protocol):
 
 
 class LaunchEvents(Protocol):
-    """Callbacks of a launcher, which may come from any thread.
+    """Callbacks of a launcher. They may be called from any thread.
 
     For each token, `started` comes first and at most once, and `ended` comes last and exactly once.
     """
@@ -156,7 +159,7 @@ class Launcher(Protocol):
         ...
 
     def end(self, token: str) -> None:
-        """End the process of a run and all its descendants. The event `ended` follows."""
+        """End a run and all its processes. The event `ended` follows."""
         ...
 
     def withdraw(self, token: str) -> None:

@@ -117,9 +117,10 @@ def oom_kills() -> int:
 
 
 def killed_for_memory(status: int, kills_before: int) -> bool:
-    """Return True if the kernel probably killed a process to free memory, and not another process.
+    """Return True if a process was probably killed by the kernel, because memory ran out.
 
-    This means: SIGKILL ended the process, as the wait `status` says, and there are more such kills than before.
+    This is the case if SIGKILL ended the process, and `oom_kills` now exceeds `kills_before`. `status`: the status of
+    the process, as from `os.waitpid`.
     """
     return status == SIGKILL and oom_kills() > kills_before
 

@@ -23,10 +23,10 @@ KEPT_SEGMENTS = 2
 _SAFE_FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"))
 WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFE_FLAGS
 READ_FLAGS = os.O_RDONLY | _SAFE_FLAGS
-"""Flags to open a log. A job may replace its log by any file, so they do not follow links or wait for a FIFO."""
+"""Flags to open a log. A job may replace its log by any file, so opening must not follow a link or wait for a FIFO."""
 
 MAX_TRIES = 4
-"""Maximum number of attempts to read a segment, or to open a log, while another process removes it or its folder."""
+"""Maximum number of tries to read a segment that the zygote may remove, or to open a log whose folder may vanish."""
 
 _SEGMENT = re.compile(r"[0-9]{12,18}")
 
@@ -50,8 +50,8 @@ class Segment:
 class LogChunk:
     """A part of a log.
 
-    `offset`: the position of the first byte; larger than the requested offset if those bytes were discarded. `next`:
-    the offset to read from next. `size_bytes`: the number of bytes that the process has printed so far.
+    `offset`: the position of the first byte; larger than the requested offset if the bytes in between were discarded.
+    `next`: the offset to read from next. `size_bytes`: the number of bytes that the process has printed so far.
     """
 
     offset: int
@@ -190,7 +190,7 @@ class LogWriter:
             os.utime(self._descriptor or path)
 
     def write(self, data: memoryview) -> None:
-        """Append `data`. Drop the bytes for which the disk has no space."""
+        """Append `data`. Drop the bytes that cannot be written."""
         if self._problem and not self._write_loss_note():
             self._lost_bytes += len(data)
             return
@@ -215,7 +215,7 @@ class LogWriter:
             self._descriptor = None
 
     def _write_loss_note(self) -> bool:
-        """Write a line about the missing bytes. Return False if the disk has no space for it."""
+        """Write a line about the missing bytes. Return False if the line cannot be written."""
         text = _loss_note(self._lost_bytes, self._problem)
         self._problem = ""
         if self._append(memoryview(text)) < len(text):
@@ -235,7 +235,7 @@ class LogWriter:
             os.close(descriptor)
 
     def _append(self, data: memoryview) -> int:
-        """Write `data` and return the number of bytes written. If it is too small, `_problem` has the reason."""
+        """Write `data` and return the number of bytes written. If some were not, set `_problem` to the reason."""
         written = 0
         try:
             while written < len(data):

@@ -1,6 +1,7 @@
-"""Observations of a process: threads, open files, directory and others, which must be the same for later code.
+"""Observations of this process, such as its threads, open files and working directory, and their comparison.
 
-A template compares itself before and after an import, a warm worker before and after each job.
+A template observes itself before and after an import, and a warm worker before and after each job. Later jobs must not
+notice a change.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def observe(
     ignored_variables: Collection[str] = (),
     ignored_descriptors: Collection[int] = (),
 ) -> Observation:
-    """Return the present state of this process, with these numbers of children and native threads."""
+    """Return an observation of this process. The caller has counted its children and native threads."""
     place = os.stat(".")
     return Observation(
         children=children,
@@ -63,7 +64,7 @@ def _targets() -> dict[int, str]:
 
 
 def difference(before: Observation, after: Observation) -> str:
-    """Return the first change between two observations of a process, such as "left a thread". "" if there is none."""
+    """Return the first change between two observations of a process, such as "left a thread"; "" if there is none."""
     return next(filter(None, (check(before, after) for check in _CHECKS)), "")
 
 
@@ -107,7 +108,7 @@ def _changed(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> list[str]:
 
 
 def some(names: Iterable[str]) -> str:
-    """Return the first names in order, and how many more there are."""
+    """Return a text with the first MAX_SHOWN names in order, and the number of further names."""
     known = sorted(names)
     more = f" and {len(known) - MAX_SHOWN} more" if len(known) > MAX_SHOWN else ""
     return ", ".join(known[:MAX_SHOWN]) + more

@@ -47,7 +47,7 @@ class ProcessInfo:
 
 
 class ProcessTable(Protocol):
-    """A table of the processes of this machine. Processes that have ended or cannot be read are left out."""
+    """A table of the processes of this machine. It lacks processes that cannot be read, but may contain zombies."""
 
     def get(self, pid: int) -> ProcessInfo | None: ...
 
@@ -118,11 +118,11 @@ class ProcTable:
         return ""
 
     def children(self, pid: int) -> set[int]:
-        """Return the pids of the direct children, including zombies. They belong to the thread that forked them."""
+        """Return the pids of the direct children, including zombies. The kernel has a list of them for each thread."""
         try:
             return {child for thread in os.listdir(f"/proc/{pid}/task") for child in _children_of(pid, thread)}
         except FileNotFoundError:
-            # The kernel has no such file if it was built without CONFIG_PROC_CHILDREN.
+            # A kernel that was built without CONFIG_PROC_CHILDREN has no files with these lists.
             return {info.pid for info in self.all().values() if info.parent == pid}
         except ProcessLookupError:
             return set()
@@ -288,7 +288,7 @@ def _live_processes(run: RunTree, everything: Mapping[int, ProcessInfo], marked:
 
 
 def kill_survivors(runs: Iterable[tuple[int | None, float | None, str]], psutil: Any = None) -> list[str]:
-    """Kill processes that are left from the previous run of this host, and wait for their end.
+    """Kill processes that are left from before this start of the host, and wait for their end.
 
     `runs`: pid, start time and token of each run; pid and start time are None if they were not stored. Returns the
     tokens of runs with processes that are still alive after SURVIVORS_SECONDS. Unrelated processes with a reused pid

@@ -1,19 +1,19 @@
 """The frames between a host and the process of a paglet (the child).
 
 Frames have the format of `worker.frames` and travel over a socket pair. A child runs one *entry*: a method of the
-paglet, or `message`, which only handles messages. Each frame from the host is an object with one key:
+paglet, or `message`, which only handles messages. The host sends these frames, with the token of the run as `run`:
 
 - `{"go": Go}`: the first frame, sent once.
 - `{"deliver": Deliver}`: a message to handle. The host may send several. The child handles them one after the other,
   and sends a request `handled` for each. Entries in LONG_ENTRIES handle messages while their method runs; other
   entries, except `message`, ignore them.
 - `{"finish": true}`: the end of the entry `message`. The child handles the messages that came before, sends `done` and
-  exits. Other entries ignore the frame. A child may send `done` without it; the host then delivers a message that was
-  not handled to the next process.
+  exits. Other entries ignore the frame. A child may send `done` before it gets this frame. The next process then gets
+  the messages that the child has not handled.
 - `{"reply": id, "ok": value}` or `{"reply": id, "error": PagletsError.to_wire()}`: the reply to a request.
 
 The child sends requests `{"op", "id", "stamp", "args"}`. OPERATIONS lists `op` and the record of `args`. `stamp` is
-copied from `go`. If the stamp is out of date, the host replies the error `fenced`, and the child exits at once.
+copied from `go`. If the stamp is out of date, the reply is the error `fenced`, and the child exits at once.
 
 If the reply to `handled` or `done` is an error, the host committed nothing of the request. The child then drops the
 changes and repeats the request once with that error as `fault`. `sys.exit(n)` in user code ends the process with exit
@@ -49,7 +49,7 @@ HOOK_ENTRIES = ("creation", "clone", "arrival", "activation", "dispatching", "di
 """Entries that call a hook. `Paglet.hook_timeout_seconds` limits the time that a hook may take."""
 
 LONG_ENTRIES = ("run", "attempt")
-"""Entries that handle messages while their method runs. They commit each change immediately, not at their end."""
+"""Entries that handle messages while their method runs. All changes but those of the state are committed at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class Go:
     """The first frame, with everything that a child needs to start.
 
     `system`: values that replace the fields of the same names in the state. `came_from`: for the entry `arrival`, the
-    name of the host that the paglet came from; otherwise "".
+    name of the host that the paglet came from; otherwise "". `code_paths`: folders of the host with code for paglets.
     """
 
     stamp: Stamp
@@ -166,7 +166,7 @@ class RegisteredFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewArtifact:
-    """A new artifact whose blob is published. `artifact_id`: the token of the run, followed by a count."""
+    """A new artifact whose blob is published. `artifact_id`: a hash of the token of the run and a count."""
 
     artifact_id: str
     name: str
@@ -177,7 +177,7 @@ class NewArtifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """The changes of one hook, handler or step, which are committed together. `has_state`: True to store `state`."""
+    """Changes by the code of a paglet, to be committed together. `has_state`: True to store `state`."""
 
     has_state: bool = False
     state: Any = None
@@ -204,17 +204,17 @@ class Intent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """`commit` and `checkpoint`: store changes while an entry in LONG_ENTRIES runs."""
+    """`commit` and `checkpoint`: store changes before the end of the entry or handler."""
 
     changes: Changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """`report`: store the outcome of this attempt. Only the first report is accepted. Replies `{"accepted": bool}`.
+    """`report`: store the outcome of this attempt. Only the first is accepted. The reply is `{"accepted": bool}`.
 
     `artifact`: an artifact with the result. `stored`: the artifacts that `$stored` tags in the result refer to. All
-    are sent to the collector.
+    these artifacts are sent to the collector.
     """
 
     success: bool
@@ -227,10 +227,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReserveSpace:
-    """`reserve_space`: reserve disk space for a file. Replies `{"folder": PATH}`, the folder for the file `staged`.
+    """`reserve_space`: reserve disk space for a file `staged`. The reply is `{"folder": PATH}`, its folder.
 
-    The reservation lasts ten minutes. `moved`: True if an existing file on that disk will be renamed. `problem`: the
-    error of the previous attempt to write the file.
+    The reservation lasts ten minutes. `moved`: True if an existing file on the same disk will be renamed to `staged`.
+    `problem`: the error of the previous try to write the file.
     """
 
     staged: str
@@ -241,7 +241,7 @@ class ReserveSpace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publish:
-    """`publish`: turn the file `staged`, written after `reserve_space`, into a blob. Replies `{}`.
+    """`publish`: turn the file `staged`, written after `reserve_space`, into a blob. The reply is `{}`.
 
     The child has hashed and synced the file. The host keeps the blob until the run commits a reference to it or ends,
     and for at least an hour.
@@ -253,28 +253,28 @@ class Publish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactAdd:
-    """`artifact_add`: store an artifact of this paglet. Replies its ArtifactRef."""
+    """`artifact_add`: store an artifact of this paglet. The reply is its ArtifactRef."""
 
     artifact: NewArtifact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactFetch:
-    """`artifact_fetch`: copy an artifact to this host. Replies `{"artifact": ArtifactRef, "path": PATH}` when done."""
+    """`artifact_fetch`: copy an artifact to this host. The reply is `{"artifact": ArtifactRef, "path": PATH}`."""
 
     artifact_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactDelete:
-    """`artifact_delete`: delete an artifact on any host of the mesh. Replies the error Unknown if it does not exist."""
+    """`artifact_delete`: delete an artifact of any host. If there is none, the reply is the error Unknown."""
 
     artifact_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOut:
-    """`call`: call a paglet. Replies the return value of its handler as tagged JSON.
+    """`call`: call a paglet. The reply is the return value of the handler, as tagged JSON.
 
     `target`: its host is only a hint, and its id may be the name of a paglet.
     """
@@ -286,14 +286,14 @@ class CallOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create(NewPaglet):
-    """`create`: create a paglet. Replies its ProxyRef. `nth`: a count within this run, for idempotent retries."""
+    """`create`: create a paglet. The reply is its ProxyRef. `nth`: the number of this request in the run."""
 
     nth: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
-    """`submit`: submit a group. `nth`: as in Create. `request`: a SubmitGroup as JSON. Replies a GroupView as JSON."""
+    """`submit`: submit a group. `nth`: as in Create. `request`: a SubmitGroup as JSON. The reply is a GroupView."""
 
     nth: int
     request: dict[str, Any]
@@ -301,9 +301,9 @@ class Submit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolve:
-    """`resolve_host`: find the host with this name or URL. Replies its HostRef.
+    """`resolve_host`: find the host with this name or URL. The reply is its HostRef.
 
-    `resolve_paglet`: find the paglet of this host with this id or name. Replies its ProxyRef.
+    `resolve_paglet`: find the paglet of this host with this id or name. The reply is its ProxyRef.
     """
 
     target: str
@@ -311,14 +311,14 @@ class Resolve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageGet:
-    """`storage_get`: read an entry of the paglet's storage. Replies `{"found": bool, "value": TAGGED_JSON}`."""
+    """`storage_get`: read an entry of the paglet's storage. The reply is `{"found": bool, "value": TAGGED_JSON}`."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageScan:
-    """`storage_scan`: like `core.context.Storage.scan`. Replies `{"entries": [[KEY, TAGGED_JSON], ...]}`."""
+    """`storage_scan`: like `core.context.Storage.scan`. The reply is `{"entries": [[KEY, TAGGED_JSON], ...]}`."""
 
     prefix: str
     after: str
@@ -327,15 +327,15 @@ class StorageScan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoArguments:
-    """Operations without arguments.
+    """The record of operations without arguments.
 
-    `hosts` replies `{"hosts": [...]}`, each a HostInfo as JSON. `storage_keys` replies `{"keys": [...]}`.
+    The reply to `hosts` is `{"hosts": [HostInfo, ...]}`, and the reply to `storage_keys` is `{"keys": [...]}`.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookLimit:
-    """`hook_limit`: end the hook that starts now if it takes longer than `seconds`. Replies `{}`."""
+    """`hook_limit`: end the hook that starts now if it takes longer than `seconds`. The reply is `{}`."""
 
     seconds: float
 

@@ -16,7 +16,7 @@ LEVELS = get_args(Level)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewClone:
-    """A request to clone the paglet, with the state that the same commit stores. `agent_id`: the id of the clone."""
+    """A request to clone the paglet. The clone, with the id `agent_id`, gets the state that the same commit stores."""
 
     agent_id: str
     name: str | None = None
@@ -25,7 +25,7 @@ class NewClone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rest:
-    """A request of a paglet to be inactive for `seconds`, or until a message arrives. None: only until a message."""
+    """A request of a paglet to be inactive until a message arrives, and for `seconds` at most (None: no limit)."""
 
     seconds: float | None = None
 
@@ -41,19 +41,19 @@ class NewNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Find:
-    """`find`: find paglets by name or service on all online hosts. Replies a FoundPaglets as JSON."""
+    """`find`: find paglets by name or service on all online hosts. The reply is a FoundPaglets as JSON."""
 
     name: str | None = None
     service: str | None = None
 
 
 def new_note(text: str, level: str, at: float) -> NewNote:
-    """Return a note, with its text cut to MAX_NOTE_CHARACTERS. Raises Invalid for a bad level or type of text."""
+    """Return a note, with its text cut to MAX_NOTE_CHARACTERS. Raises Invalid for a bad `level` or type of `text`."""
     if level not in LEVELS:
         raise Invalid(f"the level is {level!r:.40}: it must be one of {', '.join(LEVELS)}")
     if not isinstance(text, str):
         raise Invalid(f"a note must be text, got {type_of(text)}")
-    # JSON cannot encode a lone surrogate. Replace it, so that the note does not fail.
+    # JSON cannot encode a lone surrogate. Replace it, so that the note can be stored.
     whole = text.encode("utf-8", "replace").decode()
     short = whole if len(whole) <= MAX_NOTE_CHARACTERS else whole[: MAX_NOTE_CHARACTERS - 1] + "…"
     return NewNote(at=at, level=level, text=short)  # type: ignore[arg-type]

@@ -1,13 +1,13 @@
 """The frames between a host and a warm worker: a process that runs jobs of one code bundle, one after the other.
 
-They add to those of `worker.protocol`. The worker may get further `go` frames before its current job ends, and runs the
-jobs in that order. With the first byte of each `go` come two descriptors, for the stdout and stderr of that job. All
-later frames for a job have the key `run` with its token. The host also sends:
+They add to the frames of `worker.protocol`. The worker may get further `go` frames before its current job ends, and
+runs the jobs in the order of these frames. With the first byte of each `go` come two descriptors, for the stdout and
+stderr of its job. The host also sends:
 
 - `{"withdraw": token}`: the job is not to run. If it has not started, the worker answers `withdrawn`.
-- `{"finish": true}`, without `run`: the worker exits after its jobs.
+- `{"finish": true}`, without the key `run`: the worker exits after its jobs.
 
-Besides requests, the worker sends frames `{NAME: RECORD}` that have no reply. They are in RECORDS.
+Besides requests, the worker sends frames `{NAME: RECORD}` that have no reply. RECORDS lists them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from paglets.core.record import from_json, to_json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Began:
-    """`began`: the job starts now. Until `ended`, everything that happens to the process is the job's own doing.
+    """`began`: the job starts now. If the process ends before it sends `ended`, this job counts as the cause.
 
     `cpu_before`: the CPU seconds that the worker has used so far.
     """
@@ -32,7 +32,7 @@ class Began:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEnded:
-    """`ended`: the job is over, and left nothing behind. `rss_bytes`: the largest memory of the process."""
+    """`ended`: the job is over, and left nothing behind. `rss_bytes`: the peak memory of the process during the job."""
 
     token: str
     cpu_seconds: float
@@ -41,7 +41,7 @@ class JobEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLeaves:
-    """`leaving`: the job is over, and the worker exits. The job ends with the process.
+    """`leaving`: the code of the job has returned, and the worker exits. The job is over when the process has ended.
 
     `difference`: what the job left behind, such as "left a thread"; "" if the job failed or exited.
     """

@@ -7,7 +7,8 @@ runs and exits.
 
 A *warm worker* is a run whose `start` has `is_worker`. It runs jobs one after the other, and each job has its own
 logs. For each job the launcher sends `output`, with the reading ends of two pipes, before the worker gets their writing
-ends. The zygote answers `output_ended` once every process has closed these. All this precedes `exited` of the worker.
+ends. The zygote answers `output_ended` once every process has closed the writing ends, and before `exited` of the
+worker.
 
 A *template* is a zygote that has imported the module of a job. The launcher sends `template` to the shared zygote, with
 the descriptor of the template's own control socket. The zygote answers as for a run. Over its control socket, the
@@ -76,7 +77,7 @@ class StartTemplate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOutput:
-    """`output`: copy the output of a job in a warm worker to its logs. Two descriptors come with it: the reading ends.
+    """`output`: copy the output of a job in a warm worker to its logs. The reading ends of two pipes come with it.
 
     `worker`: the token of the warm worker. `token`: that of the job's run.
     """

@@ -24,7 +24,7 @@ from paglets.worker.protocol import ArtifactAdd, ArtifactDelete, ArtifactFetch, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingArtifact:
-    """A published file to send to another paglet, which owns the artifact `ref` once the host commits the message."""
+    """A published file to send to another paglet, the owner of the artifact `ref` once the message is committed."""
 
     publication: Publication
     ref: ArtifactRef
@@ -73,7 +73,7 @@ class ChildArtifacts:
         # Check the target before the download: `absolute` raises Invalid if it is not a path.
         absolute(target)
         if isinstance(artifact, ArtifactRef) and not replace:
-            # A handler may run twice. Its first run may have downloaded the file and deleted the artifact.
+            # Look for the file first: a handler may run twice, and may have deleted the artifact after its download.
             place = absolute(destination_for(target, artifact.name))
             if is_downloaded(place, artifact.blob):
                 return self._fetched(artifact, place, move)

@@ -116,7 +116,7 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-# Checks of untrusted archives.
+# The functions below check untrusted archives.
 
 
 def read_bundle(data: bytes) -> dict[str, bytes]:
@@ -129,7 +129,10 @@ def read_bundle(data: bytes) -> dict[str, bytes]:
 
 
 def _check_end(data: bytes) -> None:
-    """Check the size of the archive's central directory, before zipfile reads it. Raises ValueError if too large."""
+    """Check that this is a plain zip archive with a small central directory, before zipfile reads it.
+
+    Raises ValueError otherwise.
+    """
     end = data[-_END_BYTES:]
     if end[:4] != _END or end[-2:] != b"\0\0" or data[-_END_BYTES - _LONG_END_BYTES :].startswith(_LONG_END):
         raise ValueError("the bundle is not a plain zip archive")

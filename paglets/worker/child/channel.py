@@ -28,7 +28,7 @@ READ_BYTES = 1 << 18
 class Channel:
     """The connection of a run to its host. Call `receive_go` or `begin` first; then any thread may send requests.
 
-    `inbox`: the messages to handle, and None when the host sends `finish`. `on_message`: called after each addition to
+    `inbox`: the messages to handle, and None after `finish` or `close`. `on_message`: called after each addition to
     `inbox`. `sending`: the lock for writes to the socket. `start_listener`: runs a function on a thread.
     """
 
@@ -68,7 +68,7 @@ class Channel:
         return go
 
     def begin(self, frame: dict[str, Any]) -> Go:
-        """Return the content of the frame `go`. Requests are sent in the name of its run from now on."""
+        """Return the content of the frame `go`. All requests are sent with the stamp of its run from now on."""
         go = from_json(Go, frame.get("go"), "go")
         self._stamp = to_json(go.stamp)
         if go.deliver is not None:
@@ -76,12 +76,15 @@ class Channel:
         return go
 
     def close(self) -> None:
-        """End the run of a warm worker. Objects of the run that later jobs still reach cannot send requests."""
+        """End the run of a job in a warm worker. Later jobs may reach its objects, which cannot send requests."""
         self._closed = True
         self._add_message(None)
 
     def request(self, operation: str, args: Any) -> Any:
-        """Send a request and return the reply. Raises the error in the reply, but Fenced ends this process."""
+        """Send a request and return the reply. Raises the error in the reply; Fenced ends this process instead.
+
+        Raises Fenced in a fork of this process, and after `close`.
+        """
         if self._forked:
             raise Fenced("a fork of a paglet's process cannot send requests to its host; only the first process can")
         if self._closed:
@@ -123,7 +126,7 @@ class Channel:
             self._leave(f"the host sent a bad frame: {error.message}", EXIT_HOST_GONE)
 
     def handle(self, frame: dict[str, Any]) -> None:
-        """Handle a frame of the host after `go`."""
+        """Handle a frame that the host has sent after `go`."""
         for name, handler in self._handlers.items():
             if name in frame:
                 handler(frame)

@@ -56,7 +56,7 @@ WAITABLE = "only run, run_compute_job and the handler of a call may wait for the
 
 
 class HandlerParked(BaseException):
-    """An exception that leaves a handler which waits for the state. User code does not catch a BaseException."""
+    """An exception that leaves a handler in `wait_state`. It is not an Exception, because user code may catch those."""
 
     def __init__(self, wait_seconds: float | None) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class ChildContext:
         self.keeper = StateKeeper(paglet)
         self._reporting = Reporting(self._go, self._request, self._artifacts, self.unit, self.changed, self.keeper)
 
-    # Units of work.
+    # The methods below manage units of work.
 
     def unit(self) -> UnitOfWork:
         """Return the unit of work of the calling thread: the handler's on the thread of a handler, else the entry's."""
@@ -121,7 +121,7 @@ class ChildContext:
         if changes.has_state:
             self._commit("commit", unit, changes)
 
-    # Identity and hosts.
+    # The methods below describe the paglet and the hosts.
 
     @property
     def name(self) -> str:
@@ -151,7 +151,7 @@ class ChildContext:
     def resolve_host(self, target: str) -> HostRef:
         return from_json(HostRef, self._request("resolve_host", Resolve(target=target)))
 
-    # Other paglets.
+    # The methods below create, find and contact other paglets.
 
     def create(
         self, cls: type[Paglet[Any]], state: Any = None, *, name: str | None = None, inputs: InputPaths | None = None
@@ -256,7 +256,7 @@ class ChildContext:
             kind=message.kind, args=args, sender=self.ref, artifacts=artifacts, priority=message.priority
         )
 
-    # Bytes and files.
+    # The methods below store bytes and files.
 
     def publish_bytes(self, data: bytes) -> BlobRef:
         return self._publisher.publish_bytes(data)
@@ -307,7 +307,7 @@ class ChildContext:
             unit.effects.append(sent.publication)
         return sent.ref
 
-    # Requests that take effect after the hook, handler or entry has ended.
+    # The methods below request actions that take effect after the hook, handler or entry has ended.
 
     def intend_move(self, target: HostRef) -> None:
         self.unit().intent = Intent(move=target)
@@ -346,7 +346,7 @@ class ChildContext:
 
     @contextmanager
     def locked_state(self) -> Iterator[Any]:
-        """Hold the lock of the state for a block, then commit. After an error in the block, do not commit or revert."""
+        """Hold the lock of the state for a block, then commit. After an error in it, neither commit nor revert."""
         unit, thread = self.unit(), threading.get_ident()
         with self.changed:
             if not unit.at_once or thread in self._locking_threads:

@@ -57,7 +57,7 @@ def _lacks_host_files(error: BaseException, work_dir: str) -> bool:
     """Return True if files of the host, not user code, caused the error.
 
     This is the case if the program file of paglets can no longer be read, if a disk error prevents unpacking the
-    paglet's bundle, or if the folder of the scratch directory is missing, read-only or inaccessible.
+    paglet's bundle, or if the folder above the scratch directory is missing, read-only or inaccessible.
     """
     program = str(this_program().path)
     for each in _chain(error):

@@ -1,4 +1,4 @@
-"""The files that travel with a paglet. The child publishes files when they are registered, and copies arrived ones."""
+"""The files that travel with a paglet. The child publishes registered files, and copies files that have arrived."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GONE = (errno.ENOENT, errno.ENOTDIR)
 
 _COPY_MTIME_SECONDS = 946_684_800
 """Earliest mtime of a copy: 2000-01-01. The mtime of each copy is later by up to 388 days, depending on its hash. If a
-copy still has its mtime, it is unchanged. Every file system can store the mtimes, which are even numbers of seconds."""
+copy has this mtime, it is unchanged. Every file system can store the mtimes, which are even numbers of seconds."""
 
 _PART_NAME = ".paglets-part".ljust(MAX_FILE_NAME_BYTES + 1, "-")
 """Name of an unfinished copy. It is longer than the names of registered files may be, so they cannot clash."""
@@ -35,7 +35,7 @@ _PART_NAME = ".paglets-part".ljust(MAX_FILE_NAME_BYTES + 1, "-")
 _COPY_BYTES = 1 << 20
 
 
-# Files that arrive with the paglet.
+# The functions below handle files that arrive with the paglet.
 
 
 def copy_files(go: Go) -> None:
@@ -48,7 +48,7 @@ def copy_files(go: Go) -> None:
     for each in go.files:
         target = _in_scratch(go, each.file.name)
         if not (each.source_path and os.path.exists(each.source_path)) and not os.path.lexists(target):
-            # Do not sync in an attempt: its scratch directory is not used again after a power failure.
+            # Do not sync in an attempt, because its scratch directory is not used again after a power failure.
             _copy(each, target, lasting=go.entry != "attempt")
 
 
@@ -103,7 +103,7 @@ def known_files(go: Go) -> dict[str, RegisteredFile]:
     }
 
 
-# Files that the paglet registers.
+# The class below handles files that the paglet registers.
 
 
 class RegisteredFiles:
@@ -207,11 +207,14 @@ class _Registration:
         self.files.committed((self.registered,))
 
     def rollback(self) -> None:
-        """Do nothing: the host removes the unused blob after an hour."""
+        """Do nothing, because the host removes the unused blob after an hour."""
 
 
 def _has_changed(source: Path, known: RegisteredFile) -> bool:
-    """Return True if the file at `source` was replaced or changed since it was registered; False if it is missing."""
+    """Return True if the file at `source` was replaced or changed since it was registered; False if it is missing.
+
+    A SQLite database with a `-wal` or `-journal` file counts as changed.
+    """
     try:
         os.stat(source)
     except OSError as error:

@@ -1,4 +1,7 @@
-"""The process of a paglet (the child). It waits for `go`, runs one entry, handles messages, sends `done`, and exits."""
+"""The process of a paglet (the child). It waits for `go`, runs one entry, handles messages, sends `done`, and exits.
+
+A warm worker does the same for each of its jobs, but exits after its last job (`zygote.warm_worker`).
+"""
 
 from __future__ import annotations
 
@@ -159,7 +162,7 @@ def exit_code_of(leaving: SystemExit) -> int:
 
 
 class PagletProcess:
-    """The paglet of this process, and the entry that the process runs. `failed`: True once the entry has failed."""
+    """A paglet, and the entry that this process runs for it. `failed`: True once the entry has failed."""
 
     def __init__(self, channel: Channel, go: Go) -> None:
         self._channel = channel
@@ -206,7 +209,7 @@ class PagletProcess:
         """Return the folder of the paglet's unpacked bundle, if the paglet has a bundle."""
         return () if self._go.code is None else (code_folder(self._go.code),)
 
-    # Running the entry.
+    # The methods below run the entry.
 
     def _run_entry(self) -> int:
         if self._go.entry in LONG_ENTRIES:

@@ -32,10 +32,10 @@ from paglets.worker.child.zero_copy import LeasedFile, is_open_for_writing, move
 from paglets.worker.protocol import Publish
 
 RETRY_SECONDS = 2.0
-"""Pause before the next attempt to write a file, after the host's disk was full or inaccessible."""
+"""Pause before the next try to write a file, after the host's disk was full or inaccessible."""
 
 COPY_TRIES = 3
-"""Maximum number of attempts to copy a file that changes during the copy."""
+"""Maximum number of tries to copy a file that changes while it is copied."""
 
 
 def absolute(path: str | Path) -> Path:
@@ -182,7 +182,7 @@ class BlobPublisher:
         return self._scratch is not None and is_within(source, self._scratch)
 
     def _move(self, source: Path, reserve: ReserveStaging) -> Publication | None:
-        """Move the file `source` into the blob folder instead of copying it. Return None if only a copy is possible."""
+        """Publish the file `source` by a move instead of a copy. Return None if only a copy is possible."""
         leased = move_with_lease(source, partial(reserve, moved=True))
         if leased is None:
             return None
@@ -209,7 +209,7 @@ class BlobPublisher:
             raise FileChanged(error.message) from error
 
     def _new_reservation(self) -> ReserveStaging:
-        """Return a function that reserves space for one file. Retries use the same name, which reserves space once."""
+        """Return a function that reserves space for one file. All its calls use one name, so space is reserved once."""
         staged = f"{self._token}.{next(self._numbers)}"
 
         def reserve(size_bytes: int, *, moved: bool = False, problem: str = "") -> Path:

@@ -34,14 +34,14 @@ If a result is still too large without its 16 largest values, the whole result b
 """
 
 MAX_ENTRIES = 10_000
-"""Maximum number of entries of a dict whose values can become separate artifacts."""
+"""Maximum number of entries of a result. The values of a larger one do not become separate artifacts."""
 
 Store = Callable[[bytes], Any]
 """A function that publishes bytes as an artifact and returns the tag that refers to it."""
 
 
 class Reporting:
-    """The reporting of an attempt's outcome. One report is accepted per process. `changed`: the lock of the state."""
+    """The reporting of an attempt's outcome. Only one report is accepted. `changed`: the lock of the state."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ def _report_of(report: Mapping[str, Any]) -> Report:
     return Report(success=False, fault=Fault(**texts, scratch_bytes=0))
 
 
-# Large results.
+# The functions below shrink large results.
 
 
 def shrink(tree: Any, store: Store, *, has_file: bool = False) -> Any:

@@ -56,9 +56,9 @@ class Effect(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class UnitOfWork:
-    """The deferred changes of one hook, handler or run of an entry.
+    """The deferred changes of one entry or handler.
 
-    `at_once`: True to send all changes except the state to the host immediately. `deliver`: the message that the
+    `at_once`: True if all changes except the state are sent to the host immediately. `deliver`: the message that the
     handler handles; None if this is not the unit of work of a handler.
     """
 

@@ -17,7 +17,7 @@ atomic and can miss a process that forks."""
 
 @dataclass(slots=True, kw_only=True)
 class _AbandonedRun:
-    """`how`: the exit to report. `clean_scans`: the number of consecutive scans that found no process of the run."""
+    """A run that the host kills. `how`: the exit to report. `clean_scans`: how many scans in a row found no process."""
 
     child: ChildLink
     how: ProcessExit

@@ -27,7 +27,7 @@ MAX_READS = 16
 STDERR_TAIL_BYTES = 8192
 
 LAST_SCRATCH_ENTRIES = 1000
-"""Maximum number of files to count in a scratch directory when its process ends. Samples of long runs count more."""
+"""Maximum number of files to count in a scratch directory when its run ends. Samples of long runs count more."""
 
 
 class ChildLink:
@@ -72,7 +72,7 @@ class ChildLink:
         return theirs.detach()
 
     def write(self, data: bytes = b"", descriptors: Sequence[int] = ()) -> None:
-        """Queue `data`, and send as much of the queue as the socket accepts. The descriptors go with its first byte.
+        """Queue `data`, and send as much of the queue as the socket accepts. The descriptors go with the first byte.
 
         If the child has ended, the data is dropped: the zygote reports the end.
         """
@@ -129,7 +129,7 @@ class ChildLink:
         return RunTree(token=self.token, pid=self.pid, start_time=start_time, seen=self._seen)
 
     def exit_of(self, exited: ExitedRun, *, oom: bool) -> ProcessExit:
-        """Return the ProcessExit for the zygote's report. `oom`: True if the kernel killed the child to free memory."""
+        """Return the end of the run from the zygote's frame. `oom`: True if the kernel killed it to free memory."""
         code = os.waitstatus_to_exitcode(exited.status)
         at_end = Usage(cpu_seconds=exited.cpu_seconds, rss_bytes=exited.rss_bytes, processes=1)
         how = ProcessExit(
@@ -148,7 +148,10 @@ class ChildLink:
 
 
 def with_files(spec: LaunchSpec, how: ProcessExit, stderr_offset: int = 0) -> ProcessExit:
-    """Return the end of a run with what its log and its scratch directory show."""
+    """Return `how` with values from the files of the run: `stderr_tail`, `silent`, and the size of the scratch folder.
+
+    `stderr_offset`: the size of the log of stderr at the start of the run.
+    """
     tail = _stderr_tail(spec, stderr_offset)
     scratch = Usage(scratch_bytes=scratch_bytes(spec.work_dir, LAST_SCRATCH_ENTRIES))
     return replace(

@@ -1,4 +1,4 @@
-"""The heartbeat of a zygote. It decides when to ping the zygote, and when to resume or replace an unresponsive one."""
+"""The heartbeat of a zygote. It decides when to ping the zygote, and when to resume (SIGCONT) or replace it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from paglets.worker.zygote_protocol import CopyOutput
 def job_output(worker: str, spec: LaunchSpec) -> tuple[tuple[CopyOutput, int, int], tuple[int, int]]:
     """Open pipes for stdout and stderr of a job. Raises OSError.
 
-    Return the frame for the zygote, with the reading ends, and the writing ends for the worker.
+    Return two tuples. The first has the frame for the zygote and the reading ends, which go with the frame. The second
+    has the writing ends, which are for the worker.
     """
     stdout = os.pipe()
     try:

@@ -1,11 +1,12 @@
 """The launcher of a host on POSIX systems. It starts runs through zygotes: processes that fork on request.
 
-The launcher has an I/O thread for all sockets, and a thread that samples resource use. Public methods only post work to
-the I/O thread, so they do not block and need no lock. Windows has no fork and would need another launcher.
+The launcher has an I/O thread for all sockets, and a thread that samples resource use. The methods of `launch.Launcher`
+only post work to the I/O thread, so they do not block and need no lock. Windows has no fork and would need another
+launcher.
 
-All runs share one zygote, except those with `LaunchSpec.alone`. Each of these has its own zygote, which ends with the
-run. If such a zygote dies, only its run can be the cause. Runs with `LaunchSpec.template` are forked from a zygote that
-has imported their module (`template_pool`). Runs with `LaunchSpec.worker` share the process of a warm worker
+Most runs are forked from one shared zygote. A run with `LaunchSpec.alone` has its own zygote, which ends with the run.
+If such a zygote dies, only its run can be the cause. A run with `LaunchSpec.template` is forked from a zygote that has
+imported its module (`template_pool`). Runs with equal `LaunchSpec.worker` share the processes of warm workers
 (`worker_pool`).
 """
 
@@ -88,7 +89,7 @@ class ZygoteLauncher:
         for name, target in (("paglets-launcher", self._run), ("paglets-usage", self._sampler.run)):
             threading.Thread(target=target, name=name, daemon=True).start()
 
-    # Public methods, which may be called from any thread.
+    # The methods below may be called from any thread.
 
     def start(self, spec: LaunchSpec) -> None:
         self._reactor.post(partial(self._workers.start, spec))
@@ -119,7 +120,7 @@ class ZygoteLauncher:
         """Wait until all runs and zygotes have ended after `close`. Return False if the timeout expires first."""
         return self._closed.wait(timeout_seconds)
 
-    # The loop of the I/O thread.
+    # The methods below are the loop of the I/O thread.
 
     def _run(self) -> None:
         while not self._is_closed():
@@ -156,7 +157,7 @@ class ZygoteLauncher:
         self._waiting.clear()
         self._zygotes.close()
 
-    # The callbacks of `supervisor.ZygoteEvents`.
+    # The methods below are the callbacks of `supervisor.ZygoteEvents`.
 
     def has_work(self, link: ZygoteLink) -> bool:
         waiting = link is self._zygotes.shared and bool(self._waiting)
@@ -177,9 +178,10 @@ class ZygoteLauncher:
                 self._abandon(child, ProcessExit())
 
     def on_gone(self, link: ZygoteLink) -> int:
-        """Abandon the runs of a zygote that ended. Linux kills the children of a process that ends.
+        """Abandon the runs of a zygote that ended, and return their number.
 
-        A run that had its own zygote is marked as the culprit, if its process had started.
+        A run that had its own zygote is marked as the culprit, if its process had started. On Linux, the kernel has
+        killed the first process of each run.
         """
         left = self._of(link)
         died = not self._closing
@@ -205,7 +207,7 @@ class ZygoteLauncher:
         self._disconnect(child)
         self._abandoned.add(child, how)
 
-    # Starting of runs. The pool of workers calls the public methods from here on.
+    # The methods below start runs. The pool of warm workers calls the public ones.
 
     def start_process(self, spec: LaunchSpec) -> None:
         child = ChildLink(spec)
@@ -333,7 +335,7 @@ class ZygoteLauncher:
             self._reactor.unwatch(child.channel)
             child.close()
 
-    # Ending of runs.
+    # The methods below end runs.
 
     def end_process(self, token: str) -> None:
         child = self._children.get(token)
@@ -380,7 +382,7 @@ class ZygoteLauncher:
             self._sampler.pause()
         self._events.ended(child.token, replace(how, no_template=child.no_template))
 
-    # The sampling thread calls these methods. It posts samples to the I/O thread, so that they come before `ended`.
+    # The sampling thread calls two of the methods below. It posts samples to the I/O thread, which reports all events.
 
     def _sampled_runs(self) -> tuple[SampledRun, ...]:
         runs = (child.sampled_run() for child in self._children.copy().values())

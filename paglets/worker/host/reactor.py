@@ -61,7 +61,7 @@ class Reactor:
             self._selector.unregister(source)
 
     def poll(self, timeout_seconds: float | None) -> None:
-        """Wait until a source is ready or the timeout expires. Call the handlers of ready sources, then posted acts."""
+        """Wait for a ready source or the timeout. Call the handlers of ready sources, then the posted functions."""
         for key, mask in self._selector.select(timeout_seconds):
             key.data(mask)
         while self._posted:

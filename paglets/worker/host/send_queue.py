@@ -45,7 +45,7 @@ class SendQueue:
             self.drop()
 
     def drop(self) -> None:
-        """Empty the queue."""
+        """Empty the queue, and close its descriptors."""
         for piece in self._pieces:
             _close(piece)
         self._pieces.clear()

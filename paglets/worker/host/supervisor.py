@@ -1,9 +1,8 @@
 """The supervisor of a host's zygotes. It starts, pings and replaces zygotes on the launcher's I/O thread.
 
-All runs share one zygote, except those with `LaunchSpec.alone`, each of which has its own, and those that a template
-forks (`template_pool`). The supervisor pings each
-zygote that has runs. If a zygote does not answer, the supervisor first sends SIGCONT, in case the zygote was stopped,
-and later replaces the zygote (`heartbeat`).
+Most runs are forked from one shared zygote. A run with `LaunchSpec.alone` has its own zygote, and others are forked
+from templates (`template_pool`). The supervisor pings each zygote that has runs. If a zygote does not answer, the
+supervisor first sends SIGCONT, in case the zygote was stopped, and later replaces the zygote (`heartbeat`).
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class ZygoteEvents(Protocol):
     """Callbacks from the supervisor to the launcher, which knows the runs of each zygote."""
 
     def has_work(self, link: ZygoteLink) -> bool:
-        """Return True if the zygote has a run that has not ended, or a run waits to be started by it."""
+        """Return True if the zygote has a run that has not ended, or is the shared zygote and a run waits for it."""
         ...
 
     def on_ready(self, link: ZygoteLink) -> None: ...
@@ -71,7 +70,7 @@ class ZygoteEvents(Protocol):
     def on_record(self, link: ZygoteLink, record: Any) -> None: ...
 
     def on_unresponsive(self, link: ZygoteLink) -> None:
-        """Kill the cancelled runs of a zygote directly, because the zygote does not answer."""
+        """Kill those runs whose end was requested, because their zygote does not answer."""
         ...
 
     def on_gone(self, link: ZygoteLink) -> int:
@@ -124,7 +123,7 @@ class ZygoteSupervisor:
             elif link.ends_by <= now:
                 self._gone(link, "the zygote did not end in time")
 
-    # Starting and ending of zygotes.
+    # The methods below start and end zygotes.
 
     def open_alone(self) -> ZygoteLink:
         """Start a zygote that serves a single run. Raises OSError."""

@@ -1,7 +1,7 @@
 """The templates of a host: zygotes that have imported the module of a job. Attempts forked from them do not import it.
 
-The first attempt that needs a new template waits for it. If the template cannot be made, or its import takes too long,
-the attempts start without a template: a template never fails a job. All methods run on the launcher's I/O thread.
+Attempts that need a new template wait for it. If it cannot be made, or its import takes too long, they start without a
+template. So no job fails because of its template. All methods run on the launcher's I/O thread.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ RETRY_SECONDS = (5.0, 60.0, 600.0)
 """Times until a template is made again after it died or its import failed for the first, second and third time.
 
 Both may have a cause that passes: the kernel kills a process when memory runs out, and an import fails while the disk
-is full. After the fourth time the module itself is the probable cause. Each death costs the attempts of the template.
+is full. After the fourth time, the module itself is the probable cause, and no template is made again. The limit is
+low, because the attempts that were forked from a template end when it dies.
 """
 
 MAX_REFUSALS = 1000
@@ -77,7 +78,7 @@ class Refusal:
 
 
 def next_refusal(reason: str, last: Refusal | None, now: float) -> Refusal:
-    """Return the refusal after a template has died or failed to import. `last`: the one before it, if any."""
+    """Return the refusal after a template has died or failed to import. `last`: the previous refusal, if any."""
     failures = 1 if last is None else last.failures + 1
     if failures > len(RETRY_SECONDS):
         return Refusal(reason=f"{reason}; this happened {failures} times", failures=failures)
@@ -87,10 +88,11 @@ def next_refusal(reason: str, last: Refusal | None, now: float) -> Refusal:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class TemplateProcess:
-    """A template. `link`: its zygote, which is ready after the import. `waiting`: the runs that wait for a fork of it.
+    """A template. `link`: the connection to its process, `ready` after the import. `waiting`: the runs to be forked.
 
-    `parent`: the zygote that was asked to fork the template; None before that. `used_at`: the monotonic time when the
-    template was requested or last used. `is_ending`: True if the end of the template was requested.
+    `parent`: the zygote that was asked to fork the template; None before that. `control`: the template's end of its
+    control socket. `used_at`: the monotonic time when the template was requested or last used. `is_ending`: True if the
+    end of the template was requested.
     """
 
     key: TemplateKey
@@ -108,7 +110,7 @@ class TemplateProcess:
 
 
 class TemplatePool:
-    """The templates of a launcher. `has_work`: return True if a zygote has runs."""
+    """The templates of a launcher. `has_work`: a function that returns True if a zygote has runs."""
 
     def __init__(
         self,
@@ -181,7 +183,7 @@ class TemplatePool:
         return template
 
     def _end_oldest(self) -> bool:
-        """End the template that was used least recently. Return False if all have work."""
+        """End the idle template that was used least recently. Return False if none is idle."""
         idle = [each for each in self._by_key.values() if self._is_idle(each)]
         if idle:
             self._end(min(idle, key=lambda each: each.used_at))
@@ -202,7 +204,7 @@ class TemplatePool:
         self._zygotes.end(template.link)
 
     def _drop_unsent(self, template: TemplateProcess) -> None:
-        """Close the zygote's end of the socket of a template that was not requested yet, so that its link ends."""
+        """Close the template's end of its control socket if no zygote has it yet, so that `link` ends."""
         if template.parent is None:
             os.close(template.control)
             del self._by_token[template.token]
@@ -239,7 +241,7 @@ class TemplatePool:
         if template is not None:
             template.used_at = now
 
-    # Frames about templates. The runs that a method returns must start without a template.
+    # The methods below handle frames about templates. The runs that they return must start without a template.
 
     def on_started(self, started: StartedRun) -> None:
         template = self._by_token[started.token]
@@ -262,7 +264,7 @@ class TemplatePool:
         return []
 
     def on_exited(self, exited: ExitedRun, now: float) -> list[ChildLink]:
-        """Forget a template whose processes have ended. If nobody requested its end, it is not made again at once."""
+        """Forget a template whose processes have ended. Unless its end was requested, it is not made again at once."""
         template = self._by_token.pop(exited.token)
         self._events.ended(template.token)
         return [] if template.is_ending else self._refuse_for_now(template, _DIED, now)
@@ -332,7 +334,7 @@ class TemplatePool:
         return released
 
     def _kill(self, template: TemplateProcess) -> None:
-        """Kill a template whose import takes too long, because a template reads no requests during its import."""
+        """Kill a template whose import takes too long. It reads no frames during its import, so its parent ends it."""
         self._refuse(template, Refusal(reason=f"its import took longer than {IMPORT_SECONDS:g} s"))
         if template.parent is not None and template.parent is self._zygotes.shared:
             self._zygotes.send(template.parent, EndRun(token=template.token))

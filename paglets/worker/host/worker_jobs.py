@@ -1,4 +1,4 @@
-"""A warm worker and its jobs, as its host knows them, and the decisions about their ends. No function here acts."""
+"""Records of warm workers and their jobs on the host's side, and decisions about their ends as pure functions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from paglets.worker.launch import LaunchSpec, ProcessExit, WorkerKey
 from paglets.worker.worker_protocol import JobEnded
 
 IDLE_SECONDS = 5.0
-"""Time after which a worker without a job ends: as long as the process of a paglet waits for its next message."""
+"""Time after which a worker without a job ends. A resident waits as long for its next message."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class WorkerJob:
-    """A run in a worker. `over`: the frame that ended it; its output may still be on its way to the log.
+    """A run in a worker. `over`: the frame `ended` of the run; None before.
 
-    `is_sent`: True once the worker has its frame `go`. `is_ending`: True once its end was requested. `began_at`: the
-    monotonic time at which the worker began it.
+    `is_sent`: True once its frame `go` was sent to the worker. `is_ending`: True once its end was requested.
+    `output_ended`: True once its log is complete. `began_at`: the monotonic time at which the host received `began`.
     """
 
     spec: LaunchSpec
@@ -40,11 +40,12 @@ class WorkerJob:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Worker:
-    """A worker. `pid`: None until its process is stored. `jobs`: in the order in which the process runs them.
+    """A worker. `pid`: None until its process has started. `is_stored`: True once the host has stored the process.
 
-    `held`: frames that wait because the first job is over, but not its output. `has_worked`: True once a job started.
-    `idle_since`: the monotonic time since which it has no job. `kill_at`: the time to end it if it has not exited.
-    `killed_for`: the token of the job for whose end the host ended it; "": none.
+    `jobs`: in the order in which the process runs them. `held`: frames to handle after the output of the previous job
+    is complete. `has_worked`: True once a job started. `idle_since`: the monotonic time when it last had a job.
+    `kill_at`: the time to end it if it has not exited. `killed_for`: the token of the job whose requested end made the
+    host end the worker; "" if there is none.
     """
 
     key: WorkerKey
@@ -78,17 +79,17 @@ NOT_STARTED = "its warm worker ended before it began"
 
 
 def charged(worker: Worker) -> WorkerJob | None:
-    """Return the job to which the end of the process of a worker is due; None if it is no job's doing.
+    """Return the job that counts as the cause of the end of a worker; None if no job does.
 
-    A process that ends before its very first job could begin is charged to that job, as a process of its own would be.
-    If the host ended the process because of one job, and that job was over meanwhile, the next one is not charged.
+    If a worker ends before its very first job begins, that job is the cause, as if it had a process of its own. If the
+    host ended the worker to end one job, but that job had ended before, no later job is the cause.
     """
     job = worker.current or (worker.jobs[0] if worker.jobs and not worker.has_worked else None)
     return None if job is None or worker.killed_for not in ("", job.token) else job
 
 
 def follower(worker: Worker) -> str:
-    """Return the token of the job that has the slot of a worker after the end of its first job; "" if none has."""
+    """Return the token of the job that gets the slot of a worker after its first job was removed; "" if none does."""
     job = worker.jobs[0] if worker.jobs else None
     if job is None or (worker.is_ending and not (job.has_started and job is charged(worker))):
         return ""
@@ -102,5 +103,5 @@ def due(worker: Worker) -> float | None:
 
 
 def not_started(how: ProcessExit) -> ProcessExit:
-    """Return the end of a job that its worker did not begin. It counts neither as an attempt nor as a loss."""
+    """Return the end of a job that its worker did not begin. This end counts neither as an attempt nor as a loss."""
     return ProcessExit(error=how.error or NOT_STARTED, launcher_lost=True)

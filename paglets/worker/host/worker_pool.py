@@ -1,7 +1,8 @@
 """The warm workers of a host: processes that run jobs with the same key, one after the other.
 
-The pool stands between a launcher and its host. To the host, each job in a worker is a run like any other: it starts,
-sends frames, and ends. To the launcher, a worker is a process like any other. All methods run on one thread.
+The pool is a layer between a launcher and its host. To the host, each job in a worker is a run like any other: it
+starts, sends frames, and ends. To the launcher, a worker is a process like any other. All methods run on the launcher's
+I/O thread.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from paglets.worker.linux import worker_mark
 from paglets.worker.worker_protocol import Began, JobEnded, WorkerLeaves, from_frame
 
 FINISH_SECONDS = 10.0
-"""Time for a worker to exit. It runs the `atexit` functions of user code, for at most five seconds."""
+"""Time limit for a worker to exit, which includes up to five seconds for the `atexit` functions of user code."""
 
 FINISH = pack({"finish": True})
 
 
 class WorkerProcesses(Protocol):
-    """The processes of workers, which a launcher provides. They are known by the token of the worker."""
+    """An interface to the processes of a launcher. The token of a process is that of its warm worker, or of its run."""
 
     def start_process(self, spec: LaunchSpec) -> None: ...
 
@@ -39,11 +40,11 @@ class WorkerProcesses(Protocol):
         ...
 
     def begin_job(self, worker: str, work_dir: str) -> None:
-        """Measure the job in this scratch directory from now on."""
+        """Attribute the resource use of a worker to the job with this scratch directory from now on."""
         ...
 
     def exit_of_job(self, spec: LaunchSpec, how: ProcessExit) -> ProcessExit:
-        """Return the end of a job with what its log and its scratch directory show."""
+        """Return `how` with values from the log and the scratch directory of the job."""
         ...
 
     def end_process(self, token: str) -> None: ...
@@ -54,7 +55,7 @@ class WorkerProcesses(Protocol):
 
 
 class WorkerPool:
-    """The workers of a launcher, as the events of the launcher's processes and as the processes of a host's runs."""
+    """The warm workers of a launcher. The pool passes on requests of the host, and receives events of processes."""
 
     def __init__(self, processes: WorkerProcesses, events: LaunchEvents) -> None:
         self._processes = processes
@@ -62,7 +63,7 @@ class WorkerPool:
         self._workers: dict[str, Worker] = {}
         self._by_job: dict[str, Worker] = {}
 
-    # Requests of the host.
+    # The methods below handle requests of the host.
 
     def start(self, spec: LaunchSpec) -> None:
         if spec.is_ahead:
@@ -78,7 +79,7 @@ class WorkerPool:
         self._add(worker, spec)
 
     def _start_ahead(self, spec: LaunchSpec) -> None:
-        """Add a job to the worker of its line. If the line has ended meanwhile, the job has no slot."""
+        """Add a job to the worker whose runs have the same `LaunchSpec.line`. Without one, the job does not start."""
         lines = (each for each in self._workers.values() if any(job.spec.line == spec.line for job in each.jobs))
         worker = next(lines, None)
         if worker is None or worker.is_ending or worker.key != spec.worker:
@@ -92,7 +93,7 @@ class WorkerPool:
         self._announce(worker, spec)
 
     def _idle(self, key: WorkerKey) -> Worker | None:
-        """Return the worker with this key that became idle last. Its memory is in the caches of the processor."""
+        """Return the last worker with this key to become idle, because the processor may still cache its memory."""
         idle = [worker for worker in self._workers.values() if worker.is_idle and worker.key == key]
         return max(idle, key=lambda worker: worker.idle_since or 0.0, default=None)
 
@@ -107,9 +108,9 @@ class WorkerPool:
         return worker
 
     def _retire_oldest(self) -> None:
-        """End the worker that was idle longest, because another process gets its slot.
+        """End the worker that has been idle longest, because another process starts in its place.
 
-        So there are never more workers than slots that jobs have held at one time.
+        So the number of workers never exceeds the largest number of jobs that had slots at one time.
         """
         idle = [worker for worker in self._workers.values() if worker.is_idle]
         if idle:
@@ -186,7 +187,7 @@ class WorkerPool:
     def _job(self, worker: Worker, token: str) -> WorkerJob:
         return next(job for job in worker.jobs if job.token == token)
 
-    # Events of the launcher's processes.
+    # The methods below handle events of the launcher's processes.
 
     @property
     def templates(self) -> TemplateEvents:
@@ -212,7 +213,7 @@ class WorkerPool:
         self._work_off(worker)
 
     def output_ended(self, token: str) -> None:
-        """Note that the output of a job is complete in its log."""
+        """Record that the output of a job is complete in its log."""
         worker = self._by_job.get(token)
         if worker is None:
             return
@@ -253,10 +254,10 @@ class WorkerPool:
             job.spec, replace(how, usage=usage, in_worker=True, worker_ended=job.worker_ended)
         )
 
-    # Frames of workers.
+    # The methods below handle frames of workers.
 
     def _work_off(self, worker: Worker) -> None:
-        """Handle the frames of a worker in order. Those after `ended` wait until the output of that job has ended."""
+        """Handle frames of a worker in order. After `ended`, further frames wait until the job's output is complete."""
         while worker.held and not worker.waits_for_output:
             self._handle(worker, worker.held.popleft())
 

@@ -44,7 +44,7 @@ class ZygoteSettings:
 
 
 class ZygoteProcess(Protocol):
-    """The process of a zygote."""
+    """An interface to the process of a zygote."""
 
     @property
     def pid(self) -> int: ...
@@ -92,7 +92,7 @@ class ForkedZygote:
         self.pid, self._start_time = pid, start_time
 
     def run_tree(self, token: str) -> RunTree:
-        """Return the process as a run with that token, for `kill_runs`."""
+        """Return the process as the tree of a run with this token, for `kill_runs`."""
         known = (self.pid, self._start_time) if self.pid else (None, None)
         return RunTree(token=token, pid=known[0], start_time=known[1], seen={})
 
@@ -170,7 +170,7 @@ class ZygoteLink:
             return None
 
     def hang_up(self, ends_by: float) -> None:
-        """Close the sending side of the socket, which makes the zygote end. Its reports can still be read.
+        """Close the sending side of the socket, which makes the zygote end. Its frames can still be read.
 
         `ends_by`: the monotonic deadline for the end of the zygote.
         """
@@ -184,7 +184,7 @@ class ZygoteLink:
         self._process.resume()
 
     def kill_and_reap(self) -> str:
-        """Kill the zygote if it has not ended, and wait up to REAP_SECONDS. Return a phrase with its exit status."""
+        """Close the socket, kill the process if it has not ended, and return a phrase with its exit status or pid."""
         self._out.drop()
         self._control.close()
         return self._process.kill_and_reap()

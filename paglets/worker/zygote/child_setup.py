@@ -23,7 +23,7 @@ EXIT_NOT_SET_UP = 120
 """Exit code of a child whose set-up failed. Shells and Python do not use this code."""
 
 MAX_DESCRIPTORS = 1 << 14
-"""Maximum number of open descriptors of a zygote, which needs four per run. A common default allows only 250 runs."""
+"""Maximum number of open descriptors of a zygote. It needs four per run, so the common limit of 1024 is too low."""
 
 _DESCRIPTOR_LIMITS = resource.getrlimit(resource.RLIMIT_NOFILE)
 """The limits for open descriptors when the zygote started. Its children get the same limits."""
@@ -35,18 +35,18 @@ IGNORED = (
 """Signals that would end or stop a zygote if it did not ignore them. SIGKILL and SIGSTOP cannot be ignored."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-"""Environment variables with the number of threads of numerical libraries. By default, these use all cores of the
-machine in each job. Libraries read the variables when they are imported."""
+"""Environment variables with the number of threads of numerical libraries. By default, such libraries use all cores of
+the machine in each job. They read the variables when they are imported."""
 
 Serve = Callable[[socket.socket, bool], int]
-"""Run the child of a socket, which is a warm worker if the second argument is True. Return its exit code."""
+"""A function that runs a child, given its socket and True if it is a warm worker, and returns its exit code."""
 
 _handlers: dict[signal.Signals, Any] = {}
 """The signal handlers when the zygote started. Its children get the same handlers."""
 
 
 def ignore_signals() -> None:
-    """Ignore the signals in IGNORED, which a child could send to its parent, the zygote."""
+    """Ignore the signals in IGNORED, because a child could send them to its parent, the zygote."""
     for number in IGNORED:
         _handlers[number] = signal.signal(number, signal.SIG_IGN) or signal.SIG_DFL
 
@@ -54,7 +54,8 @@ def ignore_signals() -> None:
 def fork() -> int:
     """Fork, and return like `os.fork`. Raises OSError.
 
-    In the child, signals are blocked until `_restore_signals` is called, so that none is lost.
+    In the child, the signals in IGNORED are blocked until `_restore_signals` or `unblock_signals` is called, so that
+    none is lost.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
     pid = -1
@@ -83,7 +84,7 @@ def allow_many_descriptors() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptors:
-    """Descriptors for a child. The zygote opens them before the fork, where errors such as a full disk can be reported.
+    """Descriptors for a child. The zygote opens them before the fork, because then it can report errors.
 
     `outputs`: the pipes and logs that stay open in the zygote. All others are for the child.
     """
@@ -111,7 +112,7 @@ class Descriptors:
 def open_descriptors(spec: LaunchSpec, child_socket: int) -> Descriptors:
     """Open the descriptors for the child of `spec`. Raises OSError, after closing `child_socket`.
 
-    A warm worker has no output of its own. Each of its jobs brings the pipes for its output along.
+    A warm worker has no output of its own. It gets the pipes for the output of a job together with the job.
     """
     with ExitStack() as undo:
 
@@ -156,13 +157,13 @@ def run_child(spec: LaunchSpec, opened: Descriptors, zygote: int, serve: Serve) 
 
 
 def leave_zygote(zygote: int) -> None:
-    """Separate this forked process from the signals of its parent `zygote`. On Linux, it is killed with the parent."""
+    """Separate this forked process from the signals of its parent `zygote`. On Linux, it ends when the parent ends."""
     os.setsid()
     linux.end_with_parent()
     if os.getppid() != zygote:
         os._exit(EXIT_NOT_SET_UP)
     # While this process lives, orphans among its descendants become its children. They become children of the zygote
-    # only after it has ended.
+    # only after this process has ended.
     linux.become_subreaper()
     linux.raise_oom_score()
     # SIGCHLD is the only signal that the zygote handles. `_restore_signals` resets the signals that the zygote ignores.
@@ -196,7 +197,7 @@ def take_socket(descriptor: int) -> socket.socket:
 
 
 def set_job_environment(environment: Mapping[str, str], threads: int) -> None:
-    """Set the variables in `environment`, and THREAD_VARIABLES to `threads` where the host's environment has none."""
+    """Set the variables in `environment`. Then set the missing THREAD_VARIABLES to `threads`, unless that is 0."""
     os.environ.update(environment)
     if threads:
         for name in THREAD_VARIABLES:

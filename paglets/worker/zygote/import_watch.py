@@ -26,7 +26,7 @@ SEEDERS: dict[str, tuple[str, ...]] = {
     "numpy.random.mtrand": ("seed", "set_state"),
     "torch.random": ("manual_seed", "set_rng_state"),
 }
-"""The functions that seed the global random generator of a module. Only `random` is loaded before the import."""
+"""The functions that seed a global random generator, by module. Of these modules, the zygote imports only `random`."""
 
 ATTEMPT_VARIABLES = frozenset(("PAGLETS_JOB_ID", "PAGLETS_ATTEMPT", "PAGLETS_RUN", "PWD"))
 
@@ -103,7 +103,8 @@ class ImportWatch:
             frame = frame.f_back
         return False
 
-    # Replacements of functions. Modules may keep a reference to them, so they act like the originals after the watch.
+    # The methods below return replacements of functions. Modules may keep references to these, so they act like the
+    # originals after the watch.
 
     def _drawing(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def draw(*args: Any, **options: Any) -> Any:
@@ -197,7 +198,7 @@ def _torch_was_used(module: Any) -> bool:
 
 
 class Generators:
-    """The global random generators of a process after an import. Each run gets them as its own import would set them.
+    """The global random generators of a process after an import. Each run gets them as if it had done the import.
 
     `seeded`: the modules of SEEDERS whose generator the import has set.
     """
@@ -207,7 +208,7 @@ class Generators:
         self._states = {name: _GETTERS[name](sys.modules[name]) for name in loaded}
 
     def renew(self) -> None:
-        """Set each generator to its state after the import if the import has set it. Otherwise seed it anew."""
+        """Restore the state of each generator that the import has set. Seed all others with new random bytes."""
         for name in SEEDERS:
             module: Any = sys.modules.get(name)
             if module is not None and name in self._states:

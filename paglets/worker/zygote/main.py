@@ -1,8 +1,8 @@
-"""The zygote: a process with one thread that forks the processes of paglets and reaps them.
+"""The zygote: a process with a single thread. It forks the processes of paglets and reaps them.
 
-Its only connection to the host is its control socket, which is its stdin. A fork takes about a millisecond, because the
-zygote has already loaded all modules that a child needs. It reports the end of a run when all processes of the run have
-ended (`reaper`) and all their output is in the logs.
+Its only connection to the host is its control socket. It starts with this socket as stdin, unless it is a template. A
+fork takes about a millisecond, because the zygote has already loaded all modules of paglets that a child needs. The
+zygote reports the end of a run when all processes of the run have ended (`reaper`) and all their output is in the logs.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ PRELOAD = ("paglets.system.compute_slots",)
 """Modules that most jobs import. The zygote imports them before it forks, so that children start faster."""
 
 GRACE_SECONDS = 1.0
-"""Time between SIGTERM and SIGKILL when a run is ended. A process can write its last output, and its slot is free
-again within 2 s."""
+"""Time between SIGTERM and SIGKILL when a run is ended. It is long enough for a process to write its last output, and
+short enough to free the slot within 2 s."""
 
 CLOSING_SECONDS = 10.0
-"""Time limit to end all processes after the host has ended. The next start of the host kills those that are left."""
+"""Time limit to end all processes after the host has ended. At its next start, the host kills those that are left."""
 
 REAP_PAUSE_SECONDS = 0.05
 """Time between two passes of the reaper while orphans end. SIGCHLD reports ended orphans, but not the new processes of
@@ -103,7 +103,10 @@ class Zygote:
         }
 
     def run(self) -> int:
-        """Run the loop until the host and all children have ended. Return the exit code."""
+        """Run the loop until the host and all children have ended, and return the exit code.
+
+        Stop CLOSING_SECONDS after the end of the host, even if children are left.
+        """
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
         while not self._is_done():
@@ -128,7 +131,7 @@ class Zygote:
         self._out += pack(to_frame(record))
         self._flush()
 
-    # The event loop.
+    # The methods below are the event loop.
 
     def _is_done(self) -> bool:
         if self._closing_until is None:
@@ -145,7 +148,7 @@ class Zygote:
 
     def _woken(self) -> None:
         self._wakeup.recv(4096)
-        # The output of a job must be known before the end of its warm worker is.
+        # Read first, because a frame `output` for a warm worker must be handled before the end of that worker.
         self._read()
         self._reap()
 
@@ -183,7 +186,7 @@ class Zygote:
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
             self._selector.modify(self._control, events, self._read)
 
-    # Starting and ending of runs.
+    # The methods below start and end runs.
 
     def _queue_start(self, spec: LaunchSpec) -> None:
         self._starts.append((spec, self._sockets.popleft()))
@@ -252,7 +255,7 @@ class Zygote:
             self._reap()
 
     def _close(self) -> None:
-        """End all runs, because the host has ended or closed the socket."""
+        """End all runs, because the host has ended, closed the socket, or sent a bad frame."""
         self._selector.unregister(self._control)
         now = time.monotonic()
         self._closing_until = now + CLOSING_SECONDS
@@ -262,7 +265,7 @@ class Zygote:
             run.kill_at = now
 
     def _reap(self) -> None:
-        """Reap children, and report each run that has no process left to the host."""
+        """Reap children. Report to the host each run that has no process left."""
         for ended in self._reaper.reap():
             jobs = [outputs for worker, outputs in self._job_outputs.values() if worker == ended.token]
             for outputs in (ended.outputs, *jobs):
@@ -276,7 +279,7 @@ class Zygote:
                 )
             )
 
-    # Output of runs.
+    # The methods below copy the output of runs.
 
     def _copy_output(self, readable: list[OutputPipe]) -> None:
         """Copy up to PASS_BYTES from pipes to logs. Start with the pipe that was read least recently."""
@@ -323,7 +326,7 @@ def _preload(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def serve_child(connection: socket.socket, is_worker: bool) -> int:
-    """Run the process of a paglet, or a warm worker, that was forked without any user code."""
+    """Run the process of a paglet, or a warm worker, forked from a zygote without user code. Return the exit code."""
     return serve_worker(connection, None) if is_worker else serve(connection)
 
 
@@ -335,7 +338,8 @@ def main(argv: Sequence[str], *, grace_seconds: float = GRACE_SECONDS) -> int:
     if tuple(argv) not in ((), (ALONE,)):
         sys.stderr.write("paglets _zygote is started by a host and takes no other arguments\n")
         return 2
-    # A job that signals its parent, the zygote, must not end other jobs. The host ends a zygote by closing the socket.
+    # Ignore signals, because a job that signals its parent, the zygote, must not end other jobs. The host ends a zygote
+    # by closing the socket.
     ignore_signals()
     linux.resume_when_parent_ends()
     control = socket.socket(fileno=os.dup(0))

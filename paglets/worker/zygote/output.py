@@ -14,7 +14,7 @@ PASS_BYTES = 4 << 20
 
 LAST_BYTES = 4 << 20
 """Maximum number of bytes to copy from a pipe after the processes of its run have ended: more than a pipe holds. The
-limit is for an escaped process that still prints: it cannot delay the end of the run."""
+limit exists because an escaped process that still prints must not delay the end of the run."""
 
 
 class OutputPipe:
@@ -80,11 +80,11 @@ def open_output_pipe(path: str) -> tuple[OutputPipe, int]:
 
 
 def take_output_pipe(pipe: int, path: str, job: str) -> OutputPipe:
-    """Return the output stream of a job of a warm worker, whose process has the writing end of `pipe` or gets it."""
+    """Return the output stream of the run `job` in a warm worker. `pipe`: the reading end of its pipe."""
     os.set_blocking(pipe, False)
     try:
         log = LogWriter(path)
     except OSError:
-        # The job is on its way already. It must not block when the pipe is full.
+        # The worker gets the job in any case. Read the pipe without a log, because the job would block on a full pipe.
         return OutputPipe(pipe, None, job)
     return OutputPipe(pipe, log, job)

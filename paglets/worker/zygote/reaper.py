@@ -75,7 +75,7 @@ class Reaper:
 
     @property
     def is_done(self) -> bool:
-        """Return True if no run and no orphan has a process left."""
+        """Return True if neither a run nor an orphan is left."""
         return not (self.runs or self._ended or self._adopted())
 
     def reap(self) -> list[EndedRun]:

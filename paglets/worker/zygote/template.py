@@ -1,8 +1,8 @@
 """The process of a template: a zygote that imports the module of a job once, and then forks the runs that need it.
 
-The shared zygote forks the process. It runs no user code before its host has stored it and sends `import`. After the
-import it checks itself (`template_checks`, `import_watch`). If a run could notice that the import happened in another
-process, the template reports the reason and exits. Its jobs then import their module themselves.
+The shared zygote forks the template, which runs no user code before its host has stored it and sends `import`. After
+the import, the template checks itself (`template_checks`, `import_watch`). If a run could notice that the import
+happened in another process, the template reports the reason and exits. Its jobs then import their module themselves.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ THREAD_END_SECONDS = 0.2
 def run_template(
     request: StartTemplate, control: int, zygote: int, run_zygote: Callable[[socket.socket, Serve], int]
 ) -> NoReturn:
-    """Make this forked process a template. `run_zygote`: runs the loop of a zygote whose children call a function."""
+    """Make this forked process a template. `run_zygote`: runs a zygote, given its control socket and a `Serve`."""
     code = EXIT_NOT_SET_UP
     try:
         leave_zygote(zygote)
@@ -123,7 +123,7 @@ class _Template:
                 _prepare_states(source.module)
             gc.disable()
         except BaseException as error:
-            # Catch SystemExit and KeyboardInterrupt, too. The attempt repeats the import, and then handles the error.
+            # Catch SystemExit and KeyboardInterrupt, too: each attempt repeats the import, and then handles the error.
             self.has_failed = True
             return failure_refusal(error)
         self._generators = Generators(watch.seeded)
@@ -171,7 +171,7 @@ class _RecordedOutput:
 
 
 def _prepare_states(module: str) -> None:
-    """Find the fields of the states of a module's classes, which takes longer than most other steps of a run."""
+    """Find the fields of the states of a module's classes, because this step would take long in each run."""
     for cls in list(getattr(sys.modules.get(module), "__dict__", {}).values()):
         if isinstance(cls, type) and issubclass(cls, Paglet):
             with suppress(Invalid):
@@ -179,14 +179,14 @@ def _prepare_states(module: str) -> None:
 
 
 def _enter_missing_folder() -> None:
-    """Change to a folder that no longer exists. An import that needs the folder of its attempt then fails."""
+    """Change to a folder that no longer exists, so that an import that needs the folder of its attempt fails."""
     folder = tempfile.mkdtemp()
     os.chdir(folder)
     os.rmdir(folder)
 
 
 def _observe() -> Observation:
-    """Return the present state of this process. Libraries such as OpenBLAS end their threads before a fork."""
+    """Return an observation of this process. Threads that a library ends before each fork are not counted."""
     return observe(_child_count(), _threads_after_fork())
 
 

@@ -12,7 +12,7 @@ from paglets.core.text import printable
 from paglets.worker.observation import Observation, difference, some
 
 MAX_OUTPUT_BYTES = 1 << 16
-"""Maximum number of bytes that an import may print. A template keeps them, and each of its runs prints them again."""
+"""Maximum number of bytes that an import may print. A template keeps them, and each of its forks prints them again."""
 
 
 MAX_REASON_CHARACTERS = 200
@@ -25,14 +25,17 @@ def process_refusal(before: Observation, after: Observation) -> str:
 
 
 def source_refusal(files: Mapping[str, str], folders: tuple[str, ...]) -> str:
-    """Return a reason if a module is in a code path of the host, where it may change. `files`: by module name."""
+    """Return a reason if a module comes from a code path of the host, because it may change there.
+
+    `files`: the file of each module, by the module's name. `folders`: the code paths.
+    """
     ends = tuple(folder.rstrip("/") + "/" for folder in folders)
     names = [name for name, file in files.items() if ends and file.startswith(ends)]
     return f"it imports modules from a code path of the host, which may change: {some(names)}" if names else ""
 
 
 def output_refusal(size_bytes: int) -> str:
-    """Return a reason if an import printed too many bytes for each run to print them again."""
+    """Return a reason if an import printed more than MAX_OUTPUT_BYTES."""
     return f"its import printed more than {MAX_OUTPUT_BYTES:,} bytes" if size_bytes > MAX_OUTPUT_BYTES else ""
 
 

@@ -1,7 +1,8 @@
-"""The process of a warm worker: it runs jobs of one code bundle with equal requests, one after the other.
+"""The process of a warm worker: it runs jobs of one code bundle with equal slot requests, one after the other.
 
 The jobs share the imports and the globals of their modules, and nothing else. After each job the worker checks itself.
-If the job has left something behind, or has failed, the worker exits, and the job ends with its processes.
+If the job has left something behind, or has failed, the worker exits. The job then counts as ended only when all
+processes of the worker have ended.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ from paglets.worker.zygote.template_checks import source_refusal
 MAX_DESCRIPTORS = 2
 OUTPUTS = (1, 2)
 LATE_SECONDS = 0.1
-"""Time for a thread or a child process of a job to vanish that was ending when the job returned."""
+"""Time to wait for the end of a thread or child process that was still ending when its job returned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStart:
-    """The import that a worker was forked with. `printed`: its stdout and stderr, which the first job prints again."""
+    """The results of the import in a template from which a worker was forked.
+
+    `printed`: the stdout and stderr of the import, which the first job prints again.
+    """
 
     generators: Generators
     printed: tuple[bytes, bytes]
@@ -59,13 +63,13 @@ class ReceivedJob:
 
 
 def serve_worker(connection: socket.socket, start: WorkerStart | None) -> int:
-    """Run a warm worker in this process, and return its exit code. `start`: None if no job's module is imported."""
+    """Run a warm worker in this process, and return its exit code. `start`: None without a template."""
     gc.enable()
     return WarmWorker(connection, start).run()
 
 
 class WarmWorker:
-    """The jobs of this process. A thread reads the socket; the jobs run on the main thread."""
+    """A warm worker in this process. A thread reads the socket; the jobs run on the main thread."""
 
     def __init__(self, connection: socket.socket, start: WorkerStart | None) -> None:
         self._connection = connection
@@ -91,7 +95,7 @@ class WarmWorker:
                 return run_exit_functions(code)
         return run_exit_functions(0)
 
-    # The socket.
+    # The methods below use the socket.
 
     def _listen(self) -> None:
         unpacker, outputs = Unpacker(), deque[int]()
@@ -151,10 +155,10 @@ class WarmWorker:
         if self._current is not None:
             self._current.channel.after_fork()
 
-    # The jobs.
+    # The methods below run the jobs.
 
     def _next(self) -> ReceivedJob | None:
-        """Wait for a job, and say that it begins. Return None if the host needs this worker no more."""
+        """Wait for a job, send `began`, and return the job. Return None after `finish` if no job waits."""
         with self._changed:
             while not self._waiting:
                 if self._is_finishing:
@@ -197,12 +201,12 @@ class WarmWorker:
                     stream.write(printed)
         self._jobs += 1
         os.chdir(go.work_dir)
-        # The mark of the worker stays. Processes that the job leaves behind are found by it, and end with the worker.
+        # Keep the marker of the worker. Processes that the job leaves behind are found by it, and end with the worker.
         attempt = str(go.stamp.attempt)
         os.environ.update({"PAGLETS_JOB_ID": go.stamp.agent_id, "PAGLETS_ATTEMPT": attempt, "PWD": go.work_dir})
 
     def _prepare(self, go: Go) -> None:
-        """Import the module of the first job, note the state of the process, and renew the random generators."""
+        """Renew the random generators. Before the first job, import its module and observe the process."""
         if self._generators is None:
             self._generators = _import_module(go)
         before = self._before or self._observe()
@@ -211,14 +215,14 @@ class WarmWorker:
         self._generators.renew()
 
     def _change(self) -> str:
-        """Return what the job has left behind in this process; "" if nothing."""
+        """Return the change that the job has left in this process (`observation.difference`); "" if there is none."""
         assert self._before is not None
         until = time.monotonic() + LATE_SECONDS
         after = self._observe()
         while (change := self._difference(after)) and time.monotonic() < until:
             time.sleep(0.002)
             after = self._observe()
-        # Libraries start their threads with the first computation, and use them for all later ones.
+        # Libraries start their threads with the first computation, and keep them. So later jobs may have these threads.
         self._before = replace(self._before, native_threads=max(self._before.native_threads, after.native_threads))
         return change
 
@@ -237,7 +241,7 @@ class WarmWorker:
             )
 
     def _leave(self) -> None:
-        """Close the output of a job, and leave its directory, so that the host can remove it."""
+        """Close the output of a job, and leave its scratch directory, because the host removes the directory."""
         with self._changed:
             self._current = None
         for target in OUTPUTS:
@@ -246,7 +250,7 @@ class WarmWorker:
 
 
 def _import_module(go: Go) -> Generators:
-    """Import the module of a job. The job itself reports an error, because it imports the module again."""
+    """Import the module of a job. Ignore errors, because the job imports the module again and reports them."""
     watch: ImportWatch | None = None
     try:
         folder = "" if go.code is None else code_folder(go.code)
@@ -259,7 +263,7 @@ def _import_module(go: Go) -> Generators:
 
 
 def _outside_change(go: Go) -> str:
-    """Return that modules come from a folder of the host, where they may change; "" if none does."""
+    """Return a text if modules come from a code path of the host, because they may change there; otherwise ""."""
     if not go.code_paths:
         return ""
     files = {name: str(getattr(module, "__file__", "")) for name, module in list(sys.modules.items())}
@@ -280,6 +284,6 @@ def _cpu_seconds() -> float:
 
 
 def _reset_peak_memory() -> None:
-    """Let the kernel measure the largest memory of this process anew."""
+    """Reset the peak memory that the kernel has recorded for this process."""
     with suppress(OSError), open("/proc/self/clear_refs", "wb", buffering=0) as file:
         file.write(b"5")
