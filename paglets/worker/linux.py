@@ -126,7 +126,7 @@ def killed_for_memory(status: int, kills_before: int) -> bool:
 
 
 def use_cores(cores: tuple[int, ...]) -> None:
-    """Bind this process to `cores`, or to all cores if the tuple is empty. Raises OSError.
+    """Bind this process to `cores`. Do nothing if the tuple is empty. Raises OSError.
 
     Cores that the machine lacks, or that its container does not allow, are ignored.
     """

@@ -7,8 +7,8 @@ runs and exits.
 
 A *warm worker* is a run whose `start` has `is_worker`. It runs jobs one after the other, and each job has its own
 logs. For each job the launcher sends `output`, with the reading ends of two pipes, before the worker gets their writing
-ends. The zygote answers `output_ended` once every process has closed the writing ends, and before `exited` of the
-worker.
+ends. The zygote answers `output_ended` once every process has closed the writing ends, at the latest just before
+`exited` of the worker.
 
 A *template* is a zygote that has imported the module of a job. The launcher sends `template` to the shared zygote, with
 the descriptor of the template's own control socket. The zygote answers as for a run. Over its control socket, the

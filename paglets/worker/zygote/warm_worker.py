@@ -189,7 +189,7 @@ class WarmWorker:
         return None
 
     def _enter(self, job: ReceivedJob, go: Go) -> None:
-        """Give the process the output, the directory and the environment of a job."""
+        """Set the stdout, the stderr, the directory and the environment of this process for a job."""
         for output, target in zip(job.outputs, OUTPUTS, strict=True):
             os.dup2(output, target)
             with self._changed:
