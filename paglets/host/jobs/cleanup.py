@@ -1,4 +1,7 @@
-"""Remove scratch directories and logs that are no longer needed, and rows of paglets that left this host long ago."""
+"""The removal of scratch directories that no paglet needs, of old logs, and of old rows.
+
+Old rows are those of paglets that left this host long ago, and of finished jobs whose failed hook was not rerun.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from paglets.worker.protocol import KEPT_DAYS
 LOOK_SECONDS = 300.0
 
 PASS_SECONDS = 0.5
-"""The minimum time between two checks of all scratch directories. Jobs that end meanwhile are checked together."""
+"""The minimum time between two checks of all scratch directories.
+
+The directories of jobs that end in between are checked together.
+"""
 
 FORGET_SECONDS = 30 * 86400.0
 """Seconds for which the row of a paglet is kept after it left this host, to redirect requests to its new host.
@@ -30,17 +36,20 @@ KEEP_SCRATCH_SHARE = 0.1
 """The maximum share of the disk for scratch directories kept for inspection by users. The oldest are removed first."""
 
 KEEP_LOG_BYTES = 1 << 30
-"""The maximum bytes of kept job logs. Logs of running attempts are never removed."""
+"""The maximum size of all kept logs, in bytes. Logs of running attempts are never removed."""
 
 KEEP_LOG_ATTEMPTS = 10_000
-"""The maximum number of attempts with kept logs. Each check of the logs reads a folder and up to two files for each."""
+"""The maximum number of attempts with kept logs. Each check reads a folder and up to two files for each attempt."""
 
 TRIM_SECONDS = 60.0
-"""The minimum time between two checks of the logs, in seconds. A check takes time proportional to the kept attempts."""
+"""The minimum time between two checks of the logs, in seconds.
+
+The time that a check takes grows with the number of logs.
+"""
 
 
 class Cleanup:
-    """The runner part `cleanup`. It removes scratch directories that no paglet needs, old logs and old rows."""
+    """The runner part `cleanup`. It removes old logs, old rows, and scratch directories that no paglet needs."""
 
     name = "cleanup"
 
@@ -75,7 +84,10 @@ class Cleanup:
         return now + LOOK_SECONDS
 
     def _give_up_kept(self) -> None:
-        """Stop keeping scratch directories that are too old or take too much disk. `tick` then removes them."""
+        """Release the kept scratch directories that are too old. If the rest is too large, release the oldest.
+
+        `tick` then removes them.
+        """
         store, wall = self._services.store, self._services.clock.wall()
         store.write(lambda tx: kept_scratch.expire(tx, wall - KEEP_SCRATCH_SECONDS, wall))
         if there := store.read(kept_scratch.newest_first):

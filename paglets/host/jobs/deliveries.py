@@ -1,4 +1,4 @@
-"""The ends of deliveries: the reply to the caller of a call, or the next try of a post."""
+"""The ends of deliveries. A call is answered or parked; a post whose handler failed is tried again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paglets.worker.protocol import Fault, Handled
 
 
 class Deliveries:
-    """The ends of deliveries. Used only on the runner."""
+    """A class that finishes deliveries. Its methods run on the runner's thread."""
 
     def __init__(self, services: HostServices, mailbox: Mailbox) -> None:
         self._services = services
@@ -37,7 +37,7 @@ class Deliveries:
             delivery.call.finish(CallReply(value=args.value))
 
     def lost(self, delivery: Delivery, how: ProcessExit) -> None:
-        """Handle a delivery whose process ended before its handler did."""
+        """Finish a delivery whose process ended before the handler did: fail the call, or count a try of the post."""
         text = exits.describe(how)
         if delivery.call is not None:
             delivery.call.finish(

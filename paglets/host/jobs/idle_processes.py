@@ -1,7 +1,8 @@
-"""The idle processes of a host: residents, templates and warm workers. They end when their memory is needed.
+"""The idle processes of a host: residents, templates and warm workers. They end early if their memory is needed.
 
-Their memory counts against no lease. The meter sees it as used, so jobs could wait for memory that only idle processes
-hold. They end, and do not only shrink, because a process rarely returns memory to the system.
+Their memory counts against no lease. The meter counts it as used, so jobs could wait for memory that only idle
+processes hold. An idle process ends rather than free some memory, because a process rarely returns memory to the
+system.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ def lack_unleased_memory(reasons: Iterable[Reason], free_bytes: int, unleased_by
 
 
 class IdleProcesses:
-    """The idle processes of a host. `end_others`: end those that are no residents. All methods run on the runner."""
+    """The idle processes of a host. Its methods run on the runner's thread.
+
+    `end_others` ends the templates and the warm workers that have no runs.
+    """
 
     def __init__(
         self,
@@ -44,11 +48,17 @@ class IdleProcesses:
         self._end_others = end_others
 
     def exist(self) -> bool:
-        """Return True if this host has a resident, a template or a warm worker. The last two may have runs."""
+        """Return True if this host has a resident, a template or a warm worker.
+
+        Templates and workers with runs count, too.
+        """
         return self._residents.count() > 0 or self._templates.count > 0
 
     def end_surplus(self) -> None:
-        """End the residents that were idle for too long. If the memory of the machine is short, end all."""
+        """End the residents that were idle for too long or are too many.
+
+        If the memory of the machine is short, end all idle processes.
+        """
         if self._services.meter.available().memory_bytes < MIN_FREE_BYTES:
             self.end_all()
         else:

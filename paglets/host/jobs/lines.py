@@ -1,8 +1,8 @@
-"""Jobs that are sent ahead: short jobs wait in a warm worker behind another one, so that it need not wait for them.
+"""Jobs that are sent ahead: short jobs that wait in a warm worker behind its current job.
 
-A line is what one worker runs, one job after the other. Only the first job has a lease; it passes the lease on when it
-ends. A waiting job of another kind thus waits for about AHEAD_SECONDS of work. If a job takes longer than expected, the
-jobs behind it are taken back.
+So the worker need not wait for its next job. A line is the current job of a worker and the jobs behind it. Only the
+current job has a lease, which it passes on to the next one when it ends. A job that cannot join the line thus waits
+about AHEAD_SECONDS longer for a slot. If a job takes longer than expected, the jobs behind it are taken back.
 """
 
 from __future__ import annotations
@@ -15,26 +15,35 @@ from paglets.host.records.run_repository import ClosedRun, Run
 from paglets.worker.launch import Launcher, ProcessExit, WorkerKey
 
 AHEAD_SECONDS = 0.05
-"""The work that is sent ahead. It covers the way of a job to its worker many times."""
+"""The maximum expected run time of all jobs that wait in a line. A job reaches its worker in much less time."""
 
 PATIENCE_SECONDS = 0.2
-"""The run time of a job after which those behind it are taken back: four times the expected time of all of them."""
+"""The run time of a job after which the jobs behind it are taken back. It is four times AHEAD_SECONDS."""
 
 MOST_AHEAD = 16
-"""The number of jobs that wait behind one. More do not make the worker busier, but come back if it ends."""
+"""The maximum number of jobs that wait in a line.
+
+More jobs would not keep the worker busier, but would have to be queued again if it ended.
+"""
 
 MOST_ON_HOST = 128
-"""The number of jobs that wait in all workers of a host. Each has two open pipes in the zygote and in its worker."""
+"""The maximum number of jobs that wait in all lines of a host.
+
+Each has two open pipes in the zygote and in its worker.
+"""
 
 MOST_KEYS = 64
-"""The number of worker keys whose run times are remembered."""
+"""The maximum number of worker keys for which the expected run time is remembered."""
 
 OLD_WEIGHT = 0.7
-"""The weight of the earlier run times. A longer one counts at once, because jobs must not wait behind long jobs."""
+"""The weight of the earlier run times in the expected run time of a job.
+
+A run time longer than expected replaces the expected one at once, because jobs must not wait behind long jobs.
+"""
 
 
 def most_ahead(seconds: float | None) -> int:
-    """Return how many jobs may wait behind a job. `seconds`: the recent run time of such jobs; None: unknown."""
+    """Return how many jobs may wait in a line. `seconds`: the expected run time of each job; None: unknown."""
     if seconds is None or seconds >= AHEAD_SECONDS:
         return 0
     return min(MOST_AHEAD, int(AHEAD_SECONDS / max(seconds, AHEAD_SECONDS / MOST_AHEAD)))
@@ -42,7 +51,10 @@ def most_ahead(seconds: float | None) -> int:
 
 @dataclass(slots=True, kw_only=True)
 class Line:
-    """A line with room for `room` more jobs. `first`: any run in it. `waiting`: the number of jobs ahead."""
+    """A line that has room for `room` more jobs. `waiting`: the number of jobs that wait in it.
+
+    `first`: one of the runs in the line, not always the first one.
+    """
 
     first: Run
     waiting: int
@@ -50,18 +62,18 @@ class Line:
 
 
 def shortest(lines: Iterable[Line], key: WorkerKey | None) -> Line | None:
-    """Return the line with room for a job with this key in which the fewest jobs wait; None if there is none."""
+    """Return the line in which the fewest jobs wait. Ignore lines without room, and lines of other worker keys."""
     fitting = [line for line in lines if line.room > 0 and key is not None and shared(line.first.worker) == key]
     return min(fitting, key=lambda line: line.waiting, default=None)
 
 
 def shared(key: WorkerKey | None) -> WorkerKey | None:
-    """Return the part of a key that does not depend on the slot: without the cores."""
+    """Return a worker key without the cores, because the cores depend on the slot of the job."""
     return None if key is None else replace(key, cores=())
 
 
 class Lines:
-    """The lines of this host, and the recent run times of their jobs. Used only on the runner."""
+    """The lines of this host, and the expected run times of their jobs. All methods run on the runner's thread."""
 
     def __init__(self, clock: Clock, runs: dict[str, Run], launcher: Launcher) -> None:
         self._clock = clock
@@ -71,15 +83,16 @@ class Lines:
         self._closed: set[str] = set()
 
     def most_ahead(self, key: WorkerKey | None) -> int:
-        """Return how many jobs with this key may wait in one line."""
+        """Return how many jobs with this worker key may wait in one line."""
         known = shared(key)
         return 0 if known is None else most_ahead(self._seconds.get(known))
 
     def with_room(self, lengths: dict[str, int], granted: Iterable[Run]) -> list[Line]:
-        """Return the lines to which jobs are sent now. `lengths`: the number of runs in each. `granted`: new runs.
+        """Return the lines to which jobs may be sent now.
 
-        A line is filled up when half of it has run, so that a pass over the queue serves several jobs. A line whose
-        worker did not take a job gets no further ones, because the worker may be about to end.
+        `lengths`: the number of runs in each line. `granted`: runs that have a slot but are not launched yet. A line
+        gets further jobs only while at most half of its places are taken, so that one pass over the queue sends several
+        jobs. A line whose worker did not take a job gets no further ones, because the worker may be about to end.
         """
         self._closed &= lengths.keys()
         firsts = {run.line: run for run in (*self._runs.values(), *granted) if run.line}
@@ -93,7 +106,10 @@ class Lines:
         return found
 
     def ended(self, run: Run, how: ProcessExit) -> float:
-        """Note the end of a run, and the beginning of the next run in its worker. Return its run time in seconds."""
+        """Record the end of a run, and the start of the next run in its worker.
+
+        Return the run time of the ended run in seconds: 0 if it did not begin.
+        """
         now = self._clock.monotonic()
         seconds = now - run.started_at
         if run.is_ahead and how.error:
@@ -115,7 +131,7 @@ class Lines:
             del self._seconds[next(iter(self._seconds))]
 
     def passed_on(self, how: ProcessExit, closed: ClosedRun) -> None:
-        """Begin the next run in the worker of a closed run. End it if it has got no lease, because its row is gone."""
+        """Mark the next run in the worker of a closed run as begun, if it has got the lease. End it otherwise."""
         after = self._runs.get(how.next_token)
         if closed.has_passed_on and after is not None:
             after.is_ahead = False
@@ -123,7 +139,10 @@ class Lines:
             self._launcher.end(how.next_token)
 
     def take_back(self, now: float) -> float:
-        """Take back the jobs behind long ones. Return the monotonic time of the next look, or inf."""
+        """Take back the jobs behind a job that runs too long.
+
+        Return the monotonic time of the next check, or infinity.
+        """
         due = {
             run.line: run.started_at + PATIENCE_SECONDS for run in self._runs.values() if run.line and not run.is_ahead
         }

@@ -105,7 +105,7 @@ class Operations:
                 done(error)
 
     def _reply_only(self, run: AskingRun, done: Done) -> None:
-        """End a handler that changed nothing. Its caller does not wait for a COMMIT."""
+        """End a handler that changed nothing. No row is written, so its caller need not wait for a COMMIT."""
         try:
             self._services.store.read(lambda tx: _guarded(tx, run))
         except PagletsError as error:
@@ -240,7 +240,7 @@ def _guarded(tx: Tx, run: AskingRun) -> Tx:
 
 
 def _apply(tx: Tx, step: OperationContext, changes: Changes) -> None:
-    """Store the changes of one hook, handler or step. Raises Invalid, or Conflict if a blob is missing."""
+    """Store the changes that code of a paglet made. Raises Invalid, and Conflict if a blob is missing."""
     step.blob_store.require_blobs(tx, tuple(_blobs_of(changes)))
     if changes.has_state:
         paglets.set_state(tx, step.agent_id, dumps(changes.state))
@@ -265,7 +265,7 @@ def _blobs_of(changes: Changes) -> Iterator[BlobRef]:
 
 
 def _register(tx: Tx, step: OperationContext, registered: RegisteredFile) -> None:
-    """Register a file of the paglet. A file that an attempt registers is not passed to later attempts."""
+    """Register a file of the paglet. If an attempt registers it, later attempts get it only after a checkpoint."""
     attempt = step.run.stamp.attempt if step.run.entry == "attempt" else 0
     source = files.RegisteredSource(
         path=registered.source_path, mtime_ns=registered.source_mtime_ns, inode=registered.source_inode
@@ -358,14 +358,14 @@ def _done(tx: Tx, step: OperationContext, args: protocol.EntryDone) -> HandlerEn
     else:
         hook_failed(tx, step.agent_id, entry, fault.message, step.now, own=step.own, traceback=fault.traceback)
     if fault is None:
-        # Store the new action only after `hook_done`, which would take it for the action that triggered the hook.
+        # Store the new action after `hook_done`, because that would take it for the action that triggered the hook.
         request_action(tx, step.agent_id, entry, args.intent)
         keep_files_on_arrival(tx, step.agent_id, entry, args.is_default, step.now)
     return HandlerEnd()
 
 
 def _attempt_done(tx: Tx, step: OperationContext, fault: Fault | None) -> None:
-    """End an attempt that reported nothing. It has succeeded if it returned, unless a collector expects a result."""
+    """End an attempt. If it did not report, it has succeeded if it returned, unless a collector expects a result."""
     if fault is None and jobs.has_collector(tx, step.agent_id):
         fault = Fault(cause="no_result", message="run_compute_job returned without reporting a result")
     outcomes.commit(tx, step.attempt, Outcome(success=fault is None, final=False, fault=fault), step.now)

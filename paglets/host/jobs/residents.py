@@ -1,8 +1,8 @@
 """Residents: processes that have handled all messages of their paglet and wait a few seconds for the next one.
 
 The next message needs no fork and no imports, because the resident handles it. A resident is a run like any other: its
-row in `runs` stays, and each of its operations is fenced. The paglet's state is committed after each handler, so a
-resident can end at any time.
+row in `runs` stays, and its operations are refused if it is stale. The paglet's state is committed after each handler,
+so a resident can end at any time.
 """
 
 from __future__ import annotations
@@ -78,7 +78,10 @@ def surplus(runs: Iterable[Run], now: float, most: int) -> list[Run]:
 
 
 class Residents:
-    """The residents among the runs of a host. `finish` asks a process to end. Used only on the runner."""
+    """The residents among the runs of a host.
+
+    `finish` asks a process to end. All methods run on the runner's thread.
+    """
 
     def __init__(
         self, services: HostServices, mailbox: Mailbox, runs: Mapping[str, Run], finish: Callable[[Run], None]
@@ -89,7 +92,10 @@ class Residents:
         self._finish = finish
 
     def activations(self) -> int:
-        """Return the number of processes for hooks and messages without the residents, which end to make a place."""
+        """Return the number of processes for hooks and messages.
+
+        Residents do not count, because they end to make a place.
+        """
         return sum(run.entry != "attempt" and run.idle_since is None for run in self._runs.values())
 
     def let_leave(self, run: Run) -> None:
@@ -103,7 +109,7 @@ class Residents:
         return takes_more(run, self._services.clock.monotonic())
 
     def rest(self, run: Run) -> None:
-        """Let a process without a message wait for the next one, or end it."""
+        """Let a process that has no message wait for the next one. End it if it may not wait."""
         now = self._services.clock.monotonic()
         if not may_wait(run, now):
             self._finish(run)

@@ -1,7 +1,8 @@
-"""Start the processes of paglets, exchange frames with them, and end them.
+"""Start the runs of paglets, exchange frames with their processes, and end them.
 
-The row of a run (table `runs`) is committed before its process starts, and the pid before the `go` frame is sent. So a
-restarted host finds and kills every survivor. A run ends when the launcher reports the exit, never at an EOF.
+A run has a process of its own, or is a job of a warm worker. The row of a run (table `runs`) is committed before the
+run starts. The pid of its process is committed before the `go` frame is sent. So a restarted host finds and kills every
+process that is left. A run ends when the launcher reports its end, never at an EOF.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ SAVE_USAGE_SECONDS = 10.0
 
 
 class Runs:
-    """The runner part `runs`, which manages the processes and receives the events of the launcher."""
+    """The runner part `runs`, which manages the runs and receives the events of the launcher."""
 
     name = "runs"
 
@@ -87,7 +88,7 @@ class Runs:
             self._residents.end_surplus()
 
     def launch(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> None:
-        """Launch the process of a run whose row is committed."""
+        """Start a run whose row is committed."""
         run.cores, run.started_at = cores, self._services.clock.monotonic()
         self._by_token[run.stamp.token] = run
         self._by_agent[run.agent_id] = run
@@ -206,7 +207,7 @@ class Runs:
             run.finished_at = self._services.clock.monotonic()
 
     def _set_blocked(self, run: Run, text: str | None) -> None:
-        """Store why the run is blocked ("": not blocked, None: unchanged). Limit how often a reason is replaced."""
+        """Store why the run is blocked ("": not blocked, None: unchanged). Replace a reason only every few seconds."""
         now = self._services.clock.monotonic()
         is_news = text is not None and text != run.blocked_by
         if text is None or not is_news or (text and run.blocked_by and now < run.blocked_at + SAVE_USAGE_SECONDS):
@@ -238,7 +239,7 @@ class Runs:
             return
         _, delivery = run.delivered
         run.delivered = None
-        # A handler that raised may have left the memory of its process in any condition.
+        # Do not keep the process of a handler that raised, because the handler may have damaged its memory.
         run.may_stay = run.may_stay and args.fault is None
         self._deliveries.handled(delivery, args, end)
         self.pump(run.agent_id)
@@ -246,7 +247,7 @@ class Runs:
     def pump(self, agent_id: str, stay: bool = True) -> bool:
         """Send the next message to the paglet's process. Return False if the paglet has no process.
 
-        Without `stay`, the process ends soon, because a hook or an action of the paglet is due.
+        If `stay` is False, the process ends soon, because a hook or an action of the paglet is due.
         """
         run = self._by_agent.get(agent_id)
         if run is None:
@@ -379,7 +380,7 @@ class Runs:
             raise result
 
     def end(self, agent_id: str) -> bool:
-        """End the process tree of a paglet. Return False if the paglet has no process."""
+        """End the run of a paglet with all its processes. Return False if the paglet has no run."""
         if run := self._by_agent.get(agent_id):
             self.launcher.end(run.stamp.token)
         return run is not None
@@ -393,5 +394,5 @@ class Runs:
         )
 
     def running(self) -> dict[str, Usage]:
-        """Return the latest resource usage of each running paglet. May be called from any thread."""
+        """Return the latest resource usage of each paglet with a run. May be called from any thread."""
         return {run.agent_id: run.usage for run in list(self._by_token.values())}

@@ -1,6 +1,7 @@
 """Grant slots of this host to waiting jobs: the oldest job that fits comes first.
 
-`paglets.slots.policy.grant` decides, in the transaction that stores the grants.
+`paglets.slots.policy.grant` decides, in the transaction that stores the grants. The same transaction also sends jobs
+ahead to warm workers, without a slot (see `paglets.host.jobs.lines`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ LOOK_AGAIN_SECONDS = 2.0
 """Seconds between two checks of free resources while jobs wait. No event reports what other programs free."""
 
 MEMORY_FREED_SECONDS = 1.0
-"""Like LOOK_AGAIN_SECONDS, for jobs that lack memory: idle processes end for them. The meter measures once a second."""
+"""Seconds between two checks while jobs lack memory, so that idle processes end for them.
+
+The time is short, because the meter measures once a second.
+"""
 
 
 AWAITED = policy.Reason(
@@ -89,7 +93,7 @@ class Scheduler:
         runs.grant_next = self._grant_next
 
     def _grant_next(self) -> None:
-        """Grant slots in the next COMMIT of the runner, which also releases the slot of a run that ended."""
+        """Grant slots in the next COMMIT of the runner. The same COMMIT releases the slot of the run that has ended."""
         self._services.runner.change(self._grant_if_possible, self._launch)
 
     def _grant_if_possible(self, tx: Tx) -> list[Granted]:
@@ -134,11 +138,11 @@ class Scheduler:
             idle.end_all()
 
     def _is_full(self, tx: Tx) -> bool:
-        """Return True if all cores are leased, so that no job can start."""
+        """Return True if all cores are leased, so that no slot can be granted."""
         return len(queue.leased_units(tx, "core")) >= self._services.settings.offered.cpu_cores
 
     def _hold(self, tx: Tx, why: Reason) -> None:
-        """Store the reason why no process can start in all waiting jobs."""
+        """Store `why`, the reason why no process can start on this host, in the rows of all waiting jobs."""
         now = self._services.clock.wall()
         for job in list(queue.waiting_for_slot(tx, policy.queue_window(1))):
             queue.set_reason(tx, job.agent_id, why.code, why.text, why.never, now)
@@ -190,7 +194,7 @@ class Scheduler:
         return Granted(run=run, cores=grant.cores, gpus=grant.gpus)
 
     def _worker_key(self, tx: Tx, job: QueuedJob) -> WorkerKey | None:
-        """Return the key of the jobs with which a job may share a worker, for any slot; None if it shares none."""
+        """Return the worker key of a job without cores, which its slot decides; None if it has a process of its own."""
         if job.request.isolation != "worker" or paglets.launcher_deaths(tx, job.agent_id):
             return None
         return templates.worker_key(tx, job.agent_id, self._paths, ())

@@ -17,7 +17,10 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response, dump_json, parsed
 
 PROMISE_SECONDS = 10.0
-"""Seconds for which this host asks no other host for jobs, because its free slots are offered to the one it asked."""
+"""Seconds for which this host asks no further host after it has asked one for jobs.
+
+Until then, its free slots are kept for the jobs of the first host.
+"""
 
 PAUSE_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
@@ -68,7 +71,10 @@ class WorkStealing:
         return max(due, key=lambda mesh_host: (mesh_host.queued_jobs, mesh_host.store_id), default=None)
 
     def _next_look(self, now: float) -> float | None:
-        """Return the time of the next tick. Heartbeats, which carry the queue lengths, do not wake this part."""
+        """Return the time of the next tick; None if no other host is online.
+
+        This part looks at intervals, because the heartbeats, which carry the queue lengths, do not wake it.
+        """
         return now + PAUSE_SECONDS if self._gossip.online() else None
 
     def _free(self, tx: Tx) -> Resources | None:
@@ -111,7 +117,7 @@ class WorkStealing:
             most_jobs=min(steal.most_jobs, WINDOW_JOBS),
             mesh_version=self._services.settings.mesh_version,
         )
-        # Exclude jobs whose blobs are still being pushed: they may start on this host meanwhile. The thief asks again.
+        # Exclude jobs whose blobs are still being pushed, because they may start here first. The thief asks again.
         chosen = tuple(each for each in chosen if self._blob_pusher.ready(thief.host, paglets.blobs_here(tx, each)))
         for agent_id in chosen:
             jobs.set_stolen(tx, agent_id)

@@ -1,6 +1,6 @@
 """The receiver of a launcher's events about templates and warm workers.
 
-It stores the process of each before that runs user code.
+It stores the process of each template and warm worker before that process runs user code.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class TemplateRecords:
     def ended(self, token: str) -> None:
         self._services.runner.call_soon(partial(self._ended, token))
 
-    # Handlers of these events. They are called on the runner. If the store has a transient error, a process gets its
-    # permission after a retry, or its row stays until the next start of the host.
+    # Handlers of these events. They are called on the runner. After a transient error of the store, they try again to
+    # add the row of a process, but not to remove one: such a row stays until the next start of the host.
 
     def retry(self) -> None:
-        """Store the processes again that could not be stored."""
+        """Try again to store the processes that could not be stored."""
         delayed, self._delayed = self._delayed, []
         for act in delayed:
             act()

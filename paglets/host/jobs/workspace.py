@@ -34,7 +34,7 @@ def launch_paths(services: HostServices) -> LaunchPaths:
 
 
 class ProcessWorkspace:
-    """The disk space of processes. Used only on the runner, except for `blocked_reason`."""
+    """The disk space of processes. All methods but `blocked_reason` run on the runner's thread."""
 
     def __init__(self, services: HostServices) -> None:
         self._services = services
@@ -63,7 +63,7 @@ class ProcessWorkspace:
         )
 
     def spec(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> LaunchSpec:
-        """Create the scratch directory of a run, and return its launch record. Raises OSError or StoreTransient."""
+        """Create the scratch directory of a run, and return its LaunchSpec. Raises OSError or StoreTransient."""
         stamp, disk = run.stamp, self._services.disk
         fresh = run.entry == "attempt" or self._services.store.read(
             lambda tx: residence.has_stale_scratch(tx, stamp.agent_id)
@@ -106,7 +106,10 @@ class ProcessWorkspace:
         return ProcessExit(error=str(error))
 
     def leave_full_disk(self, agent_id: str, deny_list: PlacementDenyList) -> None:
-        """Remove the scratch directory of a job that found the disk full. Let it be placed elsewhere after a pause."""
+        """Remove the scratch directory of a job that found the disk full.
+
+        Let the job be placed again after a pause, on another host if one is eligible.
+        """
         now = self._services.clock.monotonic()
         times = self._services.store.read(lambda tx: jobs.disk_fulls(tx, agent_id))
         deny_list.avoid(agent_id, self._services.own.store_id, now)
