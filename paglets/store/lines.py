@@ -1,4 +1,6 @@
-"""Lines: the runs that one warm worker executes one after the other. Only the first has a lease, which it passes on.
+"""Lines: the runs that one warm worker executes one after the other.
+
+Only the current run of a line has a lease. When it ends, it passes the lease on to the next run.
 
 The column `line` of `runs` has the token of the run with which the line began.
 """
@@ -11,12 +13,12 @@ from paglets.store.queue import QueuedJob
 
 
 def join(tx: Tx, token: str, line: str) -> None:
-    """Put a run into a line. `line` is its own token if it is the first run."""
+    """Put a run into a line. `line`: the token of the run that began the line, which may be this run."""
     tx.run("UPDATE runs SET line = ? WHERE token = ?", line, token)
 
 
 def lengths(tx: Tx) -> dict[str, int]:
-    """Return the number of runs in each line."""
+    """Return the number of runs in each line: the current one, and those that wait."""
     rows = tx.all("SELECT line, count(*) AS runs FROM runs WHERE line != '' GROUP BY line ORDER BY line")
     return {row["line"]: row["runs"] for row in rows}
 
@@ -70,5 +72,5 @@ def pass_on(tx: Tx, agent_id: str, token: str, now: float) -> bool:
 
 
 def is_assigned(tx: Tx, agent_id: str) -> bool:
-    """Return True if a job waits in a line."""
+    """Return True if the job waits in a line behind another job."""
     return tx.value("SELECT 1 FROM requests WHERE agent_id = ? AND status = 'ASSIGNED'", agent_id) is not None

@@ -29,7 +29,10 @@ class _Known:
 
 
 def attempts(store: Store, disk: Disk, job: str, own: HostRef) -> Attempts:
-    """Return the attempts that this host knows of `job`, which is `GROUP/KEY` or the id of a paglet. Raises Invalid."""
+    """Return the attempts and the unfinished copies of a job that this host knows. Raises Invalid.
+
+    `job` is `GROUP/KEY` or the id of a paglet.
+    """
     condition, values = _condition(job)
     known = store.read(lambda tx: _of_rows(tx, condition, values, own))
     agents = list(known.jobs) or ([] if "/" in job else [job])
@@ -76,7 +79,7 @@ _BEGUN = (
     "SELECT * FROM runs WHERE agent_id = ? AND NOT EXISTS"
     " (SELECT 1 FROM requests q WHERE q.agent_id = runs.agent_id AND status = 'ASSIGNED')"
 )
-"""The query for the run of a paglet. A job that waits in a warm worker has not begun its attempt."""
+"""The query for the run of a paglet. It skips a job that waits in a warm worker, because its attempt has not begun."""
 
 
 def _add_ended(known: _Known, row: Any, scratch: KeptScratch | None, own: HostRef) -> None:

@@ -1,4 +1,4 @@
-"""Cloning: create a copy of a paglet from the database rows of the original."""
+"""Cloning: create a second paglet from the database rows of the original."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make(tx: Tx, agent_id: str, clone: NewClone, now: float) -> None:
     """Create a clone with the state, storage and files of the paglet, but without its messages and artifacts.
 
     The clone is active even if the original is inactive. Raises Invalid if the original is a job or a collector,
-    NameTaken if the clone's name is in use on this host, and Conflict if its id is.
+    NameTaken if this host has a paglet with the clone's name, and Conflict if it knows one with the clone's id.
     """
     original = paglets.freeze(tx, agent_id, 1, now)
     if original.kind != "paglet":

@@ -28,7 +28,7 @@ class PendingCall:
     wake_at: float | None = None
 
     def finish(self, result: CallReply | PagletsError) -> None:
-        """Send the reply, or keep it until the caller repeats the call."""
+        """Send the reply if the caller waits for it. Keep it in any case, because the caller may repeat the call."""
         if self.answer is None:
             self.result = result
         else:

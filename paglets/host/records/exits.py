@@ -1,4 +1,4 @@
-"""The ends of processes: the cause that a job shows, and a text for people."""
+"""Descriptions of the ends of processes: the cause of the failure of a job, and a text for users."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KILLED_LAUNCHER = "killed_launcher"
 
 
 def cause_of(how: ProcessExit) -> str:
-    """Return the cause of the end of a process that stored no outcome, such as "oom" or "exit:1"."""
+    """Return the cause, such as "oom" or "exit:1", of the end of a process that stored no outcome."""
     if how.is_culprit:
         return KILLED_LAUNCHER
     if how.launcher_lost:
@@ -36,9 +36,9 @@ def signal_name(number: int) -> str:
 
 
 def describe(how: ProcessExit, expected: str = "") -> str:
-    """Return a text about the end of a process. `expected` names what the process should have done first.
+    """Return a text about the end of a process.
 
-    Without `expected`, the process should have sent a report.
+    `expected`: the event that did not happen before the end, such as "the hook returned"; "": a report of the job.
     """
     if how.error:
         return f"the process could not be started: {how.error}"

@@ -32,7 +32,7 @@ class _Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedGroup:
-    """A checked submission. `jobs` are the valid jobs. `requests` counts the valid jobs that have the same request."""
+    """A checked submission. `jobs` are the valid jobs. `requests` has the number of valid jobs for each request."""
 
     group_id: str
     group: SubmitGroup
@@ -89,7 +89,10 @@ def _new_job(agent_id: str, job: _Job, group: SubmitGroup, home: HostRef) -> New
 
 
 def description_rows(jobs: Iterable[NewJob]) -> Iterator[tuple[str, str]]:
-    """Yield the rows of a collector from which further copies of the jobs are created, each as (storage key, JSON)."""
+    """Yield rows for the storage of a collector, each as (storage key, JSON).
+
+    The collector's host creates further copies of the jobs from these rows.
+    """
     for job in jobs:
         yield description_key(job.job_key), job.description
         yield state_key(job.job_key), job.state
@@ -109,7 +112,10 @@ def _check_jobs(specs: tuple[JobSpec, ...], keys: tuple[str, ...]) -> tuple[list
 
 
 def _inputs(common: tuple[FileRef, ...], own: tuple[FileRef, ...]) -> tuple[FileRef, ...]:
-    """Return the input files of a job: `common` of the group and `own`. An own file replaces a common one by name."""
+    """Return the input files of a job: `common` of the group and `own`.
+
+    An own file replaces a common one of the same name.
+    """
     return tuple({file.name: replace(file, attempt=0, registered=False) for file in (*common, *own)}.values())
 
 

@@ -1,4 +1,7 @@
-"""The groups that this host knows: those submitted on this host, and those whose collector is on this host."""
+"""The groups that this host knows.
+
+Such a group was submitted on this host, has its collector on this host, or has undelivered reports on this host.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """The latest job counts of a group that its home host knows, stored in the column `seen` of the table `groups`.
+    """The latest job counts that the home of a group knows, stored in the column `seen` of the table `groups`.
 
     `counted_at` is the time of the counts in epoch seconds.
     """
@@ -69,9 +72,9 @@ ONLY_HOST_COMPLETE = "this is the only host: the results are here"
 
 
 def on_only_host(view: GroupView, own: Candidate) -> GroupView:
-    """Add the reason why a group is not detached, if this host is its home and the only host of the mesh.
+    """Return the view of a group. If the mesh has only this host, add that as the reason why it is not detached.
 
-    Otherwise return the view unchanged.
+    The view is unchanged if the mesh has other hosts, or if the group is detached, submitted or collected elsewhere.
     """
     here = own.host.store_id
     if not own.is_only or view.detached or {view.home.store_id, view.collector.host.store_id} != {here}:
@@ -152,7 +155,7 @@ UNKNOWN = "UNKNOWN"
 
 
 def _report_line(tx: Tx, group_id: str) -> GroupLine | None:
-    """Return the line of a group that this host knows only from copies of its jobs, or None if it has no copy."""
+    """Return the line of a group that this host knows only from copies of its jobs; None if there is no copy."""
     row = tx.one(
         "SELECT p.home, p.created_at, r.collector FROM requests r JOIN paglets p USING (agent_id)"
         " WHERE r.group_id = ? AND r.collector IS NOT NULL ORDER BY agent_id LIMIT 1",

@@ -87,7 +87,7 @@ class InHostStorage(Storage):
         return paglets.storage_scan(self._tx, self._agent_id, prefix, after, limit)
 
     def keys_from(self, prefix: str, after: str, limit: int) -> list[str]:
-        """Return the keys of `scan` without reading the values."""
+        """Return the keys of the entries that `scan` would return, without reading the values."""
         return paglets.storage_keys(self._tx, self._agent_id, prefix, after, limit)
 
 
@@ -162,7 +162,7 @@ class InHostContext:
         raise CallParked(timeout_seconds - self.waited_seconds)
 
     def delete_artifact(self, artifact: ArtifactRef | str) -> None:
-        """Delete an artifact of this paglet in this transaction, if it is on this host."""
+        """Delete an artifact of this paglet in this transaction, if the artifact is on this host."""
         artifact_id = artifact if isinstance(artifact, str) else artifact.artifact_id
         artifacts.delete_owned(self._tx, self.ref.agent_id, (artifact_id,))
 
@@ -292,12 +292,12 @@ class InHostPaglet:
         )
 
     def restore(self) -> None:
-        """Undo the changes that a failed handler made to the state in memory."""
+        """Undo the changes that a failed handler made in memory to the state and to the pending action."""
         self._context.intent, self._context.intent_set = self._intent
         self._load()
 
     def keep(self) -> None:
-        """Make the current state the state that `restore` returns to after a later handler fails."""
+        """Let `restore` return to the current state and pending action if a later handler fails."""
         self._text = dumps(encode_state(self._paglet.state))
         self._intent = (self._context.intent, self._context.intent_set)
 

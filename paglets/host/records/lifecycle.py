@@ -133,7 +133,7 @@ def hook_failed(
     """Record that a hook raised an error, or that its process ended before the hook returned.
 
     A finished job of a group stays on this host with its files, so that the user can rerun the hook. Any other paglet
-    continues without the hook. If the hook was `on_dispatching`, its move is dropped.
+    continues without the hook. Its move is dropped if the hook was `on_dispatching`.
     """
     error = error.strip()[: jobfiles.MAX_ERROR_CHARACTERS]
     job = jobfiles.finished_job(tx, agent_id)
@@ -241,7 +241,7 @@ def _activate(tx: Tx, agent_id: str) -> None:
 
 
 def entry_for_calls(tx: Tx, agent_id: str) -> str:
-    """Return the entry that handles the calls of a paglet. Return "" while another hook than `run` is due before it."""
+    """Return the entry that handles the calls of a paglet. Return "" while a hook other than `run` must run first."""
     row = tx.one("SELECT hook, inactive FROM paglets WHERE agent_id = ?", agent_id)
     if row is None or row["hook"] not in (None, "run"):
         return ""

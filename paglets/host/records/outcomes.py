@@ -1,7 +1,7 @@
 """The outcomes of attempts, and the end of jobs. Each change is one transaction.
 
-Only the first outcome committed for an attempt counts. If it is final, the same transaction puts a report to the
-collector into the outbox. The lease ends later, when the process tree of the attempt has ended.
+Only the first outcome committed for an attempt counts. If it is a success or is final, the same transaction puts a
+report to the collector into the outbox. The lease stays until the run of the attempt has ended.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ The end of such a copy is reported to its collector.
 class Attempt:
     """An attempt of a job on a host. `runtime_seconds` is measured with the host's monotonic clock.
 
-    `remark` is a note for the user about how the attempt ended. `cut_off` is True if its process ended before the final
-    report.
+    `remark` is a text for the user about how the attempt ended. `cut_off` is True if the attempt ended before its
+    process sent `done`.
     """
 
     agent_id: str
@@ -128,9 +128,9 @@ def _failure(fault: Fault, stderr_tail: str) -> dict[str, Any]:
 
 
 def ended(tx: Tx, attempt: Attempt, how: ProcessExit, now: float) -> str | None:
-    """Release the slot of an attempt whose process tree has ended, and change the status of its job.
+    """Release the slot of an attempt whose run has ended, and change the status of its job.
 
-    Return the new status, or None if the attempt is not the current one of a running job.
+    Return the new status. Return None if the job neither runs this attempt nor waits to begin it in a warm worker.
     """
     granted_at = queue.release(tx, attempt.agent_id)
     job = queue.job(tx, attempt.agent_id)
@@ -146,14 +146,14 @@ def ended(tx: Tx, attempt: Attempt, how: ProcessExit, now: float) -> str | None:
         _set_displaced_reason(tx, job, attempt, now)
     history.record(tx, job, _record(job, attempt, how, new, granted_at, cause), now)
     if new == "COMPLETED" and attempt.cut_off and not _has_plans(tx, job.agent_id):
-        # The process ended before its final report, which might have requested to move the files. So keep the files.
+        # The process ended before it sent `done`, which might have requested to move the files. So keep the files.
         keep_files(tx, job.agent_id, now)
     retire(tx, job.agent_id, now)
     return new
 
 
 def _not_begun(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -> str:
-    """Handle the end of a run that was sent ahead to a warm worker and did not begin. Return the new status."""
+    """Handle the end of a run that did not begin in its warm worker. Return the new status of the job."""
     event = "lost" if job.unwanted is None else _end_cancelled(tx, job, job.unwanted, attempt, how, now)
     new = states.move(job.status, event)
     queue.move(tx, job.agent_id, job.status, new, job.attempt)
@@ -180,9 +180,9 @@ def _event(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) 
 
 
 def _end_cancelled(tx: Tx, job: JobRow, why: str, attempt: Attempt, how: ProcessExit, now: float) -> str:
-    """Report the end of a cancelled copy if a person cancelled it on this host. Return the event.
+    """Return the event for the end of a cancelled copy. Report the end if a person cancelled the copy on this host.
 
-    Otherwise the collector itself requested the cancellation, and needs no report.
+    Otherwise the collector itself requested the cancellation, so it needs no report.
     """
     if why.startswith(BY_HAND):
         fault = Fault(cause=CANCELLED, message=why.removeprefix(BY_HAND))
@@ -191,7 +191,7 @@ def _end_cancelled(tx: Tx, job: JobRow, why: str, attempt: Attempt, how: Process
 
 
 def _cause(job: JobRow, how: ProcessExit) -> str:
-    """Return the cause of the failure of an ended attempt, or "" if it has a result."""
+    """Return the cause of the failure of an ended attempt, or "" if it has succeeded."""
     outcome = None if job.outcome is None else from_json(Outcome, job.outcome)
     if outcome is not None and (outcome.success or outcome.fault is not None):
         return "" if outcome.fault is None else outcome.fault.cause
@@ -199,7 +199,7 @@ def _cause(job: JobRow, how: ProcessExit) -> str:
 
 
 def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -> str:
-    """Handle the loss of an attempt that the job did not cause. Return the event.
+    """Handle an attempt that ended with its host or zygote, not because of the job. Return the event.
 
     An attempt that the host could not start does not count as a loss.
     """
@@ -318,7 +318,7 @@ def fail_waiting(
     """End a waiting job without further attempts. `cause` is "placement_timeout" or "cancelled".
 
     If `reported` is True, send no report, because the collector has already recorded the failure. Return False if the
-    job runs or has ended.
+    job is ASSIGNED, runs or has ended.
     """
     job = queue.job(tx, agent_id)
     if job is None or job.status not in ("PLACING", "WAITING_FOR_SLOT"):
@@ -349,7 +349,7 @@ def end_by_hand(tx: Tx, agent_id: str, host: HostRef, now: float) -> None:
 
 
 def retire(tx: Tx, agent_id: str, now: float) -> None:
-    """Dispose of a finished copy of a job once its collector has acknowledged the report and nothing is pending.
+    """Dispose of a finished copy of a job if its collector has acknowledged the report and nothing is pending.
 
     The copy stays while it has a process, a hook, a pending action or a failed hook, or is inactive. A job without a
     collector stays until it is disposed of explicitly, because only its row holds its state.

@@ -25,7 +25,8 @@ def survivors(tx: Tx) -> list[tuple[int | None, float | None, str]]:
 def close_runs(tx: Tx, own: HostRef, now: float) -> int:
     """Close the runs and leases that an earlier start left open. Return the number of closed runs.
 
-    The processes of these runs, templates and warm workers must be gone. An attempt without an outcome counts as lost.
+    The processes of that start must be gone, also those of templates and warm workers. An attempt without an outcome
+    counts as lost.
     """
     rows = tx.all("SELECT * FROM runs ORDER BY started_at, token")
     for row in rows:
@@ -59,7 +60,7 @@ def stale_scratch(tx: Tx, agent_ids: tuple[str, ...]) -> list[str]:
 
 
 def _needs_scratch(tx: Tx, agent_id: str) -> bool:
-    """Return True if a paglet still needs its scratch directory.
+    """Return True if the scratch directory of a paglet is kept for the user, or if the paglet still needs it.
 
     A leaving paglet needs it, because the target may refuse the paglet. A finished job needs it only while an action or
     a hook is pending or a process runs.

@@ -21,7 +21,7 @@ ERA = 1 << 30
 """The number of epochs in an era. No paglet moves that often, so only a rollback can start the next era."""
 
 ERA_STARTS = 1 << 20
-"""The number of epochs of an era that a rollback can start with, 1,024 epochs apart. It draws one at random."""
+"""The number of epochs at which a rollback can start an era. It draws one at random; they are 1,024 epochs apart."""
 
 
 def epoch_of_next_era(epoch: int, entropy: Entropy) -> int:
@@ -35,11 +35,11 @@ def epoch_of_next_era(epoch: int, entropy: Entropy) -> int:
 
 
 def roll_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = False) -> HostRef | None:
-    """Restore a paglet that the target will never accept. Return the target.
+    """Restore a paglet that the target will never accept. Return the target, or None if nothing was restored.
 
-    A job that waited for a slot is placed again. A job whose cancellation is requested ends instead, and the result is
-    None. If `asked_again` is True, a requested move stays pending. For a finished job of a group, it always stays
-    pending, because the move delivers the files of the job.
+    A job that waited for a slot is placed again. A job whose cancellation is requested ends instead. If `asked_again`
+    is True, a requested move stays pending. For a finished job of a group, it always stays pending, because the move
+    delivers the files of the job.
     """
     agent_id, epoch = key
     if _ends(tx, key, now):
@@ -82,7 +82,7 @@ def roll_back_from_removed(tx: Tx, key: Key, under: int, now: float) -> bool:
 
 
 def abandon_to_removed(tx: Tx, key: Key, now: float) -> int:
-    """End a job of a group whose target host was removed from the mesh.
+    """End a job of a group, because the target host of its move was removed from the mesh.
 
     The files of a finished job become artifacts of this host. Return their number.
     """
@@ -109,7 +109,10 @@ def cancel_move(tx: Tx, agent_id: str, problem: str, now: float) -> int:
 
 
 def give_up(tx: Tx, key: Key, now: float, *, tell: bool = True) -> int:
-    """Discard a job, and turn its files into artifacts of this host if its hand-off is open. Return their number."""
+    """Discard a job.
+
+    If its hand-off is open, turn its files into artifacts of this host. Return the number of files.
+    """
     is_under_way = tx.value("SELECT 1 FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) is not None
     files = keep_files(tx, key[0], now) if is_under_way else 0
     rollbacks.discard_job(tx, *key, now, tell=tell)

@@ -35,7 +35,7 @@ class Runnable:
 
 
 def runnable_paglets(tx: Tx, after: str, most: int, wall: float) -> list[Runnable]:
-    """Return up to `most` paglets that have a hook, an intent or a waiting post, or whose wake time has passed.
+    """Return up to `most` paglets with a scheduled hook, an intent, a waiting post, or a wake time that has passed.
 
     The ids are greater than `after` and in ascending order. `wall` is the current time in epoch seconds.
     """

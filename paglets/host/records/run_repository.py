@@ -1,4 +1,7 @@
-"""The run repository: the processes of paglets, called runs, in memory and as rows of the table `runs`."""
+"""The run repository: the runs of paglets, in memory and as rows of the table `runs`.
+
+A run is a process of a paglet, or a job of a warm worker.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +30,16 @@ Limit = Literal["", "timeout", "hook_timeout", "report_grace"]
 
 @dataclass(eq=False, kw_only=True)
 class Run:
-    """A process of a paglet, from launch to end. Only the runner uses it.
+    """A run of a paglet, from launch to end: a process, or a job of a warm worker. Only the runner uses it.
 
     `blocked_by` is the reason why the host cannot store a file of the process now. `start_error` is the reason why the
-    host could not start the process. `limit_seconds` is the time limit from the class or the request of the paglet. The
-    host stops the process `timeout_seconds` after `started_at`; 0 means no limit. `finished_at` is the time when the
-    process reported or its code returned. `stop_reason` is the reason why the host stopped the process. `may_stay` is
-    True if the process may wait for further messages. `idle_since` is the time when it began to wait for one. The
-    process gets no message after `leaves_at`, because an action of its paglet is due. `worker` is the key of the warm
-    worker of the run, and `line` the line in which it waits or other runs wait; "" is none. `is_ahead` is True until
-    the run before it has passed on its lease.
+    process could not use a file of the host at its start. `limit_seconds` is the time limit from the class or the
+    request of the paglet. The host stops the process `timeout_seconds` after `started_at`; 0 means no limit.
+    `finished_at` is the time when the process reported or its code returned. `stop_reason` is the reason why the host
+    stopped the process. `may_stay` is True if the process may wait for further messages. `idle_since` is the time when
+    it began to wait for one. The process gets no message after `leaves_at`, because an action of its paglet is due.
+    `worker` is the key of the warm worker of the run, and `line` the token of the first run of its line ("": it is in
+    no line). `is_ahead` is True until the run before it has passed on its lease.
     """
 
     stamp: Stamp
@@ -95,7 +98,8 @@ def limit_text(run: Run, limit: Limit, report_grace_seconds: float) -> str:
 def parse_operation(frame: dict[str, Any], stamp: Stamp) -> tuple[str, Any]:
     """Return the name and the arguments of the operation in a frame.
 
-    Raises BadRequest for an unknown operation, Fenced if the run has ended, and Invalid for invalid arguments.
+    Raises BadRequest for an unknown operation, Fenced if the frame has the stamp of another run, and Invalid for
+    invalid arguments.
     """
     name = frame.get("op")
     if name not in OPERATIONS or not isinstance(name, str):
@@ -123,7 +127,7 @@ class LaunchPaths:
     """The host and the paths that are passed to each process of a paglet.
 
     `code_paths` are the configured folders with code. `code_folder` holds unpacked bundles. `blob_path` returns the
-    path of the blob with a SHA-256.
+    path of the blob with the given SHA-256.
     """
 
     own: HostRef
@@ -209,7 +213,7 @@ def code_of(tx: Tx, agent_id: str, ground: LaunchPaths) -> GoCode | None:
 class ClosedRun:
     """The result of `close_run`. `status`: the new status of the job, or None if the run was no attempt of a job.
 
-    `has_passed_on`: True if another job has its lease now.
+    `has_passed_on`: True if the next job in the warm worker of the run has the lease now.
     """
 
     status: str | None
@@ -217,7 +221,7 @@ class ClosedRun:
 
 
 def close_run(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now: float) -> ClosedRun:
-    """Close a run whose process, or whose turn in its warm worker, has ended."""
+    """Close a run that has ended. Pass its lease on to the next run in its warm worker, if there is one."""
     has_passed_on = bool(how.next_token) and lines.pass_on(tx, run.agent_id, how.next_token, now)
     return ClosedRun(status=_close(tx, run, how, runtime, own, now), has_passed_on=has_passed_on)
 

@@ -1,4 +1,4 @@
-"""The templates and warm workers of this host: the rows of their processes, and what attempts can share."""
+"""The templates and warm workers of this host: their rows, and the keys of the attempts that can share one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def source(tx: Tx, agent_id: str, paths: LaunchPaths) -> TemplateSource | None:
 def worker_key(tx: Tx, agent_id: str, paths: LaunchPaths, cores: tuple[int, ...]) -> WorkerKey | None:
     """Return the key of the warm worker for the attempts of a job; None if each has a process of its own.
 
-    A job with a GPU has one, because libraries for GPUs keep its memory until their process ends.
+    An attempt with a GPU has its own process, because libraries for GPUs keep GPU memory until their process ends.
     """
     job, name = queue.job(tx, agent_id), tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id)
     code = code_of(tx, agent_id, paths)
@@ -42,9 +42,10 @@ def worker_key(tx: Tx, agent_id: str, paths: LaunchPaths, cores: tuple[int, ...]
 
 
 def suspect(tx: Tx, agent_id: str) -> None:
-    """Let the next attempt of a job run under a zygote of its own if this host crashed while it was in a warm worker.
+    """Let the next attempt of a job run under a zygote of its own, if the job asks for a warm worker.
 
-    Nobody knows which of the worker's jobs, or what else, was the cause. So none of them runs with others at once.
+    The host calls this if it crashed during a run of the job. Any of the worker's jobs may be the cause, so the next
+    attempt of each runs alone.
     """
     job = queue.job(tx, agent_id)
     if job is not None and job.request.isolation == "worker":
@@ -57,10 +58,10 @@ def add(tx: Tx, token: str, pid: int, start_time: float) -> None:
 
 
 def remove(tx: Tx, token: str) -> None:
-    """Remove a template or a warm worker whose processes have ended."""
+    """Remove the row of a template or a warm worker whose processes have ended."""
     tx.run("DELETE FROM templates WHERE token = ?", token)
 
 
 def pids(tx: Tx) -> tuple[int, ...]:
-    """Return the pids of the templates of this host."""
+    """Return the pids of the templates of this host, without those of warm workers."""
     return tuple(row["pid"] for row in tx.all("SELECT pid FROM templates WHERE token LIKE 'template-%' ORDER BY token"))
