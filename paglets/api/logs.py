@@ -26,8 +26,8 @@ class AttemptView:
     `scratch`: the scratch directory if it was kept because the result could not be sent. `scratch_removed_at`: epoch
     seconds, null while that directory exists. `no_template`: the reason why the attempt imported its module itself,
     although it could have shared the import with other attempts; "" if it shared the import or needs no template.
-    `isolation`: `worker` if the attempt was a job of a warm worker. `worker_ended`: why it ended that worker, such as
-    "left a thread"; "" if it did not.
+    `isolation`: `worker` if the attempt was a job of a warm worker. `worker_ended`: why that worker ended after the
+    attempt, such as "left a thread"; "" if it did not end.
     """
 
     agent_id: str

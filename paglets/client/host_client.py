@@ -42,7 +42,7 @@ from paglets.core.signatures import check_methods
 from paglets.core.text import with_article
 from paglets.slots.model import SlotRequest
 
-if TYPE_CHECKING:  # They are imported on use, so that other commands start faster.
+if TYPE_CHECKING:  # These modules are imported on use, so that commands start faster.
     from paglets.client.artifacts import ArtifactTransfers
     from paglets.client.inputs import InputPaths
 

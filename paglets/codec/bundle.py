@@ -1,9 +1,9 @@
 """Bundles: the code that is sent with a paglet, as a reproducible zip of source files. A bundle is named by its hash.
 
-A bundle contains the module of a class, and all modules below the root that it imports, transitively. The root is the
-folder of a script; for a module of a package it is the folder above the top-level package. A bundle contains only `.py`
-files, and no code that hosts have: the standard library, paglets, and installed libraries. Equal sources give equal
-bytes on any machine, at any time, for any user.
+A bundle contains the module of a class, and all modules that this module imports, transitively, if they are below the
+root. The root is the folder of a script; for a module of a package it is the folder above the top-level package. A
+bundle contains only `.py` files, and no code that hosts have: the standard library, paglets, and installed libraries.
+Equal sources give equal bytes on any machine, at any time, for any user.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _is_installed(path: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def _libraries() -> tuple[Path, ...]:
-    """Return the folders of installed libraries. To look them up takes half a millisecond each time."""
+    """Return the folders of installed libraries. They are cached, because a lookup takes half a millisecond."""
     return tuple(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib"))
 
 

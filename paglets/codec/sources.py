@@ -23,7 +23,7 @@ EXCLUDED_FOLDERS = frozenset(
 """Folders that are never searched, because tools create them."""
 
 REMEMBERED_FILES = 512
-"""Number of files whose imports are remembered. A script that submits many groups parses each of its files once."""
+"""Maximum number of remembered files, so that a script that submits many groups parses each of its files once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +187,7 @@ def _base(package: str, node: ast.ImportFrom) -> str:
 def _tree(source: Source) -> ast.AST:
     try:
         with warnings.catch_warnings():
-            # Python shows the same warnings when the module runs.
+            # Hide the warnings, because Python shows them when the module runs.
             warnings.simplefilter("ignore")
             return ast.parse(source.data, str(source.path))
     except SyntaxError as error:

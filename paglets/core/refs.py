@@ -137,7 +137,7 @@ class ArtifactRef:
         return BlobRef(sha256=self.sha256, size_bytes=self.size_bytes)
 
 
-ArtifactRef.__module__ = "paglets.artifacts"  # Users import the class from here.
+ArtifactRef.__module__ = "paglets.artifacts"  # Users import the class from this module.
 
 
 def check_host_name(name: str) -> str:

@@ -46,7 +46,10 @@ _UNFINISHED: tuple[tuple[Callable[[object], bool], str], ...] = (
 )
 
 _FINISHED = frozenset((type(None), bool, int, float, str, bytes, tuple, list, dict))
-"""Types of most returned values. They are checked first, because `inspect.isawaitable` is slow in a new process."""
+"""Types of most returned values. A value of such a type is not checked further.
+
+`inspect.isawaitable` is slow in a new process.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +72,13 @@ class _Unfit(Exception):
 def check_methods(*classes: type) -> None:
     """Check that a host can call the hooks, `run`, handlers and job methods of these classes. Raises Invalid."""
     for cls in classes:
-        with suppress(TypeError):  # An abstract class raises it. A host cannot create the class either.
+        with suppress(TypeError):  # An abstract class raises TypeError, also on a host.
             _check_class(cls)
 
 
 @functools.lru_cache(maxsize=64)
 def _check_class(cls: type) -> None:
-    """Check the methods of a class. It is remembered, because a script may submit many groups of the same class."""
+    """Check the methods of a class. A checked class is remembered, because a script may submit many groups of it."""
     instance: object = object.__new__(cls)
     for name in (*HOOKS, *_TAKE_NOTHING, *_TAKE_ONE):
         _check(cls, instance, name)

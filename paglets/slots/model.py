@@ -10,7 +10,10 @@ from paglets.core.refs import HostRef
 from paglets.slots.addresses import addresses_of
 
 Isolation = Literal["process", "worker"]
-"""The separation of attempts: each has a process of its own, or a warm worker runs equal jobs one after the other."""
+"""The separation of attempts. `process`: each attempt has a process of its own.
+
+`worker`: a warm worker runs jobs with the same code and resources one after the other.
+"""
 
 ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
 
@@ -71,7 +74,8 @@ class SlotRequest:
 
     `estimated_runtime_seconds`: 0 means no estimate. For `placement_timeout_seconds` and `timeout_seconds`, 0 means no
     limit. `preload`: True if a host may import the job's module once for several attempts. `isolation`: `process` to
-    run each attempt in a process of its own, `worker` to let one process run equal jobs one after the other.
+    run each attempt in a process of its own, `worker` to let a warm worker run jobs with the same code and resources
+    one after the other.
     """
 
     resources: Resources

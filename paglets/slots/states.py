@@ -17,11 +17,11 @@ JOB_TRANSITIONS: Transitions[JobStatus] = Transitions(
         # The move of the job to another host was refused or rolled back, so the job needs a new placement.
         ("WAITING_FOR_SLOT", "taken_back"): "PLACING",
         ("WAITING_FOR_SLOT", "granted"): "RUNNING",
-        # The job was sent ahead to a warm worker, which runs it after its present job.
+        # The job was sent ahead to a warm worker, which runs it after the jobs that it already has.
         ("WAITING_FOR_SLOT", "assigned"): "ASSIGNED",
-        # The job before it has ended, and has passed its slot on.
+        # The job before this one in the warm worker has ended, and has passed its slot on.
         ("ASSIGNED", "began"): "RUNNING",
-        # The worker ended before the job began, or its host restarted. This counts neither as an attempt nor as a loss.
+        # The job was taken back before it began, or its worker or host ended. This is neither an attempt nor a loss.
         ("ASSIGNED", "lost"): "WAITING_FOR_SLOT",
         # The attempt ended because the host restarted, lost its zygote or could not start it. This is no failure.
         ("RUNNING", "lost"): "WAITING_FOR_SLOT",

@@ -104,13 +104,13 @@ def _leaving(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
 
 
 _SOURCES = (_here, _unreported, _leaving)
-"""The functions that read copies, sorted by agent id. `which` is `= ?` for one id, or `> ?` for all later ids."""
+"""The functions that return copies sorted by agent id. `which` is `= ?` for one id, or `> ?` for all later ids."""
 
 
 def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:
     """Count the copies with these job keys (None: all) that wait, run or are leaving.
 
-    A running copy counts until its process tree has ended.
+    A running copy counts until its run has ended.
     """
     rows = tx.each(
         "SELECT job_key FROM requests WHERE group_id = ?"
@@ -162,7 +162,7 @@ def all_ids(tx: Tx, group_id: str) -> list[str]:
 
 
 def mark_unwanted(tx: Tx, agent_id: str, cause: str) -> bool:
-    """Mark a copy with a run as cancelled, and store the cause. Return False if it has none or is marked already."""
+    """Mark a copy with a run as cancelled, and store the cause. Return False if it has no run or is marked already."""
     return bool(
         tx.run(
             "UPDATE requests SET unwanted = ?"

@@ -114,7 +114,7 @@ def with_specs(tx: Tx, after: str, most: int) -> list[sqlite3.Row]:
 
 
 def complete_here(tx: Tx) -> list[str]:
-    """Return the ids of groups whose submission is still stored although their collector here is complete."""
+    """Return the ids of groups whose submission is still stored although their collector on this host is complete."""
     rows = tx.all(
         "SELECT group_id FROM group_specs JOIN groups g USING (group_id) JOIN paglet_states p"
         " ON p.agent_id = g.collector_id WHERE json_extract(p.state, '$.status') = 'COMPLETE' ORDER BY group_id"
@@ -130,7 +130,7 @@ def delete_specs(tx: Tx, group_id: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Dependency:
-    """A reason why a group still needs this host: a query that counts its cases, and texts for one and for many."""
+    """A reason why a group still needs this host: a query that counts the cases, and texts for one case and many."""
 
     sql: str
     one: str

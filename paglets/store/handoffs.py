@@ -30,9 +30,10 @@ FIRST_PLACE: Place = (float("-inf"), "")
 MAX_PROBLEM_CHARACTERS = 500
 
 SMALL_COLLECTOR_BYTES = 16 << 10
-"""The maximum size of the envelope of a collector whose jobs need not wait until it has arrived.
+"""The maximum size of the envelope of a small collector, in bytes. Its group has about 20 jobs.
 
-It holds about 20 jobs. In a larger group, the wait is short compared with its jobs, and lets the placer plan all hosts.
+The jobs of a small collector may leave before it has arrived, but only to the same host. Other jobs wait until their
+collector has arrived, and can then go to all hosts. In a large group, this wait is short compared with the jobs.
 """
 
 MOVING = "moving"
@@ -205,7 +206,10 @@ def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLAC
 
 
 def small_collectors(tx: Tx) -> dict[str, str]:
-    """Return the target store of each small collector that is moving away from here, by the group submitted here."""
+    """Return the target stores of small collectors that leave this host, by group id.
+
+    The groups were submitted here.
+    """
     rows = tx.all(
         "SELECT g.group_id, h.target_store FROM handoffs h CROSS JOIN groups g ON g.collector_id = h.agent_id"
         " WHERE h.kind = 'collector' AND h.size_bytes <= ?",

@@ -100,8 +100,8 @@ SKIPPED_A_TURN = 20_000
 def unplaced(tx: Tx, most: int, after: Place = FIRST) -> tuple[list[QueuedJob], Place]:
     """Return the next jobs that have no host, oldest first, and the position for the next call.
 
-    The jobs follow the position `after`. After the last job, the returned position is FIRST. Jobs whose large collector
-    is still moving are left out (see `handoffs.small_collectors`).
+    The jobs follow the position `after`. After the last job, the returned position is FIRST. Jobs are left out while
+    their collector is moving, unless it is small (see `handoffs.SMALL_COLLECTOR_BYTES`).
     """
     held_back = _groups_on_their_way(tx)
     last = _last_of_turn(tx, after) if held_back else None
@@ -135,7 +135,7 @@ def _last_of_turn(tx: Tx, after: Place) -> Place | None:
 
 
 def _groups_on_their_way(tx: Tx) -> list[str]:
-    """Return the ids of groups submitted to this host whose large collector is moving to another host."""
+    """Return the ids of groups submitted to this host whose collector is moving to another host and is not small."""
     rows = tx.all(
         "SELECT g.group_id FROM handoffs h CROSS JOIN groups g ON g.collector_id = h.agent_id"
         " WHERE h.kind = 'collector' AND h.size_bytes > ? ORDER BY g.group_id",
@@ -281,7 +281,7 @@ DEFAULT_REASONS = {
     "WAITING_FOR_SLOT": ("queued", "it arrived a moment ago"),
     "ASSIGNED": ("assigned", "a warm worker runs it next"),
 }
-"""The reason and its text for a job with this status that the placer or scheduler has not checked yet."""
+"""The reason and its text for a job with this status for which no reason is stored."""
 
 
 def reason_of(row: sqlite3.Row) -> tuple[str, str]:
@@ -336,7 +336,7 @@ def grant(
 def start_run(
     tx: Tx, agent_id: str, token: str, entry: str, epoch: int, generation: int, attempt: int, now: float
 ) -> None:
-    """Store the run of a process that is about to start. A paglet has at most one run."""
+    """Store a new run of a paglet, before it starts. A paglet has at most one run."""
     tx.run(
         "INSERT INTO runs (agent_id, token, entry, epoch, generation, attempt, started_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -351,7 +351,7 @@ def start_run(
 
 
 def release(tx: Tx, agent_id: str) -> float | None:
-    """Delete the lease of an attempt whose process tree has ended. Return the time it was granted, or None."""
+    """Delete the lease of an attempt whose run has ended. Return the time when it was granted, or None."""
     granted_at: float | None = tx.value("SELECT granted_at FROM leases WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM leases WHERE agent_id = ?", agent_id)
     tx.wake("scheduler")

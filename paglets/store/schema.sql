@@ -373,7 +373,7 @@ CREATE TABLE lease_units (
 CREATE INDEX lease_units_agent ON lease_units (agent_id);
 
 -- Processes of paglets. The row is written before the launch, pid and start time before any user code runs.
--- line: the runs that a warm worker runs one after the other have the token of the first of them; '': none waits.
+-- line: the token of the first of the runs that a warm worker executes one after the other; '': the run is in no line.
 CREATE TABLE runs (
   agent_id TEXT PRIMARY KEY,
   token TEXT NOT NULL UNIQUE,

@@ -63,7 +63,7 @@ KINDS = (
 """The kinds of messages of a collector. The method of the same name handles each."""
 
 SMALL_GROUP_JOBS, SMALL_SUMMARY_BYTES = 16, 64 << 10
-"""The limits for a summary within a page of ended keys, whose reply must arrive within a short time-out."""
+"""The maximum size of a group, and of its summary, for a reply of `ended` that includes the summary."""
 
 
 HANDLED_BEFORE_BEGIN = frozenset({"begin", "register_jobs", "job_result", "job_failure", "job_warning", "copies_gone"})
@@ -163,7 +163,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._counts()
 
     def cancel(self, message: Message) -> dict[str, Any]:
-        """End keys as `cancelled`, in one transaction. An existing record wins.
+        """End keys as `cancelled`, in one transaction. A key that has a record keeps it.
 
         The reply has the state of each key: `cancelled`, `already_completed`, `already_failed`, `already_cancelled` or
         `unknown`. It also has the copies of cancelled jobs, each with its last known host, so that they can be killed.

@@ -57,7 +57,7 @@ class Summary:
 
 
 LISTS = ("pending_jobs", "duplicate_reports", "unexpected_reports", "jobs")
-"""The lists of a summary that `listed` returns in pages; `results` returns the other two."""
+"""The lists of a summary that `listed` returns in pages; `results` returns the other two lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +86,10 @@ class Results:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The arguments of `ended`, which ask for a page of records in the order in which keys ended, after the `after`th.
+    """The arguments of `ended`, which ask for a page of records in the order in which keys ended.
 
-    `wait_seconds` is how long to wait for a record if there is none but keys are pending. `brief` leaves out the values
+    The page starts after the record with the number `after`. `wait_seconds` is the time to wait while there is no such
+    record but keys are pending. `brief` leaves out the values
     of results, and the traceback and stderr of failures. `with_summary` adds the summary of a small group to the page
     once no key is pending, so that its reader needs no further request.
     """

@@ -21,7 +21,10 @@ ANSWER_SECONDS = 5.0
 """The time-out in seconds of a request whose reply has no values of users. If the request waits, its wait is added."""
 
 REPLY_SECONDS = 30.0
-"""The time-out in seconds of a request whose reply may have many values of users. A wait is added as above."""
+"""The time-out in seconds of a request whose reply may have many values of users.
+
+If the request waits, its wait is added.
+"""
 
 PAUSE_SECONDS = 1.0
 SHARE = 20
@@ -131,7 +134,7 @@ class Follower:
             self._pause(max(0.0, min(PAUSE_SECONDS, end - self._clock.monotonic())))
 
     def read(self, act: Callable[[PagletProxy], T]) -> T:
-        """Return the value of `act`, called with the collector, and called again if the collector has moved.
+        """Call `act` with the collector, and return its value. If the collector has moved, call `act` again.
 
         Raises Unreachable, with the reason, if the collector cannot be reached.
         """

@@ -26,7 +26,7 @@ def job_specs(
 ) -> tuple[JobSpec, ...]:
     """Return the jobs of a group in their wire form. `allow_home` lets all of them run at home.
 
-    `isolation`: that of the states without one; "": that of the class.
+    `isolation` applies to the states that set none; "": use that of the class.
 
     Raises TypeError and ValueError before anything is sent.
     """
@@ -50,7 +50,7 @@ def job_specs(
 
 
 def _completed(state: ComputeJobState, allow_home: bool, isolation: str) -> ComputeJobState:
-    """Return the state with the arguments of the submission where it has no value of its own."""
+    """Return the state. Fields that it does not set get the arguments of the submission."""
     takes_home, takes_isolation = allow_home and state.allow_home_compute is False, isolation and state.isolation == ""
     if takes_home or takes_isolation:
         state = copy(state)

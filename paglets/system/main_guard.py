@@ -33,9 +33,9 @@ def check_guarded(classes: Iterable[type]) -> None:
 
 @lru_cache(maxsize=16)
 def _is_line_guarded(path: Path, line: int) -> bool:
-    """Return `is_guarded` for the file, or True if it cannot be parsed.
+    """Return `is_guarded` for the file, or True if the file cannot be parsed.
 
-    The answer is remembered. It belongs to the code that runs, even if the file was changed since.
+    The first answer is remembered, because the code that runs does not change with the file.
     """
     try:
         return is_guarded(ast.parse(path.read_bytes()).body, line)

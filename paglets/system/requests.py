@@ -29,10 +29,10 @@ _RULES = {
     "excluded_names": "excluded_host_names",
     "excluded_urls": "excluded_host_urls",
 }
-"""Maps fields of PlacementRules to the fields of the state that they come from."""
+"""A map from fields of PlacementRules to the fields of the state that they come from."""
 
 _COUNTS = {"cpu_cores": 1, "max_attempts": 1}
-"""Maps integer fields to their minimum. The minimum of all other fields is 0."""
+"""A map from integer fields to their minimum. The minimum of all other fields is 0."""
 
 
 def slot_request_of(state: Any) -> SlotRequest:
@@ -58,7 +58,7 @@ def slot_request_of(state: Any) -> SlotRequest:
 
 
 def isolation_of(value: object, name: str) -> Isolation:
-    """Return `value` if it is one of ISOLATIONS. Raises Invalid, which calls it `name`."""
+    """Return `value` if it is one of ISOLATIONS. Raises Invalid, whose message calls the value `name`."""
     found = next((each for each in ISOLATIONS if each == value), None)
     if found is None:
         raise Invalid(f"{name} is {_shown(value)}: it must be {' or '.join(map(repr, ISOLATIONS))}")

@@ -181,7 +181,7 @@ class Submission:
         return self._follower.read(lambda collector: self._whole(collector, Message("summary")))
 
     def _whole(self, collector: PagletProxy, message: Message, summary: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the complete summary. If `summary`, the reply to `message`, is None, ask for it."""
+        """Return the complete summary. `summary` is the reply to `message`, or None to send that message first."""
         summary = summary or tree(collector.call(message, timeout_seconds=REPLY_SECONDS))
         return load_summary(self._source, whole_summary(collector.call, summary), self.group_id)
 

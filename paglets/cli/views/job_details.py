@@ -132,7 +132,7 @@ def _kept_text(attempts: tuple[AttemptView, ...]) -> str:
 
 
 def _isolation_text(attempts: tuple[AttemptView, ...]) -> str:
-    """Return that the last attempt was a job of a warm worker, and why it ended that worker; "" if it was none."""
+    """Return "worker" if the last attempt was a job of a warm worker, and why that worker ended, if it did; else ""."""
     last = attempts[-1] if attempts else None
     if last is None or last.isolation != "worker":
         return ""

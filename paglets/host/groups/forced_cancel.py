@@ -61,7 +61,7 @@ def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: Ho
 
 
 def _end_leaving(tx: Tx, agent_id: str, job_key: str) -> str:
-    """Recall a copy in transit. It ends once its target answers that it lacks the copy, or is unreachable.
+    """Recall a copy in transit. The copy ends once its target lacks the copy or is unreachable.
 
     Return the job key, or "" if the copy is no longer in transit.
     """

@@ -16,13 +16,13 @@ from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
 
 AVOID_SECONDS = 600.0
-"""Seconds for which a job avoids a host that it was rolled back from, while another host is eligible."""
+"""Seconds for which a job avoids a host after a rollback or a full disk, while another host is eligible."""
 
 
 class PlacementDenyList:
-    """The hosts that each job avoids because it was rolled back from them, and the pauses of placements.
+    """The hosts that each job avoids after a rollback or a full disk, and the pauses before jobs are placed again.
 
-    Used only on the runner.
+    All methods run on the runner's thread.
     """
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class Placer:
         placements = policy.place(to_place, candidates, mesh_version=self._services.settings.mesh_version)
         fit = [job for job in jobs if job.agent_id in placements.hosts]
         moving = handoffs.small_collectors(tx)
-        # While a collector moves, a job may follow it, but must not end on another host before the collector arrives.
+        # While a small collector moves, its jobs go only to its target, because they must not end before it arrives.
         fit = [job for job in fit if moving.get(job.group_id or "") in (None, placements.hosts[job.agent_id].store_id)]
         placed = fit[:PLACED_A_TURN]
         if len(placed) < len(fit):

@@ -35,9 +35,9 @@ from paglets.store.newjobs import NewGroup
 from paglets.store.rollbacks import Fence
 
 MOST_OBSTACLES = 20
-"""The number of placement obstacles that are stored with a group one by one.
+"""The maximum number of placement obstacles that are stored separately with a group.
 
-Further obstacles are merged by reason code. Each view of the group lists all of them.
+Further ones are merged by reason code, because each view of the group lists all obstacles.
 """
 
 
