@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 0.2
 MOST_AHEAD = 16
 """The maximum number of jobs that wait in a line.
 
-More jobs would not keep the worker busier, but would have to be queued again if it ended.
+More jobs would not keep the worker busier, but would have to be queued again if the worker ended.
 """
 
 MOST_ON_HOST = 128

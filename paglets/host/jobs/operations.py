@@ -358,14 +358,14 @@ def _done(tx: Tx, step: OperationContext, args: protocol.EntryDone) -> HandlerEn
     else:
         hook_failed(tx, step.agent_id, entry, fault.message, step.now, own=step.own, traceback=fault.traceback)
     if fault is None:
-        # Store the new action after `hook_done`, because that would take it for the action that triggered the hook.
+        # Store the new action only now, because `hook_done` would take it for the action that triggered the hook.
         request_action(tx, step.agent_id, entry, args.intent)
         keep_files_on_arrival(tx, step.agent_id, entry, args.is_default, step.now)
     return HandlerEnd()
 
 
 def _attempt_done(tx: Tx, step: OperationContext, fault: Fault | None) -> None:
-    """End an attempt. If it did not report, it has succeeded if it returned, unless a collector expects a result."""
+    """End an attempt. Without a report, an attempt that returned has succeeded, unless a collector expects a result."""
     if fault is None and jobs.has_collector(tx, step.agent_id):
         fault = Fault(cause="no_result", message="run_compute_job returned without reporting a result")
     outcomes.commit(tx, step.attempt, Outcome(success=fault is None, final=False, fault=fault), step.now)

@@ -79,7 +79,7 @@ class Runs:
     def start_entry(self, agent_id: str, entry: str) -> None:
         """Start a process for a hook or for messages if the paglet is on this host and has no process."""
         if not self._workspace.may_start(agent_id):
-            return  # The entry stays due.
+            return  # The hook or the messages stay due.
         token = self._services.entropy.token()
         now = self._services.clock.wall()
         stamp = self._services.store.write(lambda tx: run_repository.start_run(tx, agent_id, entry, token, now))
@@ -325,7 +325,7 @@ class Runs:
             self._services.runner.wake("cleanup")
         self._services.runner.wake("mailbox", "scheduler", "placer")
 
-    # Timeouts and cancels, which each tick checks.
+    # The methods below check timeouts and cancellations at each tick, and end runs.
 
     def tick(self, now: float) -> float | None:
         delayed, self._delayed = self._delayed, []

@@ -194,7 +194,10 @@ class Scheduler:
         return Granted(run=run, cores=grant.cores, gpus=grant.gpus)
 
     def _worker_key(self, tx: Tx, job: QueuedJob) -> WorkerKey | None:
-        """Return the worker key of a job without cores, which its slot decides; None if it has a process of its own."""
+        """Return the worker key of a job, without cores, since its slot decides them.
+
+        None: it has a process of its own.
+        """
         if job.request.isolation != "worker" or paglets.launcher_deaths(tx, job.agent_id):
             return None
         return templates.worker_key(tx, job.agent_id, self._paths, ())

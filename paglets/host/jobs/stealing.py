@@ -19,7 +19,7 @@ from paglets.wire.request import Request, Response, dump_json, parsed
 PROMISE_SECONDS = 10.0
 """Seconds for which this host asks no further host after it has asked one for jobs.
 
-Until then, its free slots are kept for the jobs of the first host.
+During this time, its free slots are kept for the jobs of that host.
 """
 
 PAUSE_SECONDS = 2.0
@@ -73,7 +73,7 @@ class WorkStealing:
     def _next_look(self, now: float) -> float | None:
         """Return the time of the next tick; None if no other host is online.
 
-        This part looks at intervals, because the heartbeats, which carry the queue lengths, do not wake it.
+        This part checks at fixed intervals, because the heartbeats, which carry the queue lengths, do not wake it.
         """
         return now + PAUSE_SECONDS if self._gossip.online() else None
 

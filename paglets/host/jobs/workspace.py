@@ -119,7 +119,7 @@ class ProcessWorkspace:
             self._services.disk.discard(agent_id)
 
     def lacking(self, why: str) -> ProcessExit:
-        """Return the ProcessExit of a run for which the disk has no room. It does not count as a failure of the run."""
+        """Return the ProcessExit of a run for which the disk has no room. It does not count as a failed attempt."""
         self._obstacle = Reason(code="disk_full", text=f"the host has no disk space for it: {why}")
         self._obstacle_until = self._services.clock.monotonic() + PLACE_AGAIN_SECONDS
         return ProcessExit(error=self._obstacle.text, launcher_lost=True)

@@ -44,8 +44,8 @@ def worker_key(tx: Tx, agent_id: str, paths: LaunchPaths, cores: tuple[int, ...]
 def suspect(tx: Tx, agent_id: str) -> None:
     """Let the next attempt of a job run under a zygote of its own, if the job asks for a warm worker.
 
-    The host calls this if it crashed during a run of the job. Any of the worker's jobs may be the cause, so the next
-    attempt of each runs alone.
+    The host calls this if its previous start ended during a run of the job. Any job of the worker may be the cause, so
+    the next attempt of each runs alone.
     """
     job = queue.job(tx, agent_id)
     if job is not None and job.request.isolation == "worker":
