@@ -48,7 +48,7 @@ _UNFINISHED: tuple[tuple[Callable[[object], bool], str], ...] = (
 _FINISHED = frozenset((type(None), bool, int, float, str, bytes, tuple, list, dict))
 """Types of most returned values. A value of such a type is not checked further.
 
-`inspect.isawaitable` is slow in a new process.
+The further checks are skipped because `inspect.isawaitable` is slow in a new process.
 """
 
 

@@ -208,7 +208,7 @@ def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLAC
 def small_collectors(tx: Tx) -> dict[str, str]:
     """Return the target stores of small collectors that leave this host, by group id.
 
-    The groups were submitted here.
+    Only groups that were submitted to this host count.
     """
     rows = tx.all(
         "SELECT g.group_id, h.target_store FROM handoffs h CROSS JOIN groups g ON g.collector_id = h.agent_id"

@@ -63,7 +63,10 @@ KINDS = (
 """The kinds of messages of a collector. The method of the same name handles each."""
 
 SMALL_GROUP_JOBS, SMALL_SUMMARY_BYTES = 16, 64 << 10
-"""The maximum size of a group, and of its summary, for a reply of `ended` that includes the summary."""
+"""The maximum size of a group, and of its summary, for a reply of `ended` that includes the summary.
+
+The limits are low, because this reply must arrive within a short time-out.
+"""
 
 
 HANDLED_BEFORE_BEGIN = frozenset({"begin", "register_jobs", "job_result", "job_failure", "job_warning", "copies_gone"})

@@ -89,9 +89,9 @@ class Ended:
     """The arguments of `ended`, which ask for a page of records in the order in which keys ended.
 
     The page starts after the record with the number `after`. `wait_seconds` is the time to wait while there is no such
-    record but keys are pending. `brief` leaves out the values
-    of results, and the traceback and stderr of failures. `with_summary` adds the summary of a small group to the page
-    once no key is pending, so that its reader needs no further request.
+    record but keys are pending. `brief` leaves out the values of results, and the traceback and stderr of failures.
+    `with_summary` adds the summary of a small group to the page once no key is pending, so that its reader needs no
+    further request.
     """
 
     after: int = 0
