@@ -236,7 +236,7 @@ def _lose_launcher(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now:
 def count_launcher(tx: Tx, agent_id: str, entry: str, how: ProcessExit) -> None:
     """Count the zygote deaths in a row that hit a paglet. A process that ends by itself resets the count to 0.
 
-    For a job, only the process of an attempt does, because its hooks do not run the code that is suspected.
+    For a job, only the process of an attempt resets it, because hooks of the job do not run the suspected code.
     """
     if how.launcher_died:
         paglets.set_launcher_deaths(tx, agent_id, paglets.launcher_deaths(tx, agent_id) + 1)
