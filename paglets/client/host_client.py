@@ -116,7 +116,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         return self._mesh.hosts()
 
     def slots(self, *, limit: int = 100, host: str | None = None, timeout: float | None = None) -> Slots:
-        """Return the scheduler of the host with the name or URL `host` (default: the client's host).
+        """Return the amounts and jobs of the host with the name or URL `host` (default: the client's host).
 
         `limit`: the maximum number of jobs in the result.
         """

@@ -10,7 +10,7 @@ from paglets.core.refs import HostRef
 
 
 def slots_of(mesh: MeshClient, host: HostRef | None, limit: int, timeout: float) -> Slots:
-    """Return the scheduler of `host`, or of the client's host, with at most `limit` jobs."""
+    """Return the amounts of `host`, or of the client's host, and at most `limit` of its jobs."""
     return mesh.ask("GET", f"/v1/slots?limit={limit}", None, Slots, host=host, timeout=timeout)
 
 
