@@ -58,7 +58,7 @@ class JobView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slots:
-    """What one host offers, what is free, and its jobs: `GET /v1/slots?limit=N`.
+    """The amounts that a host offers and has free, and its jobs: `GET /v1/slots?limit=N`.
 
     `jobs`: at most N jobs, running ones first, then the oldest. `all_jobs`: the number of all jobs.
     """
