@@ -93,13 +93,14 @@ class MembershipService:
         return found
 
     def seconds_since_seen(self, store_id: str) -> float:
-        """Return the seconds from the last sign of life of a host, or the end of a later gap, to the last `refresh`."""
+        """Return the seconds between `last_seen_at` of a host and the last `refresh`."""
         return max(0.0, self._refreshed_at - self.last_seen_at(store_id))
 
     def last_seen_at(self, store_id: str) -> float:
-        """Return the monotonic time of the last sign of life of a host, or the end of a later gap.
+        """Return the monotonic time of the last sign of life of a host.
 
-        For a store id that is not in the table, return when this host started or its last gap ended.
+        If this host did not run for a while after that (`Gap`), return the time when it went on. For a store id that is
+        not in the table, return the time when this host started or went on.
         """
         row = self.table.rows.get(store_id)
         heard = self._started_at if row is None else row.last_seen_at
@@ -111,7 +112,10 @@ class MembershipService:
         return 0.0 if since is None else max(0.0, self._clock.wall() - since)
 
     def seconds_since_contact(self, store_id: str) -> float:
-        """Return the seconds from the last request or reply of a host, or a later gap's end, to the last `refresh`."""
+        """Return the seconds between the last request or reply of a host and the last `refresh`.
+
+        If this host did not run for a while after that request or reply (`Gap`), count from the time when it went on.
+        """
         row = self.table.rows.get(store_id)
         spoke = self._started_at if row is None else row.last_contact_at
         return max(0.0, self._refreshed_at - max(spoke, self._contacts.get(store_id, spoke)))

@@ -105,7 +105,8 @@ class Scheduler:
 
     def _launch(self, granted: list[Granted] | BaseException) -> None:
         if isinstance(granted, StoreTransient):
-            return  # The COMMIT failed. It also had the end of the run, which is stored again later.
+            # The COMMIT failed, so no slot was granted. It is tried again later, with the end of the last run.
+            return
         if isinstance(granted, BaseException):
             raise granted
         for each in granted:

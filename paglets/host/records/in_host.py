@@ -154,7 +154,7 @@ class InHostContext:
         if predicate(self.paglet.state):
             return True
         if not self.is_call:
-            raise Invalid("only the handler of a call may wait for the state to change")
+            raise Invalid("the handler of a post may not wait for the state to change")
         if timeout_seconds is None:
             raise CallParked(None)
         if self.waited_seconds >= timeout_seconds:

@@ -307,7 +307,7 @@ class ChildContext:
             unit.effects.append(sent.publication)
         return sent.ref
 
-    # The methods below request actions that take effect after the hook, handler or entry has ended.
+    # The methods below request actions that take effect after the current hook, handler, `run` or attempt has ended.
 
     def intend_move(self, target: HostRef) -> None:
         self.unit().intent = Intent(move=target)

@@ -263,7 +263,10 @@ def _import_module(go: Go) -> Generators:
 
 
 def _outside_change(go: Go) -> str:
-    """Return a text if modules come from a code path of the host, because they may change there; otherwise ""."""
+    """Return why the worker must not run another job: a module comes from a code path of the host, where it may change.
+
+    Return "" if none does.
+    """
     if not go.code_paths:
         return ""
     files = {name: str(getattr(module, "__file__", "")) for name, module in list(sys.modules.items())}
