@@ -296,6 +296,7 @@ def test_jobs_of_a_killed_zygote_run_again_and_are_not_charged(jobs: Jobs) -> No
 def test_a_killed_host_leaves_no_worker_and_runs_its_job_alone_once(jobs: Jobs) -> None:
     jobs.submit(4, {1: "wait"}, wait=False)
     wait_until(lambda: 1 in jobs.numbers(), what="the job that waits")
+    wait_until(lambda: len(jobs.host.rows("SELECT 1 FROM runs")) == 1, what="the jobs behind it back in the queue")
     worker = worker_of(jobs.host)
 
     jobs.host.kill()
