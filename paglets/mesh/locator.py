@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from paglets.api.hosts import MeshHost
 from paglets.api.paglets import Locate, Located, ResidenceRow
 from paglets.core.clock import Clock
-from paglets.core.errors import PagletsError
 from paglets.core.parts import Wake
 from paglets.core.refs import HostRef
+from paglets.mesh.ask_all import ask_all
 from paglets.wire.request import Request, Response, Transport, dump_json
 
 ANSWER_SECONDS = 2.0
@@ -99,11 +99,10 @@ class Question:
 class Round:
     """A round of requests, one to each online host. Only the runner thread uses it.
 
-    `waiting`: the number of replies that are missing. `located`: the merged replies; None while the round is open.
+    `located`: the merged replies; None while the round is open.
     """
 
     ends_at: float
-    waiting: int
     answers: list[Answer] = field(default_factory=list)
     located: Located | None = None
 
@@ -168,29 +167,28 @@ class Locator:
         }
 
     def _ask(self, agent_ids: list[str], now: float) -> None:
-        hosts = self._online()
-        asked = Round(ends_at=now + LATE_SECONDS, waiting=len(hosts))
+        asked = Round(ends_at=now + LATE_SECONDS)
         self._rounds.update(dict.fromkeys(agent_ids, asked))
         body = dump_json(Locate(agent_ids=tuple(agent_ids)))
         request = Request(method="POST", target="/v1/paglets/locate", body=body, repeatable=True)
-        if not hosts:
-            self._close(asked, now)
-        for host in hosts:
-            self._transport.send(host.ref, request, self._taker(asked, host.ref), timeout_seconds=ANSWER_SECONDS)
+        ask_all(
+            self._transport,
+            [host.ref for host in self._online()],
+            request,
+            partial(self._read, asked),
+            lambda answers: self._answered(asked),
+            timeout_seconds=ANSWER_SECONDS,
+        )
 
-    def _taker(self, asked: Round, host: HostRef) -> Callable[[Response | PagletsError], None]:
-        def done(outcome: Response | PagletsError) -> None:
-            asked.waiting -= 1
-            if isinstance(outcome, Response):
-                self._on_contact(host.store_id)
-                # Treat an error like a missing reply: it says nothing about the paglet.
-                with suppress(PagletsError):
-                    asked.answers.append(Answer(host=host, located=outcome.parse(Located)))
-            if asked.waiting == 0 and asked.located is None:
-                self._close(asked, self._clock.monotonic())
-                self._wake.wake(self.name)
+    def _read(self, asked: Round, host: HostRef, response: Response) -> None:
+        self._on_contact(host.store_id)
+        # An error response says nothing about the paglets: `parse` raises, and the host counts as unreachable.
+        asked.answers.append(Answer(host=host, located=response.parse(Located)))
 
-        return done
+    def _answered(self, asked: Round) -> None:
+        if asked.located is None:
+            self._close(asked, self._clock.monotonic())
+            self._wake.wake(self.name)
 
     def _close(self, asked: Round, now: float) -> None:
         asked.located = merge(asked.answers)

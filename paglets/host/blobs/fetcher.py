@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from paglets.api.blobs import ArtifactView, AskBlobs, BlobState, BlobStates
@@ -15,6 +15,7 @@ from paglets.core.errors import Conflict, FileChanged, Moving, PagletsError, Unk
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.runtime.services import HostServices
+from paglets.mesh.ask_all import ask_all
 from paglets.mesh.gossip import Gossiper
 from paglets.store import artifacts
 from paglets.store.db import Tx
@@ -83,16 +84,30 @@ class BlobFetcher:
         if ref is not None:
             found(ArtifactView(artifact=ref, host=own))
             return
-        unknown = Unknown(f"no online host of the mesh has an artifact {artifact_id}")
-        hosts = self._gossip.online()
-        question: _Question[ArtifactView] = _Question(left=len(hosts), error=unknown, found=found)
-        request = Request(method="GET", target=f"/v1/artifacts/{artifact_id}?here=1")
-        for mesh_host in hosts:
-            self._services.transport.send(
-                mesh_host.ref, request, partial(question.answered, _view), timeout_seconds=LOOK_SECONDS
-            )
-        if not hosts:
-            found(unknown)
+        self._first(
+            Request(method="GET", target=f"/v1/artifacts/{artifact_id}?here=1"),
+            lambda host, response: response.parse(ArtifactView),
+            Unknown(f"no online host of the mesh has an artifact {artifact_id}"),
+            found,
+        )
+
+    def _first(
+        self,
+        request: Request,
+        read: Callable[[HostRef, Response], T],
+        nowhere: Unknown,
+        found: Callable[[T | PagletsError], None],
+    ) -> None:
+        """Ask all online hosts, and pass the first answer to `found`, or `nowhere` if no host has one."""
+        ask_all(
+            self._services.transport,
+            [mesh_host.ref for mesh_host in self._gossip.online()],
+            request,
+            read,
+            lambda answers: found(answers[0] if answers else nowhere),
+            timeout_seconds=LOOK_SECONDS,
+            enough=lambda answer: True,
+        )
 
     # Methods that fetch artifacts and blobs.
 
@@ -155,24 +170,16 @@ class BlobFetcher:
             self._errors.popitem(last=False)
 
     def _find_blob(self, blob: BlobRef, found: HostFound) -> None:
-        hosts = self._gossip.online()
         nowhere = Unknown(f"no online host of the mesh has the blob {blob.sha256}")
-        question: _Question[HostRef] = _Question(left=len(hosts), error=nowhere, found=found)
         body = dump_json(AskBlobs(sha256s=(blob.sha256,)))
-        request = Request(method="POST", target="/v1/blobs/state", body=body, repeatable=True)
-        for mesh_host in hosts:
 
-            def read(result: Response | PagletsError, host: HostRef = mesh_host.ref) -> HostRef:
-                states = parsed(result, BlobStates).blobs
-                if not any(state.sha256 == blob.sha256 and state.complete for state in states):
-                    raise nowhere
-                return host
+        def read(host: HostRef, response: Response) -> HostRef:
+            states = response.parse(BlobStates).blobs
+            if not any(state.sha256 == blob.sha256 and state.complete for state in states):
+                raise nowhere
+            return host
 
-            self._services.transport.send(
-                mesh_host.ref, request, partial(question.answered, read), timeout_seconds=LOOK_SECONDS
-            )
-        if not hosts:
-            found(nowhere)
+        self._first(Request(method="POST", target="/v1/blobs/state", body=body, repeatable=True), read, nowhere, found)
 
     def _begin(self, fetch: _Fetch) -> None:
         sha256 = fetch.blob.sha256
@@ -273,34 +280,6 @@ class BlobFetcher:
 
         request = Request(method="DELETE", target=f"/v1/artifacts/{artifact_id}?here=1", repeatable=True)
         self._services.transport.send(self._gossip.address(host), request, answered, timeout_seconds=LOOK_SECONDS)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Question(Generic[T]):
-    """A request to several hosts, which ends with the first valid reply. Used only on the runner."""
-
-    left: int
-    error: PagletsError
-    found: Callable[[T | PagletsError], None]
-    ended: bool = False
-
-    def answered(self, read: Callable[[Response | PagletsError], T], result: Response | PagletsError) -> None:
-        """Process the reply of one host. `read` returns its value, or raises PagletsError if the reply is not valid."""
-        self.left -= 1
-        if self.ended:
-            return
-        try:
-            value: T | PagletsError = read(result)
-        except PagletsError:
-            # That host lacks the item, or its reply is malformed; another host may still have it.
-            value = self.error
-        if not isinstance(value, PagletsError) or not self.left:
-            self.ended = True
-            self.found(value)
-
-
-def _view(result: Response | PagletsError) -> ArtifactView:
-    return parsed(result, ArtifactView)
 
 
 def _host_of(view: ArtifactView | PagletsError) -> HostRef | PagletsError:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextlib import suppress
 
 from paglets.api.paglets import FindPaglets, FoundPaglet, FoundPaglets
-from paglets.core.errors import PagletsError
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import ProxyRef
 from paglets.host.runtime.services import HostServices
+from paglets.mesh.ask_all import ask_all
 from paglets.mesh.gossip import Gossiper
 from paglets.store import views
 from paglets.store.db import Tx
-from paglets.wire.request import Request, Response, dump_json
+from paglets.wire.request import Request, dump_json
 
 ANSWER_SECONDS = 2.0
 """Seconds to wait for the reply of a host. The wait is short, because a host that does not answer could not handle
@@ -44,41 +43,17 @@ class Directory:
 
         The paglets of this host come first, then those of the other hosts, sorted by host name.
         """
-        round_ = _Round(done)
-        round_.add("", self._services.store.read(lambda tx: self.here(tx, wanted)))
-        body = dump_json(wanted)
-        request = Request(method="POST", target="/v1/paglets/find", body=body, repeatable=True)
-        hosts = [mesh_host.ref for mesh_host in self._gossip.online()]
-        round_.waiting = len(hosts)
-        for host in hosts:
-            self._services.transport.send(host, request, round_.taker(host), timeout_seconds=ANSWER_SECONDS)
-        if not hosts:
-            round_.close()
+        mine = self._services.store.read(lambda tx: self.here(tx, wanted))
 
+        def merge(answers: list[tuple[str, FoundPaglets]]) -> None:
+            ordered = [mine, *(found for _, found in sorted(answers, key=lambda answer: answer[0]))]
+            done(FoundPaglets(paglets=tuple(each for found in ordered for each in found.paglets)))
 
-class _Round:
-    """One search of the mesh, with the replies received so far."""
-
-    def __init__(self, done: Callable[[FoundPaglets], None]) -> None:
-        self.waiting = 0
-        self._done = done
-        self._found: list[tuple[str, FoundPaglets]] = []
-
-    def add(self, order: str, found: FoundPaglets) -> None:
-        self._found.append((order, found))
-
-    def taker(self, host: HostRef) -> Callable[[Response | PagletsError], None]:
-        def take(outcome: Response | PagletsError) -> None:
-            if isinstance(outcome, Response):
-                # `parse` raises PagletsError for an error response. Skip that host, as if it had not answered.
-                with suppress(PagletsError):
-                    self.add(host.name, outcome.parse(FoundPaglets))
-            self.waiting -= 1
-            if self.waiting == 0:
-                self.close()
-
-        return take
-
-    def close(self) -> None:
-        ordered = sorted(self._found, key=lambda answer: answer[0])
-        self._done(FoundPaglets(paglets=tuple(each for _, found in ordered for each in found.paglets)))
+        ask_all(
+            self._services.transport,
+            [mesh_host.ref for mesh_host in self._gossip.online()],
+            Request(method="POST", target="/v1/paglets/find", body=dump_json(wanted), repeatable=True),
+            lambda host, response: (host.name, response.parse(FoundPaglets)),
+            merge,
+            timeout_seconds=ANSWER_SECONDS,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,9 +31,10 @@ from paglets.host.host import Host
 from paglets.host.http.router import ParsedRequest, Route
 from paglets.host.records import group_views
 from paglets.host.records.group_jobs import MAX_SUBMISSIONS
+from paglets.mesh.ask_all import ask_all
 from paglets.store import copies, undelivered
 from paglets.store.db import Tx
-from paglets.wire.request import PendingResponse, Request, Response, reply_error
+from paglets.wire.request import PendingResponse, Request, reply_error
 
 MAX_PAGE_REPORTS = 500
 MAX_PAGE_BYTES = 4 << 20
@@ -82,33 +83,17 @@ def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> PendingRe
     The reply is the complete view from the home host of the group. If that host is offline, the reply is the view from
     the host of the collector, which has no job keys.
     """
-    hosts = host.gossip.online()
-    asking = _MeshQuestion(left=len(hosts), error=error)
-    request = Request(method="GET", target=f"/v1/groups/{group_id}?here=1")
-    for mesh_host in hosts:
-        host.services.transport.send(mesh_host.ref, request, asking.answered, timeout_seconds=ELSEWHERE_SECONDS)
-    if not hosts:
-        asking.pending.complete(reply_error(error))
-    return asking.pending
-
-
-@dataclass(kw_only=True)
-class _MeshQuestion:
-    """A request to several hosts, which collects their replies on the runner. `left` counts missing replies."""
-
-    left: int
-    error: PagletsError
-    pending: PendingResponse = field(default_factory=PendingResponse)
-    best: Response | None = None
-
-    def answered(self, result: Response | PagletsError) -> None:
-        self.left -= 1
-        if isinstance(result, Response) and result.status == 200:
-            self.best = result
-            if result.parse(GroupView).job_keys:
-                self.pending.complete(result)
-        if not self.left:
-            self.pending.complete(self.best or reply_error(self.error))
+    pending = PendingResponse()
+    ask_all(
+        host.services.transport,
+        [mesh_host.ref for mesh_host in host.gossip.online()],
+        Request(method="GET", target=f"/v1/groups/{group_id}?here=1"),
+        lambda mesh_host, response: (response, response.parse(GroupView)),
+        lambda answers: pending.complete(answers[-1][0] if answers else reply_error(error)),
+        timeout_seconds=ELSEWHERE_SECONDS,
+        enough=lambda answer: bool(answer[1].job_keys),
+    )
+    return pending
 
 
 def take_status(host: Host, asked: ParsedRequest) -> JobStatusReply:
