@@ -57,6 +57,7 @@ from paglets.host.records.delivery import PendingCall
 from paglets.host.records.in_host import IN_HOST_CLASSES, HostView
 from paglets.host.records.recovery import close_runs
 from paglets.host.runtime import status
+from paglets.host.runtime.delivery import DeliveryLanes
 from paglets.host.runtime.runner import Runner
 from paglets.host.runtime.services import Blobs, Disk, HostServices, Meter, Settings
 from paglets.host.runtime.status import HostLoad
@@ -238,7 +239,7 @@ class Host:
             TransferRollback(services, self.gossip, in_flight, deny_list),
             self.host_removal,
             DuplicateEvictor(services, self.gossip),
-            Outbox(services, self.gossip, self.paglet_locator, self.blob_pusher),
+            DeliveryLanes(services, self.gossip, self.blob_pusher, self.paglet_locator.locate, Outbox(services)),
             self.blob_pusher,
             self.blob_fetcher,
             self.parked,
@@ -280,12 +281,11 @@ class Host:
     def identity(self) -> HostIdentity:
         own, now = self.services.own, self.services.clock.wall()
         hooks, pids = self.services.store.read(lambda tx: (views.long_hooks(tx, own, now), templates.pids(tx)))
-        lost_after = self.services.settings.host_lost_after_seconds
         known = status.identity(self._settings_now(), self.load(), now)
         return replace(
             known,
             long_hooks=hooks,
-            host_lost_after_seconds=lost_after,
+            host_lost_after_seconds=self.services.settings.host_lost_after_seconds,
             templates=len(pids),
             template_bytes=self.services.meter.memory_of(pids),
         )

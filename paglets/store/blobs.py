@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from paglets.codec.strict_json import dumps
 from paglets.core.refs import BlobRef
 from paglets.store.db import Tx
 
@@ -55,3 +56,16 @@ def keep_for_group(tx: Tx, group_id: str, kept: Iterable[BlobRef]) -> None:
 
 def keep_for_post(tx: Tx, n: int, kept: Iterable[BlobRef]) -> None:
     tx.run_many("INSERT OR IGNORE INTO outbox_blobs VALUES (?, ?)", ((n, blob.sha256) for blob in kept))
+
+
+def of_posts(tx: Tx, numbers: list[int]) -> dict[int, list[BlobRef]]:
+    """Return the blobs of the artifacts of these posts, by the number of the post."""
+    rows = tx.all(
+        "SELECT x.n, b.sha256, b.size_bytes FROM json_each(?) CROSS JOIN outbox_blobs x ON x.n = json_each.value"
+        " CROSS JOIN blobs b USING (sha256) ORDER BY x.n, b.sha256",
+        dumps(numbers),
+    )
+    found: dict[int, list[BlobRef]] = {}
+    for row in rows:
+        found.setdefault(row["n"], []).append(BlobRef(sha256=row["sha256"], size_bytes=row["size_bytes"]))
+    return found

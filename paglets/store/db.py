@@ -288,18 +288,6 @@ class Store:
             self._on_fatal(error)
 
 
-def fitting(rows: Iterable[sqlite3.Row], column: str, most_bytes: int) -> list[sqlite3.Row]:
-    """Return the first rows, at least one, whose text in `column` has at most `most_bytes` in total."""
-    chosen: list[sqlite3.Row] = []
-    total = 0
-    for row in rows:
-        total += len(row[column].encode())
-        if chosen and total > most_bytes:
-            break
-        chosen.append(row)
-    return chosen
-
-
 def open_store(path: Path, on_fatal: Callable[[BaseException], None], store_id: str = "") -> Store:
     """Open the store in the file `path`, after creating or migrating it. Raises StoreDamaged, StoreTransient.
 

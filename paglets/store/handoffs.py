@@ -18,14 +18,10 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.store import paglets
 from paglets.store.db import Tx
+from paglets.store.pages import FIRST_PLACE, Place
 
 Key = tuple[str, int]
 """The key of a hand-off: the agent id and the epoch of the leaving paglet."""
-
-Place = tuple[float, str]
-"""The position of an envelope in the queue for its target: the start time of the hand-off, and the agent id."""
-
-FIRST_PLACE: Place = (float("-inf"), "")
 
 MAX_PROBLEM_CHARACTERS = 500
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from paglets.api.posts import PostAnswer, SettledBelow
@@ -12,7 +11,8 @@ from paglets.codec.strict_json import dumps, loads
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.store import artifacts, blobs, notes, residence
-from paglets.store.db import Tx, fitting
+from paglets.store.db import Tx
+from paglets.store.pages import FIRST_PLACE, Budget, Page, Place, page_of
 
 MAX_TRIES = 5
 """The number of errors of its handler after which a post is `dead`: it is kept and shown, but not retried."""
@@ -20,11 +20,23 @@ MAX_TRIES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """A post in the outbox, which its target has not acknowledged yet. `n` is its number."""
+    """A post in the outbox, which its target has not acknowledged yet: its number, and its message as JSON text.
+
+    The target must have the blobs `needs`, those of the artifacts, before it gets the post.
+    """
 
     n: int
-    target: ProxyRef
-    message: WireMessage
+    agent_id: str
+    text: str
+    needs: tuple[BlobRef, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        return (self.n, "")
+
+    @property
+    def message(self) -> WireMessage:
+        return from_json(WireMessage, loads(self.text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,66 +110,24 @@ def destinations(tx: Tx) -> list[HostRef]:
 
 
 def next_outgoing(
-    tx: Tx, host_store: str, most: int, most_bytes: int, skip: Iterable[str] = (), ready: Iterable[int] = ()
-) -> list[Outgoing]:
-    """Return the oldest posts to one host, except posts to the paglets in `skip`.
-
-    Return at most `most` posts with at most `most_bytes` in total, but at least one post. A post with artifacts is
-    included only if its number is in `ready`.
-    """
-    rows = tx.all(
-        "SELECT n, agent_id, host, message FROM outbox o CROSS JOIN outbox_messages USING (n) WHERE host_store = ?"
-        " AND agent_id NOT IN (SELECT value FROM json_each(?))"
-        " AND (NOT EXISTS (SELECT 1 FROM outbox_blobs b WHERE b.n = o.n) OR n IN (SELECT value FROM json_each(?)))"
-        " ORDER BY n LIMIT ?",
+    tx: Tx, host_store: str, budget: Budget, *, skip: Collection[str] = (), after: Place = FIRST_PLACE
+) -> Page[Outgoing]:
+    """Return the oldest posts to one host after the position `after`, except posts to the paglets in `skip`."""
+    rows = tx.each(
+        "SELECT n, agent_id, message FROM outbox CROSS JOIN outbox_messages USING (n) WHERE host_store = ? AND n > ?"
+        " AND agent_id NOT IN (SELECT value FROM json_each(?)) ORDER BY n LIMIT ?",
         host_store,
+        after[0],
         dumps(list(skip)),
-        dumps(list(ready)),
-        most,
+        budget.items + 1,
     )
-    return [_read_outgoing(row) for row in fitting(rows, "message", most_bytes)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PostWithArtifacts:
-    """A post in the outbox that carries artifacts: its number, the paglet it is for, and the blobs of the artifacts."""
-
-    n: int
-    agent_id: str
-    blobs: tuple[BlobRef, ...]
-
-
-def with_artifacts(
-    tx: Tx, host_store: str, most: int, skip: Iterable[str] = (), after: int = 0
-) -> list[PostWithArtifacts]:
-    """Return the oldest posts to one host that carry artifacts and whose number is above `after`.
-
-    Posts to the paglets in `skip` are left out.
-    """
-    rows = tx.all(
-        "SELECT x.n, o.agent_id, b.sha256, b.size_bytes FROM outbox_blobs x JOIN blobs b USING (sha256)"
-        " JOIN outbox o USING (n) WHERE x.n IN"
-        " (SELECT DISTINCT y.n FROM outbox_blobs y CROSS JOIN outbox o USING (n) WHERE y.n > ? AND o.host_store = ?"
-        "  AND o.agent_id NOT IN (SELECT value FROM json_each(?)) ORDER BY y.n LIMIT ?)"
-        " ORDER BY x.n, b.sha256",
-        after,
-        host_store,
-        dumps(list(skip)),
-        most,
-    )
-    found: dict[tuple[int, str], list[BlobRef]] = {}
-    for row in rows:
-        blob = BlobRef(sha256=row["sha256"], size_bytes=row["size_bytes"])
-        found.setdefault((row["n"], row["agent_id"]), []).append(blob)
-    return [PostWithArtifacts(n=n, agent_id=agent_id, blobs=tuple(carried)) for (n, agent_id), carried in found.items()]
-
-
-def _read_outgoing(row: sqlite3.Row) -> Outgoing:
-    return Outgoing(
-        n=row["n"],
-        target=ProxyRef(agent_id=row["agent_id"], host=from_json(HostRef, loads(row["host"]))),
-        message=from_json(WireMessage, loads(row["message"])),
-    )
+    page = page_of(rows, budget, lambda row: len(row["message"].encode()))
+    needs = blobs.of_posts(tx, [row["n"] for row in page.items])
+    items = [
+        Outgoing(n=row["n"], agent_id=row["agent_id"], text=row["message"], needs=tuple(needs.get(row["n"], ())))
+        for row in page.items
+    ]
+    return Page(items=items, more=page.more)
 
 
 def settled_below(tx: Tx, agent_ids: tuple[str, ...], host_store: str) -> tuple[SettledBelow, ...]:

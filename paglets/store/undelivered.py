@@ -12,7 +12,8 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id, submission_of
 from paglets.groups.records import failure_report, kind_of, record_of, result_report
-from paglets.store.db import Tx, fitting
+from paglets.store.db import Tx
+from paglets.store.pages import Budget, page_of
 
 KEPT_CLEARED = 10_000
 """The maximum number of cleared group ids. The oldest are deleted. A row takes about 200 bytes."""
@@ -64,7 +65,7 @@ def page(
 
     The page has at most `most` reports with at most `most_bytes` in total, but at least one report.
     """
-    rows = tx.all(
+    rows = tx.each(
         "SELECT o.n, m.message, o.report_of, o.created_at FROM outbox o"
         f" JOIN outbox_messages m USING (n) WHERE {_OF_GROUP} AND o.n > ?"
         f" AND (? IS NULL OR {_KEY} = ?) ORDER BY o.n LIMIT ?",
@@ -72,11 +73,11 @@ def page(
         after,
         job_key,
         job_key,
-        most,
+        most + 1,
     )
-    shown = list(fitting(rows, "message", most_bytes))
-    reports = tuple(_report(row, own) for row in shown)
-    return reports, shown[-1]["n"] if shown and (len(shown) < len(rows) or len(rows) == most) else None
+    page = page_of(rows, Budget(items=most, size_bytes=most_bytes), lambda row: len(row["message"].encode()))
+    reports = tuple(_report(row, own) for row in page.items)
+    return reports, page.items[-1]["n"] if page.more else None
 
 
 def _report(row: sqlite3.Row, own: HostRef) -> WaitingReport:

@@ -213,7 +213,7 @@ def _moving(weather: Weather, hosts: int = 3) -> Profile:
     )
 
 
-def _posting(weather: Weather | None = None) -> Profile:
+def posting(weather: Weather | None = None) -> Profile:
     """Return a run of paglets that post to each other and move."""
     base = calm(2)
     return replace(
@@ -281,7 +281,7 @@ BREAKS: tuple[Break, ...] = (
         rewritten("SELECT settled_below FROM", "SELECT 0 FROM"),
         rewritten("INSERT INTO taken VALUES", "INSERT OR IGNORE INTO taken VALUES"),
         rewritten("INSERT INTO inbox", "INSERT OR IGNORE INTO inbox"),
-        profile=_posting(Weather(doubled=0.5)),
+        profile=posting(Weather(doubled=0.5)),
     ),
     by_sql(
         "a post stays in the inbox when it is handled",
@@ -290,12 +290,12 @@ BREAKS: tuple[Break, ...] = (
     by_sql(
         "which posts were taken does not travel",
         rewritten("SELECT sender_store, n FROM taken WHERE", "SELECT '', 0 FROM taken WHERE 0 AND"),
-        profile=_posting(Weather(doubled=0.5)),
+        profile=posting(Weather(doubled=0.5)),
     ),
     by_sql(
         "the inbox does not travel",
         finds_none("SELECT * FROM inbox WHERE agent_id = ? ORDER BY seq"),
-        profile=_posting(),
+        profile=posting(),
     ),
     by_sql("a lease outlives its attempt", finds_none("DELETE FROM leases WHERE")),
     by_sql(
@@ -318,7 +318,7 @@ BREAKS: tuple[Break, ...] = (
     by_sql(
         "posts are not sent after a paglet that moved",
         rewritten("AND host_store != ?", "AND host_store != ? AND 0"),
-        profile=_posting(),
+        profile=posting(),
     ),
     by_sql("the collector takes a report for a key that has ended", report_after_the_end()),
     by_sql(

@@ -248,6 +248,7 @@ class Life:
         )
         host = Host(settings, environment, peers=machine.traits.peers)
         host.start()
+        machine.around.tampering.replace_parts(host.runner)
         self._host, self._router = host, Router(host, ROUTES)
         host.reverse_poller.handle = self._router.handle
         committed = store.on_commit

@@ -6,6 +6,7 @@ import pytest
 
 from tests.simulator.breaks import BREAKS, Break
 from tests.simulator.bytebreaks import BYTE_BREAKS
+from tests.simulator.deliverybreaks import DELIVERY_BREAKS
 from tests.simulator.processbreaks import PROCESS_BREAKS
 from tests.simulator.workerbreaks import WORKER_BREAKS
 from tests.simulator.world import run_seed
@@ -14,7 +15,7 @@ WITHIN_SEEDS = 25
 """The number of seeds, from 1 on, within which each bug must be found."""
 
 
-ALL_BREAKS = BREAKS + BYTE_BREAKS + PROCESS_BREAKS + WORKER_BREAKS
+ALL_BREAKS = BREAKS + BYTE_BREAKS + DELIVERY_BREAKS + PROCESS_BREAKS + WORKER_BREAKS
 
 
 @pytest.mark.parametrize("broken", ALL_BREAKS, ids=lambda broken: broken.name.replace(" ", "-"))

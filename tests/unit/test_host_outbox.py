@@ -15,7 +15,7 @@ from paglets.codec.envelope import WireMessage
 from paglets.core.errors import InternalError
 from paglets.core.record import from_json
 from paglets.core.refs import ProxyRef
-from paglets.host.messaging.outbox import LOCATE_AFTER_SECONDS
+from paglets.host.runtime.delivery import LOCATE_AFTER_SECONDS
 from paglets.store import posts, residence
 
 POSTS = "POST /v1/posts"

@@ -15,6 +15,7 @@ from paglets.host.records import outcomes, recovery
 from paglets.host.records.outcomes import Attempt, Outcome
 from paglets.store import files, paglets, posts, queue, residence
 from paglets.store.db import Store
+from paglets.store.pages import Budget
 from paglets.worker.launch import ProcessExit
 from paglets.worker.protocol import Fault
 from tests.fakes.store import memory_store
@@ -324,7 +325,7 @@ def test_a_waiting_job_can_fail_and_be_cancelled(status: str, cause: str, event:
     store.write(lambda tx: residence.create(tx, job("j1", status=status), NOW))
     told = cause == "cancelled"
     assert store.write(lambda tx: outcomes.fail_waiting(tx, "j1", cause, "why", HERE, NOW, reported=told)) is True
-    sent = store.read(lambda tx: posts.next_outgoing(tx, "store-w1", 10, 1 << 20))
+    sent = store.read(lambda tx: posts.next_outgoing(tx, "store-w1", Budget(items=10, size_bytes=1 << 20))).items
     if cause == "cancelled":
         # The collector has recorded it: nothing is told, and the row goes at once.
         assert sent == []

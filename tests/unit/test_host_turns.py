@@ -11,7 +11,7 @@ from host_rig import Rig, envelope, host_ref, job
 from test_host_bytes_travel import DATA, file, make, put, ref, status
 
 from paglets.api.blobs import AskBlobs, BlobState, BlobStates
-from paglets.api.limits import LARGE_ENVELOPE_BYTES, MAX_BATCH_ENVELOPES
+from paglets.api.limits import LARGE_ENVELOPE_BYTES, MAX_BATCH_ENVELOPES, MAX_BATCH_POSTS
 from paglets.api.paglets import Done
 from paglets.api.transfers import LargeEnvelope, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope, WireMessage
@@ -19,7 +19,6 @@ from paglets.codec.strict_json import dump_bytes
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.host.handoff.sender import BATCH_BYTES, CLOSE_SECONDS, HandoffSender
-from paglets.host.messaging.outbox import MAX_WITH_BYTES
 from paglets.store import posts, residence
 
 SMALL = b"small"
@@ -60,7 +59,7 @@ def post_all(rig: Rig, target: Rig, agent_id: str, data: bytes) -> None:
     """A page of them to `agent_id` with `data`, and behind these a small one to b."""
 
     def store(tx: Any) -> None:
-        for number in range(MAX_WITH_BYTES):
+        for number in range(MAX_BATCH_POSTS):
             post(tx, rig, target, agent_id, data, number)
         post(tx, rig, target, "b", SMALL, 99_999_999)
 
@@ -80,7 +79,7 @@ def test_posts_with_artifacts_pass_those_for_a_paglet_that_is_not_found(home: Ri
     post_all(home, away, "nobody", DATA)
     home.run(10)
     assert artifacts_of(away, "b") == 1
-    assert home.value("SELECT count(*) FROM outbox") == MAX_WITH_BYTES
+    assert home.value("SELECT count(*) FROM outbox") == MAX_BATCH_POSTS
 
 
 def test_posts_with_artifacts_pass_those_whose_bytes_the_host_does_not_take(home: Rig) -> None:
@@ -89,7 +88,7 @@ def test_posts_with_artifacts_pass_those_whose_bytes_the_host_does_not_take(home
     post_all(home, away, "b", DATA)
     home.run(30)
     assert artifacts_of(away, "b") == 1
-    assert home.value("SELECT count(*) FROM outbox") == MAX_WITH_BYTES
+    assert home.value("SELECT count(*) FROM outbox") == MAX_BATCH_POSTS
 
 
 # Envelopes.

@@ -12,6 +12,7 @@ from paglets.codec.envelope import Post, WireMessage
 from paglets.core.refs import ProxyRef
 from paglets.store import handoffs, notes, posts, residence
 from paglets.store.db import Store
+from paglets.store.pages import Budget
 from tests.fakes.store import memory_store
 
 W1, W2 = host_ref("w1"), host_ref("w2")
@@ -179,7 +180,8 @@ def send(store: Store, agent_id: str = "q1", text: str = "", **more: str) -> int
 
 
 def outgoing(store: Store, host: str = W1.store_id, most: int = 100, most_bytes: int = 1 << 20) -> list[int]:
-    return [each.n for each in store.read(lambda tx: posts.next_outgoing(tx, host, most, most_bytes))]
+    budget = Budget(items=most, size_bytes=most_bytes)
+    return [each.n for each in store.read(lambda tx: posts.next_outgoing(tx, host, budget)).items]
 
 
 def test_posts_go_out_in_the_order_in_which_they_were_written(store: Store) -> None:

@@ -18,6 +18,7 @@ from paglets.slots import states
 from paglets.store import blobs, files, handoffs, paglets, queue, residence
 from paglets.store.db import Store, Tx
 from paglets.store.files import RegisteredSource
+from paglets.store.pages import FIRST_PLACE
 from tests.fakes.store import memory_store
 from tests.invariants import sanity_check
 
@@ -436,7 +437,7 @@ def test_envelopes_are_looked_at_in_pages(store: Store) -> None:
     for number in range(5):
         put_here(store, envelope(f"p{number}"))
         store.write(lambda tx, number=number: residence.leave(tx, f"p{number}", B, NOW + number // 2))
-    place, pages = handoffs.FIRST_PLACE, []
+    place, pages = FIRST_PLACE, []
     while page := store.read(lambda tx, place=place: handoffs.next_leaving(tx, B.store_id, 2, place)):
         pages.append([each.agent_id for each in page])
         place = page[-1].place

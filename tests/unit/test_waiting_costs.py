@@ -12,8 +12,8 @@ import pytest
 from host_rig import Rig, envelope, group, host_ref, job_part, slot_request
 
 from paglets.codec.envelope import WireMessage
-from paglets.core.refs import ProxyRef
-from paglets.store import posts, residence
+from paglets.core.refs import ArtifactRef, BlobRef, ProxyRef
+from paglets.store import blobs, posts, residence
 from paglets.store.db import Tx
 from paglets.store.migrations.steps import migrate
 
@@ -138,6 +138,17 @@ def unsent(rig: Rig, count: int) -> None:
     multiply(rig, ("outbox", "outbox_messages"), count, "n", n, {"n": "t.n + i"})
 
 
+def unsent_files(rig: Rig, count: int) -> None:
+    blob = BlobRef(sha256="a" * 64, size_bytes=5)
+    rig.write(lambda tx: blobs.add(tx, blob, rig.now()))
+    carried = ArtifactRef(
+        artifact_id="art-1", name="x", size_bytes=5, sha256=blob.sha256, host_name="away", owner="p9", created_at=1.0
+    )
+    message = WireMessage(kind="news", args={}, artifacts=(carried,))
+    n = rig.write(lambda tx: posts.send(tx, ProxyRef(agent_id="p9", host=AWAY), message, rig.now()))
+    multiply(rig, ("outbox", "outbox_messages", "outbox_blobs"), count, "n", n, {"n": "t.n + i"})
+
+
 def long_gone(rig: Rig, count: int) -> None:
     """A year of history: paglets that left, with acknowledged hand-offs."""
     rig.write(lambda tx: residence.create(tx, envelope("p1"), rig.now()))
@@ -145,7 +156,14 @@ def long_gone(rig: Rig, count: int) -> None:
     multiply(rig, ("residence",), count, "agent_id", "p1", JOB)
 
 
-SCENES = {"placing": placing, "queued": queued, "leaving": leaving, "unsent": unsent, "long gone": long_gone}
+SCENES = {
+    "placing": placing,
+    "queued": queued,
+    "leaving": leaving,
+    "unsent": unsent,
+    "unsent files": unsent_files,
+    "long gone": long_gone,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +196,8 @@ def grown(few: dict[str, int], many: dict[str, int]) -> list[str]:
     ]
 
 
-SMALL = ("json_each", "leases", "lease_units", "runs", "peers", "fences", "groups", "group_specs", "hosts")
-"""Tables that do not grow with waiting jobs; `hosts` and `addressees` are steps over an index."""
+SMALL = ("json_each", "leases", "lease_units", "runs", "peers", "fences", "groups", "group_specs", "hosts", "CONSTANT")
+"""Tables that do not grow with waiting jobs; `hosts` and `addressees` are steps over an index, CONSTANT is one row."""
 
 SMALL_INDEXES = ("paglets_collectors", "handoffs_collectors", "handoffs_recall", "groups_open")
 """Small indexes: of collectors, of hand-offs with a requested rollback, of groups that are not detached."""

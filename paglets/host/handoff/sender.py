@@ -19,7 +19,8 @@ from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
 from paglets.store import handoffs, residence
 from paglets.store.db import Tx
-from paglets.store.handoffs import FIRST_PLACE, Key, Leaving, Place
+from paglets.store.handoffs import Key, Leaving
+from paglets.store.pages import FIRST_PLACE, Place
 from paglets.store.residence import ClosedHandoff
 from paglets.wire.request import Request, Response, dump_json, parsed
 

@@ -1,0 +1,299 @@
+"""The delivery of items that wait in the store to other hosts: lanes, pages, back-off, and search for moved paglets.
+
+A kind of item (a post, the envelope of a hand-off) is a subclass of `Traffic`. It says what waits, how a request is
+made of it, and what an answer changes. `DeliveryLanes` does the rest, in the same way for all kinds:
+
+- A lane for each host has at most one request in flight. The next one leaves as soon as that one is answered, with all
+  that waits by then, up to the size of a page. So at rest an item leaves at once, and under load items share requests.
+- A failed request is repeated after a pause that grows (`Backoff`). A new contact with the host ends the pause.
+- An item whose blobs the host lacks waits for them. If all items of a page wait, the next page is read.
+- Items of a paglet that its host does not have wait for a pause, and the mesh is searched for the paglet.
+- Everything is read from the store again at each tick, at the latest after RECONCILE_SECONDS. So a lost wake-up, reply
+  or commit only delays an item.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, Protocol, TypeVar
+
+from paglets.api.paglets import Located, ResidenceRow
+from paglets.core.errors import PagletsError
+from paglets.core.refs import BlobRef, HostRef
+from paglets.host.runtime.backoff import Backoff
+from paglets.host.runtime.services import HostServices
+from paglets.mesh.gossip import Gossiper
+from paglets.store.db import Tx
+from paglets.store.pages import FIRST_PLACE, Page, Place
+from paglets.wire.request import Request, Response, parsed
+
+RECONCILE_SECONDS = 60.0
+"""The maximum seconds between two reads of what waits, in case a wake-up was lost."""
+
+LOOK_AGAIN_SECONDS = 5.0
+"""Seconds until the next read if all items for a host wait for blobs. Push requests for blobs expire after 60 s."""
+
+NEXT_PAGE_SECONDS = 0.1
+"""Seconds between two pages of items that all wait for blobs, so that many of them do not occupy the runner."""
+
+LOCATE_AFTER_SECONDS = 5.0
+LOCATE_PAUSE_SECONDS = 2.0
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+class Deliverable(Protocol):
+    """An item: the paglet that it is about, its position in the queue, and the blobs that the host must have first."""
+
+    @property
+    def agent_id(self) -> str: ...
+
+    @property
+    def place(self) -> Place: ...
+
+    @property
+    def needs(self) -> tuple[BlobRef, ...]: ...
+
+
+Item = TypeVar("Item", bound=Deliverable)
+Answer = TypeVar("Answer")
+
+
+class BlobsFirst(Protocol):
+    """The part that pushes blobs to other hosts (`paglets.host.blobs.pusher`)."""
+
+    def ready(self, host: HostRef, needed: Iterable[BlobRef]) -> bool: ...
+
+    def reason(self, host: HostRef, needed: Iterable[BlobRef]) -> str: ...
+
+    def is_stuck(self, host: HostRef, needed: Iterable[BlobRef]) -> bool: ...
+
+    def not_there(self, host: HostRef, lacking: Iterable[BlobRef]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled(Generic[Item]):
+    """The items that an answer did not end: they wait for a further request.
+
+    `missing`: the host lacks blobs of them. `unknown`: it does not have their paglets. `left_out`: it could not handle
+    them now.
+    """
+
+    missing: tuple[Item, ...] = ()
+    unknown: tuple[Item, ...] = ()
+    left_out: tuple[Item, ...] = ()
+
+
+class Traffic(ABC, Generic[Item, Answer]):
+    """One kind of item. `name` is the name of the runner part, `answers` the class of the reply to a request.
+
+    The methods are called on the runner. Those with `tx` must not send anything, and the store may repeat them.
+    """
+
+    name: str
+    answers: type[Answer]
+    answer_seconds: float
+
+    @abstractmethod
+    def hosts(self, tx: Tx) -> list[HostRef]:
+        """Return the hosts for which items wait. The cost must not grow with the number of items."""
+
+    @abstractmethod
+    def select(self, tx: Tx, host: HostRef, after: Place, skip: Sequence[str]) -> Page[Item]:
+        """Return the next page of items for a host, except those of the paglets in `skip`."""
+
+    @abstractmethod
+    def encode(self, tx: Tx, host: HostRef, items: Sequence[Item]) -> Request:
+        """Return the request that delivers the items."""
+
+    @abstractmethod
+    def settle(self, tx: Tx, host: HostRef, items: Sequence[Item], answer: Answer) -> Settled[Item]:
+        """Store the answer to a request with these items, and return the items that it did not end."""
+
+    @abstractmethod
+    def problems(self, tx: Tx, texts: Mapping[Place, str]) -> None:
+        """Store why items, given by their positions, cannot be sent yet."""
+
+    @abstractmethod
+    def problem_of_host(self, tx: Tx, host: HostRef, text: str) -> None:
+        """Store why no item can be delivered to the host."""
+
+    def deliver_here(self, tx: Tx, items: Sequence[Item]) -> Answer:
+        """Deliver items for this host itself, and return the answer. Only called if `hosts` names this host."""
+        raise NotImplementedError
+
+    def located(self, tx: Tx, row: ResidenceRow) -> None:
+        """Store where a search of the mesh has found a paglet. `peer` of a `here` row is the host that has it."""
+
+
+class DeliveryLanes(Generic[Item, Answer]):
+    """The runner part that delivers one kind of item. `locate` searches the mesh for paglets."""
+
+    def __init__(
+        self,
+        services: HostServices,
+        gossip: Gossiper,
+        blobs_first: BlobsFirst,
+        locate: Callable[[Iterable[str], Callable[[Located], None]], None],
+        traffic: Traffic[Item, Answer],
+    ) -> None:
+        self.name = traffic.name
+        self._services = services
+        self._gossip = gossip
+        self._blobs_first = blobs_first
+        self._traffic = traffic
+        self._backoff = Backoff(services.entropy)
+        self._search = _PagletSearch(locate, self._located)
+        # Maps the store id of a host to the position after which its next page begins, if that is not the first page.
+        self._after: dict[str, Place] = {}
+
+    def tick(self, now: float) -> float:
+        hosts = self._services.store.read(self._traffic.hosts)
+        self._search.forget(now, keep=bool(hosts))
+        stores = {host.store_id for host in hosts}
+        self._after = {store_id: place for store_id, place in self._after.items() if store_id in stores}
+        due = [now + RECONCILE_SECONDS, *self._search.paused.values()]
+        for host in hosts:
+            self._backoff.contacted(host.store_id, self._gossip.last_seen_at(host.store_id))
+            if self._backoff.may_send(host.store_id, now) and not self._send(host, now):
+                due.append(now + (NEXT_PAGE_SECONDS if host.store_id in self._after else LOOK_AGAIN_SECONDS))
+            else:
+                due.append(self._backoff.next_due([host.store_id], now) or float("inf"))
+        return min(due)
+
+    def _send(self, host: HostRef, now: float) -> bool:
+        """Send a page of items to a host. Return False if all of them wait for blobs, or if none is left."""
+        items = self._next(host, now)
+        if not items:
+            return False
+        self._backoff.sent(host.store_id)
+        if host.store_id == self._services.own.store_id:
+            self._services.runner.change(
+                lambda tx: self._traffic.settle(tx, host, items, self._traffic.deliver_here(tx, items)),
+                partial(self._settled, host, items),
+            )
+        else:
+            self._services.transport.send(
+                self._gossip.address(host),
+                self._services.store.read(lambda tx: self._traffic.encode(tx, host, items)),
+                partial(self._answered, host, items),
+                timeout_seconds=self._traffic.answer_seconds,
+            )
+        return True
+
+    def _next(self, host: HostRef, now: float) -> list[Item]:
+        """Return the items of the next page whose blobs the host has. Request a push of the blobs of the others."""
+        after, skip = self._after.pop(host.store_id, FIRST_PLACE), tuple(self._search.paused)
+        page = self._services.store.read(lambda tx: self._traffic.select(tx, host, after, skip))
+        ready = [item for item in page.items if self._blobs_first.ready(host, item.needs)]
+        if len(ready) < len(page.items):
+            waiting = [item for item in page.items if item not in ready]
+            texts = {item.place: self._blobs_first.reason(host, item.needs) for item in waiting}
+            self._services.runner.change(lambda tx: self._traffic.problems(tx, texts))
+            # A paglet may have moved away from a host that takes no blobs.
+            stuck = {item.agent_id for item in waiting if self._blobs_first.is_stuck(host, item.needs)}
+            self._search.failed(stuck, now)
+            if not ready and page.more:
+                self._after[host.store_id] = page.items[-1].place
+        return ready
+
+    def _answered(self, host: HostRef, items: Sequence[Item], result: Response | PagletsError) -> None:
+        try:
+            answer = parsed(result, self._traffic.answers)
+        except PagletsError as error:
+            self._failed(host, items, error)
+            return
+        self._services.runner.change(
+            lambda tx: self._traffic.settle(tx, host, items, answer), partial(self._settled, host, items)
+        )
+
+    def _settled(self, host: HostRef, items: Sequence[Item], result: Settled[Item] | BaseException) -> None:
+        now = self._services.clock.monotonic()
+        self._services.runner.wake(self.name)
+        if isinstance(result, BaseException):
+            self._backoff.failed(host.store_id, now)
+            raise result
+        if result.left_out:
+            self._backoff.failed(host.store_id, now)
+        else:
+            self._backoff.succeeded(host.store_id)
+        for item in result.missing:
+            self._blobs_first.not_there(host, item.needs)
+        unknown = {item.agent_id for item in result.unknown}
+        self._search.arrived({item.agent_id for item in items} - unknown)
+        self._search.failed(unknown, now)
+        self._search.pause(unknown, now)
+
+    def _failed(self, host: HostRef, items: Sequence[Item], error: PagletsError) -> None:
+        now = self._services.clock.monotonic()
+        self._backoff.failed(host.store_id, now)
+        self._services.runner.change(lambda tx: self._traffic.problem_of_host(tx, host, error.message))
+        self._search.failed({item.agent_id for item in items}, now)
+        self._services.runner.wake(self.name)
+
+    def _located(self, located: Located) -> None:
+        self._search.arrived({row.agent_id for row in located.rows if row.status == "disposed"})
+
+        def store(tx: Tx) -> None:
+            for row in located.rows:
+                self._traffic.located(tx, row)
+
+        self._services.runner.change(store)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Astray:
+    """A paglet to which nothing could be delivered. Times are in monotonic seconds.
+
+    `since`: the time of the first failed delivery. `asked_at`: the time of the last search in the mesh.
+    """
+
+    since: float
+    asked_at: float = float("-inf")
+
+
+class _PagletSearch:
+    """The search for paglets to which nothing could be delivered for LOCATE_AFTER_SECONDS or longer.
+
+    `paused` has the end of the pause of each paglet that was not on the host to which its items were sent.
+    """
+
+    def __init__(
+        self,
+        locate: Callable[[Iterable[str], Callable[[Located], None]], None],
+        located: Callable[[Located], None],
+    ) -> None:
+        self._locate = locate
+        self._located = located
+        self._astray: dict[str, _Astray] = {}
+        self.paused: dict[str, float] = {}
+
+    def forget(self, now: float, *, keep: bool) -> None:
+        """Drop the pauses that have ended, and without `keep` all that is known of failed deliveries."""
+        self.paused = {agent_id: end for agent_id, end in self.paused.items() if end > now}
+        if not keep:
+            self._astray.clear()
+
+    def arrived(self, agent_ids: Iterable[str]) -> None:
+        for agent_id in agent_ids:
+            self._astray.pop(agent_id, None)
+
+    def failed(self, agent_ids: Iterable[str], now: float) -> None:
+        """Record that nothing could be delivered to these paglets, and search for those that are due."""
+        due = []
+        for agent_id in sorted(agent_ids):
+            each = self._astray.setdefault(agent_id, _Astray(since=now))
+            if now - each.since >= LOCATE_AFTER_SECONDS and now - each.asked_at >= LOCATE_PAUSE_SECONDS:
+                each.asked_at = now
+                due.append(agent_id)
+        if due:
+            self._locate(due, self._located)
+
+    def pause(self, agent_ids: Iterable[str], now: float) -> None:
+        """Send nothing to these paglets for a while. The pauses grow with the time since the first failure."""
+        for agent_id in sorted(agent_ids):
+            half = (now - self._astray[agent_id].since) / 2
+            self.paused[agent_id] = now + min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, half))

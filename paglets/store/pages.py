@@ -1,0 +1,45 @@
+"""Pages of rows that wait: bounded in number and in bytes, so that no transaction grows with what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+Place = tuple[float, str]
+"""The position of an item in its queue: a time or a number, and an id that decides between equal ones."""
+
+FIRST_PLACE: Place = (float("-inf"), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The maximum size of a page, in items and in bytes."""
+
+    items: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[T]):
+    """Items in the order of their queue. `more` is True if others follow."""
+
+    items: list[T]
+    more: bool
+
+
+def page_of(items: Iterable[T], budget: Budget, size_bytes: Callable[[T], int]) -> Page[T]:
+    """Return the first items that fit in the budget, and at least one. No item is read after the first that does not.
+
+    Limit a query to one item more than the budget: that item shows that there are more.
+    """
+    chosen: list[T] = []
+    total = 0
+    for item in items:
+        total += size_bytes(item)
+        if chosen and (len(chosen) == budget.items or total > budget.size_bytes):
+            return Page(items=chosen, more=True)
+        chosen.append(item)
+    return Page(items=chosen, more=False)
