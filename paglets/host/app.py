@@ -26,14 +26,14 @@ from paglets.host.datadir import last_store, permissions, run_file
 from paglets.host.datadir.data_directory import LOG_NAME, DataDirectory, open_data_directory
 from paglets.host.datadir.disk import HostDisk
 from paglets.host.datadir.monitor import CHECK_SECONDS, DataDirectoryMonitor, Repair
-from paglets.host.host import Environment, Host
+from paglets.host.host import Host
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
 from paglets.host.http.server import HttpServer
 from paglets.host.network.reverse_poller import Handle, not_yet
 from paglets.host.records.recovery import survivors
 from paglets.host.runtime.meter import MachineMeter
-from paglets.host.runtime.services import Settings
+from paglets.host.runtime.services import Environment, Settings
 from paglets.host.runtime.threads import BackgroundWorker, MonitorThread, RunnerThread
 from paglets.native import load_psutil, psutil_problem
 from paglets.program import (

@@ -5,18 +5,18 @@ It creates no threads, sockets or clocks. Therefore it runs in production (`pagl
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from paglets.api.calls import Call, CallReply
-from paglets.api.hosts import HostIdentity, RefusedHost
+from paglets.api.hosts import HostIdentity
 from paglets.api.limits import MAX_CALL_SECONDS
 from paglets.api.slots import JobView, PlacementPreview, Slots
 from paglets.codec.envelope import Envelope, WireMessage
-from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import Invalid, PagletsError
+from paglets.core.parts import Part
 from paglets.core.record import from_json
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.blobs.fetcher import BlobFetcher
@@ -26,12 +26,13 @@ from paglets.host.groups.home import HomeGroups
 from paglets.host.groups.lost_jobs import LostJobDetector
 from paglets.host.groups.reconciliation import StatusReconciliation
 from paglets.host.groups.resubmission import Resubmission
+from paglets.host.handoff.closed import ClosedHandoffs
 from paglets.host.handoff.eviction import DuplicateEvictor
 from paglets.host.handoff.in_flight import InFlightTransfers
 from paglets.host.handoff.placer import PlacementDenyList, Placer, preview_placement
 from paglets.host.handoff.removal import HostRemoval
 from paglets.host.handoff.rollback import TransferRollback
-from paglets.host.handoff.sender import HandoffSender
+from paglets.host.handoff.sender import HandoffTraffic
 from paglets.host.jobs.cleanup import Cleanup
 from paglets.host.jobs.operations import Operations
 from paglets.host.jobs.runs import Runs
@@ -59,16 +60,15 @@ from paglets.host.records.recovery import close_runs
 from paglets.host.runtime import status
 from paglets.host.runtime.delivery import DeliveryLanes
 from paglets.host.runtime.runner import Runner
-from paglets.host.runtime.services import Blobs, Disk, HostServices, Meter, Settings
+from paglets.host.runtime.services import Environment, HostServices, Settings
 from paglets.host.runtime.status import HostLoad
 from paglets.mesh.gossip import Gossiper
 from paglets.mesh.locator import Locator
 from paglets.slots import policy
 from paglets.slots.model import SlotRequest, check_request
 from paglets.store import handoffs, paglets, queue, residence, views
-from paglets.store.db import Store, Tx
-from paglets.wire.request import PendingResponse, Response, Transport, reply, reply_error
-from paglets.worker.launch import Launcher, LaunchEvents
+from paglets.store.db import Tx
+from paglets.wire.request import PendingResponse, Response, reply, reply_error
 
 ON_MESH_CHANGE = (
     "placer",
@@ -87,29 +87,6 @@ ON_MESH_CHANGE = (
 
 ON_BLOB_PUSHED = ("mailbox", "handoff", "outbox", "stealing")
 """The parts to wake when another host has received all bytes of a blob."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Environment:
-    """The interfaces of a host to its environment.
-
-    `make_transport` gets a function that runs a callback on the runner; the transport must run each completion with it.
-    `announce` receives messages for the user; without it, they only go to the log. `url` returns the URL for other
-    hosts, which may change. `refused` returns hosts with another mesh key that sent requests to this host.
-    """
-
-    clock: Clock
-    entropy: Entropy
-    store: Store
-    disk: Disk
-    blobs: Blobs
-    meter: Meter
-    log: logging.Logger
-    make_transport: Callable[[Callable[[Callable[[], None]], None]], Transport]
-    make_launcher: Callable[[LaunchEvents], Launcher]
-    announce: Callable[[str], None] | None = None
-    url: Callable[[], str] | None = None
-    refused: Callable[[], tuple[RefusedHost, ...]] = tuple
 
 
 class Host:
@@ -226,7 +203,8 @@ class Host:
         closed = services.store.write(lambda tx: close_runs(tx, services.own, services.clock.wall()))
         services.store.on_commit = self._committed
         in_flight, deny_list = InFlightTransfers(services.store.read(handoffs.keys)), self._deny_list
-        parts = (
+        lanes = partial(DeliveryLanes, services, self.gossip, self.blob_pusher)
+        parts: tuple[Part, ...] = (
             self.gossip,
             self.reverse_transport,
             self.reverse_poller,
@@ -235,11 +213,12 @@ class Host:
             self.runs,
             self.scheduler,
             Placer(services, self.gossip, deny_list, self.lost_jobs.older_goes_on),
-            HandoffSender(services, self.gossip, self.blob_pusher, self.blob_store, in_flight),
+            lanes(HandoffTraffic(services, self.gossip, self.blob_store, in_flight)),
+            ClosedHandoffs(services, self.gossip),
             TransferRollback(services, self.gossip, in_flight, deny_list),
             self.host_removal,
             DuplicateEvictor(services, self.gossip),
-            DeliveryLanes(services, self.gossip, self.blob_pusher, self.paglet_locator.locate, Outbox(services)),
+            lanes(Outbox(services), self.paglet_locator.locate),
             self.blob_pusher,
             self.blob_fetcher,
             self.parked,

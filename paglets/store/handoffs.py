@@ -18,7 +18,7 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.store import paglets
 from paglets.store.db import Tx
-from paglets.store.pages import FIRST_PLACE, Place
+from paglets.store.pages import FIRST_PLACE, Budget, Page, Place, page_of
 
 Key = tuple[str, int]
 """The key of a hand-off: the agent id and the epoch of the leaving paglet."""
@@ -179,16 +179,17 @@ def targets(tx: Tx) -> list[HostRef]:
     return [from_json(HostRef, loads(row["target"])) for row in rows]
 
 
-def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLACE) -> list[Leaving]:
-    """Return the next hand-offs to one target, oldest first, from the position `after`, without the envelopes."""
-    rows = tx.all(
+def next_leaving(tx: Tx, target_store: str, budget: Budget, after: Place = FIRST_PLACE) -> Page[Leaving]:
+    """Return the next hand-offs to one target, oldest first, after the position `after`, without the envelopes."""
+    rows = tx.each(
         "SELECT agent_id, epoch, size_bytes, bundle, began_at, asked_for FROM handoffs"
         " WHERE target_store = ? AND (began_at, agent_id) > (?, ?) ORDER BY began_at, agent_id LIMIT ?",
         target_store,
         *after,
-        most,
+        budget.items + 1,
     )
-    return [
+    page = page_of(rows, budget, lambda row: row["size_bytes"])
+    items = [
         Leaving(
             agent_id=row["agent_id"],
             epoch=row["epoch"],
@@ -197,8 +198,9 @@ def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLAC
             needs=paglets.blobs_of(tx, row["agent_id"], row["bundle"]),
             place=(row["began_at"], row["agent_id"]),
         )
-        for row in rows
+        for row in page.items
     ]
+    return Page(items=items, more=page.more)
 
 
 def small_collectors(tx: Tx) -> dict[str, str]:

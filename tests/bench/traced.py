@@ -15,8 +15,8 @@ from typing import Any
 
 NOTES = {
     "paglets.host.messaging.group_submission:GroupSubmission.prepare": "request",
-    "paglets.host.handoff.sender:HandoffSender._transfer": "sent",
-    "paglets.host.handoff.sender:HandoffSender._settled": "acknowledged",
+    "paglets.host.handoff.sender:HandoffTraffic.encode": "sent",
+    "paglets.host.handoff.sender:HandoffTraffic.settle": "acknowledged",
     "paglets.host.handoff.placer:Placer._place": "placing",
     "paglets.host.jobs.scheduler:Scheduler._grant": "granting",
     "paglets.host.jobs.runs:Runs.launch": "launch",
@@ -26,8 +26,8 @@ NOTES = {
     "paglets.host.jobs.runs:Runs._performed": "answered",
     "paglets.host.jobs.runs:Runs._ended": "exit",
     "paglets.host.jobs.runs:Runs._gone": "closed",
-    "paglets.host.messaging.outbox:Outbox._send": "outbox",
-    "paglets.host.messaging.outbox:Outbox._taken": "delivered",
+    "paglets.host.messaging.outbox:Outbox._posts": "outbox",
+    "paglets.host.messaging.outbox:Outbox.settle": "delivered",
     "paglets.host.messaging.mailbox:Mailbox._serve_in_host": "collecting",
     "paglets.system.collector_ledger:Ledger.take": "accepted",
     "paglets.host.messaging.parked:ParkedRequests._try": "replying",

@@ -203,7 +203,7 @@ def by_sql(name: str, *rules: Rule, profile: Profile | None = None) -> Break:
 # Kinds of runs that expose the bugs.
 
 
-def _moving(weather: Weather, hosts: int = 3) -> Profile:
+def moving(weather: Weather, hosts: int = 3) -> Profile:
     """Return a run of named paglets that move repeatedly on a bad network."""
     base = calm(hosts)
     return replace(
@@ -272,7 +272,7 @@ BREAKS: tuple[Break, ...] = (
     Break(
         name="a lost reply is taken for a request never sent",
         tamper=_unknown_taken_for_unreachable,
-        profile=_moving(Weather(cut=0.8)),
+        profile=moving(Weather(cut=0.8)),
     ),
     by_sql("a second outcome of an attempt replaces the first", second_outcome()),
     by_sql(
@@ -309,7 +309,7 @@ BREAKS: tuple[Break, ...] = (
     by_sql(
         "a refusal is said and not stored",
         dropped("INSERT INTO residence", when="refused"),
-        profile=_moving(Weather(doubled=0.8)),
+        profile=moving(Weather(doubled=0.8)),
     ),
     by_sql(
         "processes of an earlier start are not closed",
@@ -347,7 +347,7 @@ BREAKS: tuple[Break, ...] = (
             "SELECT agent_id, 1 AS epoch, status, peer, reason, settled, told, since_at, stale_scratch"
             " FROM residence WHERE agent_id = ?",
         ),
-        profile=_moving(Weather(doubled=0.5)),
+        profile=moving(Weather(doubled=0.5)),
     ),
     by_sql(
         "a paglet leaves while it holds a lease",

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, cast
 
 from paglets.core.parts import Part
-from paglets.host.runtime.delivery import RECONCILE_SECONDS
-from tests.simulator.breaks import Break, RewritingConnection, by_sql, posting, rewritten
+from paglets.host.runtime.delivery import DeliveryLanes
+from tests.simulator.breaks import Break, RewritingConnection, by_sql, moving, posting, rewritten
 from tests.simulator.network import Weather
 from tests.simulator.tampering import Tampering
 
@@ -22,7 +22,7 @@ def _lost_events(name: str) -> Tampering:
 
     def tick(part: Part, now: float) -> float | None:
         due = part.tick(now)
-        return None if part.name == name and due is not None and due - now >= RECONCILE_SECONDS else due
+        return None if isinstance(part, DeliveryLanes) and part.name == name and due == part._reconcile_at else due
 
     return Tampering(wakes=wakes, tick=tick)
 
@@ -54,10 +54,20 @@ DELIVERY_BREAKS: tuple[Break, ...] = (
         tamper=partial(_lost_events, "outbox"),
         profile=posting(),
     ),
+    Break(
+        name="a hand-off is committed, its event is lost, and no reconciliation follows",
+        tamper=partial(_lost_events, "handoff"),
+        profile=moving(Weather()),
+    ),
     Break(name="a post that is settled is queued again", tamper=_queued_again, profile=posting()),
     by_sql(
-        "a page is skipped after a failed request",
+        "a page of posts is skipped after a failed request",
         rewritten("WHERE host_store = ? AND n > ?", "WHERE host_store = ? AND n > ? AND problem = ''"),
         profile=posting(Weather(refused=0.5)),
+    ),
+    by_sql(
+        "a page of hand-offs is skipped after a failed request",
+        rewritten("WHERE target_store = ? AND (began_at", "WHERE target_store = ? AND problem = '' AND (began_at"),
+        profile=moving(Weather(refused=0.5)),
     ),
 )

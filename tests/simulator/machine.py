@@ -10,11 +10,11 @@ from functools import partial
 from typing import TypeVar
 
 from paglets.core.errors import StoreFull
-from paglets.host.host import Environment, Host
+from paglets.host.host import Host
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
 from paglets.host.records import recovery
-from paglets.host.runtime.services import Settings
+from paglets.host.runtime.services import Environment, Settings
 from paglets.store.db import Store, Tx
 from paglets.wire.request import PendingResponse, Request, Response
 from tests.fakes.blobs import MemoryDisk

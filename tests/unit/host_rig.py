@@ -14,10 +14,10 @@ from paglets.codec.strict_json import loads
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.host.host import Environment, Host
+from paglets.host.host import Host
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
-from paglets.host.runtime.services import Settings
+from paglets.host.runtime.services import Environment, Settings
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from paglets.store.db import Store, Tx

@@ -20,7 +20,7 @@ from paglets.codec.envelope import CarriedArtifact, Envelope, WireMessage
 from paglets.core.errors import Conflict, FileChanged, Moved, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, ProxyRef
-from paglets.host.handoff.sender import LOOK_AGAIN_SECONDS
+from paglets.host.runtime.delivery import LOOK_AGAIN_SECONDS
 from paglets.slots.eligibility import Reason
 from paglets.store import blobs, files, posts, residence
 from paglets.wire.request import PendingResponse, Response, reply

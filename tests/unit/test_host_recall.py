@@ -16,8 +16,8 @@ from paglets.api.paglets import Done, Located, ResidenceRow
 from paglets.core.errors import InternalError, Moved, Moving, NoRoom
 from paglets.core.refs import FileRef
 from paglets.host.groups.reconciliation import end_unwanted
+from paglets.host.handoff.closed import MAX_CLOSED
 from paglets.host.handoff.in_flight import STUCK_SECONDS
-from paglets.host.handoff.sender import MAX_CLOSED
 from paglets.store import files, residence
 from paglets.store.db import Tx
 from paglets.store.files import RegisteredSource

@@ -18,7 +18,8 @@ from paglets.codec.envelope import Envelope, WireMessage
 from paglets.codec.strict_json import dump_bytes
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
-from paglets.host.handoff.sender import BATCH_BYTES, CLOSE_SECONDS, HandoffSender
+from paglets.host.handoff.sender import BUDGET, HandoffTraffic
+from paglets.host.runtime.delivery import RECONCILE_SECONDS, DeliveryLanes
 from paglets.store import posts, residence
 
 SMALL = b"small"
@@ -141,7 +142,7 @@ def test_large_envelopes_count_in_a_batch(home: Rig) -> None:
     home.peer("w1", {TRANSFERS: take_all, "POST /v1/blobs/state": have_all, "GET /v1/host": lambda body: Done()})
     leave(home, host_ref("w1"), *(large(f"p{number}") for number in range(8)))
     home.until(lambda: sum(batches) == 8)
-    assert max(batches) == BATCH_BYTES // LARGE_ENVELOPE_BYTES - 1
+    assert max(batches) == BUDGET.size_bytes // LARGE_ENVELOPE_BYTES - 1
 
 
 def test_a_large_envelope_becomes_a_blob_elsewhere_than_on_the_runner(home: Rig) -> None:
@@ -172,8 +173,10 @@ def test_a_large_envelope_that_could_not_be_written_is_written_when_there_is_roo
 
 def test_nothing_of_a_settled_large_envelope_is_kept_in_memory(home: Rig) -> None:
     away = Rig(name="away", beside=home)
-    handoffs = home.host.runner._parts["handoff"]
-    assert isinstance(handoffs, HandoffSender)
+    lanes = home.host.runner._parts["handoff"]
+    assert isinstance(lanes, DeliveryLanes)
+    handoffs = lanes._traffic
+    assert isinstance(handoffs, HandoffTraffic)
     leave(home, away.own, large())
     home.until(lambda: status(away, "p1") == "here")
     home.write(lambda tx: residence.create(tx, large("p2"), home.now()))
@@ -181,7 +184,7 @@ def test_nothing_of_a_settled_large_envelope_is_kept_in_memory(home: Rig) -> Non
     home.run(1)
     home.write(lambda tx: residence.put_back(tx, "p2", 2, home.now()))
     assert handoffs._large.keys() == {("p1", 1), ("p2", 1)}
-    home.run(CLOSE_SECONDS + 1)
+    home.run(RECONCILE_SECONDS + 1)
     assert handoffs._large == {}
 
 

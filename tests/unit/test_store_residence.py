@@ -18,12 +18,13 @@ from paglets.slots import states
 from paglets.store import blobs, files, handoffs, paglets, queue, residence
 from paglets.store.db import Store, Tx
 from paglets.store.files import RegisteredSource
-from paglets.store.pages import FIRST_PLACE
+from paglets.store.pages import FIRST_PLACE, Budget
 from tests.fakes.store import memory_store
 from tests.invariants import sanity_check
 
 A, B = host_ref("a"), host_ref("b")
 NOW = 1_000.0
+TEN = Budget(items=10, size_bytes=1 << 20)
 
 
 @pytest.fixture
@@ -378,7 +379,7 @@ def test_the_oldest_envelopes_come_first_each_with_its_size_and_its_needs(store:
     for number in range(5):
         put_here(store, replace(envelope(f"p{number}", state="x" * 1000), bundle=bundle if number == 4 else None))
         store.write(lambda tx, number=number: residence.leave(tx, f"p{number}", B, NOW - number))
-    found = store.read(lambda tx: handoffs.next_leaving(tx, B.store_id, 10))
+    found = store.read(lambda tx: handoffs.next_leaving(tx, B.store_id, TEN)).items
     assert [each.agent_id for each in found] == ["p4", "p3", "p2", "p1", "p0"]
     assert [each.needs for each in found] == [(bundle,), (), (), (), ()]
     assert all(1000 < each.size_bytes < 3000 and not each.asked_for for each in found)
@@ -390,7 +391,7 @@ def test_the_oldest_envelopes_come_first_each_with_its_size_and_its_needs(store:
 def test_the_size_of_an_envelope_is_that_of_its_bytes(store: Store) -> None:
     put_here(store, envelope("p1", state="\u00e4\u6f22" * 1000))
     store.write(lambda tx: residence.leave(tx, "p1", B, NOW))
-    (found,) = store.read(lambda tx: handoffs.next_leaving(tx, B.store_id, 10))
+    (found,) = store.read(lambda tx: handoffs.next_leaving(tx, B.store_id, TEN)).items
     text = store.read(lambda tx: handoffs.envelope_text(tx, "p1", found.epoch))
     assert found.size_bytes == len(text.encode()) > len(text)
 
@@ -438,9 +439,12 @@ def test_envelopes_are_looked_at_in_pages(store: Store) -> None:
         put_here(store, envelope(f"p{number}"))
         store.write(lambda tx, number=number: residence.leave(tx, f"p{number}", B, NOW + number // 2))
     place, pages = FIRST_PLACE, []
-    while page := store.read(lambda tx, place=place: handoffs.next_leaving(tx, B.store_id, 2, place)):
-        pages.append([each.agent_id for each in page])
-        place = page[-1].place
+    budget = Budget(items=2, size_bytes=1 << 20)
+    for more in (True, True, False):
+        page = store.read(lambda tx, place=place: handoffs.next_leaving(tx, B.store_id, budget, place))
+        pages.append([each.agent_id for each in page.items])
+        place = page.items[-1].place
+        assert page.more is more
     assert pages == [["p0", "p1"], ["p2", "p3"], ["p4"]]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from paglets.api.limits import MAX_BATCH_POSTS
 from paglets.api.paglets import ResidenceRow
 from paglets.api.posts import PostAnswers, Posts
 from paglets.codec.envelope import Post
+from paglets.core.errors import PagletsError
 from paglets.core.failpoints import reach
 from paglets.core.refs import HostRef
 from paglets.core.text import counted
@@ -78,13 +79,13 @@ class Outbox(Traffic[Outgoing, PostAnswers]):
         tx.wake("groups")
         return Settled(missing=tuple(missing), unknown=tuple(unknown))
 
-    def problems(self, tx: Tx, texts: Mapping[Place, str]) -> None:
-        for (n, _), text in texts.items():
-            posts.set_problem(tx, int(n), text)
+    def problems(self, tx: Tx, found: Sequence[tuple[Outgoing, str]]) -> None:
+        for post, text in found:
+            posts.set_problem(tx, post.n, text)
         tx.wake("groups")
 
-    def problem_of_host(self, tx: Tx, host: HostRef, text: str) -> None:
-        posts.set_problem_of_host(tx, host.store_id, text)
+    def failed(self, host: HostRef, items: Sequence[Outgoing], error: PagletsError, *, sent: bool) -> None:
+        self._services.runner.change(lambda tx: posts.set_problem_of_host(tx, host.store_id, error.message))
 
     def located(self, tx: Tx, row: ResidenceRow) -> None:
         if row.status == "disposed":

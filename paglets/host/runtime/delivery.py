@@ -15,13 +15,13 @@ made of it, and what an answer changes. `DeliveryLanes` does the rest, in the sa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from paglets.api.paglets import Located, ResidenceRow
-from paglets.core.errors import PagletsError
+from paglets.core.errors import PagletsError, Unreachable
 from paglets.core.refs import BlobRef, HostRef
 from paglets.host.runtime.backoff import Backoff
 from paglets.host.runtime.services import HostServices
@@ -39,6 +39,7 @@ LOOK_AGAIN_SECONDS = 5.0
 NEXT_PAGE_SECONDS = 0.1
 """Seconds between two pages of items that all wait for blobs, so that many of them do not occupy the runner."""
 
+PROBE_SECONDS = 3.0
 LOCATE_AFTER_SECONDS = 5.0
 LOCATE_PAUSE_SECONDS = 2.0
 FIRST_PAUSE_SECONDS = 0.1
@@ -60,6 +61,10 @@ class Deliverable(Protocol):
 
 Item = TypeVar("Item", bound=Deliverable)
 Answer = TypeVar("Answer")
+
+
+Locate = Callable[[Iterable[str], Callable[[Located], None]], None]
+"""A function that searches the mesh for paglets, and later calls the given function with the result."""
 
 
 class BlobsFirst(Protocol):
@@ -114,12 +119,29 @@ class Traffic(ABC, Generic[Item, Answer]):
         """Store the answer to a request with these items, and return the items that it did not end."""
 
     @abstractmethod
-    def problems(self, tx: Tx, texts: Mapping[Place, str]) -> None:
-        """Store why items, given by their positions, cannot be sent yet."""
+    def problems(self, tx: Tx, found: Sequence[tuple[Item, str]]) -> None:
+        """Store why items cannot be sent yet."""
 
     @abstractmethod
-    def problem_of_host(self, tx: Tx, host: HostRef, text: str) -> None:
-        """Store why no item can be delivered to the host."""
+    def failed(self, host: HostRef, items: Sequence[Item], error: PagletsError, *, sent: bool) -> None:
+        """Handle a failed request: store why no item can be delivered to the host.
+
+        `sent` is False if the probe has failed, so that no request with items was sent.
+        """
+
+    def probe(self, host: HostRef, ready: Sequence[Item], waiting: Sequence[Item]) -> Request | None:
+        """Return a request that the host must answer before it gets the items that are `ready`, or None."""
+        return None
+
+    def obstacle(self, item: Item) -> str:
+        """Return why the item cannot be sent yet, apart from missing blobs, or ""."""
+        return ""
+
+    def stuck(self, items: Iterable[Item], host: HostRef, *, is_stuck: bool) -> None:
+        """Record that items wait, and if they are stuck: the host answered, but the last try with them failed."""
+
+    def tidy(self, tx: Tx) -> None:
+        """Forget what is about items that no longer wait. Called every RECONCILE_SECONDS."""
 
     def deliver_here(self, tx: Tx, items: Sequence[Item]) -> Answer:
         """Deliver items for this host itself, and return the answer. Only called if `hosts` names this host."""
@@ -130,15 +152,15 @@ class Traffic(ABC, Generic[Item, Answer]):
 
 
 class DeliveryLanes(Generic[Item, Answer]):
-    """The runner part that delivers one kind of item. `locate` searches the mesh for paglets."""
+    """The runner part that delivers one kind of item. Without `locate`, it does not follow moved paglets."""
 
     def __init__(
         self,
         services: HostServices,
         gossip: Gossiper,
         blobs_first: BlobsFirst,
-        locate: Callable[[Iterable[str], Callable[[Located], None]], None],
         traffic: Traffic[Item, Answer],
+        locate: Locate | None = None,
     ) -> None:
         self.name = traffic.name
         self._services = services
@@ -149,13 +171,17 @@ class DeliveryLanes(Generic[Item, Answer]):
         self._search = _PagletSearch(locate, self._located)
         # Maps the store id of a host to the position after which its next page begins, if that is not the first page.
         self._after: dict[str, Place] = {}
+        self._reconcile_at = services.clock.monotonic() + RECONCILE_SECONDS
 
     def tick(self, now: float) -> float:
+        if now >= self._reconcile_at:
+            self._reconcile_at = now + RECONCILE_SECONDS
+            self._services.store.read(self._traffic.tidy)
         hosts = self._services.store.read(self._traffic.hosts)
         self._search.forget(now, keep=bool(hosts))
         stores = {host.store_id for host in hosts}
         self._after = {store_id: place for store_id, place in self._after.items() if store_id in stores}
-        due = [now + RECONCILE_SECONDS, *self._search.paused.values()]
+        due = [self._reconcile_at, *self._search.paused.values()]
         for host in hosts:
             self._backoff.contacted(host.store_id, self._gossip.last_seen_at(host.store_id))
             if self._backoff.may_send(host.store_id, now) and not self._send(host, now):
@@ -164,41 +190,66 @@ class DeliveryLanes(Generic[Item, Answer]):
                 due.append(self._backoff.next_due([host.store_id], now) or float("inf"))
         return min(due)
 
-    def _send(self, host: HostRef, now: float) -> bool:
-        """Send a page of items to a host. Return False if all of them wait for blobs, or if none is left."""
-        items = self._next(host, now)
-        if not items:
+    def _send(self, host: HostRef, now: float, *, probed: bool = False) -> bool:
+        """Send a page of items to a host, or a probe. Return False if all items wait for blobs, or if none is left."""
+        ready, waiting = self._next(host, now)
+        probe = None if probed else self._traffic.probe(host, ready, waiting)
+        if probe is None and not ready:
             return False
         self._backoff.sent(host.store_id)
-        if host.store_id == self._services.own.store_id:
+        if probe is not None:
+            probe_ended = partial(self._probed, host, ready or waiting)
+            self._services.transport.send(self._gossip.address(host), probe, probe_ended, timeout_seconds=PROBE_SECONDS)
+        elif host.store_id == self._services.own.store_id:
             self._services.runner.change(
-                lambda tx: self._traffic.settle(tx, host, items, self._traffic.deliver_here(tx, items)),
-                partial(self._settled, host, items),
+                lambda tx: self._traffic.settle(tx, host, ready, self._traffic.deliver_here(tx, ready)),
+                partial(self._settled, host, ready),
             )
         else:
             self._services.transport.send(
                 self._gossip.address(host),
-                self._services.store.read(lambda tx: self._traffic.encode(tx, host, items)),
-                partial(self._answered, host, items),
+                self._services.store.read(lambda tx: self._traffic.encode(tx, host, ready)),
+                partial(self._answered, host, ready),
                 timeout_seconds=self._traffic.answer_seconds,
             )
         return True
 
-    def _next(self, host: HostRef, now: float) -> list[Item]:
-        """Return the items of the next page whose blobs the host has. Request a push of the blobs of the others."""
+    def _next(self, host: HostRef, now: float) -> tuple[list[Item], list[Item]]:
+        """Return the items of the next page that may be sent, and those that wait for blobs, after a request to push.
+
+        If all items of a page wait, the next call continues after it.
+        """
         after, skip = self._after.pop(host.store_id, FIRST_PLACE), tuple(self._search.paused)
         page = self._services.store.read(lambda tx: self._traffic.select(tx, host, after, skip))
-        ready = [item for item in page.items if self._blobs_first.ready(host, item.needs)]
-        if len(ready) < len(page.items):
-            waiting = [item for item in page.items if item not in ready]
-            texts = {item.place: self._blobs_first.reason(host, item.needs) for item in waiting}
-            self._services.runner.change(lambda tx: self._traffic.problems(tx, texts))
+        texts = [self._problem(host, item) for item in page.items]
+        ready = [item for item, text in zip(page.items, texts, strict=True) if not text]
+        problems = [(item, text) for item, text in zip(page.items, texts, strict=True) if text]
+        waiting = [item for item, _ in problems]
+        if waiting:
+            self._services.runner.change(lambda tx: self._traffic.problems(tx, problems))
+            stuck = [item for item in waiting if self._blobs_first.is_stuck(host, item.needs)]
+            self._traffic.stuck(stuck, host, is_stuck=True)
+            self._traffic.stuck((item for item in waiting if item not in stuck), host, is_stuck=False)
             # A paglet may have moved away from a host that takes no blobs.
-            stuck = {item.agent_id for item in waiting if self._blobs_first.is_stuck(host, item.needs)}
-            self._search.failed(stuck, now)
+            self._search.failed({item.agent_id for item in stuck}, now)
             if not ready and page.more:
                 self._after[host.store_id] = page.items[-1].place
-        return ready
+        return ready, waiting
+
+    def _problem(self, host: HostRef, item: Item) -> str:
+        obstacle = self._traffic.obstacle(item)
+        if obstacle or self._blobs_first.ready(host, item.needs):
+            return obstacle
+        return self._blobs_first.reason(host, item.needs)
+
+    def _probed(self, host: HostRef, items: Sequence[Item], result: Response | PagletsError) -> None:
+        now = self._services.clock.monotonic()
+        if isinstance(result, PagletsError):
+            self._failed(host, items, Unreachable(f"{host.name} does not answer: {result.message}"), sent=False)
+        elif not self._send(host, now, probed=True):
+            # The host answers, but the items for it wait for blobs: retry after a pause.
+            self._backoff.failed(host.store_id, now)
+            self._services.runner.wake(self.name)
 
     def _answered(self, host: HostRef, items: Sequence[Item], result: Response | PagletsError) -> None:
         try:
@@ -216,6 +267,7 @@ class DeliveryLanes(Generic[Item, Answer]):
         if isinstance(result, BaseException):
             self._backoff.failed(host.store_id, now)
             raise result
+        self._traffic.stuck(result.left_out, host, is_stuck=True)
         if result.left_out:
             self._backoff.failed(host.store_id, now)
         else:
@@ -227,12 +279,12 @@ class DeliveryLanes(Generic[Item, Answer]):
         self._search.failed(unknown, now)
         self._search.pause(unknown, now)
 
-    def _failed(self, host: HostRef, items: Sequence[Item], error: PagletsError) -> None:
+    def _failed(self, host: HostRef, items: Sequence[Item], error: PagletsError, *, sent: bool = True) -> None:
         now = self._services.clock.monotonic()
-        self._backoff.failed(host.store_id, now)
-        self._services.runner.change(lambda tx: self._traffic.problem_of_host(tx, host, error.message))
-        self._search.failed({item.agent_id for item in items}, now)
         self._services.runner.wake(self.name)
+        self._backoff.failed(host.store_id, now)
+        self._search.failed({item.agent_id for item in items}, now)
+        self._traffic.failed(host, items, error, sent=sent)
 
     def _located(self, located: Located) -> None:
         self._search.arrived({row.agent_id for row in located.rows if row.status == "disposed"})
@@ -263,7 +315,7 @@ class _PagletSearch:
 
     def __init__(
         self,
-        locate: Callable[[Iterable[str], Callable[[Located], None]], None],
+        locate: Locate | None,
         located: Callable[[Located], None],
     ) -> None:
         self._locate = locate
@@ -283,6 +335,8 @@ class _PagletSearch:
 
     def failed(self, agent_ids: Iterable[str], now: float) -> None:
         """Record that nothing could be delivered to these paglets, and search for those that are due."""
+        if self._locate is None:
+            return
         due = []
         for agent_id in sorted(agent_ids):
             each = self._astray.setdefault(agent_id, _Astray(since=now))

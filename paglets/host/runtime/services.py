@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from paglets.api.hosts import RefusedHost
 from paglets.api.limits import MAX_PIECE_BYTES
 from paglets.core.clock import Clock, Entropy
 from paglets.core.refs import BlobRef, HostRef
@@ -16,6 +17,7 @@ from paglets.slots.model import Resources
 from paglets.store.db import Store
 from paglets.store.files import Removal
 from paglets.wire.request import Transport
+from paglets.worker.launch import Launcher, LaunchEvents
 from paglets.worker.logs import LogChunk
 
 
@@ -245,3 +247,26 @@ class HostServices:
     def logger(self, part: str) -> logging.Logger:
         """Return the logger of a part of the host."""
         return self.log.getChild(part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """The interfaces of a host to its environment.
+
+    `make_transport` gets a function that runs a callback on the runner; the transport must run each completion with it.
+    `announce` receives messages for the user; without it, they only go to the log. `url` returns the URL for other
+    hosts, which may change. `refused` returns hosts with another mesh key that sent requests to this host.
+    """
+
+    clock: Clock
+    entropy: Entropy
+    store: Store
+    disk: Disk
+    blobs: Blobs
+    meter: Meter
+    log: logging.Logger
+    make_transport: Callable[[Callable[[Callable[[], None]], None]], Transport]
+    make_launcher: Callable[[LaunchEvents], Launcher]
+    announce: Callable[[str], None] | None = None
+    url: Callable[[], str] | None = None
+    refused: Callable[[], tuple[RefusedHost, ...]] = tuple
