@@ -22,7 +22,7 @@ from paglets.core.unpacked import ARCHIVE_NAME, INSIDE, MANIFEST
 
 PROGRAM_VERSION = "0.1.0"
 
-PROTOCOL = 2
+PROTOCOL = 3
 """The version of the protocol between hosts. Hosts work together if it is equal."""
 
 

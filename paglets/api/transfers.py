@@ -19,6 +19,14 @@ class LargeEnvelope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnvelopeKey:
+    """A hand-off, by the paglet and the epoch of its envelope."""
+
+    agent_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Transfers:
     """A request to accept envelopes from one source host: `POST /v1/transfers`."""
 
@@ -53,22 +61,13 @@ class TransferAnswers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
-    """A request to settle a hand-off: `POST /v1/transfers/settle`.
+    """A request to settle hand-offs: `POST /v1/transfers/settle`.
 
-    The receiver answers that it accepted the paglet under `epoch`, or that it will never accept it.
+    The receiver answers for each that it accepted the paglet under this epoch, or that it will never accept it.
     """
 
     source: HostRef
-    agent_id: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClosedEpoch:
-    """A hand-off whose source has received the answer."""
-
-    agent_id: str
-    epoch: int
+    asked: tuple[EnvelopeKey, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,4 +75,4 @@ class CloseTransfers:
     """Hand-offs that the source will not send again, because it has their answers: `POST /v1/transfers/close`."""
 
     source: HostRef
-    closed: tuple[ClosedEpoch, ...]
+    closed: tuple[EnvelopeKey, ...]

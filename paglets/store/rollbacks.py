@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from paglets.api.paglets import ResidenceRow
 from paglets.codec.strict_json import dumps, loads
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import HostRef
+from paglets.core.refs import BlobRef, HostRef
 from paglets.store import paglets, residence
 from paglets.store.db import Tx
 from paglets.store.handoffs import Key
+from paglets.store.pages import FIRST_PLACE, Budget, Page, Place, page_of
 
 UNWANTED = "unwanted"
 DISPOSE = "dispose"
@@ -35,11 +36,22 @@ class UnfinishedHandoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fence:
-    """A notice to a target host that the paglet is on another host under the newer `epoch`."""
+    """A notice to a target host that the paglet is on another host under the newer `epoch`.
+
+    `place` and `needs` are as in `runtime.delivery`: fences are sent in the order of their ids, and need no blobs.
+    """
 
     agent_id: str
     epoch: int
     target: HostRef
+
+    @property
+    def place(self) -> Place:
+        return (0.0, self.agent_id)
+
+    @property
+    def needs(self) -> tuple[BlobRef, ...]:
+        return ()
 
 
 def request(tx: Tx, agent_id: str, recall: str) -> bool:
@@ -138,16 +150,20 @@ def fenced(tx: Tx) -> dict[str, int]:
     return {row["agent_id"]: row["epoch"] for row in rows}
 
 
-def fences(tx: Tx, target_store: str, most: int) -> list[Fence]:
-    rows = tx.all(
-        "SELECT agent_id, epoch, target FROM fences WHERE target_store = ? ORDER BY agent_id LIMIT ?",
+def fences(tx: Tx, target_store: str, budget: Budget, after: Place = FIRST_PLACE) -> Page[Fence]:
+    """Return the next fences for a host after the position `after`, by the ids of their paglets."""
+    rows = tx.each(
+        "SELECT agent_id, epoch, target FROM fences WHERE target_store = ? AND agent_id > ? ORDER BY agent_id LIMIT ?",
         target_store,
-        most,
+        after[1],
+        budget.items + 1,
     )
-    return [
+    page = page_of(rows, budget, lambda row: 0)
+    items = [
         Fence(agent_id=row["agent_id"], epoch=row["epoch"], target=from_json(HostRef, loads(row["target"])))
-        for row in rows
+        for row in page.items
     ]
+    return Page(items=items, more=page.more)
 
 
 def fenced_stores(tx: Tx) -> list[str]:

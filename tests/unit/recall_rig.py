@@ -8,7 +8,7 @@ from host_rig import Rig, host_ref
 
 from paglets.api.groups import JobStatusReply
 from paglets.api.paglets import Done, Located
-from paglets.api.transfers import Settle, TransferAnswer, TransferAnswers, Transfers
+from paglets.api.transfers import EnvelopeKey, Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope
 from paglets.core.errors import InternalError, PagletsError
 from paglets.core.record import from_json
@@ -27,7 +27,8 @@ class Target:
     def __init__(self, rig: Rig, *, takes: Any = None, settles: Any = "refused") -> None:
         self.takes, self.settles = takes, settles
         self.got: list[Envelope] = []
-        self.settled: list[Settle] = []
+        self.settled: list[EnvelopeKey] = []
+        self.asking: list[Settle] = []
         routes = {
             "GET /v1/host": lambda body: identity("w1"),
             "POST /v1/transfers": self._transfers,
@@ -52,12 +53,17 @@ class Target:
             )
         )
 
-    def _settle(self, body: Any) -> TransferAnswer:
-        asked = from_json(Settle, body)
-        self.settled.append(asked)
+    def _settle(self, body: Any) -> TransferAnswers:
+        self.asking.append(from_json(Settle, body))
+        asked = self.asking[-1].asked
+        self.settled += asked
         if isinstance(self.settles, PagletsError):
             raise self.settles
-        return TransferAnswer(agent_id=asked.agent_id, epoch=asked.epoch, verdict=self.settles)
+        return TransferAnswers(
+            answers=tuple(
+                TransferAnswer(agent_id=each.agent_id, epoch=each.epoch, verdict=self.settles) for each in asked
+            )
+        )
 
     def goes_away(self) -> None:
         self._network.leave(self.table.ref.url)

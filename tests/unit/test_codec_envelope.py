@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, host_ref, job, job_part, slot_request
 
-from paglets.api.transfers import Settle, TransferAnswer, TransferAnswers, Transfers
+from paglets.api.transfers import TransferAnswers, Transfers
 from paglets.codec.envelope import CarriedArtifact, Envelope, WireMessage, check_envelope, check_message
 from paglets.core.errors import Invalid
 from paglets.core.record import to_json
@@ -73,7 +73,8 @@ def test_one_lie_in_a_batch_is_left_out_of_the_answer_and_holds_up_no_other() ->
 @pytest.mark.parametrize("lie", [{"agent_id": "../x"}, {"epoch": -1}, {"epoch": (1 << 63) - 1}])
 def test_nothing_is_settled_that_cannot_be(lie: dict[str, Any]) -> None:
     rig = Rig()
-    settle = to_json(Settle(agent_id="p1", epoch=2, source=W1)) | lie
+    good = {"agent_id": "p1", "epoch": 2}
+    settle = {"source": to_json(W1), "asked": [good, good | lie]}
     with pytest.raises(Invalid):
-        rig.get(TransferAnswer, "POST", "/v1/transfers/settle", settle)
+        rig.get(TransferAnswers, "POST", "/v1/transfers/settle", settle)
     assert rig.value("SELECT count(*) FROM residence") == 0

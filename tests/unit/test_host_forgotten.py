@@ -16,7 +16,7 @@ from paglets.api.transfers import TransferAnswers, Transfers
 from paglets.codec.strict_json import dumps
 from paglets.core.errors import Conflict, InternalError, Invalid
 from paglets.core.record import to_json
-from paglets.host.handoff.eviction import DuplicateEvictor
+from paglets.host.handoff.eviction import BUDGET, DuplicateEvictor
 from paglets.host.records.lifecycle import set_pending_action
 from paglets.host.records.rollback import ERA, epoch_of_next_era, roll_back_from_removed
 from paglets.store import residence, rollbacks
@@ -271,7 +271,7 @@ def test_a_fence_is_not_replaced_by_one_of_an_older_epoch(rig: Rig) -> None:
     newer = Fence(agent_id="p1", epoch=9, target=W1)
     tried = (newer, replace(newer, epoch=8), newer)
     assert [rig.write(lambda tx, each=each: rollbacks.fence(tx, each)) for each in tried] == [True, False, False]
-    assert rig.store.read(lambda tx: rollbacks.fences(tx, W1.store_id, 10)) == [newer]
+    assert rig.store.read(lambda tx: rollbacks.fences(tx, W1.store_id, BUDGET).items) == [newer]
 
 
 def test_of_two_that_were_taken_back_the_one_with_the_lower_epoch_ends(rig: Rig, away: Rig) -> None:

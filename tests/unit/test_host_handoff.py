@@ -9,7 +9,7 @@ import pytest
 from host_rig import Rig, envelope, group, host_ref, job, slot_request
 
 from paglets.api.groups import GroupLine, Groups, GroupView, JobStatusReply, JobStatusReport, UnwantedCopy
-from paglets.api.transfers import Settle, TransferAnswer, TransferAnswers, Transfers
+from paglets.api.transfers import EnvelopeKey, Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope
 from paglets.core.errors import InternalError, PagletsError, Unknown
 from paglets.core.record import from_json
@@ -248,8 +248,9 @@ def test_an_envelope_may_only_come_from_the_source_that_it_names(rig: Rig) -> No
 
 
 def test_a_move_that_was_taken_back_is_never_taken(rig: Rig) -> None:
-    settle = Settle(source=W1, agent_id="p1", epoch=2)
-    assert rig.get(TransferAnswer, "POST", "/v1/transfers/settle", settle).verdict == "refused"
+    settle = Settle(source=W1, asked=(EnvelopeKey(agent_id="p1", epoch=2), EnvelopeKey(agent_id="p2", epoch=2)))
+    answers = rig.get(TransferAnswers, "POST", "/v1/transfers/settle", settle).answers
+    assert [each.verdict for each in answers] == ["refused", "refused"]
     assert transfer(rig, envelope(epoch=2)) == ["refused"]
 
 

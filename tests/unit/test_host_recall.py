@@ -77,8 +77,22 @@ def test_the_host_of_an_unwanted_job_asks_a_target_that_is_there(rig: Rig, settl
     leave(rig, job("j1"))
     rig.run(0.2)
     unwanted(rig)
-    assert [(each.agent_id, each.epoch, each.source) for each in target.settled] == [("j1", 2, rig.own)]
+    assert [(each.agent_id, each.epoch) for each in target.settled] == [("j1", 2)]
+    assert [each.source for each in target.asking] == [rig.own]
     assert status(rig) == ends
+
+
+def test_a_target_is_asked_about_many_unwanted_jobs_in_one_request(rig: Rig) -> None:
+    target = Target(rig, takes=InternalError("disk"))
+    ids = [f"j{number}" for number in range(3)]
+    for agent_id in ids:
+        leave(rig, job(agent_id, agent_id))
+    rig.run(0.2)
+    each_unwanted = tuple(UnwantedCopy(agent_id=agent_id, cause="cancelled") for agent_id in ids)
+    rig.write(lambda tx: end_unwanted(tx, each_unwanted, rig.own, rig.now()))
+    rig.run(1)
+    assert [[key.agent_id for key in asking.asked] for asking in target.asking] == [ids]
+    assert [status(rig, agent_id) for agent_id in ids] == [("disposed", 2)] * 3
 
 
 def test_an_unwanted_job_ends_though_its_target_only_says_that_it_is_in_trouble(rig: Rig) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paglets.api.transfers import ClosedEpoch, CloseTransfers
+from paglets.api.transfers import CloseTransfers, EnvelopeKey
 from paglets.core.errors import PagletsError
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
@@ -37,7 +37,7 @@ class ClosedHandoffs:
         return self._due
 
     def _close_at_target(self, closed: list[ClosedHandoff]) -> None:
-        epochs = tuple(ClosedEpoch(agent_id=each.agent_id, epoch=each.epoch) for each in closed)
+        epochs = tuple(EnvelopeKey(agent_id=each.agent_id, epoch=each.epoch) for each in closed)
         body = dump_json(CloseTransfers(source=self._services.own, closed=epochs))
         request = Request(method="POST", target="/v1/transfers/close", body=body, repeatable=True)
 

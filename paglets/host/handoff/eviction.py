@@ -6,45 +6,56 @@ each online host for these paglets at regular intervals. If two copies exist, th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from paglets.api.paglets import Locate, Located, ResidenceRow
-from paglets.api.transfers import TransferAnswer
+from paglets.api.transfers import TransferVerdict
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
-from paglets.host.handoff.in_doubt import AGAIN_SECONDS, ANSWER_SECONDS, InDoubtResolver
+from paglets.host.blobs.pusher import BlobPusher
+from paglets.host.handoff.in_doubt import InDoubtTraffic
+from paglets.host.runtime.delivery import DeliveryLanes
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
 from paglets.mesh.locator import MAX_IDS
 from paglets.store import residence, rollbacks
 from paglets.store.db import Tx
 from paglets.store.events import record_event
+from paglets.store.pages import Budget, Page, Place
 from paglets.store.rollbacks import Fence
 from paglets.wire.request import Request, Response, dump_json, parsed
 
-MOST_AT_ONCE = 50
+BUDGET = Budget(items=50, size_bytes=4 << 20)
+AGAIN_SECONDS = 5.0
+ANSWER_SECONDS = 10.0
 
 ROUND_SECONDS = 60.0
 """Seconds after which a host is asked for the same paglets again. A host that comes online is asked at once."""
 
 
-class DuplicateEvictor:
+class DuplicateEvictor(InDoubtTraffic):
     """The runner part `eviction`. After a rollback from a removed host, it ends the older of two copies of a paglet."""
 
     name = "eviction"
 
-    def __init__(self, services: HostServices, gossip: Gossiper) -> None:
-        self._services = services
+    def __init__(self, services: HostServices, gossip: Gossiper, blob_pusher: BlobPusher) -> None:
+        super().__init__(services)
         self._gossip = gossip
-        self._resolver = InDoubtResolver(services, gossip, self.name)
+        self._lanes = DeliveryLanes(services, gossip, blob_pusher, self)
         # Maps the store id of a host to the ids of the paglets that it was asked for in this round.
         self._asked: dict[str, set[str]] = {}
         self._round_ends_at = float("-inf")
         # Maps the store id of a host to the monotonic time of the retry after a failed request.
         self._again: dict[str, float] = {}
+        # Fences whose targets answered that they have a copy. The targets are asked for these copies again.
+        self._found: list[Fence] = []
 
     def tick(self, now: float) -> float | None:
+        while self._found:
+            found = self._found.pop()
+            self._asked.get(found.target.store_id, set()).discard(found.agent_id)
+            self._look(self._gossip.address(found.target), {found.agent_id: found.epoch})
         fenced = self._services.store.read(rollbacks.fenced)
         if not fenced:
             return None
@@ -57,11 +68,7 @@ class DuplicateEvictor:
         for store_id, host in online.items():
             if store_id not in self._again:
                 self._look(host, fenced)
-        waiting = self._resolver.waiting(now)
-        for store_id in self._services.store.read(rollbacks.fenced_stores):
-            if store_id in online:
-                self._end_copies(store_id, waiting)
-        return min((self._round_ends_at, *self._again.values(), *self._resolver.due()))
+        return min((self._round_ends_at, *self._again.values(), self._lanes.tick(now)))
 
     # Methods that find copies.
 
@@ -124,22 +131,19 @@ class DuplicateEvictor:
 
     # Methods that end copies.
 
-    def _end_copies(self, store_id: str, waiting: set[str]) -> None:
-        for each in self._services.store.read(lambda tx: rollbacks.fences(tx, store_id, MOST_AT_ONCE)):
-            if each.agent_id not in waiting:
-                waiting.add(each.agent_id)
-                self._resolver.ask(each, partial(self._resolved, each))
+    def hosts(self, tx: Tx) -> list[HostRef]:
+        fenced = set(rollbacks.fenced_stores(tx))
+        return [mesh_host.ref for mesh_host in self._gossip.online() if mesh_host.store_id in fenced]
 
-    def _resolved(self, each: Fence, result: TransferAnswer | PagletsError) -> None:
-        if isinstance(result, PagletsError):
-            self._resolver.later(each.agent_id)
-            return
-        if result.verdict != "refused":
+    def select(self, tx: Tx, host: HostRef, after: Place, skip: Sequence[str]) -> Page[Fence]:
+        return rollbacks.fences(tx, host.store_id, BUDGET, after)
+
+    def failed(self, host: HostRef, items: Sequence[Fence], error: PagletsError, *, sent: bool) -> None:
+        """Do nothing: the fences stay in the store, and are sent again."""
+
+    def resolved(self, tx: Tx, asked: Fence, verdict: TransferVerdict) -> None:
+        if verdict != "refused":
             # The host has a copy of this epoch or a higher one. Ask the host for the paglet again, to decide which copy
             # ends.
-            self._look_again(each)
-        self._resolver.change(each.agent_id, lambda tx: rollbacks.unfence(tx, each))
-
-    def _look_again(self, each: Fence) -> None:
-        self._asked.get(each.target.store_id, set()).discard(each.agent_id)
-        self._look(self._gossip.address(each.target), {each.agent_id: each.epoch})
+            self._found.append(asked)
+        rollbacks.unfence(tx, asked)

@@ -304,13 +304,20 @@ def _log_not_taken(host: Host, source: HostRef, agent_id: str, error: BaseExcept
     )
 
 
-def settle(host: Host, asked: ParsedRequest) -> TransferAnswer:
+def settle(host: Host, asked: ParsedRequest) -> TransferAnswers:
     body: Settle = asked.body
-    check_agent_id(body.agent_id)
-    check_count("epoch", body.epoch, least=1)
+    if len(body.asked) > MAX_BATCH_ENVELOPES:
+        raise TooLarge(f"{len(body.asked)} hand-offs in one request; the limit is {MAX_BATCH_ENVELOPES}")
+    for each in body.asked:
+        check_agent_id(each.agent_id)
+        check_count("epoch", each.epoch, least=1)
     asked.require_sender([body.source.store_id])
     now = host.services.clock.wall()
-    return host.services.store.write(lambda tx: residence.settle(tx, body.agent_id, body.epoch, body.source, now))
+
+    def store(tx: Tx) -> tuple[TransferAnswer, ...]:
+        return tuple(residence.settle(tx, each.agent_id, each.epoch, body.source, now) for each in body.asked)
+
+    return TransferAnswers(answers=host.services.store.write(store))
 
 
 def close(host: Host, asked: ParsedRequest) -> Done:
@@ -351,6 +358,11 @@ ROUTES = (
     route("POST", "/v1/transfers", Transfers, TransferAnswers, "hand off paglets from one source host", transfers),
     route("POST", "/v1/transfers/close", CloseTransfers, Done, "close hand-offs that will not be sent again", close),
     route(
-        "POST", "/v1/transfers/settle", Settle, TransferAnswer, "ask if a hand-off was accepted; else refuse it", settle
+        "POST",
+        "/v1/transfers/settle",
+        Settle,
+        TransferAnswers,
+        "ask if hand-offs were accepted, or refuse them",
+        settle,
     ),
 )
