@@ -59,9 +59,10 @@ from paglets.host.records.in_host import IN_HOST_CLASSES, HostView
 from paglets.host.records.recovery import close_runs
 from paglets.host.runtime import status
 from paglets.host.runtime.delivery import DeliveryLanes
-from paglets.host.runtime.runner import Runner
+from paglets.host.runtime.runner import JoiningPart, Runner
 from paglets.host.runtime.services import Environment, HostServices, Settings
 from paglets.host.runtime.status import HostLoad
+from paglets.host.runtime.wakes import ON_BLOB_PUSHED, ON_MESH_CHANGE
 from paglets.mesh.gossip import Gossiper
 from paglets.mesh.locator import Locator
 from paglets.slots import policy
@@ -69,24 +70,6 @@ from paglets.slots.model import SlotRequest, check_request
 from paglets.store import handoffs, paglets, queue, residence, views
 from paglets.store.db import Tx
 from paglets.wire.request import PendingResponse, Response, reply, reply_error
-
-ON_MESH_CHANGE = (
-    "placer",
-    "mailbox",
-    "handoff",
-    "rollback",
-    "eviction",
-    "outbox",
-    "reconciliation",
-    "stealing",
-    "groups",
-    "blob_pusher",
-    "reverse_poller",
-)
-"""The parts to wake when gossip changes the table of hosts."""
-
-ON_BLOB_PUSHED = ("mailbox", "handoff", "outbox", "stealing")
-"""The parts to wake when another host has received all bytes of a blob."""
 
 
 class Host:
@@ -204,26 +187,29 @@ class Host:
         services.store.on_commit = self._committed
         in_flight, deny_list = InFlightTransfers(services.store.read(handoffs.keys)), self._deny_list
         lanes = partial(DeliveryLanes, services, self.gossip, self.blob_pusher)
+        joining: tuple[JoiningPart, ...] = (
+            Placer(services, self.gossip, deny_list, self.lost_jobs.older_goes_on),
+            self.scheduler,
+            lanes(Outbox(services), self.paglet_locator.locate),
+            self.mailbox,
+            HomeGroups(services, self.gossip),
+        )
         parts: tuple[Part, ...] = (
+            self.parked,
             self.gossip,
             self.reverse_transport,
             self.reverse_poller,
             self.locator,
-            self.mailbox,
             self.runs,
-            self.scheduler,
-            Placer(services, self.gossip, deny_list, self.lost_jobs.older_goes_on),
+            *joining,
             lanes(HandoffTraffic(services, self.gossip, self.blob_store, in_flight)),
             ClosedHandoffs(services, self.gossip),
             TransferRollback(services, self.gossip, self.blob_pusher, in_flight, deny_list),
             self.host_removal,
             DuplicateEvictor(services, self.gossip, self.blob_pusher),
-            lanes(Outbox(services), self.paglet_locator.locate),
             self.blob_pusher,
             self.blob_fetcher,
-            self.parked,
             self.calls,
-            HomeGroups(services, self.gossip),
             self.reconciliation,
             self.lost_jobs,
             self.stealing,
@@ -233,6 +219,7 @@ class Host:
         )
         for part in parts:
             self.runner.add(part)
+        self.runner.let_join(*joining)
         return closed
 
     def _committed(self, wakes: tuple[str, ...], touched: tuple[str, ...]) -> None:

@@ -165,6 +165,11 @@ def count(tx: Tx, *statuses: str) -> int:
     return int(tx.value(f"SELECT count(*) FROM requests WHERE status IN ({marks})", *statuses))
 
 
+def has_more_than(tx: Tx, count: int, status: str) -> bool:
+    """Return True if more than `count` jobs have this status. At most that many are read."""
+    return tx.value("SELECT 1 FROM requests WHERE status = ? LIMIT 1 OFFSET ?", status, count) is not None
+
+
 def with_status(tx: Tx, status: str, agent_ids: Iterable[str]) -> list[str]:
     """Return those of `agent_ids` that are jobs with that status."""
     sql = "SELECT 1 FROM requests WHERE agent_id = ? AND status = ?"

@@ -56,8 +56,6 @@ class Stage:
 STAGES = (
     Stage(name="submit", at="home", note="request"),
     Stage(name="commit", at="home", note="sent", moves=True),
-    Stage(name="move of the collector", at="home", note="acknowledged", moves=True),
-    Stage(name="place", at="home", note="sent", moves=True),
     Stage(name="hand-off", at="worker", note="granting"),
     Stage(name="grant", at="worker", note="launch"),
     Stage(name="spawn", at="worker", note="started"),
@@ -65,7 +63,6 @@ STAGES = (
     Stage(name="import", at="job", note="began"),
     Stage(name="run", at="job", note="ended"),
     Stage(name="report", at="worker", note="answered:report"),
-    Stage(name="delivery", at="worker", note="accepted"),
     Stage(name="reply", at="script", note="result"),
 )
 AFTER_REPORT = (

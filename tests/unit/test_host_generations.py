@@ -186,7 +186,7 @@ INPUT = b"the input of a job"
 
 def holder(rig: Rig) -> Rig:
     """Another host, w2, which has the input."""
-    other = Rig(name="w2", beside=rig)
+    other = Rig(name="w2", beside=rig, tags=("worker",))
     other.host.blob_store.put(INPUT)
     return other
 
@@ -283,7 +283,7 @@ def test_what_was_fetched_stays_while_the_rest_is_waited_for() -> None:
     rig.until(lambda: worker.keys() == [("a", 1)])
     forget_bytes(rig, files)
     worker.cut_off()
-    other = Rig(name="w2", beside=rig)
+    other = Rig(name="w2", beside=rig, tags=("worker",))
     other.host.blob_store.put(b"first")
 
     def is_here() -> bool:

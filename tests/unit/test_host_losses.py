@@ -17,13 +17,13 @@ from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id
 from paglets.host.groups import lost_jobs
-from paglets.slots.model import Resources, SlotRequest
+from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from paglets.store import paglets, residence
 from paglets.wire.request import reply
 from tests.fakes.exchange import TableHost
 
 COLLECTOR = collector_id("g1")
-NOT_HERE = SlotRequest(resources=Resources(cpu_cores=1))
+NOT_HERE = SlotRequest(resources=Resources(cpu_cores=1), rules=PlacementRules(required_tags=("worker",)))
 """Jobs that may not run at home, where their collector is."""
 
 
@@ -35,7 +35,7 @@ class Worker:
         self.copies: dict[str, JobCopy] = dict(copies or {})
         self.lists = True
         self.host: TableHost = rig.peer(
-            name, {"POST /v1/transfers": self._take, "POST /v1/paglets/locate": self._locate}
+            name, {"POST /v1/transfers": self._take, "POST /v1/paglets/locate": self._locate}, tags=("worker",)
         )
 
     @property

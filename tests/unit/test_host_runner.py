@@ -53,6 +53,47 @@ class Ticker:
         return self._tick(now)
 
 
+class Joiner(Ticker):
+    """A part that stores a row in the transaction that wakes it, and wakes `then`."""
+
+    def __init__(self, name: str, say: Callable[[object], None], then: str = "") -> None:
+        super().__init__(name, lambda now: say(f"tick {name}"))  # type: ignore[func-returns-value]
+        self._say = say
+        self._then = then
+        self.error: Exception | None = None
+
+    def join(self, tx: Tx) -> str:
+        put(f"of {self.name}")(tx)
+        if self.error is not None:
+            raise self.error
+        if self._then:
+            tx.wake(self._then)
+        return f"joined {self.name}"
+
+    def joined(self, value: str) -> None:
+        self._say(value)
+
+
+@pytest.fixture
+def joiners(rig: Rig) -> tuple[Joiner, Joiner]:
+    """Two parts: the first wakes the second in the transaction that it joins."""
+    first, second = Joiner("first", rig.say, "second"), Joiner("second", rig.say)
+    rig.runner.add(first)
+    rig.runner.add(second)
+    rig.runner.let_join(first, second)
+    rig.settle()
+    rig.said.clear()
+    return first, second
+
+
+def waking(part: str) -> Callable[[Tx], int]:
+    def change(tx: Tx) -> int:
+        tx.wake(part)
+        return put("a")(tx)
+
+    return change
+
+
 @pytest.fixture
 def rig() -> Rig:
     return Rig()
@@ -205,6 +246,60 @@ def test_a_fault_in_an_event_or_after_a_commit_stops_nothing(rig: Rig, where: st
     rig.settle()
     assert rig.said == ["event", 1]
     assert len(rig.log) == 1
+
+
+# Parts that join a transaction.
+
+
+def keys(rig: Rig) -> list[str]:
+    return rig.store.read(lambda tx: [row["key"] for row in tx.all("SELECT key FROM meta ORDER BY key")])
+
+
+def test_parts_that_a_change_wakes_work_in_its_commit_one_after_the_other(
+    rig: Rig, joiners: tuple[Joiner, Joiner]
+) -> None:
+    rig.runner.change(waking("first"), rig.say)
+    rig.settle()
+    assert rig.commits == 1
+    assert keys(rig) == ["a", "of first", "of second"]
+    assert rig.said == [1, "joined first", "joined second", "tick first", "tick second"]
+
+
+def test_a_part_that_nothing_wakes_does_not_join(rig: Rig, joiners: tuple[Joiner, Joiner]) -> None:
+    rig.runner.change(waking("second"), rig.say)
+    rig.settle()
+    assert keys(rig) == ["a", "of second"]
+
+
+def test_a_part_that_cannot_join_undoes_no_change_and_works_in_its_tick(
+    rig: Rig, joiners: tuple[Joiner, Joiner]
+) -> None:
+    joiners[1].error = RuntimeError("it broke")
+    rig.runner.change(waking("first"), rig.say)
+    rig.settle()
+    assert keys(rig) == ["a"]
+    assert rig.said == [1, "tick first"]
+    assert len(rig.log) == 1
+
+
+def test_nothing_has_joined_a_commit_that_failed(rig: Rig, joiners: tuple[Joiner, Joiner]) -> None:
+    joiners[1].error = StoreFull("disk")
+    rig.runner.change(waking("first"), rig.say)
+    rig.settle()
+    assert keys(rig) == ["a"]
+    assert rig.log == []
+
+
+def test_a_change_of_another_thread_is_joined_and_its_error_is_raised(rig: Rig, joiners: tuple[Joiner, Joiner]) -> None:
+    def fails(tx: Tx) -> None:
+        raise Conflict("no")
+
+    assert rig.runner.write(waking("second")) == 1
+    assert keys(rig) == ["a", "of second"]
+    with pytest.raises(Conflict):
+        rig.runner.write(fails)
+    first, second = rig.runner.write_all([put("b"), fails])
+    assert (first, type(second)) == (1, Conflict)
 
 
 def test_an_end_that_nothing_may_catch_goes_through(rig: Rig) -> None:

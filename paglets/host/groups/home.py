@@ -43,13 +43,22 @@ class HomeGroups:
         self._ask_at = services.clock.monotonic() + ASK_SECONDS
         self._forget_at = self._ask_at
         self._after = ""
+        self._has_joined = False
+
+    def join(self, tx: Tx) -> None:
+        """Update the groups in the COMMIT that ends a dependency on this host, or the group."""
+        for group_id, reason in _new_reasons(tx, self._services.own):
+            groups.set_detached_reason(tx, group_id, reason)
+        for group_id in groups.complete_here(tx):
+            groups.delete_specs(tx, group_id)
+
+    def joined(self, value: None) -> None:
+        self._has_joined = True
 
     def tick(self, now: float) -> float | None:
-        if self._services.store.read(groups.not_detached):
-            self._services.store.write(lambda tx: _update_reasons(tx, self._services.own))
-        home = self._services.store.read(groups.complete_here)
-        if home:
-            self._services.store.write(lambda tx: _release(tx, home))
+        if not self._has_joined and self._services.store.read(self._has_news):
+            self._services.store.write(self.join)
+        self._has_joined = False
         if now >= self._forget_at:
             self._forget_at = now + FORGET_SECONDS
             before = self._services.clock.wall() - KEPT_SECONDS
@@ -67,6 +76,9 @@ class HomeGroups:
         due += [self._ask_at] if self._services.store.read(groups.has_specs) else []
         due += [now + LOOK_AGAIN_SECONDS] if self._services.store.read(groups.not_detached) else []
         return min(due, default=None)
+
+    def _has_news(self, tx: Tx) -> bool:
+        return bool(_new_reasons(tx, self._services.own) or groups.complete_here(tx))
 
     def _ask(self, group_id: str, collector: HostRef) -> None:
         """Request the counts of a group from the host of its collector.
@@ -105,16 +117,10 @@ def _update(tx: Tx, view: GroupView, now: float) -> None:
         groups.delete_specs(tx, view.group_id)
 
 
-def _release(tx: Tx, group_ids: list[str]) -> None:
-    for group_id in group_ids:
-        groups.delete_specs(tx, group_id)
-
-
-def _update_reasons(tx: Tx, own: HostRef) -> None:
-    for row in groups.not_detached(tx):
-        reason = _attached_reason(tx, row, own)
-        if reason != row["detached_reason"]:
-            groups.set_detached_reason(tx, row["group_id"], reason)
+def _new_reasons(tx: Tx, own: HostRef) -> list[tuple[str, str]]:
+    """Return the groups whose reason to depend on this host differs from the stored one, each with its reason."""
+    found = ((row, _attached_reason(tx, row, own)) for row in groups.not_detached(tx))
+    return [(row["group_id"], reason) for row, reason in found if reason != row["detached_reason"]]
 
 
 def _attached_reason(tx: Tx, row: sqlite3.Row, own: HostRef) -> str:

@@ -69,7 +69,6 @@ class Runs:
         self._deny_list = deny_list
         self._delayed: list[Callable[[], None]] = []
         self._ground = launch_paths(services)
-        self.grant_next: Callable[[], None] = lambda: None
         mailbox.start_entry = self.start_entry
         mailbox.pump = self.pump
         mailbox.activations = self._residents.activations
@@ -301,7 +300,6 @@ class Runs:
             lambda tx: run_repository.close_run(tx, run, how, runtime, self._services.own, self._services.clock.wall()),
             lambda closed: self._gone(run, how, closed),
         )
-        self.grant_next()
 
     def _gone(self, run: Run, how: ProcessExit, closed: ClosedRun | BaseException) -> None:
         if isinstance(closed, StoreTransient):

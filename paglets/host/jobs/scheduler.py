@@ -79,7 +79,7 @@ class Scheduler:
 
         `_lack_memory` is True if jobs wait for memory that idle processes may hold. `_held` is True if waiting jobs may
         have a reason code from OBSTACLES. It is True at first, because the store may have kept such codes when the host
-        ended.
+        ended. `_has_granted` is True if the pass for which this part was woken has joined the COMMIT of that wake.
         """
         self._services = services
         self._awaited = awaited
@@ -90,30 +90,30 @@ class Scheduler:
         self._held = True
         self._lack_memory = False
         self._look_at = float("-inf")
-        runs.grant_next = self._grant_next
+        self._has_granted = False
 
-    def _grant_next(self) -> None:
-        """Grant slots in the next COMMIT of the runner. The same COMMIT releases the slot of the run that has ended."""
-        self._services.runner.change(self._grant_if_possible, self._launch)
+    def join(self, tx: Tx) -> tuple[list[Granted], bool]:
+        """Grant slots in the COMMIT that stores new jobs or the end of a run. Return True if this was a complete pass.
 
-    def _grant_if_possible(self, tx: Tx) -> list[Granted]:
+        If all slots are taken, jobs are only sent ahead.
+        """
         if not _any_waiting(tx) or self._workspace.blocked_reason() is not None:
-            return []
+            return [], False
         if self._is_full(tx):
-            return self._send_ahead(tx, [], self._services.clock.wall())
-        return self._grant(tx, self._runs.running())
+            return self._send_ahead(tx, [], self._services.clock.wall()), False
+        return self._grant(tx, self._runs.running()), True
 
-    def _launch(self, granted: list[Granted] | BaseException) -> None:
-        if isinstance(granted, StoreTransient):
-            # The COMMIT failed, so no slot was granted. It is tried again later, with the end of the last run.
-            return
-        if isinstance(granted, BaseException):
-            raise granted
+    def joined(self, value: tuple[list[Granted], bool]) -> None:
+        granted, self._has_granted = value
+        self._launch(granted)
+
+    def _launch(self, granted: list[Granted]) -> None:
         for each in granted:
             self._runs.launch(each.run, each.cores, each.gpus)
 
     def tick(self, now: float) -> float | None:
         store, usage = self._services.store, self._runs.running()
+        has_granted, self._has_granted = self._has_granted, False
         if store.read(_any_waiting):
             if now < self._look_at and store.read(self._is_full):
                 return self._look_at  # All cores are leased, so a pass would cost a COMMIT and grant nothing.
@@ -123,9 +123,9 @@ class Scheduler:
                 with suppress(StoreTransient):
                     store.write(lambda tx: self._hold(tx, obstacle))
                 return now + LOOK_AGAIN_SECONDS
-            granted = store.write(lambda tx: self._grant(tx, usage))
+            if not has_granted:
+                self._launch(store.write(lambda tx: self._grant(tx, usage)))
             self._held = False
-            self._launch(granted)
             if store.read(_any_waiting):
                 self._end_idle_processes()
                 self._look_at = now + (MEMORY_FREED_SECONDS if self._lack_memory else LOOK_AGAIN_SECONDS)

@@ -16,7 +16,7 @@ from paglets.host.messaging.creation import elsewhere
 from paglets.host.messaging.pending_actions import PendingActions, write_or_log
 from paglets.host.records import in_host
 from paglets.host.records.delivery import Delivery, PendingCall
-from paglets.host.records.in_host import HostView
+from paglets.host.records.in_host import FailedPost, HostView
 from paglets.host.records.lifecycle import entry_for_calls, hook_failed, next_wake_time, set_hook
 from paglets.host.records.run_queue import Runnable, runnable_paglets
 from paglets.host.runtime.services import HostServices
@@ -209,6 +209,24 @@ class Mailbox:
         times += [now + NEXT_ROUND_SECONDS] if paged and not self._after else []
         return min(times, default=None)
 
+    def join(self, tx: Tx) -> list[FailedPost]:
+        """Let paglets inside the host arrive and handle posts in the COMMIT that stores these. Return the failed posts.
+
+        A paglet with a hook arrives first, so `tick` serves its posts.
+        """
+        failed: list[FailedPost] = []
+        for due in runnable_paglets(tx, "", MAX_DUE, self._services.clock.wall()):
+            if due.runs_in_host and due.hook == "arrival":
+                self._arrive(tx, due.agent_id)
+            elif due.runs_in_host and due.has_posts and due.hook is None:
+                failed += in_host.take_posts(tx, self._host_view, due.agent_id, POSTS_A_TURN, self._paused)[1]
+        return failed
+
+    def joined(self, failed: list[FailedPost]) -> None:
+        for each in failed:
+            self._services.logger(self.name).warning(each.text)
+            self.post_raised(each.seq, each.tries)
+
     def _next_due(self, wall: float) -> list[Runnable]:
         """Return the next page of due paglets. Paging ensures that blocked paglets do not delay the others."""
         after = self._after
@@ -298,10 +316,8 @@ class Mailbox:
         """Let a paglet inside the host handle up to POSTS_A_TURN posts. Return the number handled."""
         host, paused = self._host_view, tuple(self._paused)
         taken = write_or_log(self._services, lambda tx: in_host.take_posts(tx, host, agent_id, POSTS_A_TURN, paused))
-        count, raised = taken or (0, [])
-        for each in raised:
-            self._services.logger(self.name).warning(each.text)
-            self.post_raised(each.seq, each.tries)
+        count, failed = taken or (0, [])
+        self.joined(failed)
         return int(count)
 
     def _arrive(self, tx: Tx, agent_id: str) -> None:

@@ -190,6 +190,21 @@ class DeliveryLanes(Generic[Item, Answer]):
                 due.append(self._backoff.next_due([host.store_id], now) or float("inf"))
         return min(due)
 
+    def join(self, tx: Tx) -> tuple[list[Item], Settled[Item]] | None:
+        """Deliver items for this host in the COMMIT that stores them, except items with blobs. Return None for none."""
+        own = self._services.own
+        if all(host.store_id != own.store_id for host in self._traffic.hosts(tx)):
+            return None
+        page = self._traffic.select(tx, own, FIRST_PLACE, tuple(self._search.paused))
+        ready = [item for item in page.items if not item.needs]
+        if not ready:
+            return None
+        return ready, self._traffic.settle(tx, own, ready, self._traffic.deliver_here(tx, ready))
+
+    def joined(self, value: tuple[list[Item], Settled[Item]] | None) -> None:
+        if value is not None:
+            self._settled(self._services.own, *value)
+
     def _send(self, host: HostRef, now: float, *, probed: bool = False) -> bool:
         """Send a page of items to a host, or a probe. Return False if all items wait for blobs, or if none is left."""
         ready, waiting = self._next(host, now)

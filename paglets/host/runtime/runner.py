@@ -2,23 +2,28 @@
 
 Any thread may submit work, but only the runner executes it. In production a thread calls `step` in a loop
 (`paglets.host.runtime.threads`); in the simulator the virtual clock calls it.
+
+A part that a change wakes may *join* the transaction of that change: its work is then stored by the same COMMIT.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from paglets.core.clock import Clock
 from paglets.core.errors import StoreTransient
 from paglets.core.parts import Part
-from paglets.store.db import Change, Store
+from paglets.store.db import Change, Store, Tx
 from paglets.store.events import record_event
 
 T = TypeVar("T")
 Then = Callable[[Any], None]
+Submitted = tuple[Change[Any], Then]
+"""A change, and the function that gets its value or its error after the COMMIT."""
 
 RETRY_AFTER_FAULT_SECONDS = 1.0
 """The delay before a part whose tick raised runs again. Each tick reads the store, so a retry is safe."""
@@ -29,8 +34,24 @@ def _raise_faults(result: Any) -> None:
         raise result
 
 
+class JoiningPart(Part, Protocol):
+    """A part that can do its work in the transaction of the change that wakes it.
+
+    `join(tx)` does the work, and may be undone with the transaction. `joined` gets its value after the COMMIT. The part
+    is still woken, so its tick does what `join` has left undone.
+    """
+
+    def join(self, tx: Tx) -> Any: ...
+
+    def joined(self, value: Any) -> None: ...
+
+
 class Runner:
-    """The event loop. It calls `signal` after each submission of work, in the thread that submits the work."""
+    """The event loop. It calls `signal` after each submission of work, in the thread that submits the work.
+
+    `commit` commits changes of another thread, and returns after their callbacks. By default it runs in the thread of
+    its caller, as in the simulator, where all code runs on one thread.
+    """
 
     def __init__(self, store: Store, clock: Clock, log: logging.Logger) -> None:
         self._store = store
@@ -39,14 +60,20 @@ class Runner:
         self._parts: dict[str, Part] = {}
         self._due: dict[str, float | None] = {}
         self._events: deque[Callable[[], None]] = deque()
-        self._changes: deque[tuple[Change[Any], Then]] = deque()
+        self._joining: tuple[JoiningPart, ...] = ()
+        self._changes: deque[Submitted] = deque()
         self._wakes: deque[str] = deque()
         self.signal: Callable[[], None] = lambda: None
+        self.commit: Callable[[Sequence[Submitted]], None] = self.commit_now
 
     def add(self, part: Part) -> None:
         """Add a part of the host. It is due immediately."""
         self._parts[part.name] = part
         self._due[part.name] = float("-inf")
+
+    def let_join(self, *parts: JoiningPart) -> None:
+        """Let these parts join transactions, in this order."""
+        self._joining = parts
 
     def wake(self, *parts: str) -> None:
         self._wakes.extend(parts)
@@ -66,6 +93,22 @@ class Runner:
         self._changes.append((change, then))
         self.signal()
 
+    def write(self, change: Change[T]) -> T:
+        """Commit `change` and the work of parts that join it. Return its value, or raise its error.
+
+        May be called from any thread but the runner.
+        """
+        (result,) = self.write_all([change])
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def write_all(self, changes: Sequence[Change[T]]) -> list[T | BaseException]:
+        """Like `write`, for several changes. Return the value or error of each."""
+        results: list[Any] = []
+        self.commit([(change, results.append) for change in changes])
+        return results
+
     def step(self) -> float | None:
         """Run all work that is due. Return the seconds until more work is due, or None if no work is scheduled."""
         self._run_events()
@@ -84,11 +127,32 @@ class Runner:
 
     def _run_changes(self) -> None:
         waiting = [self._changes.popleft() for _ in range(len(self._changes))]
-        if not waiting:
-            return
-        results = self._store.write_all(change for change, _ in waiting)
-        for (_, then), result in zip(waiting, results, strict=True):
-            self._guarded(lambda then=then, result=result: then(result), "commit callback")  # type: ignore[misc]
+        if waiting:
+            self.commit_now(waiting)
+
+    def commit_now(self, changes: Sequence[Submitted]) -> None:
+        """Commit changes and the work of parts that join them, then call the callbacks. Called only on the runner."""
+        woken: set[str] = set()
+        submitted = [(partial(_run_noting_wakes, change, woken), then) for change, then in changes]
+        submitted.append((partial(self._join, woken), self._joined))
+        results = self._store.write_all(change for change, _ in submitted)
+        for (_, then), result in zip(submitted, results, strict=True):
+            self._guarded(partial(then, result), "commit callback")
+
+    def _join(self, woken: set[str], tx: Tx) -> list[tuple[JoiningPart, Any]]:
+        """Let the woken parts join. If one of them raises, none has joined, and their ticks do the work."""
+        joined = []
+        for part in self._joining:
+            if part.name in woken:
+                joined.append((part, part.join(tx)))
+                woken.update(tx.wakes)
+        return joined
+
+    def _joined(self, joined: list[tuple[JoiningPart, Any]] | BaseException) -> None:
+        _raise_faults(joined)
+        if isinstance(joined, list):
+            for part, value in joined:
+                part.joined(value)
 
     def _take_wakes(self) -> None:
         while self._wakes:
@@ -114,6 +178,12 @@ class Runner:
             self._log.exception(f"internal error in {what}")
             short = repr(error)
             self._changes.append((lambda tx: record_event(tx, self._clock.wall(), "fault", what, short), _ignore))
+
+
+def _run_noting_wakes(change: Change[T], woken: set[str], tx: Tx) -> T:
+    value = change(tx)
+    woken.update(tx.wakes)
+    return value
 
 
 def _ignore(result: Any) -> None:

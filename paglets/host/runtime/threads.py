@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from paglets.host.runtime.runner import Runner
+from paglets.core.errors import ShuttingDown
+from paglets.host.runtime.runner import Runner, Submitted
 
 JOIN_SECONDS = 10.0
+END_CHECK_SECONDS = 1.0
+"""Seconds between two checks if the runner has ended while a thread waits for a COMMIT."""
 
 
 @dataclass(slots=True)
@@ -54,6 +58,7 @@ class RunnerThread:
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="paglets-runner", daemon=True)
         runner.signal = self._signal.set
+        runner.commit = self._commit
 
     def start(self) -> None:
         self._thread.start()
@@ -63,6 +68,26 @@ class RunnerThread:
         self._ending = True
         self._signal.set()
         self._thread.join(JOIN_SECONDS)
+
+    def _commit(self, changes: Sequence[Submitted]) -> None:
+        """Hand changes of another thread to the runner, and wait for their callbacks. Raises ShuttingDown."""
+        if threading.current_thread() is self._thread:
+            self._runner.commit_now(changes)
+            return
+        done = threading.Event()
+        (*first, (change, then)) = changes
+
+        def last(result: Any) -> None:
+            try:
+                then(result)
+            finally:
+                done.set()
+
+        for each in (*first, (change, last)):
+            self._runner.change(*each)
+        while not done.wait(END_CHECK_SECONDS):
+            if not self._thread.is_alive():
+                raise ShuttingDown("the host is shutting down; try again after it has restarted")
 
     def _run(self) -> None:
         try:

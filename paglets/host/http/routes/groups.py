@@ -44,6 +44,9 @@ MOST_NUMBER = 1 << 53
 MOST_CLEAR_PAGES = 50
 """The maximum number of short transactions in one request. The caller repeats the request to clear more pages."""
 
+SMALL_GROUP_JOBS = 32
+"""The number of jobs up to which a group is stored by the runner. It takes about 0.1 ms for each job."""
+
 ELSEWHERE_SECONDS = 2.0
 """Seconds to wait for the hosts that may know a group, so that an unresponsive host does not delay the reply."""
 
@@ -57,7 +60,9 @@ def submit(host: Host, asked: ParsedRequest) -> GroupView:
         reach("after-accept-before-commit")
         return view
 
-    view = host.services.store.write(store)
+    # A small group is placed in the same COMMIT. A larger one is stored on this thread, so that the runner can go on.
+    is_small = len(body.jobs) <= SMALL_GROUP_JOBS
+    view = host.runner.write(store) if is_small else host.services.store.write(store)
     reach("after-commit-before-reply")
     return view
 

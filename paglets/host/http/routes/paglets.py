@@ -226,7 +226,7 @@ def posts(host: Host, asked: ParsedRequest) -> PostAnswers:
         reach("after-accept-before-commit")
         return answers
 
-    answers = host.services.store.write(take)
+    answers = host.runner.write(take)
     reach("after-report-before-ack")
     return PostAnswers(answers=answers)
 
@@ -270,7 +270,7 @@ def _taken(host: Host, source: HostRef, envelopes: tuple[Envelope, ...]) -> list
         reach("after-accept-before-commit")
         return answer
 
-    results = host.services.store.write_all(partial(take, envelope=envelope) for envelope in envelopes)
+    results = host.runner.write_all([partial(take, envelope=envelope) for envelope in envelopes])
     reach("after-commit-before-reply")
     host.services.logger("handoff").debug(f"{counted(len(envelopes), 'envelope')} from {source.name} answered")
     for envelope, result in zip(envelopes, results, strict=True):
