@@ -282,7 +282,10 @@ def tags_nowhere(missing: Sequence[str], there: Collection[str]) -> str:
 
 
 def _some(words: Sequence[str], room: int) -> str:
-    """Return a text of the words that fit into `room` characters, at least one, and of the number of other words."""
+    """Return a text with as many of the words as fit into `room` characters, but with at least one.
+
+    If words are left out, the text ends with their number, such as " and 3 more".
+    """
     shown = 1
     while shown < len(words) and len(", ".join(words[: shown + 1])) <= room:
         shown += 1

@@ -111,7 +111,7 @@ def print_job_details(shown: JobDetails) -> None:
     _table("code", ("FILE", "SIZE"), () if code is None else code.files)
     _table("inputs", ("FILE", "SIZE"), tuple((file.name, file.size_bytes) for file in shown.inputs))
     known = {(each.generation, each.attempt) for each in shown.attempts if each.status}
-    # Omit hosts where only a hook of the job ran: they have a log, but no attempt.
+    # Omit rows of hosts where only a hook of the job ran: those hosts have a log, but no attempt.
     runs = [each for each in shown.attempts if each.status or (each.generation, each.attempt) not in known]
     if len(runs) > 1 or any(_is_dead(each) or each.remark for each in runs):
         print("\nattempts:")

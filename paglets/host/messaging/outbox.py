@@ -1,4 +1,7 @@
-"""Posts as traffic to other hosts and within this one. Each leaves the outbox when its target has stored it."""
+"""The delivery of posts to other hosts, and to paglets on this host.
+
+A post leaves the outbox when its target host has stored it.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +102,7 @@ class Outbox(Traffic[Outgoing, PostAnswers]):
         numbers = posts.numbers_for(tx, agent_id)
         for n in numbers:
             _remove(tx, n, now)
-        if numbers:  # Record nothing if all posts were delivered during the search.
+        if numbers:  # Record nothing if all posts were delivered while the mesh was searched.
             text = f"{counted(len(numbers), 'post')} to a paglet that has ended"
             record_event(tx, now, "posts_dropped", agent_id, text)
 

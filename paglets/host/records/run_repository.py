@@ -202,7 +202,7 @@ def _go_file(file: FileRef, source: files.RegisteredSource | None, ground: Launc
 
 
 def code_of(tx: Tx, agent_id: str, ground: LaunchPaths) -> GoCode | None:
-    """Return the bundle of a paglet and its place on this host, or None if it has no bundle."""
+    """Return the bundle of a paglet and the path of that bundle on this host, or None if the paglet has no bundle."""
     bundle = paglets.bundle_of(tx, agent_id)
     if bundle is None:
         return None

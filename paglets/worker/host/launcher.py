@@ -382,7 +382,7 @@ class ZygoteLauncher:
             self._sampler.pause()
         self._events.ended(child.token, replace(how, no_template=child.no_template))
 
-    # The sampling thread calls two of the methods below. It posts samples to the I/O thread, which reports all events.
+    # The sampling thread calls the next two methods. Samples go to the I/O thread, which reports all events.
 
     def _sampled_runs(self) -> tuple[SampledRun, ...]:
         runs = (child.sampled_run() for child in self._children.copy().values())

@@ -196,7 +196,7 @@ def _child_count() -> int:
 
 
 def _threads_after_fork() -> int:
-    """Fork a child that exits at once. Return the number of threads of this process that the fork has not ended."""
+    """Fork a child that exits at once. Return the number of threads of this process after that."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pid = os.fork()
