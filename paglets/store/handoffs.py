@@ -60,7 +60,6 @@ class Leaving:
     size_bytes: int
     asked_for: bool
     needs: tuple[BlobRef, ...]
-    place: Place
 
     @property
     def key(self) -> Key:
@@ -188,7 +187,7 @@ def next_leaving(tx: Tx, target_store: str, budget: Budget, after: Place = FIRST
         *after,
         budget.items + 1,
     )
-    page = page_of(rows, budget, lambda row: row["size_bytes"])
+    page = page_of(rows, budget, lambda row: row["size_bytes"], lambda row: (row["began_at"], row["agent_id"]))
     items = [
         Leaving(
             agent_id=row["agent_id"],
@@ -196,11 +195,10 @@ def next_leaving(tx: Tx, target_store: str, budget: Budget, after: Place = FIRST
             size_bytes=row["size_bytes"],
             asked_for=bool(row["asked_for"]),
             needs=paglets.blobs_of(tx, row["agent_id"], row["bundle"]),
-            place=(row["began_at"], row["agent_id"]),
         )
         for row in page.items
     ]
-    return Page(items=items, more=page.more)
+    return Page(items=items, after=page.after)
 
 
 def small_collectors(tx: Tx) -> dict[str, str]:

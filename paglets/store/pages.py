@@ -24,13 +24,13 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[T]):
-    """Items in the order of their queue. `more` is True if others follow."""
+    """Items in the order of their queue. `after` is the position of the last one if others follow, else None."""
 
     items: list[T]
-    more: bool
+    after: Place | None = None
 
 
-def page_of(items: Iterable[T], budget: Budget, size_bytes: Callable[[T], int]) -> Page[T]:
+def page_of(items: Iterable[T], budget: Budget, size_bytes: Callable[[T], int], place: Callable[[T], Place]) -> Page[T]:
     """Return the first items that fit in the budget, and at least one. No item is read after the first that does not.
 
     Limit a query to one item more than the budget: that item shows that there are more.
@@ -40,6 +40,6 @@ def page_of(items: Iterable[T], budget: Budget, size_bytes: Callable[[T], int]) 
     for item in items:
         total += size_bytes(item)
         if chosen and (len(chosen) == budget.items or total > budget.size_bytes):
-            return Page(items=chosen, more=True)
+            return Page(items=chosen, after=place(chosen[-1]))
         chosen.append(item)
-    return Page(items=chosen, more=False)
+    return Page(items=chosen)

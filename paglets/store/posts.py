@@ -31,10 +31,6 @@ class Outgoing:
     needs: tuple[BlobRef, ...] = ()
 
     @property
-    def place(self) -> Place:
-        return (self.n, "")
-
-    @property
     def message(self) -> WireMessage:
         return from_json(WireMessage, loads(self.text))
 
@@ -121,13 +117,13 @@ def next_outgoing(
         dumps(list(skip)),
         budget.items + 1,
     )
-    page = page_of(rows, budget, lambda row: len(row["message"].encode()))
+    page = page_of(rows, budget, lambda row: len(row["message"].encode()), lambda row: (row["n"], ""))
     needs = blobs.of_posts(tx, [row["n"] for row in page.items])
     items = [
         Outgoing(n=row["n"], agent_id=row["agent_id"], text=row["message"], needs=tuple(needs.get(row["n"], ())))
         for row in page.items
     ]
-    return Page(items=items, more=page.more)
+    return Page(items=items, after=page.after)
 
 
 def settled_below(tx: Tx, agent_ids: tuple[str, ...], host_store: str) -> tuple[SettledBelow, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from paglets.api.paglets import ResidenceRow
 from paglets.codec.strict_json import dumps, loads
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import BlobRef, HostRef
+from paglets.core.refs import HostRef
 from paglets.store import paglets, residence
 from paglets.store.db import Tx
 from paglets.store.handoffs import Key
@@ -36,22 +36,11 @@ class UnfinishedHandoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fence:
-    """A notice to a target host that the paglet is on another host under the newer `epoch`.
-
-    `place` and `needs` are as in `runtime.delivery`: fences are sent in the order of their ids, and need no blobs.
-    """
+    """A notice to a target host that the paglet is on another host under the newer `epoch`."""
 
     agent_id: str
     epoch: int
     target: HostRef
-
-    @property
-    def place(self) -> Place:
-        return (0.0, self.agent_id)
-
-    @property
-    def needs(self) -> tuple[BlobRef, ...]:
-        return ()
 
 
 def request(tx: Tx, agent_id: str, recall: str) -> bool:
@@ -158,12 +147,12 @@ def fences(tx: Tx, target_store: str, budget: Budget, after: Place = FIRST_PLACE
         after[1],
         budget.items + 1,
     )
-    page = page_of(rows, budget, lambda row: 0)
+    page = page_of(rows, budget, lambda row: 0, lambda row: (0.0, row["agent_id"]))
     items = [
         Fence(agent_id=row["agent_id"], epoch=row["epoch"], target=from_json(HostRef, loads(row["target"])))
         for row in page.items
     ]
-    return Page(items=items, more=page.more)
+    return Page(items=items, after=page.after)
 
 
 def fenced_stores(tx: Tx) -> list[str]:

@@ -75,9 +75,9 @@ def page(
         job_key,
         most + 1,
     )
-    page = page_of(rows, Budget(items=most, size_bytes=most_bytes), lambda row: len(row["message"].encode()))
-    reports = tuple(_report(row, own) for row in page.items)
-    return reports, page.items[-1]["n"] if page.more else None
+    budget = Budget(items=most, size_bytes=most_bytes)
+    page = page_of(rows, budget, lambda row: len(row["message"].encode()), lambda row: (row["n"], ""))
+    return tuple(_report(row, own) for row in page.items), None if page.after is None else int(page.after[0])
 
 
 def _report(row: sqlite3.Row, own: HostRef) -> WaitingReport:

@@ -115,7 +115,7 @@ def test_a_page_ends_before_the_first_item_beyond_its_budget() -> None:
         (Budget(items=9, size_bytes=0), [1]),
     ):
         read.clear()
-        page = page_of(items(), budget, lambda number: number)
-        assert (page.items, page.more, read) == (expected, True, [*expected, expected[-1] + 1])
-    page = page_of(items(), Budget(items=4, size_bytes=10), lambda number: number)
-    assert (page.items, page.more) == ([1, 2, 3, 4], False)
+        page = page_of(items(), budget, lambda number: number, lambda number: (number, ""))
+        assert (page.items, page.after, read) == (expected, (expected[-1], ""), [*expected, expected[-1] + 1])
+    page = page_of(items(), Budget(items=4, size_bytes=10), lambda number: number, lambda number: (number, ""))
+    assert (page.items, page.after) == ([1, 2, 3, 4], None)

@@ -42,6 +42,3 @@ class InDoubtTraffic(Traffic[Fence, TransferAnswers]):
             else:
                 self.resolved(tx, each, verdict)
         return Settled(left_out=tuple(left_out))
-
-    def problems(self, tx: Tx, found: Sequence[tuple[Fence, str]]) -> None:
-        """Do nothing: a question needs no blobs, so it never waits for any."""

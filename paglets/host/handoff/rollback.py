@@ -107,7 +107,7 @@ class TransferRollback(InDoubtTraffic):
     def select(self, tx: Tx, host: HostRef, after: Place, skip: Sequence[str]) -> Page[Fence]:
         found = [each for each in self._asking.values() if each.target.store_id == host.store_id]
         items = [Fence(agent_id=each.agent_id, epoch=each.epoch + 1, target=each.target) for each in found]
-        return Page(items=items[:MOST_AT_ONCE], more=False)
+        return Page(items=items[:MOST_AT_ONCE])
 
     def failed(self, host: HostRef, items: Sequence[Fence], error: PagletsError, *, sent: bool) -> None:
         for asked in items:

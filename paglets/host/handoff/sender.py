@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from paglets.api.limits import LARGE_ENVELOPE_BYTES, MAX_BATCH_ENVELOPES
@@ -66,13 +65,12 @@ class HandoffTraffic(Traffic[Leaving, TransferAnswers]):
         return left
 
     def select(self, tx: Tx, host: HostRef, after: Place, skip: Sequence[str]) -> Page[Leaving]:
-        page = handoffs.next_leaving(tx, host.store_id, BUDGET, after)
-        return replace(page, items=[self._with_envelope(each) for each in page.items])
+        return handoffs.next_leaving(tx, host.store_id, BUDGET, after)
 
-    def _with_envelope(self, leaving: Leaving) -> Leaving:
-        """Add the envelope to the blobs that the target must have first, if it is large and already a blob."""
-        blob = self._large.get(leaving.key)
-        return replace(leaving, needs=(*leaving.needs, blob)) if isinstance(blob, BlobRef) else leaving
+    def needs(self, item: Leaving) -> tuple[BlobRef, ...]:
+        """Return the blobs of the paglet, and its envelope if that is large and already a blob."""
+        blob = self._large.get(item.key)
+        return (*item.needs, blob) if isinstance(blob, BlobRef) else item.needs
 
     def _as_blob(self, key: Key) -> BlobRef | str:
         """Return the blob of a large envelope, or the reason why its background write is not complete."""

@@ -13,7 +13,7 @@ from paglets.api.posts import PostAnswers, Posts
 from paglets.codec.envelope import Post
 from paglets.core.errors import PagletsError
 from paglets.core.failpoints import reach
-from paglets.core.refs import HostRef
+from paglets.core.refs import BlobRef, HostRef
 from paglets.core.text import counted
 from paglets.host.records import outcomes
 from paglets.host.runtime.delivery import Settled, Traffic
@@ -43,6 +43,9 @@ class Outbox(Traffic[Outgoing, PostAnswers]):
 
     def select(self, tx: Tx, host: HostRef, after: Place, skip: Sequence[str]) -> Page[Outgoing]:
         return posts.next_outgoing(tx, host.store_id, BUDGET, skip=skip, after=after)
+
+    def needs(self, item: Outgoing) -> tuple[BlobRef, ...]:
+        return item.needs
 
     def encode(self, tx: Tx, host: HostRef, items: Sequence[Outgoing]) -> Request:
         body = dump_json(self._posts(tx, host, items))

@@ -47,16 +47,10 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Deliverable(Protocol):
-    """An item: the paglet that it is about, its position in the queue, and the blobs that the host must have first."""
+    """An item. `agent_id` is the paglet that it is about."""
 
     @property
     def agent_id(self) -> str: ...
-
-    @property
-    def place(self) -> Place: ...
-
-    @property
-    def needs(self) -> tuple[BlobRef, ...]: ...
 
 
 Item = TypeVar("Item", bound=Deliverable)
@@ -119,10 +113,6 @@ class Traffic(ABC, Generic[Item, Answer]):
         """Store the answer to a request with these items, and return the items that it did not end."""
 
     @abstractmethod
-    def problems(self, tx: Tx, found: Sequence[tuple[Item, str]]) -> None:
-        """Store why items cannot be sent yet."""
-
-    @abstractmethod
     def failed(self, host: HostRef, items: Sequence[Item], error: PagletsError, *, sent: bool) -> None:
         """Handle a failed request: store why no item can be delivered to the host.
 
@@ -133,9 +123,16 @@ class Traffic(ABC, Generic[Item, Answer]):
         """Return a request that the host must answer before it gets the items that are `ready`, or None."""
         return None
 
+    def needs(self, item: Item) -> tuple[BlobRef, ...]:
+        """Return the blobs that the host must have before it gets the item."""
+        return ()
+
     def obstacle(self, item: Item) -> str:
         """Return why the item cannot be sent yet, apart from missing blobs, or ""."""
         return ""
+
+    def problems(self, tx: Tx, found: Sequence[tuple[Item, str]]) -> None:
+        """Store why items cannot be sent yet."""
 
     def stuck(self, items: Iterable[Item], host: HostRef, *, is_stuck: bool) -> None:
         """Record that items wait, and if they are stuck: the host answered, but the last try with them failed."""
@@ -196,7 +193,7 @@ class DeliveryLanes(Generic[Item, Answer]):
         if all(host.store_id != own.store_id for host in self._traffic.hosts(tx)):
             return None
         page = self._traffic.select(tx, own, FIRST_PLACE, tuple(self._search.paused))
-        ready = [item for item in page.items if not item.needs]
+        ready = [item for item in page.items if not self._traffic.needs(item)]
         if not ready:
             return None
         return ready, self._traffic.settle(tx, own, ready, self._traffic.deliver_here(tx, ready))
@@ -242,20 +239,20 @@ class DeliveryLanes(Generic[Item, Answer]):
         waiting = [item for item, _ in problems]
         if waiting:
             self._services.runner.change(lambda tx: self._traffic.problems(tx, problems))
-            stuck = [item for item in waiting if self._blobs_first.is_stuck(host, item.needs)]
+            stuck = [item for item in waiting if self._blobs_first.is_stuck(host, self._traffic.needs(item))]
             self._traffic.stuck(stuck, host, is_stuck=True)
             self._traffic.stuck((item for item in waiting if item not in stuck), host, is_stuck=False)
             # A paglet may have moved away from a host that takes no blobs.
             self._search.failed({item.agent_id for item in stuck}, now)
-            if not ready and page.more:
-                self._after[host.store_id] = page.items[-1].place
+            if not ready and page.after is not None:
+                self._after[host.store_id] = page.after
         return ready, waiting
 
     def _problem(self, host: HostRef, item: Item) -> str:
-        obstacle = self._traffic.obstacle(item)
-        if obstacle or self._blobs_first.ready(host, item.needs):
+        obstacle, needs = self._traffic.obstacle(item), self._traffic.needs(item)
+        if obstacle or not needs or self._blobs_first.ready(host, needs):
             return obstacle
-        return self._blobs_first.reason(host, item.needs)
+        return self._blobs_first.reason(host, needs)
 
     def _probed(self, host: HostRef, items: Sequence[Item], result: Response | PagletsError) -> None:
         now = self._services.clock.monotonic()
@@ -288,7 +285,7 @@ class DeliveryLanes(Generic[Item, Answer]):
         else:
             self._backoff.succeeded(host.store_id)
         for item in result.missing:
-            self._blobs_first.not_there(host, item.needs)
+            self._blobs_first.not_there(host, self._traffic.needs(item))
         unknown = {item.agent_id for item in result.unknown}
         self._search.arrived({item.agent_id for item in items} - unknown)
         self._search.failed(unknown, now)
