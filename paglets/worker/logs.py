@@ -156,11 +156,11 @@ def last_lines(path: str, since: int, most_bytes: int) -> bytes:
 
 
 class LogWriter:
-    """A log to which one process appends. A write raises no error, and does not wait if the disk is full.
+    """A log to which one process appends. The first write opens it, unless `open` was called before.
 
-    Bytes that cannot be written are dropped. When the disk has space again, a line in the log says how many bytes are
-    missing. If the disk is still full when the log is closed, that line overwrites the last bytes. `opener`: `os.open`,
-    or a replacement in tests.
+    A write raises no error, and does not wait if the disk is full. Bytes that cannot be written are dropped. When the
+    disk has space again, a line in the log says how many bytes are missing. If the disk is still full when the log is
+    closed, that line overwrites the last bytes. `opener`: `os.open`, or a replacement in tests.
     """
 
     def __init__(
@@ -171,7 +171,6 @@ class LogWriter:
         segment_bytes: int = SEGMENT_BYTES,
         opener: Opener = os.open,
     ) -> None:
-        """Open the log at its end, and create its folder if it is missing. Raises OSError."""
         self._path = path
         self._segment_bytes = segment_bytes
         self._opener = opener
@@ -180,14 +179,21 @@ class LogWriter:
         self._problem = ""
         self._file = path
         self._descriptor: int | None = None
-        found = segments(path)
-        self._end = found[-1].end if found else 0
-        self._tail = [segment.offset for segment in found if segment.path != path]
-        self._limit = self._tail[-1] + segment_bytes if self._tail else head_bytes
-        self._open_in_its_folder(segment_path(path, self._tail[-1]) if self._tail else path)
+        self._end = 0
+        self._limit = head_bytes
+
+    def open(self) -> None:
+        """Open the log at its end, and create its folder if it is missing. Raises OSError."""
+        found = segments(self._path)
+        if found:
+            self._end = found[-1].end
+            self._tail = [segment.offset for segment in found if segment.path != self._path]
+        if self._tail:
+            self._limit = self._tail[-1] + self._segment_bytes
+        self._open_in_its_folder(segment_path(self._path, self._tail[-1]) if self._tail else self._path)
         # Old logs are removed by age, so update the mtime of a log that is used again.
         with suppress(OSError):
-            os.utime(self._descriptor or path)
+            os.utime(self._descriptor or self._path)
 
     def write(self, data: memoryview) -> None:
         """Append `data`. Drop the bytes that cannot be written."""
@@ -198,13 +204,14 @@ class LogWriter:
         self._lost_bytes += len(data) - written
 
     def close(self) -> None:
-        """Close the log. If nothing was ever written to it, remove its file, and its folder if that is empty."""
+        """Close the log. If `open` created its file and nothing was written, remove the file and an empty folder."""
         problem = self._problem
         if problem and self._descriptor is not None and not self._write_loss_note():
             with suppress(OSError):
                 self._overwrite_end(problem)
+        was_open = self._descriptor is not None
         self._close()
-        if not self._end and not self._lost_bytes:
+        if was_open and not self._end and not self._lost_bytes:
             with suppress(OSError):
                 os.unlink(self._path)
                 os.rmdir(os.path.dirname(self._path))
@@ -238,8 +245,10 @@ class LogWriter:
         """Write `data` and return the number of bytes written. If some were not, set `_problem` to the reason."""
         written = 0
         try:
+            if self._descriptor is None:
+                self.open()
             while written < len(data):
-                if self._end >= self._limit or self._descriptor is None:
+                if self._end >= self._limit:
                     self._open_next()
                 assert self._descriptor is not None
                 count = os.write(self._descriptor, data[written : written + self._limit - self._end])

@@ -72,6 +72,7 @@ def test_the_number_of_logs_is_bounded_and_those_used_last_stay(tmp_path: Path) 
 
 def test_a_log_in_which_nothing_was_written_leaves_nothing(tmp_path: Path) -> None:
     out, err = (LogWriter(str(tmp_path / "j1" / f"1.1.{stream}")) for stream in ("out", "err"))
+    out.open()
     err.write(memoryview(b"oh"))
     out.close()
     err.close()

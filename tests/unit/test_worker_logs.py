@@ -204,7 +204,23 @@ def test_a_log_whose_empty_folder_is_removed_as_it_is_opened_makes_the_folder_ag
     assert (removals, path.read_bytes()) == (1, b"one")
 
 
-def test_a_log_that_cannot_be_opened_raises(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        LogWriter(str(tmp_path / "file" / "1.1.out"))
+def test_a_log_that_cannot_be_opened_notes_the_bytes_that_it_lost(tmp_path: Path) -> None:
+    path = tmp_path / "job" / "1.1.out"
+    path.parent.touch()
+    log = small(path)
+    log.write(memoryview(b"lost"))
+    path.parent.unlink()
+    log.write(memoryview(b"kept"))
+    log.close()
+    note = b"\n[paglets: 4 bytes could not be written: File exists]\n"
+    assert b"".join(data for _, data in everything(path)).endswith((note + b"kept")[-SEGMENT:])
+    assert logs.end_of(str(path)) == len(note) + 4
+
+
+def test_the_first_write_opens_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "job" / "1.1.out"
+    log = small(path)
+    assert os.listdir(tmp_path) == []
+    log.write(memoryview(b"one"))
+    assert path.read_bytes() == b"one"
+    log.close()

@@ -17,7 +17,7 @@ from paglets.host.runtime.services import Disk
 from paglets.slots.amounts import bytes_text
 from paglets.slots.eligibility import Reason
 from paglets.store.files import Removal
-from paglets.worker.logs import LogChunk, make_folder
+from paglets.worker.logs import LogChunk
 from paglets.worker.scratch import scratch_bytes
 
 FULL = "disk_full"
@@ -114,9 +114,7 @@ class HostDisk:
         return next((each for each in itertools.chain(blocked, unusable, lacks) if each is not None), None)
 
     def log_path(self, agent_id: str, generation: int, attempt: int, stream: str) -> str:
-        path = self._logs.path(agent_id, generation, attempt, stream)
-        make_folder(path)
-        return path
+        return self._logs.path(agent_id, generation, attempt, stream)
 
     def logs(self, agent_id: str) -> tuple[tuple[int, int], ...]:
         return self._logs.attempts(agent_id)

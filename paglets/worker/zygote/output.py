@@ -18,13 +18,13 @@ limit exists because an escaped process that still prints must not delay the end
 
 
 class OutputPipe:
-    """An output stream of a run: the reading end of its pipe, and its log. Without a log, the output is lost.
+    """An output stream of a run: the reading end of its pipe, and its log.
 
     `turn`: a counter value that shows when the pipe was last read. `ended`: True after end of file. `job`: the token of
     the run if it is a job of a warm worker, else "".
     """
 
-    def __init__(self, pipe: int, log: LogWriter | None, job: str = "") -> None:
+    def __init__(self, pipe: int, log: LogWriter, job: str = "") -> None:
         self._pipe: int | None = pipe
         self._log = log
         self.job = job
@@ -54,8 +54,7 @@ class OutputPipe:
             if count == 0:
                 self.ended = True
                 break
-            if self._log is not None:
-                self._log.write(buffer[:count])
+            self._log.write(buffer[:count])
             taken += count
         return taken
 
@@ -63,13 +62,13 @@ class OutputPipe:
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
-            if self._log is not None:
-                self._log.close()
+            self._log.close()
 
 
 def open_output_pipe(path: str) -> tuple[OutputPipe, int]:
     """Create a pipe for the log `path`. Return it and the descriptor of its writing end. Raises OSError."""
     log = LogWriter(path)
+    log.open()
     try:
         reading, writing = os.pipe()
     except OSError:
@@ -80,11 +79,9 @@ def open_output_pipe(path: str) -> tuple[OutputPipe, int]:
 
 
 def take_output_pipe(pipe: int, path: str, job: str) -> OutputPipe:
-    """Return the output stream of the run `job` in a warm worker. `pipe`: the reading end of its pipe."""
+    """Return the output stream of the run `job` in a warm worker. `pipe`: the reading end of its pipe.
+
+    The log is opened when the job prints something, because most short jobs print nothing.
+    """
     os.set_blocking(pipe, False)
-    try:
-        log = LogWriter(path)
-    except OSError:
-        # The worker gets the job in any case. Read the pipe without a log, because the job would block on a full pipe.
-        return OutputPipe(pipe, None, job)
-    return OutputPipe(pipe, log, job)
+    return OutputPipe(pipe, LogWriter(path), job)

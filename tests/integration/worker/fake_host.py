@@ -15,6 +15,7 @@ from paglets.api.slots import Usage
 from paglets.core.errors import PagletsError
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
+from paglets.worker import logs
 from paglets.worker.host.heartbeat import HeartbeatTimeouts
 from paglets.worker.host.launcher import ZygoteLauncher
 from paglets.worker.host.zygote_link import ZygoteSettings
@@ -226,7 +227,7 @@ class FakeHost:
     def wait_for_log(self, told: Told, text: str) -> None:
         """Wait until that text is in the log of stderr."""
         wait_until(
-            lambda: told.pid and text in Path(told.spec.stderr_path).read_text(),
+            lambda: text.encode() in logs.read(told.spec.stderr_path, 0, 1 << 20).data,
             timeout_seconds=PATIENCE_SECONDS,
             what=f"{text!r} in the log",
         )
@@ -253,7 +254,8 @@ class FakeHost:
             reply: dict[str, Any] = {"ok": self.answers.get(frame["op"], lambda args: None)(args)}
         except PagletsError as error:
             reply = {"error": error.to_wire()}
-        self.launcher.send(token, {"reply": frame["id"], **reply})
+        if "id" in frame:
+            self.launcher.send(token, {"reply": frame["id"], **reply})
         told.asked.append((frame["op"], args))
 
     def sampled(self, token: str, usage: Usage) -> None:

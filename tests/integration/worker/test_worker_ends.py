@@ -385,8 +385,7 @@ import worker_paglets
 from fake_host import FakeHost
 host = FakeHost(Path(sys.argv[1]))
 told = host.start(worker_paglets.StaysWithDaemons, path=sys.argv[1] + "/pids")
-while "all there" not in (Path(told.spec.stderr_path).read_text() if told.pid else ""):
-    time.sleep(0.01)
+host.wait_for_log(told, "all there")
 print(told.pid, told.start_time, told.spec.token, flush=True)
 time.sleep(600)
 """
