@@ -57,7 +57,7 @@ class JobRow:
 
 
 @lru_cache(maxsize=4096)
-def _request(text: str) -> SlotRequest:
+def request_of(text: str) -> SlotRequest:
     """Parse a request. The cache returns one object for all equal requests, such as those of a group's jobs."""
     return from_json(SlotRequest, loads(text))
 
@@ -69,7 +69,7 @@ def _queued(row: sqlite3.Row) -> QueuedJob:
         job_key=row["job_key"],
         generation=row["generation"],
         attempt=row["attempt"],
-        request=_request(row["request"]),
+        request=request_of(row["request"]),
         queued_at=row["queued_at"],
         here_at=row["here_at"],
         stolen=bool(row["stolen"]),
@@ -192,7 +192,7 @@ def job(tx: Tx, agent_id: str) -> JobRow | None:
         generation=row["generation"],
         attempt=row["attempt"],
         status=row["status"],
-        request=_request(row["request"]),
+        request=request_of(row["request"]),
         outcome=None if row["outcome"] is None else loads(row["outcome"]),
         failed_attempts=row["failed_attempts"],
         losses=row["losses"],

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from paglets.core.content import SourceStat, closed
@@ -85,15 +86,24 @@ class HostDisk:
 
     def prepare(self, agent_id: str, fresh: bool) -> str:
         path = self._work / agent_id
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+            return str(path)
         # A job may have replaced its directory by a file or a symbolic link, even a broken one.
-        if os.path.lexists(path) and (fresh or path.is_symlink() or not path.is_dir()):
+        if fresh or path.is_symlink() or not path.is_dir():
             self.discard(agent_id)
         path.mkdir(mode=0o700, exist_ok=True)
         return str(path)
 
     def discard(self, agent_id: str) -> None:
-        """Move the scratch directory to the trash, and remove its files later. Raises OSError if the move fails."""
+        """Remove the scratch directory if it is empty, as after most short jobs. Else move it to the trash.
+
+        The files in the trash are removed later. Raises OSError if the move fails.
+        """
         path = self._work / agent_id
+        with suppress(OSError):
+            path.rmdir()
+            return
         while True:
             self._discarded += 1
             target = self._trash / f"{agent_id}.{os.getpid()}.{self._discarded}"

@@ -8,7 +8,7 @@ about AHEAD_SECONDS longer for a slot. If a job takes longer than expected, the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from paglets.core.clock import Clock
 from paglets.host.records.run_repository import ClosedRun, Run
@@ -63,13 +63,8 @@ class Line:
 
 def shortest(lines: Iterable[Line], key: WorkerKey | None) -> Line | None:
     """Return the line in which the fewest jobs wait. Ignore lines without room, and lines of other worker keys."""
-    fitting = [line for line in lines if line.room > 0 and key is not None and shared(line.first.worker) == key]
+    fitting = [line for line in lines if line.room > 0 and key is not None and line.first.worker == key]
     return min(fitting, key=lambda line: line.waiting, default=None)
-
-
-def shared(key: WorkerKey | None) -> WorkerKey | None:
-    """Return a worker key without the cores, because the cores depend on the slot of the job."""
-    return None if key is None else replace(key, cores=())
 
 
 class Lines:
@@ -84,8 +79,7 @@ class Lines:
 
     def most_ahead(self, key: WorkerKey | None) -> int:
         """Return how many jobs with this worker key may wait in one line."""
-        known = shared(key)
-        return 0 if known is None else most_ahead(self._seconds.get(known))
+        return 0 if key is None else most_ahead(self._seconds.get(key))
 
     def with_room(self, lengths: dict[str, int], granted: Iterable[Run]) -> list[Line]:
         """Return the lines to which jobs may be sent now.
@@ -122,11 +116,10 @@ class Lines:
         return seconds
 
     def _note(self, key: WorkerKey | None, seconds: float) -> None:
-        known = shared(key)
-        if known is None:
+        if key is None:
             return
-        before = self._seconds.pop(known, seconds)
-        self._seconds[known] = max(seconds, OLD_WEIGHT * before + (1 - OLD_WEIGHT) * seconds)
+        before = self._seconds.pop(key, seconds)
+        self._seconds[key] = max(seconds, OLD_WEIGHT * before + (1 - OLD_WEIGHT) * seconds)
         if len(self._seconds) > MOST_KEYS:
             del self._seconds[next(iter(self._seconds))]
 

@@ -98,7 +98,7 @@ class Runs:
         except (OSError, StoreTransient) as error:
             self.ended(run.stamp.token, self._workspace.not_made(run, error))
             return
-        run.work_dir, run.worker = spec.work_dir, spec.worker
+        run.work_dir = spec.work_dir
         self.launcher.start(spec)
 
     # Events of the launcher. It may call these methods from any thread.

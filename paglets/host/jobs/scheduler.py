@@ -22,10 +22,9 @@ from paglets.host.runtime.services import HostServices
 from paglets.slots import policy
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
-from paglets.store import lines, paglets, queue, residence
+from paglets.store import lines, queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
-from paglets.worker.launch import WorkerKey
 from paglets.worker.protocol import Stamp
 
 RESERVE_AFTER_SECONDS = 60.0
@@ -187,21 +186,12 @@ class Scheduler:
         stamp = Stamp(
             agent_id=job.agent_id, epoch=epoch, generation=job.generation, attempt=job.attempt + 1, token=token
         )
-        run = Run(stamp=stamp, entry="attempt", timeout_seconds=job.request.timeout_seconds, cores=grant.cores)
-        run.worker = self._worker_key(tx, job)
+        run = _run(job, stamp, templates.sharing(tx, job.agent_id, self._paths))
+        run.cores = grant.cores
         if self._runs.lines.most_ahead(run.worker):
             run.line = token
             lines.join(tx, token, token)
         return Granted(run=run, cores=grant.cores, gpus=grant.gpus)
-
-    def _worker_key(self, tx: Tx, job: QueuedJob) -> WorkerKey | None:
-        """Return the worker key of a job, without cores, since its slot decides them.
-
-        None: it has a process of its own.
-        """
-        if job.request.isolation != "worker" or paglets.launcher_deaths(tx, job.agent_id):
-            return None
-        return templates.worker_key(tx, job.agent_id, self._paths, ())
 
     def _send_ahead(self, tx: Tx, granted: list[Granted], now: float) -> list[Granted]:
         """Send the oldest waiting jobs to the lines with room, up to the first job that fits in none of them."""
@@ -210,23 +200,16 @@ class Scheduler:
         waiting = () if room == 0 or self._awaited() else tuple(queue.waiting_for_slot(tx, room))
         made: list[Granted] = []
         for job in waiting:
-            line = shortest(open_lines, self._worker_key(tx, job))
+            shared = templates.sharing(tx, job.agent_id, self._paths)
+            line = shortest(open_lines, shared.worker)
             epoch = residence.epoch_here(tx, job.agent_id)
             if line is None or epoch is None:
                 break
             token = self._services.entropy.token()
             if lines.assign(tx, job, token, line.first.line, epoch, now):
                 line.waiting, line.room = line.waiting + 1, line.room - 1
-                made.append(self._ahead(job, token, epoch, line.first))
+                made.append(_ahead(job, token, epoch, line.first, shared))
         return made
-
-    def _ahead(self, job: QueuedJob, token: str, epoch: int, first: Run) -> Granted:
-        stamp = Stamp(
-            agent_id=job.agent_id, epoch=epoch, generation=job.generation, attempt=job.attempt + 1, token=token
-        )
-        limit = job.request.timeout_seconds
-        run = Run(stamp=stamp, entry="attempt", timeout_seconds=limit, line=first.line, is_ahead=True)
-        return Granted(run=run, cores=first.cores, gpus=())
 
     def free_units(self, tx: Tx, usage: dict[str, Usage]) -> policy.FreeUnits:
         """Return the resources that are neither leased nor used by other programs.
@@ -245,6 +228,24 @@ class Scheduler:
             memory_bytes=min(free.memory_bytes, available.memory_bytes),
             temp_storage_bytes=min(free.temp_storage_bytes, available.temp_storage_bytes),
         )
+
+
+def _ahead(job: QueuedJob, token: str, epoch: int, first: Run, shared: templates.Sharing) -> Granted:
+    stamp = Stamp(agent_id=job.agent_id, epoch=epoch, generation=job.generation, attempt=job.attempt + 1, token=token)
+    run = _run(job, stamp, shared)
+    run.line, run.is_ahead = first.line, True
+    return Granted(run=run, cores=first.cores, gpus=())
+
+
+def _run(job: QueuedJob, stamp: Stamp, shared: templates.Sharing) -> Run:
+    return Run(
+        stamp=stamp,
+        entry="attempt",
+        timeout_seconds=job.request.timeout_seconds,
+        template=shared.template,
+        worker=shared.worker,
+        alone=shared.alone,
+    )
 
 
 def unused(tx: Tx, usage: dict[str, Usage]) -> Resources:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 
 from paglets.core.errors import StoreTransient
 from paglets.host.handoff.placer import PlacementDenyList
-from paglets.host.records import backpressure, disk_full_policy, templates
+from paglets.host.records import backpressure, disk_full_policy
 from paglets.host.records.run_repository import LaunchPaths, Run
 from paglets.host.runtime.services import HostServices
 from paglets.slots.eligibility import Reason
 from paglets.store import jobs, paglets, residence
+from paglets.store.db import Tx
 from paglets.worker.launch import LaunchSpec, ProcessExit
 
 PLACE_AGAIN_SECONDS = 10.0
@@ -18,6 +21,9 @@ PLACE_AGAIN_SECONDS = 10.0
 
 A quota that is used up shows only when a process starts.
 """
+
+USABLE_SECONDS = 0.2
+"""Seconds for which a usable disk is not checked again. A process that then finds it full is started again later."""
 
 LAUNCHER_SILENT = "launcher_silent"
 """The reason code of jobs that wait while the zygote does not answer."""
@@ -38,9 +44,9 @@ class ProcessWorkspace:
 
     def __init__(self, services: HostServices) -> None:
         self._services = services
-        self._paths = launch_paths(services)
         self._obstacle: Reason | None = None
         self._obstacle_until = float("-inf")
+        self._usable_until = float("-inf")
         self._paused: dict[str, float] = {}
         self._launcher_trouble: Reason | None = None
 
@@ -54,7 +60,17 @@ class ProcessWorkspace:
             return self._launcher_trouble
         if self._services.clock.monotonic() < self._obstacle_until:
             return self._obstacle
-        return self._services.disk.blocked_reason()
+        return self._blocked_by_disk()
+
+    def _blocked_by_disk(self) -> Reason | None:
+        """Return the reason of the disk. If there was none a moment ago, do not look again: a look takes 20 calls."""
+        now = self._services.clock.monotonic()
+        if now < self._usable_until:
+            return None
+        reason = self._services.disk.blocked_reason()
+        if reason is None:
+            self._usable_until = now + USABLE_SECONDS
+        return reason
 
     def may_start(self, agent_id: str) -> bool:
         """Return True if a process of that paglet may be started now."""
@@ -65,20 +81,9 @@ class ProcessWorkspace:
     def spec(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> LaunchSpec:
         """Create the scratch directory of a run, and return its LaunchSpec. Raises OSError or StoreTransient."""
         stamp, disk = run.stamp, self._services.disk
-        fresh = run.entry == "attempt" or self._services.store.read(
-            lambda tx: residence.has_stale_scratch(tx, stamp.agent_id)
-        )
-        deaths = self._services.store.read(lambda tx: paglets.launcher_deaths(tx, stamp.agent_id))
         is_attempt = run.entry == "attempt"
+        fresh, alone = (True, run.alone) if is_attempt else self._services.store.read(partial(_found, stamp.agent_id))
         bound_to = cores if self._services.settings.pin_cpus else ()
-        template = worker = None
-        if is_attempt and not deaths:
-            template, worker = self._services.store.read(
-                lambda tx: (
-                    templates.source(tx, stamp.agent_id, self._paths),
-                    templates.worker_key(tx, stamp.agent_id, self._paths, bound_to),
-                )
-            )
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if is_attempt else {}
         return LaunchSpec(
             token=stamp.token,
@@ -89,10 +94,10 @@ class ProcessWorkspace:
             stderr_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "err"),
             environment=environment,
             cores=bound_to,
-            alone=deaths > 0,
+            alone=alone,
             threads=len(cores),
-            template=template,
-            worker=worker,
+            template=run.template,
+            worker=None if run.worker is None else replace(run.worker, cores=bound_to),
             line=run.line,
         )
 
@@ -123,3 +128,8 @@ class ProcessWorkspace:
         self._obstacle = Reason(code="disk_full", text=f"the host has no disk space for it: {why}")
         self._obstacle_until = self._services.clock.monotonic() + PLACE_AGAIN_SECONDS
         return ProcessExit(error=self._obstacle.text, launcher_lost=True)
+
+
+def _found(agent_id: str, tx: Tx) -> tuple[bool, bool]:
+    """Return if the scratch directory of a paglet is stale, and if a zygote of its own must fork its process."""
+    return residence.has_stale_scratch(tx, agent_id), paglets.launcher_deaths(tx, agent_id) > 0

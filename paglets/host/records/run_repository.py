@@ -14,7 +14,7 @@ from paglets.api.slots import Usage
 from paglets.codec.strict_json import loads
 from paglets.core.errors import BadRequest, Fenced
 from paglets.core.record import from_json
-from paglets.core.refs import FileRef, HostRef, ProxyRef
+from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 from paglets.core.text import duration_text
 from paglets.host.records import exits, outcomes
 from paglets.host.records.delivery import Delivery
@@ -22,7 +22,7 @@ from paglets.host.records.lifecycle import hook_failed
 from paglets.host.records.outcomes import Attempt
 from paglets.store import files, lines, paglets, queue, residence
 from paglets.store.db import Tx
-from paglets.worker.launch import ProcessExit, WorkerKey
+from paglets.worker.launch import ProcessExit, TemplateSource, WorkerKey
 from paglets.worker.protocol import LONG_ENTRIES, OPERATIONS, Go, GoCode, GoFile, Stamp
 
 Limit = Literal["", "timeout", "hook_timeout", "report_grace"]
@@ -38,8 +38,8 @@ class Run:
     `finished_at` is the time when the process reported or its code returned. `stop_reason` is the reason why the host
     stopped the process. `may_stay` is True if the process may wait for further messages. `idle_since` is the time when
     it began to wait for one. The process gets no message after `leaves_at`, because an action of its paglet is due.
-    `worker` is the key of the warm worker of the run, and `line` the token of the first run of its line ("": it is in
-    no line). `is_ahead` is True until the run before it has passed on its lease.
+    `template`, `worker` and `alone` are as in `templates.Sharing`. `line` is the token of the first run of its line
+    ("": it is in no line). `is_ahead` is True until the run before it has passed on its lease.
     """
 
     stamp: Stamp
@@ -64,7 +64,9 @@ class Run:
     usage: Usage = field(default_factory=Usage)
     usage_saved: float = 0.0
     cores: tuple[int, ...] = ()
+    template: TemplateSource | None = None
     worker: WorkerKey | None = None
+    alone: bool = False
     line: str = ""
     is_ahead: bool = False
 
@@ -206,6 +208,11 @@ def code_of(tx: Tx, agent_id: str, ground: LaunchPaths) -> GoCode | None:
     bundle = paglets.bundle_of(tx, agent_id)
     if bundle is None:
         return None
+    return code_at(bundle, ground)
+
+
+def code_at(bundle: BlobRef, ground: LaunchPaths) -> GoCode:
+    """Return a bundle and its place on this host."""
     return GoCode(bundle=bundle, path=ground.blob_path(bundle.sha256), folder=ground.code_folder)
 
 

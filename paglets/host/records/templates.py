@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
-from paglets.codec.strict_json import loads
-from paglets.core.record import from_json
-from paglets.host.records.run_repository import LaunchPaths, code_of
-from paglets.slots.model import SlotRequest
+from dataclasses import dataclass
+
+from paglets.core.refs import BlobRef
+from paglets.host.records.run_repository import LaunchPaths, code_at
 from paglets.store import paglets, queue
 from paglets.store.db import Tx
 from paglets.worker.launch import TemplateSource, WorkerKey
 
 
-def source(tx: Tx, agent_id: str, paths: LaunchPaths) -> TemplateSource | None:
-    """Return the import of the template for the attempts of a job; None if the job must not use a template.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sharing:
+    """The processes that the attempts of a job share: the import of their template, and the key of their warm worker.
 
-    A job without a bundle uses none: its modules come from folders of the host, which may change at any time. A job
-    with a GPU uses none, because the libraries for GPUs do not survive a fork.
+    None: they share none. `alone`: True if a zygote of their own forks them. `worker` is without the cores of a slot.
     """
-    row = tx.one("SELECT class_name, request FROM paglets JOIN requests USING (agent_id) WHERE agent_id = ?", agent_id)
-    code = code_of(tx, agent_id, paths)
-    if row is None or code is None:
-        return None
-    request = from_json(SlotRequest, loads(row["request"]))
-    if not request.preload or request.resources.gpus:
-        return None
-    return TemplateSource(module=row["class_name"].partition(":")[0], code=code, code_paths=paths.code_paths)
+
+    template: TemplateSource | None = None
+    worker: WorkerKey | None = None
+    alone: bool = False
 
 
-def worker_key(tx: Tx, agent_id: str, paths: LaunchPaths, cores: tuple[int, ...]) -> WorkerKey | None:
-    """Return the key of the warm worker for the attempts of a job; None if each has a process of its own.
+def sharing(tx: Tx, agent_id: str, paths: LaunchPaths) -> Sharing:
+    """Return what the next attempt of a job shares with others.
 
-    An attempt with a GPU has its own process, because libraries for GPUs keep GPU memory until their process ends.
+    A job without a bundle shares nothing: its modules come from folders of the host, which may change at any time. A
+    job with a GPU shares nothing, because libraries for GPUs do not survive a fork, and keep GPU memory until their
+    process ends.
     """
-    job, name = queue.job(tx, agent_id), tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id)
-    code = code_of(tx, agent_id, paths)
-    if job is None or code is None or job.request.isolation != "worker" or job.request.resources.gpus:
-        return None
-    return WorkerKey(
-        bundle=code.bundle.sha256, module=name.partition(":")[0], resources=job.request.resources, cores=cores
+    row = tx.one(
+        "SELECT class_name, bundle, bundle_bytes, launcher_deaths, request FROM paglets JOIN requests USING (agent_id)"
+        " WHERE agent_id = ?",
+        agent_id,
+    )
+    if row is None or row["launcher_deaths"]:
+        return Sharing(alone=row is not None)
+    request = queue.request_of(row["request"])
+    if row["bundle"] is None or request.resources.gpus:
+        return Sharing()
+    code = code_at(BlobRef(sha256=row["bundle"], size_bytes=row["bundle_bytes"]), paths)
+    module = row["class_name"].partition(":")[0]
+    template = TemplateSource(module=module, code=code, code_paths=paths.code_paths)
+    worker = WorkerKey(bundle=code.bundle.sha256, module=module, resources=request.resources)
+    return Sharing(
+        template=template if request.preload else None,
+        worker=worker if request.isolation == "worker" else None,
     )
 
 
