@@ -62,7 +62,7 @@ from paglets.host.runtime.delivery import DeliveryLanes
 from paglets.host.runtime.runner import JoiningPart, Runner
 from paglets.host.runtime.services import Environment, HostServices, Settings
 from paglets.host.runtime.status import HostLoad
-from paglets.host.runtime.wakes import ON_BLOB_PUSHED, ON_MESH_CHANGE
+from paglets.host.runtime.wakes import ON_BLOB_PUSHED, ON_MESH_CHANGE, PAUSE_SECONDS
 from paglets.mesh.gossip import Gossiper
 from paglets.mesh.locator import Locator
 from paglets.slots import policy
@@ -218,7 +218,7 @@ class Host:
             GarbageCollector(services, self.blob_store),
         )
         for part in parts:
-            self.runner.add(part)
+            self.runner.add(part, PAUSE_SECONDS.get(part.name, 0.0))
         self.runner.let_join(*joining)
         return closed
 

@@ -117,6 +117,15 @@ def blobs_here(tx: Tx, agent_id: str) -> tuple[BlobRef, ...]:
     return blobs_of(tx, agent_id, tx.value("SELECT bundle FROM paglets WHERE agent_id = ?", agent_id))
 
 
+def has_work(tx: Tx, agent_id: str, wall: float) -> bool:
+    """Return True if a paglet has a hook, an intent or a waiting post, or its wake-up time has passed."""
+    sql = (
+        "SELECT 1 FROM paglets p WHERE agent_id = ? AND (hook IS NOT NULL OR intent IS NOT NULL OR wakes_at <= ?"
+        " OR EXISTS (SELECT 1 FROM inbox i WHERE i.agent_id = p.agent_id AND i.status = 'waiting'))"
+    )
+    return tx.value(sql, agent_id, wall) is not None
+
+
 def launcher_deaths(tx: Tx, agent_id: str) -> int:
     """Return how many times in succession a zygote died while code of this paglet ran."""
     return int(tx.value("SELECT launcher_deaths FROM paglets WHERE agent_id = ?", agent_id) or 0)

@@ -51,6 +51,16 @@ def test_what_a_job_put_in_the_place_of_its_directory_goes(
     assert (precious / "data").exists()
 
 
+def test_an_empty_directory_goes_without_the_trash(tmp_path: Path) -> None:
+    later: list[Callable[[], None]] = []
+    disk = HostDisk(tmp_path, later.append, logger_to(lambda text: None))
+    later.clear()
+    disk.prepare("j1", fresh=True)
+    disk.discard("j1")
+    assert (disk.scratch_ids(), later) == ((), [])
+
+
+
 @posix
 @pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.parametrize(

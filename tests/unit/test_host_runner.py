@@ -33,8 +33,8 @@ class Rig:
     def say(self, what: object) -> None:
         self.said.append(what)
 
-    def part(self, name: str, tick: Callable[[float], float | None] | None = None) -> None:
-        self.runner.add(Ticker(name, tick or (lambda now: self.say(name))))  # type: ignore[func-returns-value]
+    def part(self, name: str, tick: Callable[[float], float | None] | None = None, pause: float = 0.0) -> None:
+        self.runner.add(Ticker(name, tick or (lambda now: self.say(name))), pause)  # type: ignore[func-returns-value]
 
     def settle(self) -> float | None:
         for _ in range(100):
@@ -316,3 +316,22 @@ def test_events_for_people_are_bounded(rig: Rig) -> None:
         rig.store.write(lambda tx, number=number: record_event(tx, 1.0, "k", "s", f"{number}" * 3_000, keep=2))
     texts = rig.store.read(lambda tx: [row["text"] for row in tx.all("SELECT text FROM events ORDER BY id")])
     assert texts == ["3" * 2_000, "4" * 2_000]
+
+
+def test_wakes_of_a_part_with_a_pause_share_a_tick_when_it_is_over(rig: Rig) -> None:
+    rig.part("resting", pause=0.5)
+    rig.part("other")
+    rig.settle()
+    rig.said.clear()
+    for _ in range(3):
+        rig.runner.wake("resting", "other")
+        rig.settle()
+    assert rig.said == ["other"] * 3
+    assert rig.settle() == pytest.approx(0.5)
+    rig.clock.advance(0.5)
+    assert rig.settle() is None
+    assert rig.said == ["other"] * 3 + ["resting"]
+    rig.clock.advance(5.0)
+    rig.runner.wake("resting")
+    rig.settle()
+    assert rig.said[4:] == ["resting"]

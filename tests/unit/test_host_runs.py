@@ -229,8 +229,8 @@ def test_what_only_one_job_has_in_its_way_fails_that_one_and_stops_nobody(rig: R
 
 
 def test_while_the_disk_has_no_place_nothing_starts_and_nothing_more_comes_here(rig: Rig) -> None:
-    rig.run(USABLE_SECONDS)
     rig.disk.held = Reason(code="disk_closed", text="read-only")
+    rig.run(USABLE_SECONDS)
     add(rig, hook="creation")
     rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
     rig.run(10.0)

@@ -9,7 +9,8 @@ from host_rig import Rig, job
 
 from paglets.api.logs import AskAttempts, Attempts, AttemptView
 from paglets.host.datadir.disk import HostDisk
-from paglets.host.jobs.cleanup import KEEP_SCRATCH_SECONDS, LOOK_SECONDS, PASS_SECONDS
+from paglets.host.jobs.cleanup import KEEP_SCRATCH_SECONDS, LOOK_SECONDS
+from paglets.host.runtime.wakes import PAUSE_SECONDS
 from paglets.store import kept_scratch, residence
 from paglets.store.db import Tx
 from paglets.worker.protocol import Fault, Report
@@ -55,7 +56,7 @@ def test_directories_of_jobs_that_end_at_short_intervals_are_removed_in_one_pass
     ended_with(rig, "j2", Fault(cause="exception", message="no"))
     ended_with(rig, "j3", Fault(cause="exception", message="no"))
     assert scratch(rig) == ("j1", "j2", "j3")
-    rig.run(PASS_SECONDS)
+    rig.run(PAUSE_SECONDS["cleanup"])
     assert scratch(rig) == ("j1",)
 
 

@@ -17,12 +17,6 @@ from paglets.worker.protocol import KEPT_DAYS
 
 LOOK_SECONDS = 300.0
 
-PASS_SECONDS = 0.5
-"""The minimum time between two checks of all scratch directories.
-
-The directories of jobs that end in between are checked together.
-"""
-
 FORGET_SECONDS = 30 * 86400.0
 """Seconds for which the row of a paglet is kept after it left this host, to redirect requests to its new host.
 
@@ -55,16 +49,12 @@ class Cleanup:
 
     def __init__(self, services: HostServices) -> None:
         self._services = services
-        self._pass_at = float("-inf")
         self._forget_at = 0.0
         self._trim_at = 0.0
 
     def tick(self, now: float) -> float | None:
         if is_unusable(self._services.disk):
             return now + CLOSED_SECONDS
-        if now < self._pass_at:
-            return self._pass_at
-        self._pass_at = now + PASS_SECONDS
         if now >= self._forget_at:
             self._give_up_kept()
         there = self._services.disk.scratch_ids()

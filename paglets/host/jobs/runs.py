@@ -319,9 +319,10 @@ class Runs:
             self._deliveries.lost(run.delivered[1], how)
         if closed.status == "PLACING":
             self._workspace.leave_full_disk(run.agent_id, self._deny_list)
-        if run.entry == "attempt":
-            self._services.runner.wake("cleanup")
-        self._services.runner.wake("mailbox", "scheduler", "placer")
+            self._services.runner.wake("placer")
+        if closed.has_work or self._mailbox.has_calls(run.agent_id):
+            self._services.runner.wake("mailbox")
+        self._services.runner.wake(*(("cleanup",) if run.entry == "attempt" else ("mailbox", "scheduler", "placer")))
 
     # The methods below check timeouts and cancellations at each tick, and end runs.
 
@@ -336,21 +337,18 @@ class Runs:
                 self._time_out(run)
             elif limit:
                 self._end_late(run, run_repository.limit_text(run, limit, self._services.settings.report_grace_seconds))
-        for agent_id in self._services.store.read(run_repository.cancel_requested):
+        cancelled, known = self._services.store.read(
+            lambda tx: (run_repository.cancel_requested(tx), run_repository.tokens(tx))
+        )
+        for agent_id in cancelled:
             self.end(agent_id)
         self.idle_processes.end_surplus()
-        for token in self._superseded():
+        for token in [token for token in self._by_token if token not in known]:
+            # A copy with a higher epoch arrived or ended, and the row of this run was deleted.
             self.launcher.end(token)
         if not self._by_token and not self.idle_processes.exist():
             return None
         return min(now + CHECK_TIMEOUTS_SECONDS, self.lines.take_back(now))
-
-    def _superseded(self) -> list[str]:
-        """Return the tokens of runs whose rows were deleted, because a copy with a higher epoch arrived or ended."""
-        if not self._by_token:
-            return []
-        known = self._services.store.read(run_repository.tokens)
-        return [token for token in self._by_token if token not in known]
 
     def _end_late(self, run: Run, why: str) -> None:
         run.stop_reason = why

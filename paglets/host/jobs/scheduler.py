@@ -113,8 +113,9 @@ class Scheduler:
     def tick(self, now: float) -> float | None:
         store, usage = self._services.store, self._runs.running()
         has_granted, self._has_granted = self._has_granted, False
-        if store.read(_any_waiting):
-            if now < self._look_at and store.read(self._is_full):
+        are_waiting, is_full = store.read(lambda tx: (_any_waiting(tx), self._is_full(tx)))
+        if are_waiting:
+            if now < self._look_at and is_full:
                 return self._look_at  # All cores are leased, so a pass would cost a COMMIT and grant nothing.
             obstacle = self._workspace.blocked_reason()
             if obstacle is not None:

@@ -176,6 +176,10 @@ class Mailbox:
         paused = [seq for seq, at in self._paused.items() if at > now]
         return self._services.store.read(lambda tx: posts.unhandled(tx, agent_id, 1, paused))
 
+    def has_calls(self, agent_id: str) -> bool:
+        """Return True if calls wait for a process of this paglet."""
+        return agent_id in self._queued
+
     def requeue(self, delivery: Delivery) -> None:
         """Queue a call again if the process did not start its handler. A post is still in the inbox, so do nothing."""
         if delivery.call is not None:
@@ -196,7 +200,7 @@ class Mailbox:
         self._paused = {seq: at for seq, at in self._paused.items() if at > now}
         paged = bool(self._after)
         wall = self._services.clock.wall()
-        page = self._next_due(wall)
+        page, wakes_at = self._next_due(wall)
         for due in page:
             self._serve(due)
         for agent_id in list(self._queued):
@@ -205,7 +209,7 @@ class Mailbox:
         times += [call.wake_at for calls in self._parked.values() for call in calls if call.wake_at is not None]
         times += list(self._paused.values())
         times += [now + LOOK_AGAIN_SECONDS] if page else []
-        times += self._waking(now, wall)
+        times += [] if wakes_at is None else [now + min(LONGEST_WAIT_SECONDS, wakes_at - wall)]
         times += [now + NEXT_ROUND_SECONDS] if paged and not self._after else []
         return min(times, default=None)
 
@@ -227,24 +231,22 @@ class Mailbox:
             self._services.logger(self.name).warning(each.text)
             self.post_raised(each.seq, each.tries)
 
-    def _next_due(self, wall: float) -> list[Runnable]:
-        """Return the next page of due paglets. Paging ensures that blocked paglets do not delay the others."""
+    def _next_due(self, wall: float) -> tuple[list[Runnable], float | None]:
+        """Return the next page of due paglets, and the time at which the next inactive one wakes up.
+
+        Paging ensures that blocked paglets do not delay the others. Paglets whose wake-up time is `wall` or earlier are
+        in one of the pages.
+        """
         after = self._after
-        page = self._services.store.read(lambda tx: runnable_paglets(tx, after, MAX_DUE, wall))
+        page, wakes_at = self._services.store.read(
+            lambda tx: (runnable_paglets(tx, after, MAX_DUE, wall), next_wake_time(tx, wall))
+        )
         if len(page) == MAX_DUE:
             self._after = page[-1].agent_id
             self._services.runner.wake(self.name)
         else:
             self._after = ""
-        return page
-
-    def _waking(self, now: float, wall: float) -> list[float]:
-        """Return the monotonic time at which the next inactive paglet wakes up, as a list of at most one time.
-
-        Paglets whose wake-up time is `wall` or earlier are already in a page of due paglets.
-        """
-        at = self._services.store.read(lambda tx: next_wake_time(tx, wall))
-        return [] if at is None else [now + min(LONGEST_WAIT_SECONDS, at - wall)]
+        return page, wakes_at
 
     def _serve(self, due: Runnable) -> None:
         if due.runs_in_host:
@@ -307,8 +309,9 @@ class Mailbox:
     def _serve_in_host(self, due: Runnable) -> None:
         if due.hook == "arrival":
             write_or_log(self._services, lambda tx: self._arrive(tx, due.agent_id))
-        elif due.has_posts and self._take_posts(due.agent_id):
-            self._services.runner.wake(self.name)
+        elif due.has_posts and (handled := self._take_posts(due.agent_id)):
+            if handled == POSTS_A_TURN:
+                self._services.runner.wake(self.name)
         elif due.intent is not None:
             self._pending_actions.serve(due)
 

@@ -220,17 +220,20 @@ def code_at(bundle: BlobRef, ground: LaunchPaths) -> GoCode:
 class ClosedRun:
     """The result of `close_run`. `status`: the new status of the job, or None if the run was no attempt of a job.
 
-    `has_passed_on`: True if the next job in the warm worker of the run has the lease now.
+    `has_passed_on`: True if the next job in the warm worker of the run has the lease now. `has_work`: True if the
+    paglet has more to do on this host.
     """
 
     status: str | None
     has_passed_on: bool = False
+    has_work: bool = False
 
 
 def close_run(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now: float) -> ClosedRun:
     """Close a run that has ended. Pass its lease on to the next run in its warm worker, if there is one."""
     has_passed_on = bool(how.next_token) and lines.pass_on(tx, run.agent_id, how.next_token, now)
-    return ClosedRun(status=_close(tx, run, how, runtime, own, now), has_passed_on=has_passed_on)
+    status = _close(tx, run, how, runtime, own, now)
+    return ClosedRun(status=status, has_passed_on=has_passed_on, has_work=paglets.has_work(tx, run.agent_id, now))
 
 
 def _close(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now: float) -> str | None:

@@ -59,6 +59,8 @@ class Runner:
         self._log = log.getChild("runner")
         self._parts: dict[str, Part] = {}
         self._due: dict[str, float | None] = {}
+        self._pauses: dict[str, float] = {}
+        self._rests_until: dict[str, float] = {}
         self._events: deque[Callable[[], None]] = deque()
         self._joining: tuple[JoiningPart, ...] = ()
         self._changes: deque[Submitted] = deque()
@@ -66,10 +68,14 @@ class Runner:
         self.signal: Callable[[], None] = lambda: None
         self.commit: Callable[[Sequence[Submitted]], None] = self.commit_now
 
-    def add(self, part: Part) -> None:
-        """Add a part of the host. It is due immediately."""
+    def add(self, part: Part, pause_seconds: float = 0.0) -> None:
+        """Add a part of the host. It is due immediately.
+
+        If the part is woken again within `pause_seconds` of a tick, it runs when this time is over.
+        """
         self._parts[part.name] = part
-        self._due[part.name] = float("-inf")
+        self._due[part.name] = self._rests_until[part.name] = float("-inf")
+        self._pauses[part.name] = pause_seconds
 
     def let_join(self, *parts: JoiningPart) -> None:
         """Let these parts join transactions, in this order."""
@@ -158,13 +164,15 @@ class Runner:
         while self._wakes:
             name = self._wakes.popleft()
             if name in self._parts:
-                self._due[name] = float("-inf")
+                at = self._due[name]
+                self._due[name] = self._rests_until[name] if at is None else min(at, self._rests_until[name])
 
     def _run_parts(self) -> None:
         now = self._clock.monotonic()
         for name, at in self._due.items():
             if at is not None and at <= now:
                 self._due[name] = now + RETRY_AFTER_FAULT_SECONDS
+                self._rests_until[name] = now + self._pauses[name]
                 self._guarded(lambda name=name: self._tick(name, now), f"part {name}")  # type: ignore[misc]
 
     def _tick(self, name: str, now: float) -> None:
