@@ -13,7 +13,8 @@ paglet, or `message`, which only handles messages. The host sends these frames, 
 - `{"reply": id, "ok": value}` or `{"reply": id, "error": PagletsError.to_wire()}`: the reply to a request.
 
 The child sends requests `{"op", "id", "stamp", "args"}`. OPERATIONS lists `op` and the record of `args`. `stamp` is
-copied from `go`. If the stamp is out of date, the reply is the error `fenced`, and the child exits at once.
+copied from `go`. If the stamp is out of date, the reply is the error `fenced`, and the child exits at once. A request
+without `id` gets no reply. After a report, the child sends a `done` that changes nothing without `id`.
 
 If the reply to `handled` or `done` is an error, the host committed nothing of the request. The child then drops the
 changes and repeats the request once with that error as `fault`. `sys.exit(n)` in user code ends the process with exit
@@ -28,7 +29,7 @@ from typing import Any, Literal
 from paglets.api.paglets import NewPaglet
 from paglets.codec.envelope import WireMessage
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
-from paglets.worker.requests import Find, NewClone, NewNote, Rest
+from paglets.worker.requests import Find, HookLimit, NewClone, NewNote, Rest
 
 Entry = Literal["creation", "clone", "arrival", "activation", "run", "dispatching", "disposing", "attempt", "message"]
 
@@ -334,13 +335,6 @@ class NoArguments:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HookLimit:
-    """`hook_limit`: end the hook that starts now if it takes longer than `seconds`. The reply is `{}`."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Handled:
     """`handled`: the end of a handler. If `fault` is set, the host drops `changes` and `intent`.
 
@@ -359,7 +353,7 @@ class Handled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryDone:
-    """`done`: the end of the entry. The child exits with code 0 after the reply.
+    """`done`: the end of the entry. The child exits with code 0 after the reply, if it waits for one.
 
     If `fault` is set, the host drops `changes` and `intent`. `then_run`: True if the class overrides `run`, which then
     follows `creation`, `clone`, `arrival` or `activation`. `is_default`: True if the class does not override the
@@ -372,6 +366,11 @@ class EntryDone:
     fault: Fault | None = None
     changes: Changes = field(default_factory=Changes)
     intent: Intent = field(default_factory=Intent)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if there is nothing to store, provided that the run has reported its outcome."""
+        return self == EntryDone(then_run=self.then_run, is_default=self.is_default)
 
 
 OPERATIONS: dict[str, type] = {

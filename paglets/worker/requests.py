@@ -1,4 +1,4 @@
-"""Records of further requests that a paglet makes: clones, notes, deactivation, and searches."""
+"""Records of further requests that a paglet makes: clones, notes, deactivation, searches, time limits."""
 
 from __future__ import annotations
 
@@ -45,6 +45,13 @@ class Find:
 
     name: str | None = None
     service: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookLimit:
+    """`hook_limit`: end the hook that starts now if it takes longer than `seconds`. The reply is `{}`."""
+
+    seconds: float
 
 
 def new_note(text: str, level: str, at: float) -> NewNote:

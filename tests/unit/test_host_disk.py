@@ -60,7 +60,6 @@ def test_an_empty_directory_goes_without_the_trash(tmp_path: Path) -> None:
     assert (disk.scratch_ids(), later) == ((), [])
 
 
-
 @posix
 @pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.parametrize(

@@ -34,7 +34,6 @@ from paglets.worker.protocol import (
     Create,
     EntryDone,
     Fault,
-    HookLimit,
     Intent,
     NoArguments,
     OutgoingPost,
@@ -46,6 +45,7 @@ from paglets.worker.protocol import (
     StorageScan,
     Submit,
 )
+from paglets.worker.requests import HookLimit
 from tests.fakes.processes import HandProcess
 from tests.fakes.store import memory_database
 

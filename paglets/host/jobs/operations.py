@@ -86,7 +86,7 @@ class Operations:
         self._gossip = gossip
 
     def perform(self, run: AskingRun, name: str, args: Any, done: Done) -> None:
-        if name == "done" and run.reported and _is_empty(args):
+        if name == "done" and run.reported and args.is_empty:
             # The outcome is committed and `done` has no changes, so there is nothing to store.
             done(None)
         elif name == "handled" and _is_reply_only(run, args):
@@ -166,7 +166,7 @@ class Operations:
     def artifact_delete(self, run: AskingRun, args: protocol.ArtifactDelete, done: Done) -> None:
         self._blob_fetcher.delete(check_artifact_id(args.artifact_id), done)
 
-    def hook_limit(self, run: AskingRun, args: protocol.HookLimit, done: Done) -> None:
+    def hook_limit(self, run: AskingRun, args: requests.HookLimit, done: Done) -> None:
         run.limit_seconds = check_seconds(args.seconds)
         run.timeout_seconds = self._runtime(run) + run.limit_seconds
         done({})
@@ -219,10 +219,6 @@ class OperationContext:
         return Attempt(
             agent_id=self.agent_id, attempt=self.run.stamp.attempt, host=self.own, runtime_seconds=self.runtime
         )
-
-
-def _is_empty(args: protocol.EntryDone) -> bool:
-    return args == protocol.EntryDone(then_run=args.then_run, is_default=args.is_default)
 
 
 def _is_reply_only(run: AskingRun, args: protocol.Handled) -> bool:

@@ -227,6 +227,8 @@ class Runs:
             raise result
 
     def _answer(self, run: Run, number: Any, result: Any) -> None:
+        if number is None:
+            return
         if isinstance(result, BaseException):
             frame = {"reply": number, "error": to_wire_error(result).to_wire()}
         else:

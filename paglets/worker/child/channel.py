@@ -85,10 +85,7 @@ class Channel:
 
         Raises Fenced in a fork of this process, and after `close`.
         """
-        if self._forked:
-            raise Fenced("a fork of a paglet's process cannot send requests to its host; only the first process can")
-        if self._closed:
-            raise Fenced("the job of this object has ended; only a job that runs can send requests to its host")
+        self._check_open()
         number = next(self._numbers)
         frame = pack({"op": operation, "id": number, "stamp": self._stamp, "args": to_json(args)})
         box = self._replies[number] = SimpleQueue()
@@ -100,6 +97,17 @@ class Channel:
         if isinstance(error, Fenced):
             self._leave(f"the host no longer accepts this run: {error.message}", EXIT_FENCED)
         raise error
+
+    def tell(self, operation: str, args: Any) -> None:
+        """Send a request that needs no reply. Raises Fenced."""
+        self._check_open()
+        self._send(pack({"op": operation, "stamp": self._stamp, "args": to_json(args)}))
+
+    def _check_open(self) -> None:
+        if self._forked:
+            raise Fenced("a fork of a paglet's process cannot send requests to its host; only the first process can")
+        if self._closed:
+            raise Fenced("the job of this object has ended; only a job that runs can send requests to its host")
 
     def _send(self, frame: bytes) -> None:
         try:

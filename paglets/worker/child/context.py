@@ -87,12 +87,12 @@ class ChildContext:
         self.has_unsent_file = False
         self.paglet: Paglet[Any]
         self.keeper: StateKeeper
-        self._reporting: Reporting
+        self.reporting: Reporting
 
     def attach(self, paglet: Paglet[Any]) -> None:
         self.paglet = paglet
         self.keeper = StateKeeper(paglet)
-        self._reporting = Reporting(self._go, self._request, self._artifacts, self.unit, self.changed, self.keeper)
+        self.reporting = Reporting(self._go, self._request, self._artifacts, self.unit, self.changed, self.keeper)
 
     # The methods below manage units of work.
 
@@ -332,7 +332,7 @@ class ChildContext:
             self._commit("checkpoint", unit, unit.changes(self.keeper, with_state=True))
 
     def report(self, report: Mapping[str, Any]) -> bool:
-        return self._reporting.report(report)
+        return self.reporting.report(report)
 
     def warn(self, text: str) -> None:
         if self._go.entry == "attempt" and self._go.collector is not None:

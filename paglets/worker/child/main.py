@@ -45,9 +45,9 @@ from paglets.worker.protocol import (
     Go,
     GoCode,
     Handled,
-    HookLimit,
     Stamp,
 )
+from paglets.worker.requests import HookLimit
 from paglets.worker.scratch import empty_scratch
 
 EXIT_DONE_REFUSED = 123
@@ -277,6 +277,9 @@ class PagletProcess:
 
     def _send_done(self, done: EntryDone) -> int:
         self.failed = done.fault is not None
+        if done.is_empty and self._context.reporting.reported:
+            self._channel.tell("done", done)
+            return 0
         try:
             self._channel.request("done", done)
         except PagletsError as error:

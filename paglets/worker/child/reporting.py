@@ -41,7 +41,10 @@ Store = Callable[[bytes], Any]
 
 
 class Reporting:
-    """The reporting of an attempt's outcome. Only one report is accepted. `changed`: the lock of the state."""
+    """The reporting of an attempt's outcome. Only one report is accepted. `changed`: the lock of the state.
+
+    `reported`: True once the host has answered a report.
+    """
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class Reporting:
         self._unit = unit
         self._changed = changed
         self._keeper = keeper
-        self._reported = False
+        self.reported = False
 
     def report(self, report: Mapping[str, Any]) -> bool:
         """Report the outcome of the attempt. Return True if the host accepts the report, False for a second report.
@@ -71,7 +74,7 @@ class Reporting:
         Raises Invalid with the detail `field` "result" if the result cannot be encoded, and the errors of
         `BlobPublisher.publish`. After an error nothing is reported, and the file is not moved.
         """
-        if self._reported:
+        if self.reported:
             return False
         outcome, sent = _report_of(report), None
         if outcome.fault is not None and outcome.fault.cause == BAD_RESULT:
@@ -132,7 +135,7 @@ class Reporting:
             except TooLarge as error:
                 text = f"the result is too large to be reported: {error.message}; use an artifact"
                 raise Invalid(text, field="result") from error
-            self._reported = True
+            self.reported = True
             if answer["accepted"]:
                 unit.stored(self._keeper, changes)
         return bool(answer["accepted"])
