@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from paglets.api.posts import PostAnswer, SettledBelow
-from paglets.codec.envelope import Post, WireMessage
+from paglets.api.posts import SettledBelow
+from paglets.codec.envelope import WireMessage
 from paglets.codec.strict_json import dumps, loads
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
-from paglets.store import artifacts, blobs, notes, residence
+from paglets.store import blobs, notes
 from paglets.store.db import Tx
 from paglets.store.pages import FIRST_PLACE, Budget, Page, Place, page_of
 
@@ -70,13 +70,6 @@ def send(
     tx.run_many("INSERT OR IGNORE INTO outbox_artifacts VALUES (?, ?)", rows)
     tx.wake("outbox")
     return n
-
-
-def deliver_here(tx: Tx, target: ProxyRef, message: WireMessage, now: float) -> None:
-    """Put a post into the inbox of a paglet that was created in the same transaction, before any other post."""
-    n = send(tx, target, message, now)
-    _receive_one(tx, Post(sender_store=target.host.store_id, n=n, agent_id=target.agent_id, message=message), now)
-    remove_delivered(tx, n)
 
 
 def skip_numbers(tx: Tx, count: int) -> None:
@@ -162,81 +155,6 @@ def redirect(tx: Tx, agent_id: str, host: HostRef) -> None:
         host.store_id,
     )
     tx.wake("outbox")
-
-
-def receive(tx: Tx, posts: tuple[Post, ...], settled: tuple[SettledBelow, ...], now: float) -> tuple[PostAnswer, ...]:
-    """Store a batch of posts from one sender, each once. The receiver of a post becomes the owner of its artifacts."""
-    marks = {mark.agent_id: mark.settled_below for mark in settled}
-    answers = [_receive_one(tx, post, now) for post in posts]
-    for (agent_id, sender), below in _marks_of(posts, marks).items():
-        _forget_settled(tx, agent_id, sender, below)
-    return tuple(answers)
-
-
-def _marks_of(posts: tuple[Post, ...], marks: dict[str, int]) -> dict[tuple[str, str], int]:
-    return {(post.agent_id, post.sender_store): marks[post.agent_id] for post in posts if post.agent_id in marks}
-
-
-def _receive_one(tx: Tx, post: Post, now: float) -> PostAnswer:
-    if post.agent_id == notes.READER:
-        return _receive_note(tx, post)
-    row = residence.find(tx, post.agent_id)
-    if row is None or row.status == "disposed":
-        return PostAnswer(n=post.n, verdict="unknown")
-    if row.status in ("gone", "refused"):
-        return PostAnswer(n=post.n, verdict="moved", host=row.peer, epoch=row.epoch)
-    if row.status == "leaving":
-        return PostAnswer(n=post.n, verdict="moving")
-    if _is_taken(tx, post):
-        return PostAnswer(n=post.n, verdict="duplicate")
-    if blobs.missing(tx, (artifact.blob for artifact in post.message.artifacts)):
-        return PostAnswer(n=post.n, verdict="missing")
-    for artifact in post.message.artifacts:
-        artifacts.add(tx, post.agent_id, artifacts.carried_of(artifact), now)
-    _note_taken(tx, post)
-    tx.run(
-        "INSERT INTO inbox (agent_id, sender_store, n, message, priority) VALUES (?, ?, ?, ?, ?)",
-        post.agent_id,
-        post.sender_store,
-        post.n,
-        dumps(to_json(post.message)),
-        post.message.priority,
-    )
-    tx.wake("mailbox")
-    return PostAnswer(n=post.n, verdict="taken")
-
-
-def _receive_note(tx: Tx, post: Post) -> PostAnswer:
-    if _is_taken(tx, post):
-        return PostAnswer(n=post.n, verdict="duplicate")
-    _note_taken(tx, post)
-    notes.keep(tx, post.message.args)
-    return PostAnswer(n=post.n, verdict="taken")
-
-
-def _note_taken(tx: Tx, post: Post) -> None:
-    tx.run("INSERT INTO taken VALUES (?, ?, ?)", post.agent_id, post.sender_store, post.n)
-    tx.run("INSERT OR IGNORE INTO taken_marks VALUES (?, ?, 0)", post.agent_id, post.sender_store)
-
-
-def _is_taken(tx: Tx, post: Post) -> bool:
-    key = (post.agent_id, post.sender_store)
-    below = tx.value("SELECT settled_below FROM taken_marks WHERE agent_id = ? AND sender_store = ?", *key)
-    if below is not None and post.n < below:
-        return True
-    return tx.value("SELECT 1 FROM taken WHERE agent_id = ? AND sender_store = ? AND n = ?", *key, post.n) is not None
-
-
-def _forget_settled(tx: Tx, agent_id: str, sender: str, below: int) -> None:
-    changed = tx.run(
-        "UPDATE taken_marks SET settled_below = ? WHERE agent_id = ? AND sender_store = ? AND settled_below < ?",
-        below,
-        agent_id,
-        sender,
-        below,
-    )
-    if changed:
-        tx.run("DELETE FROM taken WHERE agent_id = ? AND sender_store = ? AND n < ?", agent_id, sender, below)
 
 
 def unhandled(tx: Tx, agent_id: str, most: int, skip: Iterable[int] = ()) -> list[UnhandledPost]:

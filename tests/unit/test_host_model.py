@@ -19,7 +19,7 @@ from paglets.core.errors import Invalid
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import FileRef, HostRef
 from paglets.groups.keys import collector_id
-from paglets.store import notes, paglets, posts, residence
+from paglets.store import notes, paglets, receiving, residence
 from paglets.store.db import Tx
 from paglets.worker.protocol import Changes, Commit, Fault, Intent
 from paglets.worker.requests import Find, NewClone, NewNote, Rest
@@ -42,7 +42,7 @@ def add(rig: Rig, agent_id: str = "p1", **fields: Any) -> None:
 def give_posts(rig: Rig, *messages: WireMessage) -> None:
     first = rig.value("SELECT coalesce(max(n), 0) + 1 FROM taken")
     batch = [Post(sender_store="s", n=n, agent_id="p1", message=each) for n, each in enumerate(messages, first)]
-    rig.write(lambda tx: posts.receive(tx, tuple(batch), (), 0.0))
+    rig.write(lambda tx: receiving.receive(tx, tuple(batch), (), 0.0))
     rig.run()
 
 
@@ -424,7 +424,7 @@ def test_the_same_note_twice_is_one_and_what_is_no_note_is_dropped(rig: Rig) -> 
     good = [Post(sender_store="s", n=1, agent_id=notes.READER, message=from_text(text))]
     bad = [Post(sender_store="s", n=2, agent_id=notes.READER, message=message())]
     for batch in (good, good, bad):
-        rig.write(lambda tx, batch=batch: posts.receive(tx, tuple(batch), (), 0.0))
+        rig.write(lambda tx, batch=batch: receiving.receive(tx, tuple(batch), (), 0.0))
     assert told(rig) == ["x"]
 
 

@@ -24,7 +24,7 @@ from paglets.host.jobs.workspace import USABLE_SECONDS
 from paglets.host.messaging import mailbox
 from paglets.mesh.table import check_host
 from paglets.slots.eligibility import Reason
-from paglets.store import posts, residence
+from paglets.store import receiving, residence
 from paglets.wire.request import PendingResponse
 from paglets.worker.launch import HOST_FILES_MISSING, ProcessExit
 from paglets.worker.protocol import (
@@ -77,7 +77,7 @@ def give_posts(rig: Rig, *kinds: str) -> None:
         Post(sender_store="s", n=n, agent_id="p1", message=WireMessage(kind=kind, args={}))
         for n, kind in enumerate(kinds, first)
     ]
-    rig.write(lambda tx: posts.receive(tx, tuple(batch), (), 0.0))
+    rig.write(lambda tx: receiving.receive(tx, tuple(batch), (), 0.0))
     rig.run()
 
 

@@ -19,7 +19,7 @@ from paglets.core.refs import ArtifactRef, BlobRef
 from paglets.groups.keys import collector_id
 from paglets.host.records import in_host
 from paglets.host.records.lifecycle import set_pending_action
-from paglets.store import blobs, posts, residence
+from paglets.store import blobs, receiving, residence
 from paglets.store.db import Tx, open_store
 
 COLLECTOR = collector_id("g1")
@@ -38,7 +38,7 @@ def send(rig: Rig, *messages: WireMessage) -> None:
     batch = tuple(
         Post(sender_store="s1", n=n, agent_id=COLLECTOR, message=message) for n, message in enumerate(messages, first)
     )
-    answers = rig.write(lambda tx: posts.receive(tx, batch, (), 0.0))
+    answers = rig.write(lambda tx: receiving.receive(tx, batch, (), 0.0))
     assert {answer.verdict for answer in answers} == {"taken"}
 
 
@@ -103,7 +103,7 @@ def test_a_post_that_fails_in_any_way_is_noted_with_that_post_and_stops_no_other
     batch = [
         Post(sender_store="s", n=n, agent_id="odd", message=WireMessage(kind=k, args={})) for n, k in enumerate(kinds)
     ]
-    rig.write(lambda tx: posts.receive(tx, tuple(batch), (), 0.0))
+    rig.write(lambda tx: receiving.receive(tx, tuple(batch), (), 0.0))
     count, raised = rig.write(lambda tx: in_host.take_posts(tx, rig.host.host_view, "odd", 10))
     assert count == 5
     assert [each.tries for each in raised] == [1, 1, 1]
@@ -139,7 +139,7 @@ def test_a_collector_whose_state_cannot_be_read_neither_spins_nor_stops_the_othe
     assert rig.steps - steps < 100
     other = collector_id("g2")
     rig.write(
-        lambda tx: posts.receive(tx, (Post(sender_store="s2", n=1, agent_id=other, message=result("x")),), (), 0.0)
+        lambda tx: receiving.receive(tx, (Post(sender_store="s2", n=1, agent_id=other, message=result("x")),), (), 0.0)
     )
     rig.run(1)
     assert rig.call(other, "summary").value["completed_count"] == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from paglets.api.posts import PostAnswer, SettledBelow
 from paglets.codec.envelope import Post, WireMessage
 from paglets.core.refs import ProxyRef
-from paglets.store import handoffs, notes, posts, residence
+from paglets.store import handoffs, notes, posts, receiving, residence
 from paglets.store.db import Store
 from paglets.store.pages import Budget
 from tests.fakes.store import memory_store
@@ -33,11 +33,11 @@ def post(n: int, agent_id: str = "p1", sender: str = "s1") -> Post:
 def receive(store: Store, *numbers: int, below: int | None = None, sender: str = "s1") -> list[str]:
     settled = () if below is None else (SettledBelow(agent_id="p1", settled_below=below),)
     batch = tuple(post(n, sender=sender) for n in numbers)
-    return [answer.verdict for answer in store.write(lambda tx: posts.receive(tx, batch, settled, 0.0))]
+    return [answer.verdict for answer in store.write(lambda tx: receiving.receive(tx, batch, settled, 0.0))]
 
 
 def one(store: Store) -> PostAnswer:
-    return store.write(lambda tx: posts.receive(tx, (post(1),), (), 0.0))[0]
+    return store.write(lambda tx: receiving.receive(tx, (post(1),), (), 0.0))[0]
 
 
 def inbox(store: Store) -> list[str]:
@@ -88,9 +88,9 @@ def test_a_mark_counts_for_its_paglet_and_sender_only(store: Store) -> None:
     store.write(lambda tx: residence.create(tx, envelope("p2"), NOW))
     batch = (post(9), post(9, "p2"), post(9, sender="s2"))
     settled = (SettledBelow(agent_id="p1", settled_below=9), SettledBelow(agent_id="p3", settled_below=99))
-    store.write(lambda tx: posts.receive(tx, batch[:2], settled, 0.0))
+    store.write(lambda tx: receiving.receive(tx, batch[:2], settled, 0.0))
     assert receive(store, 1) == ["duplicate"]
-    assert [a.verdict for a in store.write(lambda tx: posts.receive(tx, (post(1, "p2"),), (), 0.0))] == ["taken"]
+    assert [a.verdict for a in store.write(lambda tx: receiving.receive(tx, (post(1, "p2"),), (), 0.0))] == ["taken"]
     assert receive(store, 1, sender="s2") == ["taken"]
 
 
@@ -110,7 +110,7 @@ def test_each_post_is_taken_once_in_whatever_order_batches_and_marks_come(sends:
 
 
 def test_a_paglet_that_nobody_knows_or_that_ended_is_unknown(store: Store) -> None:
-    (answer,) = store.write(lambda tx: posts.receive(tx, (post(1, "p9"),), (), 0.0))
+    (answer,) = store.write(lambda tx: receiving.receive(tx, (post(1, "p9"),), (), 0.0))
     assert answer.verdict == "unknown"
     store.write(lambda tx: residence.dispose(tx, "p1", NOW))
     assert one(store).verdict == "unknown"

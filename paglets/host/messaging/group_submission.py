@@ -28,7 +28,7 @@ from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
 from paglets.slots import policy
 from paglets.slots.model import Candidate, SlotRequest
-from paglets.store import blobs, groups, newjobs, paglets, posts, residence, rollbacks, undelivered
+from paglets.store import blobs, groups, newjobs, paglets, receiving, residence, rollbacks, undelivered
 from paglets.store.db import Tx
 from paglets.store.groups import StoredGroup
 from paglets.store.newjobs import NewGroup
@@ -164,7 +164,7 @@ class GroupSubmission:
             collector.handle(message, is_call=True)
             collector.save()
         else:
-            posts.deliver_here(tx, ProxyRef(agent_id=agent_id, host=own), message, now)
+            receiving.deliver_here(tx, ProxyRef(agent_id=agent_id, host=own), message, now)
 
     def _first_generation(self, tx: Tx, group_id: str, group: SubmitGroup) -> int:
         """Return the generation of the first copies of the jobs. It is over 1 if a group with this id was cleared."""

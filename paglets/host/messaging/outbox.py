@@ -18,7 +18,7 @@ from paglets.core.text import counted
 from paglets.host.records import outcomes
 from paglets.host.runtime.delivery import Settled, Traffic
 from paglets.host.runtime.services import HostServices
-from paglets.store import posts
+from paglets.store import posts, receiving
 from paglets.store.db import Tx
 from paglets.store.events import record_event
 from paglets.store.pages import Budget, Page, Place
@@ -63,7 +63,7 @@ class Outbox(Traffic[Outgoing, PostAnswers]):
 
     def deliver_here(self, tx: Tx, items: Sequence[Outgoing]) -> PostAnswers:
         batch = self._posts(tx, self._services.own, items)
-        return PostAnswers(answers=posts.receive(tx, batch.posts, batch.settled, self._services.clock.wall()))
+        return PostAnswers(answers=receiving.receive(tx, batch.posts, batch.settled, self._services.clock.wall()))
 
     def settle(self, tx: Tx, host: HostRef, items: Sequence[Outgoing], answer: PostAnswers) -> Settled[Outgoing]:
         reach("after-ack-before-release")

@@ -34,7 +34,7 @@ from paglets.host.messaging.creation import elsewhere, require_here, why_elsewhe
 from paglets.host.messaging.parked import ParkedRequest
 from paglets.host.records.lifecycle import set_pending_action
 from paglets.store import posts as post_rows
-from paglets.store import residence, rollbacks, views
+from paglets.store import receiving, residence, rollbacks, views
 from paglets.store.db import Tx
 from paglets.wire.request import PendingResponse, Response, reply, reply_error
 
@@ -222,7 +222,7 @@ def posts(host: Host, asked: ParsedRequest) -> PostAnswers:
     now = host.services.clock.wall()
 
     def take(tx: Tx) -> tuple[PostAnswer, ...]:
-        answers = post_rows.receive(tx, body.posts, body.settled, now)
+        answers = receiving.receive(tx, body.posts, body.settled, now)
         reach("after-accept-before-commit")
         return answers
 
