@@ -299,6 +299,7 @@ def test_a_killed_host_leaves_no_worker_and_runs_its_job_alone_once(jobs: Jobs) 
     wait_until(lambda: 1 in jobs.numbers(), what="the job that waits")
     wait_until(lambda: len(jobs.host.rows("SELECT 1 FROM runs")) == 1, what="the jobs behind it back in the queue")
     worker = worker_of(jobs.host)
+    wait_until(lambda: len(jobs.host.rows("SELECT 1 FROM runs")) == 1, what="the jobs behind it back in the queue")
 
     jobs.host.kill()
     (jobs.folder / "go").touch()
