@@ -5,6 +5,7 @@ A host uses the launcher in `paglets.worker.host.launcher`, which forks processe
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +21,10 @@ DISK_FULL = "disk_full"
 
 ALONE = "alone"
 """Command-line argument of a zygote that serves a single run. Its only purpose is to show this in process lists."""
+
+
+HAS_WORKERS = sys.platform == "linux"
+"""True if this system has warm workers. On other systems, each attempt has a process of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +160,11 @@ class Launcher(Protocol):
     def start(self, spec: LaunchSpec) -> None: ...
 
     def send(self, token: str, frame: dict[str, Any]) -> None:
-        """Send a frame to the child. If the child has ended, the frame is dropped and the event `ended` follows."""
+        """Send a frame to the child. If the child has ended, the frame is dropped and the event `ended` follows.
+
+        The frame `go` of a run with a worker may be sent before the event `started`. The launcher keeps it until the
+        process of the worker is stored.
+        """
         ...
 
     def end(self, token: str) -> None:

@@ -79,6 +79,30 @@ def test_only_short_work_is_sent_ahead(seconds: float | None, most: int) -> None
     assert most_ahead(seconds) == most
 
 
+def test_a_job_is_sent_to_its_worker_in_the_step_that_grants_it_and_its_process_is_stored_later(rig: Rig) -> None:
+    add(rig, "a")
+    (process,) = rig.launcher.of("a")
+    assert (process.go.stamp.agent_id, process.go.work_dir) == ("a", process.spec.work_dir)
+    process.begin()
+    rig.run()
+    assert rig.value("SELECT pid FROM runs") is None
+    rig.run(1.0)
+    assert rig.value("SELECT pid FROM runs") == process.pid
+    assert [("go" in frame) for frame in process.heard] == [True]
+    rig.report(process)
+    sane(rig)
+
+
+def test_a_job_with_a_process_of_its_own_gets_nothing_before_that_is_stored(rig: Rig) -> None:
+    add(rig, "a", isolation="process")
+    (process,) = rig.launcher.of("a")
+    assert process.heard == []
+    process.begin()
+    rig.run()
+    assert rig.value("SELECT pid FROM runs") == process.pid
+    assert process.go.work_dir == process.spec.work_dir
+
+
 def test_jobs_of_unknown_run_time_are_not_sent_ahead(rig: Rig) -> None:
     add(rig, "a", "b")
     assert statuses(rig) == {"a": "RUNNING", "b": "WAITING_FOR_SLOT"}

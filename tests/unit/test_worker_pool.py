@@ -165,6 +165,18 @@ def test_a_job_waits_until_the_process_of_its_worker_is_stored(rig: Rig) -> None
     assert rig.host.pids == {"a": 7}
 
 
+def test_a_job_that_is_sent_early_waits_until_the_process_of_its_worker_is_stored(rig: Rig) -> None:
+    rig.start("a", line="a")
+    rig.start("b", line="a")
+    worker = rig.processes.started[0].token
+    for token in ("a", "b"):
+        rig.pool.send(token, b"go", is_go=True)
+    rig.pool.started(worker, 7, 1.0)
+    assert rig.processes.sent == {}
+    rig.pool.allow(worker)
+    assert rig.processes.sent == {worker: ["a", "b"]}
+
+
 def test_an_idle_worker_takes_the_next_job_with_its_key(rig: Rig) -> None:
     rig.start("a")
     worker = rig.fork()

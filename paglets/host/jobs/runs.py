@@ -8,6 +8,7 @@ process that is left. A run ends when the launcher reports its end, never at an 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from paglets.core.errors import Fenced, PagletsError, StoreTransient, to_wire_er
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
 from paglets.host.handoff.placer import PlacementDenyList
+from paglets.host.jobs.blocked_reasons import BlockedReasons
 from paglets.host.jobs.deliveries import Deliveries
 from paglets.host.jobs.idle_processes import IdleProcesses
 from paglets.host.jobs.lines import Lines
@@ -68,6 +70,7 @@ class Runs:
         self._workspace = workspace
         self._deny_list = deny_list
         self._delayed: list[Callable[[], None]] = []
+        self._blocked = BlockedReasons(services, lambda act: self._delayed.append(act))
         self._ground = launch_paths(services)
         mailbox.start_entry = self.start_entry
         mailbox.pump = self.pump
@@ -86,8 +89,8 @@ class Runs:
             self.launch(Run(stamp=stamp, entry=entry), cores=(), gpus=())
             self._residents.end_surplus()
 
-    def launch(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> None:
-        """Start a run whose row is committed."""
+    def launch(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...], go: Go | None = None) -> None:
+        """Start a run whose row is committed. `go`: the frame for a warm worker, which need not wait for `started`."""
         run.cores, run.started_at = cores, self._services.clock.monotonic()
         self._by_token[run.stamp.token] = run
         self._by_agent[run.agent_id] = run
@@ -100,6 +103,9 @@ class Runs:
             return
         run.work_dir = spec.work_dir
         self.launcher.start(spec)
+        if go is not None and spec.worker is not None:
+            run.go_sent = True
+            self.launcher.send(run.stamp.token, {"go": to_json(replace(go, work_dir=spec.work_dir))})
 
     # Events of the launcher. It may call these methods from any thread.
 
@@ -131,8 +137,12 @@ class Runs:
             return
         reach("after-spawn-before-record")
         self._log.debug(run, f"process {pid} started")
+        if run.go_sent:
+            run.unstored, run.live = (pid, start_time), True
+            self.pump(run.agent_id)
+            return
         self._services.runner.change(
-            lambda tx: run_repository.go_frame(tx, run, pid, start_time, self._ground),
+            lambda tx: run_repository.started(tx, run, pid, start_time, self._ground),
             lambda go: self._send_go(run, go, partial(self._started, token, pid, start_time)),
         )
 
@@ -181,7 +191,7 @@ class Runs:
 
     def _performed(self, run: Run, number: Any, name: str, args: Any, result: Any) -> None:
         result = backpressure.as_host_error(result)
-        self._set_blocked(run, backpressure.blocked_by(run, name, args, result))
+        self._blocked.note(run, backpressure.blocked_by(run, name, args, result))
         if backpressure.must_retry(run, name, result):
             # Let the process wait for its answer until a retry succeeds: a full disk of the host must not fail the job.
             self._delayed.append(partial(self._perform, run, number, name, args))
@@ -204,27 +214,6 @@ class Runs:
     def _note_over(self, run: Run, is_over: bool) -> None:
         if is_over and run.finished_at is None:
             run.finished_at = self._services.clock.monotonic()
-
-    def _set_blocked(self, run: Run, text: str | None) -> None:
-        """Store why the run is blocked ("": not blocked, None: unchanged). Replace a reason only every few seconds."""
-        now = self._services.clock.monotonic()
-        is_news = text is not None and text != run.blocked_by
-        if text is None or not is_news or (text and run.blocked_by and now < run.blocked_at + SAVE_USAGE_SECONDS):
-            return
-        run.blocked_by, run.blocked_at = text, now
-        self._store_held_up(run)
-
-    def _store_held_up(self, run: Run) -> None:
-        """Store the reason why the run is blocked. Retry while the disk is full, because users need the reason then."""
-        self._services.runner.change(
-            partial(backpressure.store, run=run, now=self._services.clock.wall()), partial(self._held_up_stored, run)
-        )
-
-    def _held_up_stored(self, run: Run, result: object) -> None:
-        if isinstance(result, StoreTransient):
-            self._delayed.append(partial(self._store_held_up, run))
-        elif isinstance(result, BaseException):
-            raise result
 
     def _answer(self, run: Run, number: Any, result: Any) -> None:
         if number is None:
@@ -333,6 +322,7 @@ class Runs:
         for act in delayed:
             act()
         self.templates.retry()
+        self._store_processes()
         for run in list(self._by_token.values()):
             limit = run_repository.exceeded_limit(run, now, self._services.settings.report_grace_seconds)
             if limit == "timeout":
@@ -351,6 +341,14 @@ class Runs:
         if not self._by_token and not self.idle_processes.exist():
             return None
         return min(now + CHECK_TIMEOUTS_SECONDS, self.lines.take_back(now))
+
+    def _store_processes(self) -> None:
+        """Store the processes of runs in warm workers. They are stored already, in the rows of their workers."""
+        found = [(run.stamp.token, *run.unstored) for run in self._by_token.values() if run.unstored is not None]
+        if found:
+            self._services.runner.change(lambda tx: [run_repository.set_process(tx, *each) for each in found])
+            for run in self._by_token.values():
+                run.unstored = None
 
     def _end_late(self, run: Run, why: str) -> None:
         run.stop_reason = why

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paglets.api.slots import Usage
 from paglets.core.errors import StoreTransient
@@ -16,7 +16,7 @@ from paglets.host.jobs.idle_processes import lack_unleased_memory
 from paglets.host.jobs.lines import shortest
 from paglets.host.jobs.runs import Runs
 from paglets.host.jobs.workspace import LAUNCHER_SILENT, ProcessWorkspace, launch_paths
-from paglets.host.records import templates
+from paglets.host.records import run_repository, templates
 from paglets.host.records.run_repository import Run
 from paglets.host.runtime.services import HostServices
 from paglets.slots import policy
@@ -25,7 +25,7 @@ from paglets.slots.model import Resources
 from paglets.store import lines, queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
-from paglets.worker.protocol import Stamp
+from paglets.worker.protocol import Go, Stamp
 
 RESERVE_AFTER_SECONDS = 60.0
 """Seconds for which smaller jobs may overtake a large job. Afterwards, free slots are reserved for the large job."""
@@ -53,9 +53,12 @@ OBSTACLES = ("disk_full", "disk_closed", LAUNCHER_SILENT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
+    """A run to launch. `go`: the frame for a warm worker, made in the transaction that stores the run."""
+
     run: Run
     cores: tuple[int, ...]
     gpus: tuple[int, ...]
+    go: Go | None = None
 
 
 def _any_waiting(tx: Tx) -> bool:
@@ -108,7 +111,7 @@ class Scheduler:
 
     def _launch(self, granted: list[Granted]) -> None:
         for each in granted:
-            self._runs.launch(each.run, each.cores, each.gpus)
+            self._runs.launch(each.run, each.cores, each.gpus, each.go)
 
     def tick(self, now: float) -> float | None:
         store, usage = self._services.store, self._runs.running()
@@ -192,7 +195,8 @@ class Scheduler:
         if self._runs.lines.most_ahead(run.worker):
             run.line = token
             lines.join(tx, token, token)
-        return Granted(run=run, cores=grant.cores, gpus=grant.gpus)
+        go = None if run.worker is None else run_repository.go_frame(tx, run, self._paths)
+        return Granted(run=run, cores=grant.cores, gpus=grant.gpus, go=go)
 
     def _send_ahead(self, tx: Tx, granted: list[Granted], now: float) -> list[Granted]:
         """Send the oldest waiting jobs to the lines with room, up to the first job that fits in none of them."""
@@ -209,7 +213,8 @@ class Scheduler:
             token = self._services.entropy.token()
             if lines.assign(tx, job, token, line.first.line, epoch, now):
                 line.waiting, line.room = line.waiting + 1, line.room - 1
-                made.append(_ahead(job, token, epoch, line.first, shared))
+                ahead = _ahead(job, token, epoch, line.first, shared)
+                made.append(replace(ahead, go=run_repository.go_frame(tx, ahead.run, self._paths)))
         return made
 
     def free_units(self, tx: Tx, usage: dict[str, Usage]) -> policy.FreeUnits:

@@ -69,6 +69,8 @@ class Run:
     alone: bool = False
     line: str = ""
     is_ahead: bool = False
+    go_sent: bool = False
+    unstored: tuple[int, float] | None = None
 
     @property
     def agent_id(self) -> str:
@@ -138,10 +140,16 @@ class LaunchPaths:
     blob_path: Callable[[str], str]
 
 
-def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: LaunchPaths) -> Go | None:
-    """Store the pid of a started process, and return the `go` frame to send to it. Return None if the run has ended."""
-    if not tx.run("UPDATE runs SET pid = ?, start_time = ? WHERE token = ?", pid, start_time, run.stamp.token):
-        return None
+def set_process(tx: Tx, token: str, pid: int, start_time: float) -> bool:
+    """Store the process of a run. Return False if the run has ended."""
+    return bool(tx.run("UPDATE runs SET pid = ?, start_time = ? WHERE token = ?", pid, start_time, token))
+
+
+def go_frame(tx: Tx, run: Run, ground: LaunchPaths) -> Go | None:
+    """Return the `go` frame to send to the process of a run. Return None if the paglet has ended.
+
+    The process must be stored when the frame is sent: as that of the run, or as that of a warm worker.
+    """
     row = tx.one("SELECT * FROM paglets JOIN paglet_states USING (agent_id) WHERE agent_id = ?", run.agent_id)
     if row is None:
         return None
@@ -176,6 +184,11 @@ def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: LaunchPaths)
         collector=_collector(request),
         came_from=_came_from(tx, run),
     )
+
+
+def started(tx: Tx, run: Run, pid: int, start_time: float, ground: LaunchPaths) -> Go | None:
+    """Store the process of a run, and return the `go` frame to send to it. Return None if the run has ended."""
+    return go_frame(tx, run, ground) if set_process(tx, run.stamp.token, pid, start_time) else None
 
 
 def _came_from(tx: Tx, run: Run) -> str:

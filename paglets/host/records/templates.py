@@ -8,7 +8,7 @@ from paglets.core.refs import BlobRef
 from paglets.host.records.run_repository import LaunchPaths, code_at
 from paglets.store import paglets, queue
 from paglets.store.db import Tx
-from paglets.worker.launch import TemplateSource, WorkerKey
+from paglets.worker.launch import HAS_WORKERS, TemplateSource, WorkerKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ def sharing(tx: Tx, agent_id: str, paths: LaunchPaths) -> Sharing:
     worker = WorkerKey(bundle=code.bundle.sha256, module=module, resources=request.resources)
     return Sharing(
         template=template if request.preload else None,
-        worker=worker if request.isolation == "worker" else None,
+        worker=worker if HAS_WORKERS and request.isolation == "worker" else None,
     )
 
 

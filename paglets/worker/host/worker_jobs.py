@@ -18,11 +18,13 @@ IDLE_SECONDS = 5.0
 class WorkerJob:
     """A run in a worker. `over`: the frame `ended` of the run; None before.
 
-    `is_sent`: True once its frame `go` was sent to the worker. `is_ending`: True once its end was requested.
-    `output_ended`: True once its log is complete. `began_at`: the monotonic time at which the host received `began`.
+    `go`: the packed frame `go`; empty until the host sends it. `is_sent`: True once it was sent to the worker.
+    `is_ending`: True once its end was requested. `output_ended`: True once its log is complete. `began_at`: the
+    monotonic time at which the host received `began`.
     """
 
     spec: LaunchSpec
+    go: bytes = b""
     is_sent: bool = False
     has_started: bool = False
     is_ending: bool = False

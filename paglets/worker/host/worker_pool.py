@@ -7,7 +7,6 @@ I/O thread.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -16,7 +15,7 @@ from paglets.core.errors import PagletsError
 from paglets.worker.frames import pack
 from paglets.worker.host.sampler import larger
 from paglets.worker.host.worker_jobs import Worker, WorkerJob, charged, due, follower, not_started
-from paglets.worker.launch import LaunchEvents, LaunchSpec, ProcessExit, TemplateEvents, WorkerKey
+from paglets.worker.launch import HAS_WORKERS, LaunchEvents, LaunchSpec, ProcessExit, TemplateEvents, WorkerKey
 from paglets.worker.linux import worker_mark
 from paglets.worker.worker_protocol import Began, JobEnded, WorkerLeaves, from_frame
 
@@ -69,7 +68,7 @@ class WorkerPool:
         if spec.is_ahead:
             self._start_ahead(spec)
             return
-        if spec.worker is None or sys.platform != "linux":
+        if spec.worker is None or not HAS_WORKERS:
             if spec.threads:
                 self._retire_oldest()
             self._processes.start_process(spec)
@@ -134,14 +133,21 @@ class WorkerPool:
         if worker is None:
             self._processes.write(token, data)
         elif is_go:
-            self._send_job(worker, self._job(worker, token), data)
+            self._job(worker, token).go = data
+            self._send_jobs(worker)
         else:
             self._processes.write(worker.token, data)
 
-    def _send_job(self, worker: Worker, job: WorkerJob, data: bytes) -> None:
+    def _send_jobs(self, worker: Worker) -> None:
+        """Send the jobs whose frame `go` has come, if the process of their worker is stored."""
+        if worker.pid is not None and worker.is_stored:
+            for job in [job for job in worker.jobs if job.go and not job.is_sent]:
+                self._send_job(worker, job)
+
+    def _send_job(self, worker: Worker, job: WorkerJob) -> None:
         job.is_sent = True
         try:
-            self._processes.write_job(worker.token, data, job.spec)
+            self._processes.write_job(worker.token, job.go, job.spec)
         except OSError as error:
             how = ProcessExit(error=f"cannot create pipes for its output: {error.strerror}")
             self._report(worker, job, not_started(how) if job.spec.is_ahead else how)
@@ -183,6 +189,7 @@ class WorkerPool:
             worker.is_stored = True
             for job in worker.jobs:
                 self._announce(worker, job.spec)
+            self._send_jobs(worker)
 
     def _job(self, worker: Worker, token: str) -> WorkerJob:
         return next(job for job in worker.jobs if job.token == token)
