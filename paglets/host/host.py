@@ -123,7 +123,9 @@ class Host:
         )
         resubmission = Resubmission(services, self.blob_fetcher, self.blob_store)
         self.lost_jobs = LostJobDetector(services, self.gossip, self.paglet_locator, resubmission)
-        self.reconciliation = StatusReconciliation(services, self.gossip, self.paglet_locator, self.lost_jobs)
+        self.reconciliation = StatusReconciliation(
+            services, self.gossip, self.paglet_locator, self.blob_pusher, self.lost_jobs
+        )
         self.scheduler = Scheduler(services, self.runs, self._workspace, self.reconciliation.awaited)
         self.stealing = WorkStealing(services, self.gossip, self.scheduler, self.runs, self.blob_pusher)
         self._collector_calls = CollectorCalls(services, self.host_view, self.parked)
@@ -211,6 +213,7 @@ class Host:
             self.blob_fetcher,
             self.calls,
             self.reconciliation,
+            self.reconciliation.lanes,
             self.lost_jobs,
             self.stealing,
             self._diagnostics,

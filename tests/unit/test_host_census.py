@@ -15,6 +15,7 @@ from paglets.core.record import from_json
 from paglets.groups.keys import collector_id
 from paglets.store import residence
 from paglets.store.copies import page
+from paglets.wire.request import reply
 
 
 @pytest.fixture
@@ -149,3 +150,41 @@ def test_copies_of_a_group_whose_collector_was_disposed_of_are_ended(rig: Rig) -
     rig.run()
     process = rig.process("j1")
     rig.until(lambda: process.told_to_end, 60)
+
+
+def test_a_report_that_failed_is_repeated_with_the_state_of_then(rig: Rig) -> None:
+    told: list[JobStatusReport] = []
+
+    def full(body: Any) -> JobStatusReply:
+        told.append(from_json(JobStatusReport, body))
+        if len(told) == 1:
+            raise NoRoom("the disk of w1 is full")
+        return JobStatusReply()
+
+    rig.peer("w1", {"POST /v1/jobs/status": full})
+    rig.write(lambda tx: residence.create(tx, job("j1", request=slot_request()), rig.now()))
+    rig.until(lambda: told)
+    rig.write(lambda tx: tx.run("UPDATE requests SET attempt = 7"))
+    rig.run(3.0)
+    assert [each.copies[0].attempt for each in told] == [1, 7]
+
+
+def test_states_that_change_while_a_report_is_in_flight_share_the_next_one(rig: Rig) -> None:
+    told = collector_host(rig, takes_reports=True)
+    transport, held = rig.host.services.transport, []
+    send = transport.send
+
+    def hold(host: Any, request: Any, done: Any, *, timeout_seconds: float) -> None:
+        if request.target == "/v1/jobs/status" and not held:
+            held.append(done)
+        else:
+            send(host, request, done, timeout_seconds=timeout_seconds)
+
+    transport.send = hold  # type: ignore[method-assign]
+    for agent_id, key in (("j1", "a"), ("j2", "b"), ("j3", "c")):
+        rig.write(lambda tx, a=agent_id, k=key: residence.create(tx, job(a, k, request=slot_request()), rig.now()))
+        rig.run(2.0)
+    assert (len(held), told) == (1, [])
+    rig.host.runner.call_soon(lambda: held[0](reply(JobStatusReply())))
+    rig.run(0.1)
+    assert [[copy.agent_id for copy in each.copies] for each in told] == [["j2", "j3"]]

@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 
 from paglets.api.groups import JobCopy, JobStatusReply, JobStatusReport, UnwantedCopy
 from paglets.api.paglets import Located
-from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups import copies
 from paglets.groups.keys import collector_id
 from paglets.groups.records import Sighting
 from paglets.groups.rows import UNREADABLE
+from paglets.host.blobs.pusher import BlobPusher
 from paglets.host.groups.lost_jobs import LostJobDetector
 from paglets.host.groups.resubmission import rows_of
+from paglets.host.groups.status_reports import StatusReports
 from paglets.host.network.locator import PagletLocator
 from paglets.host.records import outcomes
+from paglets.host.runtime.delivery import DeliveryLanes
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
 from paglets.store import copies as stored_copies
@@ -30,11 +31,9 @@ from paglets.store import paglets, posts, residence, rollbacks
 from paglets.store.copies import Copy, copies_of, page
 from paglets.store.db import Tx
 from paglets.store.events import record_event_once
-from paglets.wire.request import Request, Response, dump_json, parsed
 
 CHANGES_SECONDS = 1.0
 ALL_SECONDS = 10.0
-ANSWER_SECONDS = 10.0
 AWAITED_SECONDS = 10.0
 SEEK_SECONDS = 60.0
 """Seconds between two searches for collectors whose last known host is offline. Such a collector may have moved before
@@ -44,13 +43,8 @@ COPIES_A_TURN = 1_000
 """The maximum number of copies that a complete report adds in one turn. Up to 10,000 copies are reported within
 ALL_SECONDS. With more copies, a complete report takes longer at the same cost per second."""
 
-MAX_COPIES = 500
-"""The maximum number of copies in one request. The host of the collector stores them in one transaction."""
-
 MAX_TOUCHED = 1_000
 """The number of queued changed paglets at which this part is woken before its next regular turn."""
-
-Batch = tuple[HostRef, list[JobCopy]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,17 +61,27 @@ class _FullReport:
 
 
 class StatusReconciliation:
-    """The runner part `reconciliation`, which reports copies of jobs to collectors and ends unwanted copies."""
+    """The runner part `reconciliation`, which reports copies of jobs to collectors and ends unwanted copies.
+
+    `lanes` is the part that delivers the reports.
+    """
 
     name = "reconciliation"
 
     def __init__(
-        self, services: HostServices, gossip: Gossiper, paglet_locator: PagletLocator, lost_jobs: LostJobDetector
+        self,
+        services: HostServices,
+        gossip: Gossiper,
+        paglet_locator: PagletLocator,
+        blob_pusher: BlobPusher,
+        lost_jobs: LostJobDetector,
     ) -> None:
         self._services = services
         self._lost_jobs = lost_jobs
         self._gossip = gossip
         self._locator = paglet_locator
+        self._reports = StatusReports(services, self._take_here, self._answered, self._not_reported)
+        self.lanes = DeliveryLanes(services, gossip, blob_pusher, self._reports)
         self._touched: deque[str] = deque()
         self._reported: dict[str, JobCopy] = {}
         self._full: _FullReport | None = None
@@ -85,7 +89,6 @@ class StatusReconciliation:
         self._next_at = 0.0
         self._seek_at = 0.0
         self._gap_ended_at: float | None = None
-        self._unanswered: dict[str, int] = {}
 
     def awaited(self) -> bool:
         """Return True if jobs must not start before their collectors have answered.
@@ -97,7 +100,7 @@ class StatusReconciliation:
         now = self._services.clock.monotonic()
         if gap.seconds < self._services.settings.host_lost_after_seconds or now >= gap.ended_at + AWAITED_SECONDS:
             return False
-        return self._gap_ended_at != gap.ended_at or bool(self._unanswered)
+        return self._gap_ended_at != gap.ended_at or self._reports.awaits_answers
 
     def touched(self, agent_ids: tuple[str, ...]) -> None:
         """Queue paglets that a COMMIT changed. May be called from any thread."""
@@ -124,7 +127,9 @@ class StatusReconciliation:
         gap_ended_at = self._gossip.last_gap().ended_at
         after_gap = gap_ended_at != self._gap_ended_at
         if after_gap:
-            self._gap_ended_at, self._unanswered = gap_ended_at, {}
+            self._gap_ended_at = gap_ended_at
+            self._reports.clear()
+            self.lanes.restart()
             self._services.runner.wake("scheduler")
         if after_gap or (self._full is None and now >= self._all_at):
             self._begin_full(now)
@@ -132,15 +137,19 @@ class StatusReconciliation:
         news = {copy.agent_id: (at, copy) for at, copy in reported if self._reported.get(copy.agent_id) != copy}
         if self._full is not None:
             news |= {copy.agent_id: (at, copy) for at, copy in self._next_page(self._full, to_the_end=after_gap)}
-        self._note(news.values())
-        for host, batch in _by_host(news.values()):
-            for start in range(0, len(batch), MAX_COPIES):
-                if after_gap:
-                    self._unanswered[host.store_id] = self._unanswered.get(host.store_id, 0) + 1
-                self._report(host, batch[start : start + MAX_COPIES], gap_ended_at if after_gap else None)
+        for collector, copy in news.values():
+            self._reports.put(collector.host, copy)
+        self._note({copy.agent_id: copy for _, copy in news.values()})
+        if after_gap:
+            self._reports.await_answers()
         if self._full is not None:
             return self._next_at
         return max(self._all_at, self._next_at) if self._reported else None
+
+    def _note(self, reported: dict[str, JobCopy]) -> None:
+        self._reported |= reported
+        if self._full is not None:
+            self._full.reported |= reported
 
     def _begin_full(self, now: float) -> None:
         self._all_at = now + ALL_SECONDS
@@ -163,52 +172,24 @@ class StatusReconciliation:
             self._reported, self._full = full.reported, None
         return found
 
-    def _note(self, news: Iterable[Copy]) -> None:
-        reported = {copy.agent_id: copy for _, copy in news}
-        self._reported |= reported
-        if self._full is not None:
-            self._full.reported |= reported
+    # Methods that process answers.
 
-    def _report(self, host: HostRef, copies: list[JobCopy], after_gap: float | None) -> None:
-        reported = JobStatusReport(
-            host=self._services.own,
-            copies=tuple(copies),
-            group_ids=tuple(dict.fromkeys(copy.group_id for copy in copies)),
-        )
-        if host.store_id == self._services.own.store_id:
-            self._services.runner.change(
-                lambda tx: receive(tx, reported, self._services.clock.wall()), partial(self._noted, reported, after_gap)
-            )
-            return
-        request = Request(method="POST", target="/v1/jobs/status", body=dump_json(reported), repeatable=True)
-        parse = partial(self._parse, host.store_id, after_gap)
-        self._services.transport.send(self._gossip.address(host), request, parse, timeout_seconds=ANSWER_SECONDS)
-
-    def _noted(self, reported: JobStatusReport, after_gap: float | None, reply: JobStatusReply | BaseException) -> None:
-        if isinstance(reply, BaseException):
-            raise reply
+    def _take_here(self, tx: Tx, reported: JobStatusReport) -> JobStatusReply:
+        """Process a report of this host to itself."""
+        reply = receive(tx, reported, self._services.clock.wall())
         self._lost_jobs.reported(_of_groups_here(reported, reply))
-        self._answered(self._services.own.store_id, reply, after_gap)
+        return reply
 
-    def _parse(self, store_id: str, after_gap: float | None, result: Response | PagletsError) -> None:
-        try:
-            self._answered(store_id, parsed(result, JobStatusReply), after_gap)
-        except PagletsError:
-            # The request failed or its reply is malformed. The next complete report sends these copies again.
-            return
-
-    def _answered(self, store_id: str, reply: JobStatusReply, after_gap: float | None) -> None:
-        """Process the reply to a report. `after_gap` is None, or the end time of the suspension before the report."""
-        if after_gap is not None and after_gap == self._gap_ended_at and store_id in self._unanswered:
-            self._unanswered[store_id] -= 1
-            if not self._unanswered[store_id]:
-                del self._unanswered[store_id]
-                self._services.runner.wake("scheduler")
+    def _answered(self, tx: Tx, reply: JobStatusReply) -> None:
         if reply.unwanted:
-            self._services.runner.change(
-                lambda tx: end_unwanted(tx, reply.unwanted, self._services.own, self._services.clock.wall())
-            )
+            end_unwanted(tx, reply.unwanted, self._services.own, self._services.clock.wall())
         self._seek(reply.elsewhere)
+
+    def _not_reported(self, agent_ids: Iterable[str]) -> None:
+        for agent_id in agent_ids:
+            self._reported.pop(agent_id, None)
+            self._touched.append(agent_id)
+        self._services.runner.wake(self.name)
 
     def _seek(self, groups: Collection[str]) -> None:
         """Locate the collectors of these groups, and store their hosts."""
@@ -225,13 +206,6 @@ class StatusReconciliation:
 def _of_groups_here(reported: JobStatusReport, reply: JobStatusReply) -> tuple[JobCopy, ...]:
     """Return the reported copies whose collector is on the host that sent the reply."""
     return tuple(copy for copy in reported.copies if copy.group_id not in reply.elsewhere)
-
-
-def _by_host(copies: Iterable[Copy]) -> list[Batch]:
-    batches: dict[str, Batch] = {}
-    for collector, copy in copies:
-        batches.setdefault(collector.host.store_id, (collector.host, []))[1].append(copy)
-    return list(batches.values())
 
 
 def _point_to(tx: Tx, groups: dict[str, str], located: Located, own: HostRef, now: float) -> None:

@@ -170,6 +170,13 @@ class DeliveryLanes(Generic[Item, Answer]):
         self._after: dict[str, Place] = {}
         self._reconcile_at = services.clock.monotonic() + RECONCILE_SECONDS
 
+    def restart(self) -> None:
+        """Forget the requests in flight and the pauses after failures, because the host was suspended.
+
+        The connections may be dead. An answer that still comes is stored, and may let a second request leave.
+        """
+        self._backoff = Backoff(self._services.entropy)
+
     def tick(self, now: float) -> float:
         if now >= self._reconcile_at:
             self._reconcile_at = now + RECONCILE_SECONDS
