@@ -277,7 +277,7 @@ BREAKS: tuple[Break, ...] = (
     by_sql("a second outcome of an attempt replaces the first", second_outcome()),
     by_sql(
         "posts taken before are taken again",
-        finds_none("SELECT 1 FROM taken WHERE"),
+        finds_none("SELECT n FROM taken WHERE"),
         rewritten("SELECT settled_below FROM", "SELECT 0 FROM"),
         rewritten("INSERT INTO taken VALUES", "INSERT OR IGNORE INTO taken VALUES"),
         rewritten("INSERT INTO inbox", "INSERT OR IGNORE INTO inbox"),
