@@ -72,6 +72,7 @@ def test_the_change_of_another_thread_is_committed_by_the_runner(runner: Runner,
 
     assert runner.write(change) == "paglets-runner"
     assert runner.write_all([change, change]) == ["paglets-runner"] * 2
+    assert runner.write_all([]) == []
 
 
 def test_the_runner_does_not_wait_for_itself(runner: Runner, thread: RunnerThread) -> None:

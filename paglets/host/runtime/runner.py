@@ -112,7 +112,8 @@ class Runner:
     def write_all(self, changes: Sequence[Change[T]]) -> list[T | BaseException]:
         """Like `write`, for several changes. Return the value or error of each."""
         results: list[Any] = []
-        self.commit([(change, results.append) for change in changes])
+        if changes:
+            self.commit([(change, results.append) for change in changes])
         return results
 
     def step(self) -> float | None:
