@@ -426,6 +426,55 @@ def test_a_job_that_runs_is_not_taken_back(rig: Rig) -> None:
     assert (rig.processes.withdrawn, rig.processes.ended) == ([], [])
 
 
+def test_a_job_is_taken_back_with_one_frame(rig: Rig) -> None:
+    rig.line("a", "b")
+    rig.pool.withdraw("b")
+    rig.pool.withdraw("b")
+    rig.pool.end("b")
+    assert rig.processes.withdrawn == ["b"]
+
+
+def test_a_job_whose_output_never_ends_can_be_ended(rig: Rig) -> None:
+    worker = rig.line("a", "b")
+    rig.say(worker, JobEnded(token="a", cpu_seconds=1.0, rss_bytes=2))
+    rig.say(worker, Began(token="b", cpu_before=0.0))
+    rig.pool.end("a")
+    assert rig.processes.ended == [worker]
+    rig.pool.ended(worker, ProcessExit(signal=9))
+    assert (rig.host.ends["a"].exit_code, rig.host.ends["a"].next_token) == (0, "")
+    assert rig.host.ends["b"].launcher_lost
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Began(token="a", cpu_before=0.0),
+        Began(token="b", cpu_before=0.0),
+        Withdrawn(token="a"),
+        JobEnded(token="b", cpu_seconds=1.0, rss_bytes=2),
+        WorkerLeaves(token="b", difference=""),
+        JobEnded(token="other", cpu_seconds=1.0, rss_bytes=2),
+    ],
+)
+def test_a_worker_that_sends_frames_out_of_order_ends(rig: Rig, record: WorkerRecord) -> None:
+    worker = rig.line("a", "b")
+    rig.say(worker, record)
+    assert (rig.processes.ended, rig.host.ends) == ([worker], {})
+    rig.pool.ended(worker, ProcessExit(signal=9))
+    assert rig.host.ends["a"].signal == 9
+    assert rig.host.ends["b"].launcher_lost
+
+
+def test_a_worker_begins_no_job_that_it_did_not_get(rig: Rig) -> None:
+    rig.start("a", line="a")
+    rig.start("b", line="a")
+    worker = rig.fork()
+    rig.begin(worker, "a")
+    rig.end(worker, "a")
+    rig.say(worker, Began(token="b", cpu_before=0.0))
+    assert rig.processes.ended == [worker]
+
+
 def test_a_cancelled_job_that_began_meanwhile_is_charged_alone(rig: Rig) -> None:
     worker = rig.line("a", "b", "c")
     rig.pool.end("b")

@@ -8,7 +8,7 @@ from typing import Any
 
 from paglets.api.slots import Usage
 from paglets.worker.launch import LaunchSpec, ProcessExit, WorkerKey
-from paglets.worker.worker_protocol import JobEnded
+from paglets.worker.worker_protocol import Began, JobEnded, Withdrawn, WorkerRecord
 
 IDLE_SECONDS = 5.0
 """Time after which a worker without a job ends. A resident waits as long for its next message."""
@@ -26,6 +26,7 @@ class WorkerJob:
     spec: LaunchSpec
     go: bytes = b""
     is_sent: bool = False
+    is_withdrawn: bool = False
     has_started: bool = False
     is_ending: bool = False
     output_ended: bool = False
@@ -88,6 +89,20 @@ def charged(worker: Worker) -> WorkerJob | None:
     """
     job = worker.current or (worker.jobs[0] if worker.jobs and not worker.has_worked else None)
     return None if job is None or worker.killed_for not in ("", job.token) else job
+
+
+def is_in_order(worker: Worker, job: WorkerJob, record: WorkerRecord | None) -> bool:
+    """Return True if a worker may send this frame about a job now. `record`: None if the frame is a request.
+
+    The code of a job can write to the socket of its worker, so it could forge frames about the jobs behind it.
+    """
+    if record is None:
+        return job.has_started
+    if isinstance(record, Began):
+        return job.is_sent and not job.has_started and worker.current is None
+    if isinstance(record, Withdrawn):
+        return job.is_sent and not job.has_started
+    return job is worker.current
 
 
 def follower(worker: Worker) -> str:

@@ -14,7 +14,7 @@ from paglets.api.slots import Usage
 from paglets.core.errors import PagletsError
 from paglets.worker.frames import pack
 from paglets.worker.host.sampler import larger
-from paglets.worker.host.worker_jobs import Worker, WorkerJob, charged, due, follower, not_started
+from paglets.worker.host.worker_jobs import Worker, WorkerJob, charged, due, follower, is_in_order, not_started
 from paglets.worker.launch import HAS_WORKERS, LaunchEvents, LaunchSpec, ProcessExit, TemplateEvents, WorkerKey
 from paglets.worker.linux import worker_mark
 from paglets.worker.worker_protocol import Began, JobEnded, WorkerLeaves, from_frame
@@ -158,10 +158,11 @@ class WorkerPool:
             self._processes.end_process(token)
             return
         job = self._job(worker, token)
-        if job.is_ending or job.over is not None:
+        if job.is_ending:
             return
         job.is_ending = True
         if job is worker.jobs[0]:
+            # Even if the job is over: a process outside this worker may hold its output open, so that it never ends.
             worker.killed_for = token
             self._end_process(worker)
         else:
@@ -173,10 +174,11 @@ class WorkerPool:
             self._take_back(worker, job)
 
     def _take_back(self, worker: Worker, job: WorkerJob) -> None:
-        if job.is_sent:
-            self._processes.write(worker.token, pack({"withdraw": job.token}))
-        else:
+        if not job.is_sent:
             self._report(worker, job, not_started(ProcessExit()))
+        elif not job.is_withdrawn:
+            job.is_withdrawn = True
+            self._processes.write(worker.token, pack({"withdraw": job.token}))
 
     def _end_process(self, worker: Worker) -> None:
         worker.is_ending = True
@@ -275,7 +277,7 @@ class WorkerPool:
             self._end_process(worker)
             return
         job = self._job_of(worker, frame.get("stamp") if record is None else record)
-        if job is None or (record is None and not job.has_started):
+        if job is None or not is_in_order(worker, job, record):
             self._end_process(worker)
         elif record is None:
             self._events.frame(job.token, frame)
