@@ -98,29 +98,31 @@ class WarmWorker:
     # The methods below use the socket.
 
     def _listen(self) -> None:
-        unpacker, outputs = Unpacker(), deque[int]()
+        unpacker, outputs = Unpacker(), deque[tuple[int, ...]]()
         try:
             while True:
-                data, descriptors, _, _ = socket.recv_fds(self._connection, READ_BYTES, MAX_DESCRIPTORS)
+                data, descriptors, flags, _ = socket.recv_fds(self._connection, READ_BYTES, MAX_DESCRIPTORS)
                 with self._changed:
                     self._received.update(descriptors)
                 for descriptor in descriptors:
                     os.set_inheritable(descriptor, False)
-                outputs.extend(descriptors)
+                # A read ends after the data of one frame `go`, so it returns the descriptors of at most one job.
+                if descriptors or flags & socket.MSG_CTRUNC:
+                    outputs.append(tuple(descriptors))
                 if not data:
                     break
                 for frame in unpacker.feed(data):
                     self._take(frame, outputs)
         except (ConnectionError, PagletsError):
             pass
-        os._exit(EXIT_HOST_GONE)
+        finally:
+            # Without this thread, the job would wait for replies forever.
+            os._exit(EXIT_HOST_GONE)
 
-    def _take(self, frame: dict[str, Any], outputs: deque[int]) -> None:
+    def _take(self, frame: dict[str, Any], outputs: deque[tuple[int, ...]]) -> None:
         with self._changed:
             if "go" in frame:
-                channel = Channel(self._connection, self._sending, start_listener)
-                pair = (outputs.popleft(), outputs.popleft())
-                self._waiting.append(ReceivedJob(frame=frame, outputs=pair, channel=channel))
+                self._add(frame, outputs.popleft())
             elif "withdraw" in frame:
                 self._withdraw(frame["withdraw"])
             elif "run" in frame:
@@ -128,6 +130,15 @@ class WarmWorker:
             elif "finish" in frame:
                 self._is_finishing = True
             self._changed.notify_all()
+
+    def _add(self, frame: dict[str, Any], outputs: tuple[int, ...]) -> None:
+        """Add a job. Give it back if the current job has so many open files that the outputs could not be received."""
+        channel = Channel(self._connection, self._sending, start_listener)
+        job = ReceivedJob(frame=frame, outputs=outputs, channel=channel)
+        if len(outputs) == len(OUTPUTS):
+            self._waiting.append(job)
+        else:
+            self._give_back(job)
 
     def _pass_on(self, frame: dict[str, Any]) -> None:
         """Hand a frame to its job. A job that has ended gets none."""
@@ -138,10 +149,13 @@ class WarmWorker:
     def _withdraw(self, token: str) -> None:
         for job in [job for job in self._waiting if job.token == token]:
             self._waiting.remove(job)
-            for output in job.outputs:
-                self._received.discard(output)
-                os.close(output)
-            self._tell(Withdrawn(token=token))
+            self._give_back(job)
+
+    def _give_back(self, job: ReceivedJob) -> None:
+        for output in job.outputs:
+            self._received.discard(output)
+            os.close(output)
+        self._tell(Withdrawn(token=job.token))
 
     def _tell(self, record: WorkerRecord) -> None:
         try:
