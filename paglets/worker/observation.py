@@ -7,14 +7,18 @@ notice a change.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 MAX_SHOWN = 3
+
+_LIMITS = tuple(sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")}))
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +27,7 @@ class Observation:
 
     `children`: the number of child processes. `threads`: the number of Python threads. `native_threads`: the number of
     threads that the system counts. `descriptors`: the target of each open descriptor. `directory`: the identity of the
-    working directory.
+    working directory. `settings`: values that the kernel keeps for the process, by name.
     """
 
     children: int
@@ -33,6 +37,7 @@ class Observation:
     directory: tuple[int, int]
     environment: Mapping[str, str]
     handlers: Mapping[int, Any]
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 def observe(
@@ -52,7 +57,22 @@ def observe(
         directory=(place.st_dev, place.st_ino),
         environment={name: value for name, value in os.environ.items() if name not in ignored_variables},
         handlers={number: signal.getsignal(number) for number in signal.valid_signals()},
+        settings=_settings(),
     )
+
+
+def _settings() -> dict[str, object]:
+    """Return settings that would change or end later jobs, such as a limit of memory or a timer that sends SIGALRM."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return {
+        "the CPU affinity": os.sched_getaffinity(0),
+        "the file mode mask": umask,
+        "the priority": os.getpriority(os.PRIO_PROCESS, 0),
+        "the resource limits": tuple(resource.getrlimit(each) for each in _LIMITS),
+        "the signal mask": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        "the timers": tuple(any(signal.getitimer(each)) for each in _TIMERS),
+    }
 
 
 def _targets() -> dict[int, str]:
@@ -100,7 +120,12 @@ def _handlers(before: Observation, after: Observation) -> str:
     return "changed a signal handler" if _changed(before.handlers, after.handlers) else ""
 
 
-_CHECKS = (_children, _threads, _native_threads, _descriptors, _directory, _environment, _handlers)
+def _changed_settings(before: Observation, after: Observation) -> str:
+    names = _changed(before.settings, after.settings)
+    return f"changed {some(names)}" if names else ""
+
+
+_CHECKS = (_children, _threads, _native_threads, _descriptors, _directory, _environment, _handlers, _changed_settings)
 
 
 def _changed(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> list[str]:

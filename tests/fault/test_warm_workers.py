@@ -16,6 +16,7 @@ from tests.fault.hosts import zygotes
 
 SCRIPT = """\
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -66,6 +67,10 @@ class Job(CollectingComputeJobPaglet[State]):
             os.environ["LEAKED"] = "1"
         elif do == "signal":
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        elif do == "timer":
+            signal.alarm(600)
+        elif do == "limit":
+            resource.setrlimit(resource.RLIMIT_CPU, (600, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         elif do == "file":
             KEPT.append(open("/dev/null"))
         elif do == "seed":
@@ -172,6 +177,8 @@ def test_an_idle_worker_ends(jobs: Jobs) -> None:
         ("directory", "changed the working directory"),
         ("environment", "changed environment variables: LEAKED"),
         ("signal", "changed a signal handler"),
+        ("timer", "changed the timers"),
+        ("limit", "changed the resource limits"),
         ("file", "left an open file"),
     ],
 )

@@ -24,6 +24,7 @@ BEFORE = Observation(
     directory=(1, 2),
     environment={"A": "1"},
     handlers={10: 1},
+    settings={"the timers": False},
 )
 
 
@@ -44,6 +45,7 @@ def test_a_process_that_is_as_before_can_be_forked() -> None:
         ({"environment": {"A": "2"}}, "variables: A"),
         ({"environment": {}}, "variables: A"),
         ({"handlers": {10: 0}}, "signal handler"),
+        ({"settings": {"the timers": True}}, "changed the timers"),
     ],
 )
 def test_each_change_of_the_process_is_a_reason(change: dict[str, Any], word: str) -> None:
