@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from paglets.core.errors import BadRequest, Invalid, TooLarge
@@ -31,6 +32,12 @@ def dumps(tree: Any) -> str:
 def dump_bytes(tree: Any) -> bytes:
     """Return the JSON text of a tree, as from `dumps`, in UTF-8."""
     return _write(tree)[1]
+
+
+def dumps_with(tree: Mapping[str, Any], name: str, text: str) -> str:
+    """Return the JSON of an object whose field `name` has the JSON `text` as its value. The text is not parsed."""
+    rest = dumps({key: value for key, value in tree.items() if key != name})
+    return f"{rest[:-1]}{',' if len(rest) > 2 else ''}{dumps(name)}:{text}}}"
 
 
 def loads(data: bytes | str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from paglets.api.groups import JobCopy
 from paglets.codec.envelope import Envelope
-from paglets.codec.strict_json import dumps, loads
+from paglets.codec.strict_json import dumps, dumps_with, loads
 from paglets.core.errors import Unknown
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
@@ -88,9 +88,7 @@ def add(tx: Tx, envelope: Envelope, storage: str, target: HostRef, now: float) -
     `storage` is the storage of the paglet as JSON text. It is not parsed, because the storage of a large group's
     collector has several entries for each job.
     """
-    job, tree = envelope.job, to_json(envelope)
-    del tree["storage"]
-    text = f'{dumps(tree)[:-1]},"storage":{storage}}}'
+    job, text = envelope.job, dumps_with(to_json(envelope), "storage", storage)
     tx.run(
         "INSERT INTO handoffs (agent_id, epoch, target_store, target, kind, group_id, job_key, began_at, bundle, name,"
         " size_bytes, asked_for, collector, ended, summary) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -137,10 +135,10 @@ def find(tx: Tx, agent_id: str, epoch: int) -> Handoff | None:
     return None if row is None else _read(row)
 
 
-def by_ids(tx: Tx, agent_ids: Iterable[str]) -> list[Handoff]:
-    """Return the hand-offs of these paglets that still have no answer, in the order of `agent_ids`."""
+def envelope_texts(tx: Tx, agent_ids: Iterable[str]) -> list[str]:
+    """Return the JSON of the envelopes of these paglets, except those that have an answer by now."""
     rows = (tx.one(f"{_WHOLE} WHERE agent_id = ?", agent_id) for agent_id in agent_ids)
-    return [_read(row) for row in rows if row is not None]
+    return [_envelope_text(row) for row in rows if row is not None]
 
 
 def _read(row: sqlite3.Row) -> Handoff:
@@ -151,6 +149,16 @@ def _read(row: sqlite3.Row) -> Handoff:
         envelope=_envelope(row),
         recall=row["recall"],
     )
+
+
+def _envelope_text(row: sqlite3.Row) -> str:
+    """Return the JSON of the envelope in a row, as in `_envelope`. Parsing it would take a hundred times as long.
+
+    If the state of a job has the same reference, the job may keep an older one. That does no harm: it is a hint.
+    """
+    text: str = row["envelope"]
+    is_new = row["collector"] is None or f'"collector":{row["collector"]}' in text
+    return text if is_new else dumps(to_json(_envelope(row)))
 
 
 def _envelope(row: sqlite3.Row) -> Envelope:
@@ -219,7 +227,7 @@ def envelope_text(tx: Tx, agent_id: str, epoch: int) -> str:
     row = tx.one(f"{_WHOLE} WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
     if row is None:
         raise Unknown(f"paglet {agent_id} is not leaving this host")
-    return str(row["envelope"]) if row["collector"] is None else dumps(to_json(_envelope(row)))
+    return _envelope_text(row)
 
 
 # The functions below write and read the data that is displayed.

@@ -26,7 +26,7 @@ NOTES = {
     "paglets.host.jobs.runs:Runs._performed": "answered",
     "paglets.host.jobs.runs:Runs._ended": "exit",
     "paglets.host.jobs.runs:Runs._gone": "closed",
-    "paglets.host.messaging.outbox:Outbox._posts": "outbox",
+    "paglets.host.messaging.outbox:Outbox.encode": "outbox",
     "paglets.host.messaging.outbox:Outbox.settle": "delivered",
     "paglets.host.messaging.mailbox:Mailbox._serve_in_host": "collecting",
     "paglets.system.collector_ledger:Ledger.take": "accepted",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paglets.codec.strict_json import MAX_DEPTH, MAX_INT_DIGITS, dump_bytes, dumps, loads
+from paglets.codec.strict_json import MAX_DEPTH, MAX_INT_DIGITS, dump_bytes, dumps, dumps_with, loads
 from paglets.core.errors import BadRequest, Invalid, TooLarge
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -185,3 +186,8 @@ def test_a_value_nested_past_the_interpreters_limit_is_not_written() -> None:
 
     with pytest.raises(Invalid, match="nested"):
         dumps(tree)
+
+
+@pytest.mark.parametrize("tree", [{}, {"a": 1}, {"b": 0, "a": "ä"}])
+def test_json_text_becomes_a_field_as_it_is(tree: dict[str, Any]) -> None:
+    assert loads(dumps_with(tree, "b", '[{"c":null}]')) == tree | {"b": [{"c": None}]}

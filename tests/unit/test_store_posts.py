@@ -132,7 +132,8 @@ def test_what_was_taken_is_known_where_the_paglet_goes(store: Store) -> None:
     receive(store, 1, 2, 5, below=1)
     receive(store, 6, below=3)
     store.write(lambda tx: residence.leave(tx, "p1", W1, NOW))
-    (handoff,) = store.read(lambda tx: handoffs.by_ids(tx, ["p1"]))
+    handoff = store.read(lambda tx: handoffs.find(tx, "p1", 1))
+    assert handoff is not None
     there = memory_store()
     there.write(lambda tx: residence.take(tx, handoff.envelope, W2, NOW, lambda tx, each: None))
     assert receive(there, 1, 2, 5, 6, 3) == ["duplicate"] * 4 + ["taken"]

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paglets.codec.envelope import Envelope, InboxPost, JobPart, Post, TakenPosts, WireMessage
+from paglets.codec.strict_json import loads
 from paglets.core.errors import Conflict, Unknown
+from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, FileRef, ProxyRef
 from paglets.slots import states
-from paglets.store import blobs, files, handoffs, paglets, queue, residence
+from paglets.store import blobs, copies, files, handoffs, paglets, queue, residence
 from paglets.store.db import Store, Tx
 from paglets.store.files import RegisteredSource
 from paglets.store.pages import FIRST_PLACE, Budget
@@ -50,7 +52,8 @@ def under_way(store: Store) -> list[handoffs.Handoff]:
     """All envelopes on their way to B."""
 
     def look(tx: Tx) -> list[handoffs.Handoff]:
-        return handoffs.by_ids(tx, [each.agent_id for each in handoffs.next_leaving(tx, B.store_id, TEN).items])
+        leaving = handoffs.next_leaving(tx, B.store_id, TEN).items
+        return [found for each in leaving if (found := handoffs.find(tx, each.agent_id, each.epoch)) is not None]
 
     return store.read(look)
 
@@ -389,6 +392,22 @@ def test_the_oldest_envelopes_come_first_each_with_its_size_and_its_needs(store:
     assert store.read(handoffs.targets) == [B]
 
 
+def test_an_envelope_is_sent_with_the_newest_reference_to_its_collector(store: Store) -> None:
+    old, new = (ProxyRef(agent_id="collector-x", host=host) for host in (A, B))
+    put_here(store, envelope("j1", job=job_part(group_id="g1", collector=old), storage={"k": "ä"}))
+    store.write(lambda tx: residence.leave(tx, "j1", B, NOW))
+
+    def sent() -> Envelope:
+        (text,) = store.read(lambda tx: handoffs.envelope_texts(tx, ["j1", "of another hand-off"]))
+        return from_json(Envelope, loads(text))
+
+    first = sent()
+    assert (first.storage, first.epoch, first.job and first.job.collector) == ({"k": "ä"}, 2, old)
+    store.write(lambda tx: copies.set_collector(tx, "g1", new))
+    assert first.job is not None
+    assert sent() == replace(first, job=replace(first.job, collector=new))
+
+
 def test_the_size_of_an_envelope_is_that_of_its_bytes(store: Store) -> None:
     put_here(store, envelope("p1", state="\u00e4\u6f22" * 1000))
     store.write(lambda tx: residence.leave(tx, "p1", B, NOW))
@@ -420,7 +439,8 @@ def test_of_a_job_under_way_no_more_is_read_than_is_told(store: Store) -> None:
     for agent_id in ("j1", "j2"):
         store.write(lambda tx, agent_id=agent_id: residence.leave(tx, agent_id, B, NOW + 2))
     one, two = store.read(handoffs.jobs)
-    (handoff,) = store.read(lambda tx: handoffs.by_ids(tx, ["j1"]))
+    handoff = store.read(lambda tx: handoffs.find(tx, "j1", 1))
+    assert handoff is not None
     assert handoff.envelope.job is not None
     assert (one.copy.agent_id, one.copy.epoch, one.collector, one.request) == (
         "j1",

@@ -7,8 +7,10 @@ from functools import partial
 
 from paglets.api.limits import LARGE_ENVELOPE_BYTES, MAX_BATCH_ENVELOPES
 from paglets.api.transfers import LargeEnvelope, TransferAnswers, Transfers
+from paglets.codec.strict_json import dumps_with
 from paglets.core.errors import PagletsError, Unreachable
 from paglets.core.failpoints import reach
+from paglets.core.record import to_json
 from paglets.core.refs import BlobRef, HostRef
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.handoff.in_flight import InFlightTransfers
@@ -20,7 +22,7 @@ from paglets.store import handoffs, residence
 from paglets.store.db import Tx
 from paglets.store.handoffs import Key, Leaving
 from paglets.store.pages import Budget, Page, Place
-from paglets.wire.request import Request, dump_json
+from paglets.wire.request import Request
 
 BUDGET = Budget(items=MAX_BATCH_ENVELOPES, size_bytes=4 << 20)
 """The maximum size of a batch. Large envelopes count as well, because the target holds a complete batch in memory."""
@@ -112,16 +114,14 @@ class HandoffTraffic(Traffic[Leaving, TransferAnswers]):
         self._in_flight.perhaps_sent |= first_sent
         self._first_sent[host.store_id] = first_sent
         small = [each.agent_id for each in items if not _is_large(each)]
-        body = Transfers(
-            source=self._services.own,
-            envelopes=tuple(each.envelope for each in handoffs.by_ids(tx, small)),
-            large=tuple(
-                LargeEnvelope(agent_id=each.agent_id, epoch=each.epoch + 1, blob=blob)
-                for each in items
-                if isinstance(blob := self._large.get(each.key), BlobRef)
-            ),
+        large = tuple(
+            LargeEnvelope(agent_id=each.agent_id, epoch=each.epoch + 1, blob=blob)
+            for each in items
+            if isinstance(blob := self._large.get(each.key), BlobRef)
         )
-        return Request(method="POST", target="/v1/transfers", body=dump_json(body), repeatable=True)
+        tree = to_json(Transfers(source=self._services.own, envelopes=(), large=large))
+        body = dumps_with(tree, "envelopes", f"[{','.join(handoffs.envelope_texts(tx, small))}]")
+        return Request(method="POST", target="/v1/transfers", body=body.encode(), repeatable=True)
 
     # Methods that process what became of envelopes.
 

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 from paglets.api.limits import MAX_BATCH_POSTS
 from paglets.api.paglets import ResidenceRow
-from paglets.api.posts import PostAnswers, Posts
+from paglets.api.posts import PostAnswers, Posts, SettledBelow
 from paglets.codec.envelope import Post
+from paglets.codec.strict_json import dumps_with
 from paglets.core.errors import PagletsError
 from paglets.core.failpoints import reach
+from paglets.core.record import to_json
 from paglets.core.refs import BlobRef, HostRef
 from paglets.core.text import counted
 from paglets.host.records import outcomes
@@ -23,7 +25,7 @@ from paglets.store.db import Tx
 from paglets.store.events import record_event
 from paglets.store.pages import Budget, Page, Place
 from paglets.store.posts import Outgoing
-from paglets.wire.request import Request, dump_json
+from paglets.wire.request import Request
 
 BUDGET = Budget(items=MAX_BATCH_POSTS, size_bytes=4 << 20)
 
@@ -48,22 +50,22 @@ class Outbox(Traffic[Outgoing, PostAnswers]):
         return item.needs
 
     def encode(self, tx: Tx, host: HostRef, items: Sequence[Outgoing]) -> Request:
-        body = dump_json(self._posts(tx, host, items))
-        return Request(method="POST", target="/v1/posts", body=body, repeatable=True)
-
-    def _posts(self, tx: Tx, host: HostRef, items: Sequence[Outgoing]) -> Posts:
-        own = self._services.own.store_id
-        agents = tuple(dict.fromkeys(each.agent_id for each in items))
-        return Posts(
-            posts=tuple(
-                Post(sender_store=own, n=each.n, agent_id=each.agent_id, message=each.message) for each in items
-            ),
-            settled=posts.settled_below(tx, agents, host.store_id),
+        sender = self._services.own.store_id
+        texts = (
+            dumps_with({"sender_store": sender, "n": each.n, "agent_id": each.agent_id}, "message", each.text)
+            for each in items
         )
+        tree = to_json(Posts(posts=(), settled=_settled(tx, host, items)))
+        body = dumps_with(tree, "posts", f"[{','.join(texts)}]")
+        return Request(method="POST", target="/v1/posts", body=body.encode(), repeatable=True)
 
     def deliver_here(self, tx: Tx, items: Sequence[Outgoing]) -> PostAnswers:
-        batch = self._posts(tx, self._services.own, items)
-        return PostAnswers(answers=receiving.receive(tx, batch.posts, batch.settled, self._services.clock.wall()))
+        own = self._services.own
+        batch = tuple(
+            Post(sender_store=own.store_id, n=each.n, agent_id=each.agent_id, message=each.message) for each in items
+        )
+        settled = _settled(tx, own, items)
+        return PostAnswers(answers=receiving.receive(tx, batch, settled, self._services.clock.wall()))
 
     def settle(self, tx: Tx, host: HostRef, items: Sequence[Outgoing], answer: PostAnswers) -> Settled[Outgoing]:
         reach("after-ack-before-release")
@@ -108,6 +110,10 @@ class Outbox(Traffic[Outgoing, PostAnswers]):
         if numbers:  # Record nothing if all posts were delivered while the mesh was searched.
             text = f"{counted(len(numbers), 'post')} to a paglet that has ended"
             record_event(tx, now, "posts_dropped", agent_id, text)
+
+
+def _settled(tx: Tx, host: HostRef, items: Sequence[Outgoing]) -> tuple[SettledBelow, ...]:
+    return posts.settled_below(tx, tuple(dict.fromkeys(each.agent_id for each in items)), host.store_id)
 
 
 def _remove(tx: Tx, n: int, now: float) -> None:
