@@ -15,6 +15,7 @@ from paglets.core.errors import InternalError, PagletsError, Unknown
 from paglets.core.record import from_json
 from paglets.groups.keys import collector_id
 from paglets.host.groups.home import ASK_SECONDS
+from paglets.host.handoff.placer import PLACED_FIRST
 from paglets.store import residence
 from paglets.worker.protocol import Fault
 from tests.fakes.mesh import identity
@@ -265,6 +266,18 @@ def submit(rig: Rig, *keys: str, **fields: Any) -> None:
 def view(rig: Rig) -> GroupView:
     found: GroupView = rig.get(GroupView, "GET", "/v1/groups/g1")
     return found
+
+
+def test_the_first_jobs_of_a_large_group_leave_before_the_others_are_placed(rig: Rig) -> None:
+    target = Target()
+    peer(rig, target, **{CENSUS: lambda body: JobStatusReply()})
+    elsewhere = slot_request()
+    keys = tuple(f"k{number}" for number in range(PLACED_FIRST + 300))
+    submit(rig, *keys, request=type(elsewhere)(resources=elsewhere.resources))
+    rig.run(2)
+    jobs = [len(batch) for batch in target.batches if "job" in batch]
+    assert jobs[0] == PLACED_FIRST
+    assert sum(jobs) == len(keys)
 
 
 def test_a_group_is_detached_when_nothing_of_it_needs_this_host(rig: Rig) -> None:

@@ -62,9 +62,11 @@ JOBS_A_TURN = 2_000
 PLACED_A_TURN = 200
 """The maximum number of jobs placed in one turn. Writing the envelope of one job takes about 0.5 ms."""
 
-JOINING_JOBS = 32
-"""The maximum number of jobs that are placed in the COMMIT that stores them. It delays the reply to their submission by
-about 0.5 ms for each job."""
+PLACED_FIRST = 32
+"""The maximum number of jobs placed in the first turn, or in the COMMIT that stores them.
+
+The hosts get these jobs early, and start them while the next turn places more.
+"""
 
 NEXT_TURN_SECONDS = 0.2
 """Seconds between two turns. It is short, so that jobs queued behind thousands that fit no host are reached soon."""
@@ -94,6 +96,7 @@ class Placer:
         self._since: dict[str, float] = {}
         self._first_expiry = float("inf")
         self._after = queue.FIRST
+        self._most = PLACED_FIRST
         self._forget_at = 0.0
 
     def tick(self, now: float) -> float | None:
@@ -102,11 +105,13 @@ class Placer:
             self._forget_at = now + FORGET_SECONDS
             self._forget_ended()
         if not placing:
+            self._most = PLACED_FIRST
             return None
         candidates = self._gossip.candidates()
         began = self._after
         placed, left, self._after = self._services.store.write(lambda tx: self._place(tx, candidates, began))
         if placed:
+            self._most = PLACED_A_TURN
             self._services.runner.wake(self.name)
             return now
         if self._after != queue.FIRST:
@@ -118,7 +123,7 @@ class Placer:
 
     def join(self, tx: Tx) -> None:
         """Place jobs in the COMMIT that stores them, but only if few jobs have no host."""
-        if not queue.has_more_than(tx, JOINING_JOBS, "PLACING"):
+        if not queue.has_more_than(tx, PLACED_FIRST, "PLACING"):
             self._place(tx, self._gossip.candidates(), queue.FIRST)
 
     def joined(self, value: None) -> None:
@@ -143,7 +148,7 @@ class Placer:
         moving = handoffs.small_collectors(tx)
         # While a small collector moves, place its jobs only on its target: elsewhere, they could end before it arrives.
         fit = [job for job in fit if moving.get(job.group_id or "") in (None, placements.hosts[job.agent_id].store_id)]
-        placed = fit[:PLACED_A_TURN]
+        placed = fit[: self._most]
         if len(placed) < len(fit):
             after = (placed[-1].queued_at, placed[-1].agent_id)
         self._carry_out(tx, placements, [job.agent_id for job in placed], now)
