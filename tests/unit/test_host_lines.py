@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from host_rig import Rig, host_ref, job, slot_request
 
+from paglets.core.refs import BlobRef
 from paglets.host.jobs.lines import AHEAD_SECONDS, MOST_AHEAD, MOST_ON_HOST, PATIENCE_SECONDS, Lines, most_ahead
 from paglets.host.records import recovery
 from paglets.host.records.run_repository import Run
@@ -14,7 +15,7 @@ from paglets.slots.model import Resources
 from paglets.store import copies, residence
 from paglets.worker.host.worker_jobs import not_started
 from paglets.worker.launch import ProcessExit, WorkerKey
-from paglets.worker.protocol import Report, Stamp
+from paglets.worker.protocol import NewArtifact, Report, Stamp
 from tests.fakes.clock import FakeClock
 from tests.fakes.processes import HandLauncher, HandProcess
 from tests.invariants import sanity_check
@@ -67,8 +68,8 @@ def run(rig: Rig, agent_id: str, after: str = "", seconds: float = 0.0) -> None:
 def with_line(rig: Rig, *agent_ids: str) -> HandProcess:
     """Let a short job make its run time known, so that the first of these jobs begins a line. Return its process."""
     add(rig, "0")
-    add(rig, *agent_ids)
     run(rig, "0")
+    add(rig, *agent_ids)
     return rig.process(agent_ids[0])
 
 
@@ -151,7 +152,7 @@ def test_only_the_unbroken_head_of_the_queue_is_sent_ahead(rig: Rig) -> None:
     add(rig, "a", "b")
     add(rig, "c", bundle=BUNDLES[1])
     add(rig, "d")
-    run(rig, "0")
+    run(rig, "0", "a")
     assert statuses(rig) == {"0": "COMPLETED", "a": "RUNNING", "b": "ASSIGNED"} | dict.fromkeys(
         "cd", "WAITING_FOR_SLOT"
     )
@@ -166,7 +167,7 @@ def test_a_job_that_cannot_share_the_worker_waits(rig: Rig, other: dict[str, Any
     add(rig, "0")
     add(rig, "a")
     add(rig, "b", **other)
-    run(rig, "0")
+    run(rig, "0", "a")
     assert statuses(rig)["b"] == "WAITING_FOR_SLOT"
 
 
@@ -175,6 +176,37 @@ def test_a_long_job_ends_the_sending(rig: Rig) -> None:
     run(rig, "a", "b", seconds=AHEAD_SECONDS)
     add(rig, "c")
     assert (statuses(rig)["b"], statuses(rig)["c"]) == ("RUNNING", "WAITING_FOR_SLOT")
+
+
+def test_one_job_is_sent_to_the_worker_of_a_long_job_that_reports(rig: Rig) -> None:
+    add(rig, "a", "b", "c")
+    rig.process("a")
+    rig.run(60.0)
+    assert statuses(rig) == {"a": "RUNNING"} | dict.fromkeys("bc", "WAITING_FOR_SLOT")
+    rig.report(rig.process("a"))
+    assert statuses(rig) == {"a": "RUNNING", "b": "ASSIGNED", "c": "WAITING_FOR_SLOT"}
+    rig.process("a").exit(in_worker=True, next_token=token(rig, "b"), job_seconds=60.0)
+    rig.run()
+    assert statuses(rig) == {"a": "COMPLETED", "b": "RUNNING", "c": "WAITING_FOR_SLOT"}
+    sane(rig)
+
+
+def test_no_job_is_sent_behind_a_report_that_is_refused(rig: Rig) -> None:
+    add(rig, "a", "b")
+    wrong = NewArtifact(artifact_id="", name="x", blob=BlobRef(sha256="0" * 64, size_bytes=1), created_at=1.0)
+    assert "error" in rig.report(rig.process("a"), artifact=wrong)
+    add(rig, "c")
+    assert statuses(rig) == {"a": "RUNNING"} | dict.fromkeys("bc", "WAITING_FOR_SLOT")
+
+
+def test_a_job_behind_a_report_is_taken_back_if_the_reporting_job_goes_on(rig: Rig) -> None:
+    add(rig, "a", "b")
+    rig.process("a")
+    rig.run(60.0)
+    rig.report(rig.process("a"))
+    assert not rig.launcher.of("b")[-1].is_withdrawn
+    rig.run(PATIENCE_SECONDS + 0.05)
+    assert rig.launcher.of("b")[-1].is_withdrawn
 
 
 def test_jobs_behind_a_long_one_are_taken_back_and_get_the_next_free_slot(rig: Rig) -> None:
@@ -237,7 +269,7 @@ def test_an_assigned_job_that_is_cancelled_is_withdrawn(rig: Rig) -> None:
 def test_the_time_limit_begins_with_the_turn_of_a_job(rig: Rig) -> None:
     add(rig, "0", timeout_seconds=5.0)
     add(rig, "a", "b", timeout_seconds=5.0)
-    run(rig, "0")
+    run(rig, "0", "a")
     rig.run(4.0)
     run(rig, "a", "b")
     rig.run(4.0)

@@ -3,6 +3,8 @@
 So the worker need not wait for its next job. A line is the current job of a worker and the jobs behind it. Only the
 current job has a lease, which it passes on to the next one when it ends. A job that cannot join the line thus waits
 about AHEAD_SECONDS longer for a slot. If a job takes longer than expected, the jobs behind it are taken back.
+
+A job that reports its result is about to end, so one job may wait behind it, whatever its run time.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ AHEAD_SECONDS = 0.05
 """The maximum expected run time of all jobs that wait in a line. A job reaches its worker in much less time."""
 
 PATIENCE_SECONDS = 0.2
-"""The run time of a job after which the jobs behind it are taken back. It is four times AHEAD_SECONDS."""
+"""The time after which the jobs behind a job are taken back: since it began, or since its report.
+
+It is four times AHEAD_SECONDS.
+"""
 
 MOST_AHEAD = 16
 """The maximum number of jobs that wait in a line.
@@ -90,10 +95,13 @@ class Lines:
         """
         self._closed &= lengths.keys()
         firsts = {run.line: run for run in (*self._runs.values(), *granted) if run.line}
+        ending = {run.line for run in self._runs.values() if run.is_reporting and not run.is_ahead}
         left = MOST_ON_HOST - sum(length - 1 for length in lengths.values())
         found = []
         for line, length in lengths.items():
-            most = 0 if line not in firsts or line in self._closed else min(left, self.most_ahead(firsts[line].worker))
+            most = 0
+            if line in firsts and line not in self._closed:
+                most = min(left, max(self.most_ahead(firsts[line].worker), int(line in ending)))
             if length - 1 <= most // 2 and most > 0:
                 found.append(Line(first=firsts[line], waiting=length - 1, room=most - (length - 1)))
                 left -= found[-1].room
@@ -106,6 +114,7 @@ class Lines:
         """
         now = self._clock.monotonic()
         seconds = now - run.started_at
+        run.is_reporting = False
         if run.is_ahead and how.error:
             self._closed.add(run.line)
             seconds = 0.0
@@ -137,7 +146,9 @@ class Lines:
         Return the monotonic time of the next check, or infinity.
         """
         due = {
-            run.line: run.started_at + PATIENCE_SECONDS for run in self._runs.values() if run.line and not run.is_ahead
+            run.line: (run.finished_at or run.started_at) + PATIENCE_SECONDS
+            for run in self._runs.values()
+            if run.line and not run.is_ahead
         }
         for run in list(self._runs.values()):
             if run.is_ahead and due.get(run.line, now + 1) <= now:

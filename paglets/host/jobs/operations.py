@@ -59,6 +59,7 @@ class AskingRun(Protocol):
     timeout_seconds: float
     limit_seconds: float
     delivered: tuple[str, Delivery] | None
+    line: str
     is_ahead: bool
 
 
@@ -286,6 +287,8 @@ def _report(tx: Tx, step: OperationContext, args: protocol.Report) -> dict[str, 
         success=args.success, final=True, result=args.result, fault=args.fault, artifact=artifact, stored=stored
     )
     accepted = outcomes.commit(tx, step.attempt, outcome, step.now)
+    if step.run.line:
+        tx.wake("scheduler")  # The worker soon needs its next job.
     if accepted:
         _apply(tx, step, args.changes)
         if args.fault is not None and args.fault.cause == BAD_RESULT:

@@ -180,6 +180,7 @@ class Runs:
     def _perform(self, run: Run, number: Any, name: str, args: Any) -> None:
         if run.stamp.token not in self._by_token:
             return  # The run ended while the operation was delayed.
+        run.is_reporting = run.is_reporting or name == "report"
         try:
             self._operations.perform(run, name, args, lambda result: self._performed(run, number, name, args, result))
         except OSError as error:
@@ -206,7 +207,7 @@ class Runs:
                 # The class or the state could not be loaded. Fail the message: another process would fail as well.
                 self._handled(run, Handled(message_id=run.delivered[0], fault=args.fault), result)
         elif name == "report":
-            run.reported = not isinstance(result, BaseException)
+            run.reported = run.is_reporting = not isinstance(result, BaseException)
             self._note_over(run, run.reported)
         elif name == "handled" and not isinstance(result, BaseException):
             self._handled(run, args, result)

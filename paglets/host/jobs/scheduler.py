@@ -192,10 +192,11 @@ class Scheduler:
         )
         run = _run(job, stamp, templates.sharing(tx, job.agent_id, self._paths))
         run.cores = grant.cores
-        if self._runs.lines.most_ahead(run.worker):
-            run.line = token
-            lines.join(tx, token, token)
-        go = None if run.worker is None else run_repository.go_frame(tx, run, self._paths)
+        if run.worker is None:
+            return Granted(run=run, cores=grant.cores, gpus=grant.gpus)
+        run.line = token
+        lines.join(tx, token, token)
+        go = run_repository.go_frame(tx, run, self._paths)
         return Granted(run=run, cores=grant.cores, gpus=grant.gpus, go=go)
 
     def _send_ahead(self, tx: Tx, granted: list[Granted], now: float) -> list[Granted]:

@@ -53,6 +53,7 @@ class Run:
     leaves_at: float | None = None
     finishing: bool = False
     done: bool = False
+    is_reporting: bool = False
     reported: bool = False
     finished_at: float | None = None
     stop_reason: str = ""
