@@ -21,6 +21,7 @@ from paglets.client.fan_out import ask_all, online_hosts, returning_errors, with
 from paglets.client.group_submission import submit
 from paglets.client.groups import GroupClient
 from paglets.client.job_logs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
+from paglets.client.kept_blobs import KeptBlobs
 from paglets.client.mesh_client import BlockingTransport, paglet_route
 from paglets.client.messages import Target, call_paglet, id_of, plain, resolve, to_wire
 from paglets.client.pacing import Progress, no_progress
@@ -89,6 +90,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         # os.environ is not the default value of `environ`, because `help` would print it, including the mesh key.
         variables = os.environ if environ is None else environ
         self._mesh, self.note = open_mesh_client(url, exchange or connect(key, variables), variables)
+        self.kept_blobs = KeptBlobs(self._mesh.clock)
 
     def __enter__(self) -> HostClient:
         return self

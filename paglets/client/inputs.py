@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from paglets.api.groups import SubmitGroup
+from paglets.client.kept_blobs import KeptBlobs
 from paglets.client.pacing import Progress
 from paglets.codec.bundle import BytesPublisher
 from paglets.core.clock import Clock, SystemClock
@@ -53,6 +54,13 @@ class RenewingPublisher(Protocol):
         ...
 
 
+@runtime_checkable
+class RememberingPublisher(Protocol):
+    """A publisher that remembers what its host keeps: a HostClient."""
+
+    kept_blobs: KeptBlobs
+
+
 class UploadSession:
     """A publisher of the blobs for one request. `submit` makes sure that the host has all of them."""
 
@@ -64,7 +72,18 @@ class UploadSession:
         self._renew_at = float("inf")
 
     def publish_bytes(self, data: bytes) -> BlobRef:
-        return self._published(lambda: self._publisher.publish_bytes(data))
+        """Upload bytes, unless the host keeps them from a recent upload of this client."""
+        publisher = self._publisher
+        if not isinstance(publisher, RememberingPublisher):
+            return self._published(lambda: self._publisher.publish_bytes(data))
+        kept = publisher.kept_blobs
+
+        def upload() -> BlobRef:
+            blob = self._publisher.publish_bytes(data)
+            kept.note(blob)
+            return blob
+
+        return self._published(upload, kept.find(data))
 
     def publish_file(self, path: str | Path) -> BlobRef:
         publisher = self._publisher
@@ -72,8 +91,8 @@ class UploadSession:
             return self._published(lambda: publisher.publish_file(path, self._meanwhile))
         return self._published(lambda: publisher.publish_file(path))
 
-    def _published(self, publish: Callable[[], BlobRef]) -> BlobRef:
-        blob = publish()
+    def _published(self, publish: Callable[[], BlobRef], known: BlobRef | None = None) -> BlobRef:
+        blob = known or publish()
         if not self._again:
             self._renew_at = self._clock.monotonic() + RENEW_SECONDS
         self._again[blob] = publish

@@ -18,6 +18,7 @@ from paglets.client.inputs import (
     check_inputs,
     publish_inputs,
 )
+from paglets.client.kept_blobs import KEPT_SECONDS, KeptBlobs
 from paglets.client.pacing import SENDING, Progress, no_progress
 from paglets.core.errors import Conflict, FileChanged, Invalid, Unreachable
 from paglets.core.refs import BlobRef
@@ -225,6 +226,33 @@ def test_a_host_that_keeps_nothing_is_told_some_times_only(clock: FakeClock, pat
     with pytest.raises(Conflict, match="send them first"):
         sending.submit(tell)
     assert len(told) == len(host.sent) == SUBMIT_ATTEMPTS + 1
+
+
+class RememberingHost(ForgetfulHost):
+    """A client that remembers what its host keeps."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.kept_blobs = KeptBlobs(clock)
+
+
+def test_code_that_the_host_got_a_moment_ago_is_not_sent_to_it_again(clock: FakeClock) -> None:
+    host = RememberingHost(clock)
+    assert [UploadSession(host, clock).publish_bytes(b"code") for _ in range(3)] == host.sent * 3
+    UploadSession(host, clock).publish_bytes(b"other")
+    clock.advance(KEPT_SECONDS)
+    UploadSession(host, clock).publish_bytes(b"code")
+    assert [blob.size_bytes for blob in host.sent] == [4, 5, 4]
+
+
+def test_code_that_the_host_has_lost_is_sent_to_it_again(clock: FakeClock) -> None:
+    host = RememberingHost(clock)
+    UploadSession(host, clock).publish_bytes(b"code")
+    host.until.clear()
+    sending = UploadSession(host, clock)
+    blob = sending.publish_bytes(b"code")
+    assert sending.submit(host.taking(blob)) == "stored"
+    assert host.sent == [blob, blob]
 
 
 def test_another_conflict_is_told_at_once(clock: FakeClock, paths: list[Path]) -> None:
