@@ -15,7 +15,7 @@ from mesh_jobs import Task, TaskState
 from mesh_paglets import Notes
 
 from paglets.client.fan_out import ask_all
-from paglets.host.messaging.outbox import ANSWER_SECONDS
+from paglets.host.messaging.outbox import Outbox
 from paglets.system.compute_slots import Submission, submit_compute_job_group
 from tests.acceptance.rig import PATIENCE_SECONDS, MakeMesh, Mesh, starts_of, wait_running, wait_until
 from tests.fault.hosts import is_online
@@ -31,7 +31,7 @@ ARTIFACT_BYTES = 9 << 20
 USUAL_SECONDS_OF_A_CALL = 2.0
 """The time limit of a request to a healthy host. It takes milliseconds, but the machine may be busy."""
 
-MOST_SECONDS_OF_A_CALL = ANSWER_SECONDS / 3
+MOST_SECONDS_OF_A_CALL = Outbox.answer_seconds / 3
 """The time limit of most requests.
 
 A request that waited for pending requests to an unresponsive host would take as long as their timeout. A single one may
