@@ -9,6 +9,7 @@ from host_rig import Rig, host_ref, job, slot_request
 
 from paglets.api.groups import EndCopies, EndedCopies
 from paglets.core.errors import Conflict
+from paglets.host.runtime.wakes import PAUSE_SECONDS
 from paglets.store import residence
 
 
@@ -32,7 +33,7 @@ def end(rig: Rig, *keys: str) -> EndedCopies:
 def test_what_waits_and_what_runs_ends_and_is_reported_as_cancelled(rig: Rig) -> None:
     process = rig.process("j1")
     assert end(rig) == EndedCopies(job_keys=("a", "b"), count=1)
-    rig.run()
+    rig.run(PAUSE_SECONDS["runs"])
     assert process.told_to_end
     assert end(rig) == EndedCopies(job_keys=(), count=0)
 
