@@ -20,7 +20,6 @@ from paglets.core.errors import CallOutcomeUnknown, HandlerFailed, Moved, NotHan
 from paglets.core.record import to_json
 from paglets.core.refs import BlobRef, ProxyRef
 from paglets.host.jobs.residents import IDLE_SECONDS
-from paglets.host.jobs.workspace import USABLE_SECONDS
 from paglets.host.messaging import mailbox
 from paglets.mesh.table import check_host
 from paglets.slots.eligibility import Reason
@@ -230,7 +229,6 @@ def test_what_only_one_job_has_in_its_way_fails_that_one_and_stops_nobody(rig: R
 
 def test_while_the_disk_has_no_place_nothing_starts_and_nothing_more_comes_here(rig: Rig) -> None:
     rig.disk.held = Reason(code="disk_closed", text="read-only")
-    rig.run(USABLE_SECONDS)
     add(rig, hook="creation")
     rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
     rig.run(10.0)

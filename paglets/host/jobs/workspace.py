@@ -22,9 +22,6 @@ PLACE_AGAIN_SECONDS = 10.0
 A quota that is used up shows only when a process starts.
 """
 
-USABLE_SECONDS = 0.2
-"""Seconds for which a usable disk is not checked again. A process that then finds it full is started again later."""
-
 LAUNCHER_SILENT = "launcher_silent"
 """The reason code of jobs that wait while the zygote does not answer."""
 
@@ -46,7 +43,6 @@ class ProcessWorkspace:
         self._services = services
         self._obstacle: Reason | None = None
         self._obstacle_until = float("-inf")
-        self._usable_until = float("-inf")
         self._paused: dict[str, float] = {}
         self._launcher_trouble: Reason | None = None
 
@@ -60,17 +56,7 @@ class ProcessWorkspace:
             return self._launcher_trouble
         if self._services.clock.monotonic() < self._obstacle_until:
             return self._obstacle
-        return self._blocked_by_disk()
-
-    def _blocked_by_disk(self) -> Reason | None:
-        """Return the reason of the disk. If there was none a moment ago, do not look again: a look takes 20 calls."""
-        now = self._services.clock.monotonic()
-        if now < self._usable_until:
-            return None
-        reason = self._services.disk.blocked_reason()
-        if reason is None:
-            self._usable_until = now + USABLE_SECONDS
-        return reason
+        return self._services.disk.blocked_reason()
 
     def may_start(self, agent_id: str) -> bool:
         """Return True if a process of that paglet may be started now."""
