@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from paglets.core.record import from_json, to_json
+from paglets.worker.frames import pack
 from paglets.worker.launch import LaunchEvents, LaunchSpec, ProcessExit
 from paglets.worker.protocol import Deliver, Go
 
@@ -74,6 +75,7 @@ class HandLauncher:
         self.processes.append(HandProcess(self._events, spec, 1001 + len(self.processes)))
 
     def send(self, token: str, frame: dict[str, Any]) -> None:
+        pack(frame)  # Raise the errors of a real launcher.
         for process in self._alive(token):
             process.heard.append(frame)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from paglets.host.records import recovery
 from paglets.host.records.run_repository import Run
 from paglets.slots.model import Resources
 from paglets.store import copies, residence
+from paglets.worker.frames import MAX_FRAME_BYTES
 from paglets.worker.host.worker_jobs import not_started
 from paglets.worker.launch import ProcessExit, WorkerKey
 from paglets.worker.protocol import NewArtifact, Report, Stamp
@@ -92,6 +94,28 @@ def test_a_job_is_sent_to_its_worker_in_the_step_that_grants_it_and_its_process_
     assert [("go" in frame) for frame in process.heard] == [True]
     rig.report(process)
     sane(rig)
+
+
+@pytest.mark.parametrize("isolation", ["worker", "process"])
+def test_a_job_that_is_too_large_for_its_process_fails_alone(isolation: str) -> None:
+    rig = Rig(offered=replace(OFFERED, cpu_cores=2))
+    rig.write(lambda tx: tx.run("INSERT INTO blobs VALUES (?, 1, 0.0)", BUNDLES[0]))
+
+    def create(tx: Any) -> None:
+        for agent_id, size in (("a", MAX_FRAME_BYTES), ("b", 1)):
+            request = slot_request(isolation=isolation)
+            residence.create(tx, job(agent_id, agent_id, request=request, submitted_state={"x": "x" * size}), rig.now())
+            tx.run("UPDATE paglets SET bundle = ?, bundle_bytes = 1 WHERE agent_id = ?", BUNDLES[0], agent_id)
+
+    rig.write(create)
+    rig.run()
+    for process in rig.launcher.processes:
+        process.begin()
+    rig.run()
+    assert statuses(rig) == {"a": "FAILED_FINAL", "b": "RUNNING"}
+    assert rig.process("b").go.state == {"x": "x"}
+    assert "is over the limit of" in rig.value("SELECT text FROM events WHERE kind = 'ended_late'")
+    assert rig.faults() == []
 
 
 def test_a_job_with_a_process_of_its_own_gets_nothing_before_that_is_stored(rig: Rig) -> None:

@@ -105,7 +105,7 @@ class Runs:
         self.launcher.start(spec)
         if go is not None and spec.worker is not None:
             run.go_sent = True
-            self.launcher.send(run.stamp.token, {"go": to_json(replace(go, work_dir=spec.work_dir))})
+            self._say_go(run, replace(go, work_dir=spec.work_dir))
 
     # Events of the launcher. It may call these methods from any thread.
 
@@ -155,10 +155,16 @@ class Runs:
             if isinstance(go, BaseException):
                 raise go
             return
-        self.launcher.send(run.stamp.token, {"go": to_json(go)})
+        self._say_go(run, go)
         run.live = True
         run.may_stay = can_become_resident(run.entry, go)
         self.pump(run.agent_id)
+
+    def _say_go(self, run: Run, go: Go) -> None:
+        try:
+            self.launcher.send(run.stamp.token, {"go": to_json(go)})
+        except PagletsError as error:  # The frame is too large. Without it, the process would wait forever.
+            self._end_late(run, f"the process could not get its state and its files: {error.message}")
 
     def _frame(self, token: str, frame: dict[str, Any]) -> None:
         run = self._by_token.get(token)
@@ -330,9 +336,7 @@ class Runs:
                 self._time_out(run)
             elif limit:
                 self._end_late(run, run_repository.limit_text(run, limit, self._services.settings.report_grace_seconds))
-        cancelled, known = self._services.store.read(
-            lambda tx: (run_repository.cancel_requested(tx), run_repository.tokens(tx))
-        )
+        cancelled, known = self._services.store.read(run_repository.cancelled_and_open)
         for agent_id in cancelled:
             self.end(agent_id)
         self.idle_processes.end_surplus()

@@ -272,13 +272,14 @@ def _close(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now
     return None
 
 
-def cancel_requested(tx: Tx) -> list[str]:
-    """Return the ids of running or assigned jobs whose cancellation is requested."""
-    rows = tx.all(
+def cancelled_and_open(tx: Tx) -> tuple[list[str], set[str]]:
+    """Return the ids of running or assigned jobs whose cancellation is requested, and the tokens of all open runs."""
+    cancelled = tx.all(
         "SELECT agent_id FROM requests WHERE unwanted IS NOT NULL AND status IN ('ASSIGNED', 'RUNNING')"
         " ORDER BY agent_id"
     )
-    return [row["agent_id"] for row in rows]
+    tokens = tx.all("SELECT token FROM runs ORDER BY token")
+    return [row["agent_id"] for row in cancelled], {row["token"] for row in tokens}
 
 
 def is_open(tx: Tx, token: str) -> bool:
@@ -289,11 +290,6 @@ def is_open(tx: Tx, token: str) -> bool:
 def set_usage(tx: Tx, token: str, usage: str) -> None:
     """Store the resource usage of a run, given as JSON text."""
     tx.run("UPDATE runs SET usage = ? WHERE token = ?", usage, token)
-
-
-def tokens(tx: Tx) -> set[str]:
-    """Return the tokens of all open runs."""
-    return {row["token"] for row in tx.all("SELECT token FROM runs ORDER BY token")}
 
 
 def display_name(tx: Tx, agent_id: str) -> str:
