@@ -74,6 +74,11 @@ def state_key(key: str) -> str:
     return f"state/{key}"
 
 
+def keys_of_report(job_key: object) -> tuple[str, ...]:
+    """Return the storage keys of the rows that a report for this key reads."""
+    return f"job/{job_key}", f"warning/{job_key}"
+
+
 class CollectorRows:
     """Typed access to the rows in the storage of one collector."""
 

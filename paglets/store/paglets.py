@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -292,6 +292,25 @@ def storage_set(tx: Tx, agent_id: str, key: str, value: Any) -> None:
 
 def storage_delete(tx: Tx, agent_id: str, key: str) -> bool:
     return tx.run("DELETE FROM storage WHERE agent_id = ? AND key = ?", agent_id, key) == 1
+
+
+def storage_texts(tx: Tx, agent_id: str, keys: Iterable[str]) -> dict[str, str | None]:
+    """Return the JSON text of each of these entries, or None if there is no entry with a key."""
+    asked = dict.fromkeys(keys)
+    rows = tx.all(
+        "SELECT key, value FROM storage WHERE agent_id = ? AND key IN (SELECT value FROM json_each(?))",
+        agent_id,
+        dumps(list(asked)),
+    )
+    return asked | {row["key"]: row["value"] for row in rows}
+
+
+def storage_change(tx: Tx, agent_id: str, changes: Mapping[str, str | None]) -> None:
+    """Store entries, given as JSON text. None deletes an entry, if there is one."""
+    kept = [(agent_id, key, text) for key, text in changes.items() if text is not None]
+    deleted = [(agent_id, key) for key, text in changes.items() if text is None]
+    tx.run_many("INSERT OR REPLACE INTO storage VALUES (?, ?, ?)", kept)
+    tx.run_many("DELETE FROM storage WHERE agent_id = ? AND key = ?", deleted)
 
 
 def storage_scan(tx: Tx, agent_id: str, prefix: str, after: str, limit: int) -> list[tuple[str, Any]]:

@@ -182,6 +182,11 @@ def remove_handled(tx: Tx, seq: int) -> bool:
     return tx.run("DELETE FROM inbox WHERE seq = ?", seq) == 1
 
 
+def remove_all_handled(tx: Tx, seqs: Iterable[int]) -> None:
+    """Like `remove_handled`, for posts that were read in the same transaction."""
+    tx.run_many("DELETE FROM inbox WHERE seq = ?", ((seq,) for seq in seqs))
+
+
 def record_error(tx: Tx, seq: int, error: str) -> int:
     """Record an error of a post's handler, and mark the post as dead after MAX_TRIES errors.
 

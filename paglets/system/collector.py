@@ -9,7 +9,7 @@ work in both forms.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.groups.records import ExpectedJob, Report, failure_report, job_warning, result_report
-from paglets.groups.rows import CollectorRows, ReceivedReport
+from paglets.groups.rows import CollectorRows, ReceivedReport, keys_of_report
 from paglets.groups.status import GROUP_TRANSITIONS
 from paglets.groups.summary import Location, json_bytes, page
 from paglets.system.collector_ledger import Ledger, ResultCollectorState
@@ -83,6 +83,11 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
 
     READ_ONLY_KINDS: ClassVar[frozenset[str]] = frozenset({"summary", "drain", "results", "listed", "counts", "ended"})
     """The kinds whose handlers only read. A host runs them on a read-only connection to its database."""
+
+    @staticmethod
+    def keys_read(kind: str, args: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the storage keys that the handler of this message reads. A host reads those of many posts together."""
+        return keys_of_report(args.get("job_key")) if kind in ("job_result", "job_failure") else ()
 
     def handle_message(self, message: Message) -> Any:
         if message.kind not in KINDS:

@@ -18,6 +18,7 @@ from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef
 from paglets.groups.keys import collector_id
 from paglets.host.records import in_host
+from paglets.host.records.in_host_storage import InHostStorage
 from paglets.host.records.lifecycle import set_pending_action
 from paglets.store import blobs, receiving, residence
 from paglets.store.db import Tx, open_store
@@ -112,6 +113,41 @@ def test_a_post_that_fails_in_any_way_is_noted_with_that_post_and_stops_no_other
         "seen/fine",
     ]
     assert [row[0] for row in rig.all("SELECT n FROM inbox WHERE tries = 1 ORDER BY n")] == [0, 2, 3]
+
+
+def test_held_changes_are_seen_by_each_read_and_stored_together(rig: Rig) -> None:
+    def use(tx: Tx) -> list[Any]:
+        storage = InHostStorage(tx, "odd")
+        storage["a"], storage["b"], storage["c"] = 1, 2, 3
+        storage.hold(("a", "missing"))
+        storage["a"] = 10
+        del storage["b"]
+        storage.discard("missing")
+        storage["d"] = 4
+        seen = [storage["a"], storage.get("b"), storage.get("missing"), "b" in storage, storage["c"]]
+        in_rows = [row[0] for row in tx.all("SELECT key FROM storage WHERE agent_id = 'odd' ORDER BY key")]
+        return [*seen, in_rows, storage.scan(""), storage["a"], len(storage)]
+
+    rig.write(lambda tx: residence.create(tx, envelope("odd"), 1.0))
+    entries = [("a", 10), ("c", 3), ("d", 4)]
+    assert rig.write(use) == [10, None, None, False, 3, ["a", "b", "c"], entries, 10, 3]
+
+
+def test_100_reports_cost_few_statements(rig: Rig) -> None:
+    keys = [f"k{n:03d}" for n in range(100)]
+    rig.write(lambda tx: rig.host.submission.submit(tx, "ef" * 16, group(*keys, group_id="g3")))
+    rig.run()
+    collector = collector_id("g3")
+    batch = [Post(sender_store="s", n=n, agent_id=collector, message=result(key)) for n, key in enumerate(keys)]
+    counted = []
+    rig.store._writer.set_trace_callback(counted.append)
+    rig.write(lambda tx: receiving.receive(tx, tuple(batch), (), 0.0))
+    rig.write(lambda tx: in_host.take_posts(tx, rig.host.host_view, collector, 100))
+    rig.store._writer.set_trace_callback(None)
+    reads = [sql for sql in counted if sql.startswith("SELECT")]
+    assert len(reads) < 30
+    assert len(counted) < 9.5 * len(keys)  # one row operation each: taken, inbox, three entries, and what they replace
+    assert rig.value("SELECT count(*) FROM inbox") == 0
 
 
 def test_a_post_with_artifacts_is_refused_and_not_sent_without_them(rig: Rig) -> None:

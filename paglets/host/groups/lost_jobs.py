@@ -27,7 +27,7 @@ from paglets.groups.records import Sighting
 from paglets.groups.rows import DESCRIPTIONS, UNREADABLE, CollectorRows
 from paglets.host.groups.resubmission import NO_LOOKS, Lost, Resubmission, WatchedKey, rows_of
 from paglets.host.network.locator import PagletLocator
-from paglets.host.records.in_host import InHostStorage
+from paglets.host.records.in_host_storage import InHostStorage
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
 from paglets.store import paglets

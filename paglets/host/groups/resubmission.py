@@ -23,7 +23,7 @@ from paglets.groups.rows import CollectorRows
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.blobs.fetcher import BlobFetcher
 from paglets.host.records.group_jobs import JobGroup, job_copy
-from paglets.host.records.in_host import InHostStorage
+from paglets.host.records.in_host_storage import InHostStorage
 from paglets.host.runtime.services import HostServices
 from paglets.slots.model import SlotRequest
 from paglets.store import blobs, paglets, posts, residence, sqlite_errors

@@ -18,13 +18,15 @@ from paglets.codec.envelope import WireMessage
 from paglets.codec.strict_json import dumps, loads
 from paglets.codec.tagged_json import decode_state, encode_state
 from paglets.core.agent import Paglet
-from paglets.core.context import HostInfo, Storage
+from paglets.core.context import HostInfo
 from paglets.core.errors import Invalid
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
+from paglets.host.records.in_host_storage import InHostStorage
 from paglets.store import artifacts, paglets, posts, residence, sqlite_errors
 from paglets.store.db import Tx
+from paglets.store.posts import UnhandledPost
 
 IN_HOST_CLASSES = (DEFAULT_COLLECTOR,)
 """The built-in classes whose handlers run in the host process. Subclasses that users define run in child processes."""
@@ -49,46 +51,6 @@ class HostView:
     wall: Callable[[], float]
     resolve: Callable[[str], HostRef]
     hosts: Callable[[], tuple[HostInfo, ...]]
-
-
-class InHostStorage(Storage):
-    """The storage of a paglet, read and written in the open transaction. Its values are tagged JSON."""
-
-    def __init__(self, tx: Tx, agent_id: str) -> None:
-        self._tx = tx
-        self._agent_id = agent_id
-
-    def __getitem__(self, key: str) -> Any:
-        found, value = paglets.storage_get(self._tx, self._agent_id, key)
-        if not found:
-            raise KeyError(key)
-        return value
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        paglets.storage_set(self._tx, self._agent_id, key, value)
-
-    def __delitem__(self, key: str) -> None:
-        if not paglets.storage_delete(self._tx, self._agent_id, key):
-            raise KeyError(key)
-
-    def discard(self, key: str) -> None:
-        paglets.storage_delete(self._tx, self._agent_id, key)
-
-    def __iter__(self) -> Iterator[str]:
-        after = ""
-        while page := self.scan("", after):
-            yield from (key for key, _ in page)
-            after = page[-1][0]
-
-    def __len__(self) -> int:
-        return paglets.storage_count(self._tx, self._agent_id)
-
-    def scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[tuple[str, Any]]:
-        return paglets.storage_scan(self._tx, self._agent_id, prefix, after, limit)
-
-    def keys_from(self, prefix: str, after: str, limit: int) -> list[str]:
-        """Return the keys of the entries that `scan` would return, without reading the values."""
-        return paglets.storage_keys(self._tx, self._agent_id, prefix, after, limit)
 
 
 class InHostContext:
@@ -301,8 +263,14 @@ class InHostPaglet:
         self._text = dumps(encode_state(self._paglet.state))
         self._intent = (self._context.intent, self._context.intent_set)
 
+    def hold_storage(self, messages: Iterable[WireMessage]) -> None:
+        """Read what the handlers of these messages will read, and hold what they write until `save`."""
+        keys_read = getattr(self._class, "keys_read", lambda kind, args: ())
+        self._context.storage.hold([key for each in messages for key in keys_read(each.kind, each.args)])
+
     def save(self) -> None:
-        """Store the state and the intent of the paglet, if they changed."""
+        """Store the state, the intent and the held storage entries of the paglet, if they changed."""
+        self._context.storage.flush()
         text = dumps(encode_state(self._paglet.state))
         if text != self._stored:
             paglets.set_state(self._tx, self._agent_id, text)
@@ -360,10 +328,33 @@ class FailedPost:
 def take_posts(
     tx: Tx, host: HostView, agent_id: str, most: int, skip: Iterable[int] = ()
 ) -> tuple[int, list[FailedPost]]:
-    """Handle up to `most` waiting posts, each in its own savepoint. Return their number and the failed posts."""
+    """Handle up to `most` waiting posts. Return their number and the failed posts.
+
+    The posts share their reads and writes. If a handler raises, each post is handled again in its own savepoint.
+    """
     waiting = posts.unhandled(tx, agent_id, most, skip)
     if not waiting:
         return 0, []
+    try:
+        with tx.savepoint():
+            _take_together(tx, host, agent_id, waiting)
+        return len(waiting), []
+    except Exception as error:
+        if sqlite_errors.is_store_error(error):
+            raise
+    return len(waiting), _take_one_by_one(tx, host, agent_id, waiting)
+
+
+def _take_together(tx: Tx, host: HostView, agent_id: str, waiting: list[UnhandledPost]) -> None:
+    paglet = InHostPaglet(tx, host, agent_id)
+    paglet.hold_storage([post.message for post in waiting])
+    for post in waiting:
+        paglet.handle(post.message, is_call=False)
+    paglet.save()
+    posts.remove_all_handled(tx, [post.seq for post in waiting])
+
+
+def _take_one_by_one(tx: Tx, host: HostView, agent_id: str, waiting: list[UnhandledPost]) -> list[FailedPost]:
     paglet = InHostPaglet(tx, host, agent_id)
     errors: list[FailedPost] = []
     for post in waiting:
@@ -379,7 +370,7 @@ def take_posts(
             text = f"post {post.message.kind!r} to {agent_id}: {error!r}"
             errors.append(FailedPost(seq=post.seq, tries=posts.record_error(tx, post.seq, repr(error)), text=text))
     paglet.save()
-    return len(waiting), errors
+    return errors
 
 
 def run_hook(tx: Tx, host: HostView, agent_id: str, method: str) -> None:
