@@ -73,6 +73,11 @@ class Job(CollectingComputeJobPaglet[State]):
             resource.setrlimit(resource.RLIMIT_CPU, (600, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         elif do == "file":
             KEPT.append(open("/dev/null"))
+        elif do == "stdout":
+            sys.stdout.close()
+        elif do == "descriptor":
+            os.close(1)
+            time.sleep(0.02)
         elif do == "seed":
             numpy.random.seed(7)
         elif do == "draw":
@@ -180,6 +185,8 @@ def test_an_idle_worker_ends(jobs: Jobs) -> None:
         ("timer", "changed the timers"),
         ("limit", "changed the resource limits"),
         ("file", "left an open file"),
+        ("stdout", "closed stdout"),
+        ("descriptor", "closed or replaced the file descriptor of stdout"),
     ],
 )
 def test_a_job_that_leaves_something_behind_ends_its_worker(jobs: Jobs, act: str, text: str) -> None:

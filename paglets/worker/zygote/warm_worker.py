@@ -84,6 +84,7 @@ class WarmWorker:
         self._jobs = 0
         self._table = ProcTable()
         self._received: set[int] = set()
+        self._outputs: dict[str, tuple[int, int] | None] = {}
         self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
     def run(self) -> int:
@@ -193,7 +194,7 @@ class WarmWorker:
         code = process.run()
         job.channel.close()
         change = self._change() or _outside_change(go)
-        _flush()
+        change = _flush() or self._changed_output() or change
         if change or code or process.failed:
             self._tell(WorkerLeaves(token=job.token, difference=change))
             return code
@@ -209,6 +210,7 @@ class WarmWorker:
             with self._changed:
                 self._received.discard(output)
                 os.close(output)
+        self._outputs = _outputs()
         if self._start is not None and not self._jobs:
             for target, printed in zip(OUTPUTS, self._start.printed, strict=True):
                 with open(target, "wb", closefd=False) as stream:
@@ -254,6 +256,15 @@ class WarmWorker:
                 ignored_descriptors={*OUTPUTS, *self._received},
             )
 
+    def _changed_output(self) -> str:
+        """Return a text if the job has closed or replaced a descriptor of its output; "" otherwise.
+
+        The pipes of the next job may have arrived under the number of a closed descriptor.
+        """
+        now = _outputs()
+        changed = [name for name, pipe in self._outputs.items() if pipe != now[name]]
+        return f"closed or replaced the file descriptor of {changed[0]}" if changed else ""
+
     def _leave(self) -> None:
         """Close the output of a job, and leave its scratch directory, because the host removes the directory."""
         with self._changed:
@@ -287,12 +298,34 @@ def _outside_change(go: Go) -> str:
     return source_refusal(files, go.code_paths).removeprefix("it ")
 
 
-def _flush() -> None:
-    """Write what is left in the buffers of stdout and stderr. Undo a redirection that the job has left."""
+def _outputs() -> dict[str, tuple[int, int] | None]:
+    """Return the identities of the files at the descriptors of stdout and stderr. None: the descriptor is closed."""
+    found: dict[str, tuple[int, int] | None] = {}
+    for name, target in zip(("stdout", "stderr"), OUTPUTS, strict=True):
+        try:
+            file = os.fstat(target)
+            found[name] = (file.st_dev, file.st_ino)
+        except OSError:
+            found[name] = None
+    return found
+
+
+def _flush() -> str:
+    """Write what is left in the buffers of stdout and stderr. Undo a redirection that the job has left.
+
+    Return "closed stdout" or "closed stderr" if the job has closed a stream, since no later job can print to it. Return
+    "" otherwise.
+    """
     sys.stdout, sys.stderr = sys.__stdout__ or sys.stdout, sys.__stderr__ or sys.stderr
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
+    change = ""
+    for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
+        try:
             stream.flush()
+        except ValueError:
+            change = change or f"closed {name}"
+        except OSError:
+            pass  # The log lacks this output. The job has no fault.
+    return change
 
 
 def _cpu_seconds() -> float:
