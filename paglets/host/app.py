@@ -367,7 +367,7 @@ def _report_ready(
     except OSError as error:
         folder.log.warning(f"the store id of this host cannot be stored for later starts: {error}")
     if closed:
-        ended, jobs = counted(closed, "process", "processes"), "its job is" if closed == 1 else "their jobs are"
-        console.print(f"paglets: {ended} ended with the previous run of this host; {jobs} queued again")
+        ended, jobs = counted(closed, "process", "processes"), "its jobs" if closed == 1 else "their jobs"
+        console.print(f"paglets: {ended} ended with the previous run of this host; {jobs} are queued again")
     if psutil_problem():
         console.print(f"paglets: warning: resources are measured without psutil: {psutil_problem()}")

@@ -23,7 +23,9 @@ def survivors(tx: Tx) -> list[tuple[int | None, float | None, str]]:
 
 
 def close_runs(tx: Tx, own: HostRef, now: float) -> int:
-    """Close the runs and leases that an earlier start left open. Return the number of closed runs.
+    """Close the runs and leases that an earlier start left open. Return the number of processes that had these runs.
+
+    All jobs of a warm worker have one process. A run whose process is not stored counts as one process.
 
     The processes of that start must be gone, also those of templates and warm workers. An attempt without an outcome
     counts as lost.
@@ -44,7 +46,7 @@ def close_runs(tx: Tx, own: HostRef, now: float) -> int:
         outcomes.retire(tx, row["agent_id"], now)
     tx.run("DELETE FROM templates")
     _close_stray_leases(tx)
-    return len(rows)
+    return len({row["token"] if row["pid"] is None else row["pid"] for row in rows})
 
 
 def _close_stray_leases(tx: Tx) -> None:
