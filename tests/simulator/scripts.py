@@ -32,11 +32,9 @@ from tests.simulator.counters import COUNTER_CLASS, CounterScripts, post_message
 from tests.simulator.filescripts import COURIER_CLASS, FileScripts
 from tests.simulator.seen import Seen
 from tests.simulator.wishes import Answer, Ask, Die, LoseZygote, Pause, Routine
-from tests.simulator.witness import Witness
+from tests.simulator.witness import LEFT, Witness
 
 JOB_CLASS = "simulated:Job"
-LEFT = "left"
-"""The name of the file of a job that leaves with one."""
 
 FETCH_TRIES = 3
 
