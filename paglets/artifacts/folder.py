@@ -5,7 +5,7 @@
     blobs/staging/            files from processes of paglets; a rename turns them into complete blobs
     code/<sha256>/            unpacked bundles
 
-Callers must hold a lock for the hash of the blob. Data that several blobs share has a lock in this module.
+A caller must hold the lock of a hash while it uses the blob with this hash.
 """
 
 from __future__ import annotations

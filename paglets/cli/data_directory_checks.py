@@ -179,7 +179,7 @@ def _disk(folder: _Folder) -> Iterator[Check]:
         advice = "fix the disk: until then the host accepts nothing or starts no jobs; accepted data is kept"
         yield Check(name="", state=BAD, found=obstacle.text, advice=advice)
     elif free < FEW_BYTES:
-        yield Check(name="", state=WARNING, found=f"{bytes_text(free)} free", advice="free disk space soon")
+        yield Check(name="", state=WARNING, found=f"{bytes_text(free)} free", advice="delete or move files soon")
     else:
         yield Check(name="", found=f"{bytes_text(free)} free")
 

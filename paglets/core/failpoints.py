@@ -76,7 +76,10 @@ def _pass(point: str) -> None:
 def _read(spec: str) -> tuple[str, _Armed]:
     found = _SPEC.fullmatch(spec)
     if found is None:
-        raise Invalid(f"{VARIABLE}: {spec!r} is not point:kill, point:raise or point:delay:SECONDS, perhaps with @N")
+        raise Invalid(
+            f"{VARIABLE}: {spec!r} is not valid: write point:kill, point:raise or point:delay:SECONDS, and @N after it "
+            "for an action at the N-th time only"
+        )
     point = found["point"]
     if point not in POINTS:
         raise Invalid(f"{VARIABLE}: unknown failpoint {point!r}; the failpoints are {', '.join(POINTS)}")

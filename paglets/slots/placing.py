@@ -105,8 +105,8 @@ _HostRules = tuple[PlacementRules, str, frozenset[str]]
 def place(jobs: Sequence[UnplacedJob], candidates: Sequence[Candidate], *, mesh_version: str) -> Placements:
     """Choose hosts for jobs. Jobs that get no host get a reason. Equal arguments give equal results.
 
-    `jobs`: the jobs, oldest first. Equal requests are assigned together with a heap of hosts, and each host is checked
-    once per set of rules. The cost is one heap operation per job, and a pass over the hosts per distinct request.
+    `jobs`: the jobs, oldest first. Jobs with equal requests form a batch. The cost is one pass over the hosts for each
+    batch, and one heap operation for each job.
     """
     seats = [_Seat(candidate) for candidate in candidates]
     tiers: dict[_HostRules, list[list[_Seat]]] = {}

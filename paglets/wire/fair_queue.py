@@ -62,7 +62,7 @@ class FairQueue(Generic[T]):
         return None
 
     def end(self, key: QueueKey) -> None:
-        """Count an item that `next` returned as finished, so that another item of the queue `key` may start."""
+        """Record that an item from `next` is finished, so that another item of the queue `key` may start."""
         queue = self._queues[key]
         queue.active -= 1
         if not queue.active and not queue.waiting:

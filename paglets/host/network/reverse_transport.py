@@ -87,9 +87,12 @@ class _HostQueue:
 class ReverseTransport:
     """The runner part `reverse_transport`, which all other parts use as their transport. Used only on the runner.
 
-    If this host accepts no connections either, `relaying` is the transport to other such hosts, else None. `mesh_host`
-    returns the row of a host by store id, and `is_online` returns True if it is online. `run_in_background` runs tasks
-    that may wait for the disk.
+    Some hosts accept no connections. A request to such a host waits here until that host fetches it. Other requests are
+    sent by `inner`.
+
+    `relaying`: None if this host accepts connections. Otherwise the transport that reaches other hosts without
+    connections, through a third host. `mesh_host`: returns the row of a host by store id. `is_online`: returns True if
+    the host with this store id is online. `run_in_background`: runs tasks that may wait for the disk.
     """
 
     name = "reverse_transport"
