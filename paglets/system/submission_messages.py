@@ -218,9 +218,12 @@ def submission_lines(view: GroupView, remarks: Iterable[Remark], *, from_script:
 
 
 def _submitted(view: GroupView) -> str:
-    count = len(view.job_keys)
+    given, count = len(view.job_keys), len(view.job_keys) - len(view.creation_errors)
+    if not count:
+        return "no job was submitted"
     here = f"; {'it runs' if count == 1 else 'they run'} here, on the only host"
-    return f"{counted(count, 'job')} submitted" + (here if view.only_host and not view.obstacles else "")
+    jobs = counted(count, "job") if count == given else f"{count:,} of {given:,} jobs"
+    return f"{jobs} submitted" + (here if view.only_host and not view.obstacles else "")
 
 
 def obstacle_text(obstacle: Obstacle) -> str:

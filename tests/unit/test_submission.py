@@ -255,9 +255,19 @@ def test_many_different_reasons_are_counted_and_equal_errors_told_once(capsys: p
     client.obstacles = tuple(Obstacle(count=1, code="offline", text=f"w{number} is offline") for number in range(7))
     submit_compute_job_group(client, MyJob, [MyJobState(job_key=key, cpu_cores=-1) for key in "abc"], group_id="g")
     lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "g: no job was submitted"
     assert lines[1] == "g: 3 jobs, such as a, were not created: cpu_cores is -1 (int): it must be at least 1"
     assert lines[4:6] == ["g: 1 job waits for a host: w2 is offline", "g: and 4 more reasons (submission.warnings)"]
     assert len(lines) == 8
+
+
+def test_the_line_about_a_submission_counts_the_created_jobs(capsys: pytest.CaptureFixture[str]) -> None:
+    states = [MyJobState(job_key="a"), MyJobState(job_key="b", isolation="thread")]
+    submit_compute_job_group(FakeClient(), MyJob, states, group_id="g")
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "g: 1 of 2 jobs submitted",
+        "g: b was not created: isolation is 'thread' (str): it must be 'process' or 'worker'",
+    ]
 
 
 def test_a_script_is_told_the_next_commands_and_a_paglet_is_not(capsys: pytest.CaptureFixture[str]) -> None:
