@@ -30,7 +30,7 @@ class PagletState:
     home_host_url: str = ""
 
 
-if TYPE_CHECKING:  # With a default, type checkers accept `class Hello(Paglet)`. At run time, this needs Python 3.13.
+if TYPE_CHECKING:  # With a default, type checkers accept `class Hello(Paglet)`. Python needs 3.13 for a default.
     import typing_extensions
 
     S = typing_extensions.TypeVar("S", bound=PagletState, default=PagletState)

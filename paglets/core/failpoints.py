@@ -77,8 +77,8 @@ def _read(spec: str) -> tuple[str, _Armed]:
     found = _SPEC.fullmatch(spec)
     if found is None:
         raise Invalid(
-            f"{VARIABLE}: {spec!r} is not valid: write point:kill, point:raise or point:delay:SECONDS, and @N after it "
-            "for an action at the N-th time only"
+            f"{VARIABLE}: {spec!r} is not valid: write POINT:kill, POINT:raise or POINT:delay:SECONDS. To act only the "
+            "N-th time that POINT is reached, add @N"
         )
     point = found["point"]
     if point not in POINTS:

@@ -202,10 +202,11 @@ def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> bool:
 
 
 def put_back(tx: Tx, agent_id: str, epoch: int, now: float, *, under: int = 0) -> Handoff | None:
-    """Roll back a hand-off that the target will never accept, so that the paglet is on this host again.
+    """Roll back the hand-off with the epoch `epoch` - 1, so that the paglet is on this host again. Return the hand-off.
 
-    The new epoch is `epoch`, or `under` if the target may have accepted the paglet and cannot be asked. A job keeps its
-    place in the queue. Return None if there is no such hand-off.
+    The new epoch is `under` if it is given: the target was removed from the mesh, and may have accepted the paglet.
+    Otherwise the target will never accept it, and the new epoch is `epoch`. A job keeps its place in the queue. Return
+    None if there is no such hand-off.
     """
     handoff = handoffs.find(tx, agent_id, epoch - 1)
     if handoff is None:

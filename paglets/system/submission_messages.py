@@ -26,7 +26,10 @@ STATUS_SECONDS = 5.0
 
 @runtime_checkable
 class GroupReader(CollectorFinder, Protocol):
-    """A HostClient, which can request the state of a group from its host. A paglet submits the group again instead."""
+    """The methods of a HostClient that find a collector and return the state of a group. A script submits with them.
+
+    A paglet has no such methods. It submits its group again, which changes nothing and returns the state.
+    """
 
     def group(self, group_id: str) -> GroupView: ...
 
