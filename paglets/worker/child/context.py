@@ -97,11 +97,7 @@ class ChildContext:
     # The methods below manage units of work.
 
     def unit(self) -> UnitOfWork:
-        """Return the unit of work of the calling thread.
-
-        While a handler runs, its thread uses a unit of its own. All other threads use the unit of the method that this
-        process was started to run.
-        """
+        """Return the unit of work of the calling thread. A thread has its own while it handles a message."""
         if self._handler_unit is not None and threading.get_ident() == self._handler_thread:
             return self._handler_unit
         return self._entry_unit
