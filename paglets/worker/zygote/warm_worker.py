@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import socket
 import sys
 import threading
@@ -100,16 +101,16 @@ class WarmWorker:
 
     def _listen(self) -> None:
         unpacker, outputs = Unpacker(), deque[tuple[int, ...]]()
+        waiter = select.poll()
+        waiter.register(self._connection, select.POLLIN)
         try:
             while True:
-                data, descriptors, flags, _ = socket.recv_fds(self._connection, READ_BYTES, MAX_DESCRIPTORS)
-                with self._changed:
-                    self._received.update(descriptors)
+                data, descriptors, is_cut = self._receive(waiter)
                 for descriptor in descriptors:
                     os.set_inheritable(descriptor, False)
                 # A read ends after the data of one frame `go`, so it returns the descriptors of at most one job.
-                if descriptors or flags & socket.MSG_CTRUNC:
-                    outputs.append(tuple(descriptors))
+                if descriptors or is_cut:
+                    outputs.append(descriptors)
                 if not data:
                     break
                 for frame in unpacker.feed(data):
@@ -119,6 +120,17 @@ class WarmWorker:
         finally:
             # Without this thread, the job would wait for replies forever.
             os._exit(EXIT_HOST_GONE)
+
+    def _receive(self, waiter: select.poll) -> tuple[bytes, tuple[int, ...], bool]:
+        """Wait for data. Return it, its descriptors, and whether the kernel has dropped descriptors.
+
+        Descriptors arrive and are recorded under the lock, so that `_observe` does not count them as files of the job.
+        """
+        waiter.poll()
+        with self._changed:
+            data, descriptors, flags, _ = socket.recv_fds(self._connection, READ_BYTES, MAX_DESCRIPTORS)
+            self._received.update(descriptors)
+        return data, tuple(descriptors), bool(flags & socket.MSG_CTRUNC)
 
     def _take(self, frame: dict[str, Any], outputs: deque[tuple[int, ...]]) -> None:
         with self._changed:
