@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import cache
 
 from paglets.store.db import Store
 from paglets.store.migrations.steps import migrate
@@ -14,11 +15,26 @@ def memory_store() -> Store:
 
 
 def memory_database() -> sqlite3.Connection:
-    """Return a migrated in-memory database. It outlives the stores opened on it, as a disk outlives its hosts."""
-    connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None, cached_statements=512)
+    """Return a migrated in-memory database. It outlives the stores opened on it, as a disk outlives its hosts.
+
+    Migrating takes 40 ms and copying a migrated database 0.3 ms, while thousands of tests need one.
+    """
+    connection = _connect()
+    _migrated().backup(connection)
     connection.execute("PRAGMA foreign_keys=ON")
+    return connection
+
+
+@cache
+def _migrated() -> sqlite3.Connection:
+    """Return the database that all others of this process are copies of."""
+    connection = _connect()
     migrate(connection)
     return connection
+
+
+def _connect() -> sqlite3.Connection:
+    return sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None, cached_statements=512)
 
 
 def store_on(connection: sqlite3.Connection) -> Store:

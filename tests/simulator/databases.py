@@ -9,34 +9,23 @@ import sqlite3
 from functools import cache
 
 from paglets.store.db import Tx
-from paglets.store.migrations.steps import migrate
+from tests.fakes.store import memory_database
 
-_template: list[sqlite3.Connection] = []
 _spare: list[sqlite3.Connection] = []
 
 
 def new_database() -> sqlite3.Connection:
     """Return a migrated, empty database. Return it with `give_back`."""
-    if not _template:
-        _template.append(_connect())
-        migrate(_template[0])
-    if _spare:
-        database = _spare.pop()
-        _empty(database)
-        return database
-    database = _connect()
-    _template[0].backup(database)
-    database.execute("PRAGMA foreign_keys=ON")
+    if not _spare:
+        return memory_database()
+    database = _spare.pop()
+    _empty(database)
     return database
 
 
 def give_back(database: sqlite3.Connection) -> None:
     """Return a database to the pool. No one may use it afterwards."""
     _spare.append(database)
-
-
-def _connect() -> sqlite3.Connection:
-    return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=512)
 
 
 def _empty(database: sqlite3.Connection) -> None:
@@ -54,7 +43,7 @@ def _empty(database: sqlite3.Connection) -> None:
 @cache
 def _children_first() -> tuple[str, ...]:
     """Return all tables but that of the migrations, each before the tables that it refers to."""
-    (first, *_) = _template
+    first = memory_database()
     tables = first.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
     ).fetchall()
