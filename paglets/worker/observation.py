@@ -15,7 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from paglets.worker.library_files import is_library_file
+
 MAX_SHOWN = 3
+
+MAX_LIBRARY_FILES = 64
+"""The maximum number of files that installed libraries may keep open. The font cache of matplotlib holds as many."""
 
 _LIMITS = tuple(sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")}))
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
@@ -26,8 +31,9 @@ class Observation:
     """The parts of a process that a fork does not copy as they are, or that each run must have for itself.
 
     `children`: the number of child processes. `threads`: the number of Python threads. `native_threads`: the number of
-    threads that the system counts. `descriptors`: the target of each open descriptor. `directory`: the identity of the
-    working directory. `settings`: values that the kernel keeps for the process, by name.
+    threads that the system counts. `descriptors`: the target of each open descriptor. `library_files`: the number of
+    further descriptors, of files that installed libraries only read. `directory`: the identity of the working
+    directory. `settings`: values that the kernel keeps for the process, by name.
     """
 
     children: int
@@ -38,6 +44,7 @@ class Observation:
     environment: Mapping[str, str]
     handlers: Mapping[int, Any]
     settings: Mapping[str, object] = field(default_factory=dict)
+    library_files: int = 0
 
 
 def observe(
@@ -46,18 +53,27 @@ def observe(
     *,
     ignored_variables: Collection[str] = (),
     ignored_descriptors: Collection[int] = (),
+    not_libraries: Collection[str] | None = None,
 ) -> Observation:
-    """Return an observation of this process. The caller has counted its children and native threads."""
+    """Return an observation of this process. The caller has counted its children and native threads.
+
+    `not_libraries`: folders whose files do not count as library files. None: no file does.
+    """
     place = os.stat(".")
+    targets = {number: target for number, target in _targets().items() if number not in ignored_descriptors}
+    libraries: set[int] = set()
+    if not_libraries is not None:
+        libraries = {number for number, target in targets.items() if is_library_file(number, target, not_libraries)}
     return Observation(
         children=children,
         threads=threading.active_count(),
         native_threads=native_threads,
-        descriptors={number: target for number, target in _targets().items() if number not in ignored_descriptors},
+        descriptors={number: target for number, target in targets.items() if number not in libraries},
         directory=(place.st_dev, place.st_ino),
         environment={name: value for name, value in os.environ.items() if name not in ignored_variables},
         handlers={number: signal.getsignal(number) for number in signal.valid_signals()},
         settings=_settings(),
+        library_files=len(libraries),
     )
 
 
@@ -107,6 +123,11 @@ def _descriptors(before: Observation, after: Observation) -> str:
     return "closed a file" if len(after.descriptors) < len(before.descriptors) else ""
 
 
+def _library_files(before: Observation, after: Observation) -> str:
+    count = after.library_files
+    return f"left {count} files of installed libraries open" if count > MAX_LIBRARY_FILES else ""
+
+
 def _directory(before: Observation, after: Observation) -> str:
     return "changed the working directory" if after.directory != before.directory else ""
 
@@ -125,7 +146,17 @@ def _changed_settings(before: Observation, after: Observation) -> str:
     return f"changed {some(names)}" if names else ""
 
 
-_CHECKS = (_children, _threads, _native_threads, _descriptors, _directory, _environment, _handlers, _changed_settings)
+_CHECKS = (
+    _children,
+    _threads,
+    _native_threads,
+    _descriptors,
+    _library_files,
+    _directory,
+    _environment,
+    _handlers,
+    _changed_settings,
+)
 
 
 def _changed(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> list[str]:

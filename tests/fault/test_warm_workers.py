@@ -15,6 +15,7 @@ from tests.fault.disks import as_root, mounted
 from tests.fault.hosts import zygotes
 
 SCRIPT = """\
+import fcntl
 import os
 import resource
 import signal
@@ -73,6 +74,15 @@ class Job(CollectingComputeJobPaglet[State]):
             resource.setrlimit(resource.RLIMIT_CPU, (600, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         elif do == "file":
             KEPT.append(open("/dev/null"))
+        elif do == "library":
+            KEPT.append(open(os.__file__))
+        elif do == "close":
+            KEPT.pop().close()
+        elif do == "libraries":
+            KEPT.extend(open(os.__file__) for _ in range(65))
+        elif do == "locked":
+            KEPT.append(open(os.__file__))
+            fcntl.flock(KEPT[-1], fcntl.LOCK_EX)
         elif do == "stdout":
             sys.stdout.close()
         elif do == "descriptor":
@@ -185,6 +195,8 @@ def test_an_idle_worker_ends(jobs: Jobs) -> None:
         ("timer", "changed the timers"),
         ("limit", "changed the resource limits"),
         ("file", "left an open file"),
+        ("locked", "left an open file"),
+        ("libraries", "left 65 files of installed libraries open"),
         ("stdout", "closed stdout"),
         ("descriptor", "closed or replaced the file descriptor of stdout"),
     ],
@@ -197,6 +209,12 @@ def test_a_job_that_leaves_something_behind_ends_its_worker(jobs: Jobs, act: str
     assert f"because it {text}" in jobs.show(1)
     assert "because it" not in jobs.show(2)
     assert not [process for process in jobs.host.mesh.processes() if "600" in process.cmdline()]
+
+
+def test_a_library_may_keep_its_files_open(jobs: Jobs) -> None:
+    jobs.submit(6, {0: "library", 1: "library", 3: "close"})
+    assert sorted(jobs.numbers()) == list(range(6))
+    assert len(jobs.processes()) == 1
 
 
 def test_each_job_has_its_own_generator_of_numpy(jobs: Jobs) -> None:

@@ -82,6 +82,7 @@ class WarmWorker:
         self._start = start
         self._generators = None if start is None else start.generators
         self._before: Observation | None = None
+        self._not_libraries: tuple[str, ...] = ()
         self._jobs = 0
         self._table = ProcTable()
         self._received: set[int] = set()
@@ -237,6 +238,8 @@ class WarmWorker:
         """Renew the random generators. Before the first job, import its module and observe the process."""
         if self._generators is None:
             self._generators = _import_module(go)
+        folders = (go.work_dir, *go.code_paths, *(() if go.code is None else (go.code.folder,)))
+        self._not_libraries = tuple(os.path.realpath(folder) for folder in folders)
         before = self._before or self._observe()
         place = os.stat(".")
         self._before = replace(before, directory=(place.st_dev, place.st_ino))
@@ -266,6 +269,7 @@ class WarmWorker:
                 len(os.listdir("/proc/self/task")),
                 ignored_variables=ATTEMPT_VARIABLES,
                 ignored_descriptors={*OUTPUTS, *self._received},
+                not_libraries=self._not_libraries,
             )
 
     def _changed_output(self) -> str:
