@@ -56,6 +56,12 @@ Only the first PROBE_BYTES and the last byte of the file are written, so the res
 The probe file cannot be written if the disk is full or a limit of the file size is reached.
 """
 
+MAX_WAL_BYTES = 64 << 20
+"""The size to which SQLite cuts the WAL file when it writes it again from the start.
+
+One large transaction, such as a submission of 50,000 jobs, makes the file longer. Without a limit it never shrinks.
+"""
+
 
 class Tx:
     """An open transaction, which also collects the parts of the host to wake after the COMMIT."""
@@ -306,6 +312,7 @@ def open_store(path: Path, on_fatal: Callable[[BaseException], None], store_id: 
     try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "mmap_size=0"):
             writer.execute(f"PRAGMA {pragma}")
+        writer.execute(f"PRAGMA journal_size_limit={MAX_WAL_BYTES}")
         migrate(writer)
     except sqlite3.Error as error:
         writer.close()

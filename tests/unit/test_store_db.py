@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from paglets.core.errors import Conflict, StoreFull
-from paglets.store.db import Store, Tx, open_store
+from paglets.store.db import MAX_WAL_BYTES, Store, Tx, open_store
 from tests.fakes.store import memory_database, memory_store
 from tests.fakes.waiting import wait_until
 
@@ -168,6 +168,18 @@ def test_a_read_is_of_one_moment(store: Store) -> None:
         return before, tx.value("SELECT count(*) FROM meta")
 
     assert store.read(query) == (0, 0)
+
+
+def test_the_wal_file_is_cut_to_its_limit_after_a_large_transaction(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "paglets.db", lambda error: pytest.fail(f"fatal: {error!r}"))
+    wal = tmp_path / "paglets.db-wal"
+    insert = "INSERT INTO meta VALUES (?, hex(zeroblob(?)))"
+    store.write(lambda tx: tx.run(insert, "large", MAX_WAL_BYTES // 2 + 1_000_000))
+    assert wal.stat().st_size > MAX_WAL_BYTES
+    for number in range(3):
+        store.write(lambda tx, key=f"small-{number}": tx.run(insert, key, 10))
+    assert wal.stat().st_size <= MAX_WAL_BYTES
+    store.close()
 
 
 def test_readers_cannot_write(store: Store) -> None:
