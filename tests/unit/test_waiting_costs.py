@@ -13,7 +13,7 @@ from host_rig import Rig, envelope, group, host_ref, job_part, slot_request
 
 from paglets.codec.envelope import WireMessage
 from paglets.core.refs import ArtifactRef, BlobRef, ProxyRef
-from paglets.store import blobs, posts, residence
+from paglets.store import blobs, copies, posts, residence
 from paglets.store.db import Tx
 from paglets.store.migrations.steps import migrate
 
@@ -226,3 +226,19 @@ def test_a_turn_costs_the_same_with_four_times_as_many_jobs_that_wait(scene: str
         found = scanning(counted(rig).plans())
         assert not found, "\n".join(found)
     assert not (found := grown(*work)), "\n".join(found)
+
+
+def costs(scene: str, count: int, query: Any) -> tuple[int, int]:
+    """Return the steps and the rows of `query`, a function of a transaction, while `count` jobs wait."""
+    rig = new_rig()
+    SCENES[scene](rig, count)
+    rig.run(30)
+    counted(rig).begin(rig.clock.monotonic)
+    found = rig.store.read(query)
+    return sum(counted(rig).most().values()), len(found)
+
+
+def test_a_page_of_copies_costs_the_same_however_many_jobs_wait() -> None:
+    few, many = (costs("queued", count, lambda tx: copies.page(tx, "", 500)[0]) for count in (FEW, 4 * FEW))
+    assert few[1] == many[1] == 500
+    assert many[0] <= few[0] + 50
