@@ -127,31 +127,34 @@ def job_view(tx: Tx, agent_id: str, own: HostRef, now: float) -> JobView | None:
     return None if row is None else _view_here(tx, row, own, now)
 
 
-_SHOWN = (
-    "FROM requests r WHERE status IN ('RUNNING', 'ASSIGNED', 'WAITING_FOR_SLOT', 'PLACING')"
-    "  OR EXISTS (SELECT 1 FROM paglets p WHERE p.agent_id = r.agent_id AND p.intent IS NOT NULL)"
-    "  OR agent_id IN (SELECT agent_id FROM failed_hooks)"
-    "  OR agent_id IN (SELECT report_of FROM outbox WHERE report_of IS NOT NULL AND problem != '')"
+_UNFINISHED = ("RUNNING", "ASSIGNED", "WAITING_FOR_SLOT", "PLACING")
+"""The statuses of unfinished jobs, in the order in which the jobs are shown."""
+
+_OLDEST = "SELECT * FROM requests WHERE status = ? ORDER BY queued_at, agent_id LIMIT ?"
+
+_FINISHED = (
+    "FROM requests WHERE status IN ('COMPLETED', 'FAILED_FINAL', 'CANCELLED') AND agent_id IN"
+    " (SELECT agent_id FROM paglets WHERE intent IS NOT NULL UNION SELECT agent_id FROM failed_hooks"
+    " UNION SELECT report_of FROM outbox WHERE report_of IS NOT NULL AND problem != '')"
 )
+"""The finished jobs that are shown: they wait for a move or the delivery of their report, or a hook failed."""
 
 
 def shown_count(tx: Tx) -> int:
     """Return the number of jobs that `job_views` and `leaving_views` would return together without a limit."""
-    return int(tx.value(f"SELECT count(*) {_SHOWN}")) + handoffs.job_count(tx)
+    return queue.count(tx, *_UNFINISHED) + int(tx.value(f"SELECT count(*) {_FINISHED}")) + handoffs.job_count(tx)
 
 
 def job_views(tx: Tx, own: HostRef, now: float, most: int) -> tuple[JobView, ...]:
     """Return the views of unfinished jobs, sorted by status with the running ones first, and by age.
 
-    Finished jobs follow if they wait for a move or the delivery of their report, or if a hook failed.
+    Finished jobs follow if they wait for a move or the delivery of their report, or if a hook failed. At most `most`
+    rows are read.
     """
-    rows = tx.all(
-        f"SELECT * {_SHOWN}"
-        " ORDER BY CASE status WHEN 'RUNNING' THEN 0 WHEN 'ASSIGNED' THEN 1 WHEN 'WAITING_FOR_SLOT' THEN 2"
-        " WHEN 'PLACING' THEN 3 ELSE 4 END, queued_at, agent_id"
-        " LIMIT ?",
-        most,
-    )
+    rows: list[sqlite3.Row] = []
+    for status in _UNFINISHED:
+        rows += tx.all(_OLDEST, status, most - len(rows))
+    rows += tx.all(f"SELECT * {_FINISHED} ORDER BY queued_at, agent_id LIMIT ?", most - len(rows))
     return tuple(_view_here(tx, row, own, now) for row in rows)
 
 

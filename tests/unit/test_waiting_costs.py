@@ -13,7 +13,7 @@ from host_rig import Rig, envelope, group, host_ref, job_part, slot_request
 
 from paglets.codec.envelope import WireMessage
 from paglets.core.refs import ArtifactRef, BlobRef, ProxyRef
-from paglets.store import blobs, copies, posts, residence
+from paglets.store import blobs, copies, posts, residence, views
 from paglets.store.db import Tx
 from paglets.store.migrations.steps import migrate
 
@@ -241,4 +241,13 @@ def costs(scene: str, count: int, query: Any) -> tuple[int, int]:
 def test_a_page_of_copies_costs_the_same_however_many_jobs_wait() -> None:
     few, many = (costs("queued", count, lambda tx: copies.page(tx, "", 500)[0]) for count in (FEW, 4 * FEW))
     assert few[1] == many[1] == 500
+    assert many[0] <= few[0] + 50
+
+
+def test_the_first_jobs_of_the_queue_cost_the_same_however_many_wait() -> None:
+    def first(tx: Tx) -> Any:
+        return views.job_views(tx, host_ref("home"), 10.0, 100)
+
+    few, many = (costs("queued", count, first) for count in (FEW, 4 * FEW))
+    assert few[1] == many[1] == 100
     assert many[0] <= few[0] + 50
