@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from paglets.codec.strict_json import dumps
 from paglets.store.db import Tx
 
 
@@ -32,3 +35,37 @@ def set_checkpoint(tx: Tx, agent_id: str) -> None:
         " WHERE agent_id = ?",
         agent_id,
     )
+
+
+def clear_reasons(tx: Tx, reasons: Iterable[str]) -> None:
+    """Clear the reason of waiting jobs if it is one of `reasons`. The scheduler then stores a new reason."""
+    tx.run(
+        "UPDATE requests SET reason = '', reason_text = ''"
+        " WHERE status = 'WAITING_FOR_SLOT' AND reason IN (SELECT value FROM json_each(?))",
+        dumps(list(reasons)),
+    )
+
+
+DEFAULTS_A_PASS = 1_000
+"""The maximum number of jobs that get the default reason in one transaction, which takes a few milliseconds."""
+
+
+def set_default_reason(tx: Tx, reason: str, text: str, now: float) -> bool:
+    """Store this reason for waiting jobs that have none because the scheduler has not checked them yet.
+
+    Return True if more than DEFAULTS_A_PASS jobs had none, so that another call is needed.
+    """
+    rows = tx.all(
+        "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ? WHERE agent_id IN (SELECT agent_id"
+        " FROM requests INDEXED BY requests_untold WHERE status = 'WAITING_FOR_SLOT' AND reason = '' LIMIT ?)"
+        " RETURNING agent_id",
+        reason,
+        text,
+        now,
+        DEFAULTS_A_PASS,
+    )
+    for row in rows:
+        tx.touch(row["agent_id"])
+    if rows:
+        tx.wake("reconciliation")
+    return len(rows) == DEFAULTS_A_PASS

@@ -22,7 +22,7 @@ from paglets.store.handoffs import SMALL_COLLECTOR_BYTES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedJob:
-    """A waiting job, with the data that decides where and when it runs."""
+    """A waiting job, with the data that decides where and when it runs, and the stored reason why it waits."""
 
     agent_id: str
     group_id: str | None
@@ -34,6 +34,9 @@ class QueuedJob:
     here_at: float
     stolen: bool
     home_store: str
+    reason: str
+    reason_text: str
+    never: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,13 @@ def request_of(text: str) -> SlotRequest:
     return from_json(SlotRequest, loads(text))
 
 
+@lru_cache(maxsize=256)
+def _store_of(home: str) -> str:
+    """Return the store id in the JSON of a HostRef. Most waiting jobs have the same home."""
+    store_id: str = loads(home)["store_id"]
+    return store_id
+
+
 def _queued(row: sqlite3.Row) -> QueuedJob:
     return QueuedJob(
         agent_id=row["agent_id"],
@@ -73,12 +83,16 @@ def _queued(row: sqlite3.Row) -> QueuedJob:
         queued_at=row["queued_at"],
         here_at=row["here_at"],
         stolen=bool(row["stolen"]),
-        home_store=loads(row["home"])["store_id"],
+        home_store=_store_of(row["home"]),
+        reason=row["reason"],
+        reason_text=row["reason_text"],
+        never=bool(row["never"]),
     )
 
 
 _QUEUED = (
-    "SELECT r.agent_id, group_id, job_key, generation, attempt, request, queued_at, here_at, stolen, p.home"
+    "SELECT r.agent_id, group_id, job_key, generation, attempt, request, queued_at, here_at, stolen, reason,"
+    " reason_text, never, p.home"
     " FROM requests r JOIN paglets p USING (agent_id)"
 )
 
@@ -254,30 +268,6 @@ def set_blocked(tx: Tx, agent_id: str, attempt: int, reason: str, text: str, now
     )
     if changed:
         tx.touch(agent_id)
-        tx.wake("reconciliation")
-
-
-def clear_reasons(tx: Tx, reasons: Iterable[str]) -> None:
-    """Clear the reason of waiting jobs if it is one of `reasons`. The scheduler then stores a new reason."""
-    tx.run(
-        "UPDATE requests SET reason = '', reason_text = ''"
-        " WHERE status = 'WAITING_FOR_SLOT' AND reason IN (SELECT value FROM json_each(?))",
-        dumps(list(reasons)),
-    )
-
-
-def set_default_reason(tx: Tx, reason: str, text: str, now: float) -> None:
-    """Store this reason for each waiting job that has none because the scheduler has not checked it yet."""
-    rows = tx.all(
-        "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ?"
-        " WHERE status = 'WAITING_FOR_SLOT' AND reason = '' RETURNING agent_id",
-        reason,
-        text,
-        now,
-    )
-    for row in rows:
-        tx.touch(row["agent_id"])
-    if rows:
         tx.wake("reconciliation")
 
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from host_rig import Rig, envelope, group, host_ref, job_part, slot_request
+from host_rig import Rig, envelope, group, host_ref, job, job_part, slot_request
 
 from paglets.codec.envelope import WireMessage
 from paglets.core.refs import ArtifactRef, BlobRef, ProxyRef
 from paglets.store import blobs, copies, posts, residence, views
 from paglets.store.db import Tx
+from paglets.store.jobs import DEFAULTS_A_PASS
 from paglets.store.migrations.steps import migrate
 
 FEW = 600
@@ -251,3 +252,46 @@ def test_the_first_jobs_of_the_queue_cost_the_same_however_many_wait() -> None:
     few, many = (costs("queued", count, first) for count in (FEW, 4 * FEW))
     assert few[1] == many[1] == 100
     assert many[0] <= few[0] + 50
+
+
+def behind(count: int, **size: int) -> Rig:
+    """Return a host whose four cores are leased, with `count` jobs of this size that wait and have no reason yet."""
+    rig = new_rig()
+    for key in ("a", "b", "c", "d", "e"):
+        request = slot_request(**size) if key == "e" else slot_request()
+        rig.write(lambda tx, k=key, asked=request: residence.create(tx, job(k, k, request=asked), rig.now()))
+    tables = ("residence", "paglets", "paglet_states", "requests", "job_states")
+    multiply(rig, tables, count, "agent_id", "e", JOB)
+    return rig
+
+
+def grant_work(count: int, **size: int) -> int:
+    """Return the steps of the COMMIT and the tick that follow the end of a job while `count` others wait."""
+    rig = behind(count, **size)
+    rig.run(30)
+    process = rig.process("b")
+    rig.report(process)
+    counted(rig).begin(rig.clock.monotonic)
+    rig.finish(process)
+    return sum(counted(rig).work.values())
+
+
+@pytest.mark.parametrize("size", [{}, {"memory_bytes": 64 << 30}, {"gpus": 1}], ids=["fits", "too large", "GPU taken"])
+def test_a_grant_costs_the_same_however_many_jobs_wait(size: dict[str, int]) -> None:
+    few, many = grant_work(2 * DEFAULTS_A_PASS, **size), grant_work(6 * DEFAULTS_A_PASS, **size)
+    assert many <= few + 50
+
+
+def test_the_reasons_of_many_new_jobs_are_stored_in_bounded_transactions_until_all_have_one() -> None:
+    rig = behind(3 * DEFAULTS_A_PASS + 10)
+    rig.write(lambda tx: tx.run("UPDATE requests SET reason = '' WHERE status = 'WAITING_FOR_SLOT'"))
+    wake, most = rig.store.on_commit, [0]
+
+    def committed(wakes: tuple[str, ...], touched: tuple[str, ...]) -> None:
+        most.append(len(touched))
+        wake(wakes, touched)
+
+    rig.store.on_commit = committed
+    rig.run(4)
+    assert rig.all("SELECT DISTINCT reason FROM requests WHERE status = 'WAITING_FOR_SLOT'") == [("slots_busy",)]
+    assert DEFAULTS_A_PASS <= max(most) <= DEFAULTS_A_PASS + 10

@@ -22,6 +22,7 @@ from paglets.host.runtime.services import HostServices
 from paglets.slots import policy
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
+from paglets.store import jobs as jobs_of_store
 from paglets.store import lines, queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
@@ -38,6 +39,9 @@ MEMORY_FREED_SECONDS = 1.0
 
 The time is short, because the meter measures once a second.
 """
+
+MORE_REASONS_SECONDS = 0.1
+"""Seconds between two passes while many new jobs have no reason yet: one pass stores the reasons of 1,000 jobs."""
 
 
 AWAITED = policy.Reason(
@@ -79,7 +83,8 @@ class Scheduler:
     ) -> None:
         """Create the scheduler. `awaited` returns True while jobs of groups must wait for replies of their collectors.
 
-        `_lack_memory` is True if jobs wait for memory that idle processes may hold. `_held` is True if waiting jobs may
+        `_lack_memory` is True if jobs wait for memory that idle processes may hold. `_lack_reasons` is True if the last
+        pass left waiting jobs without a reason. `_held` is True if waiting jobs may
         have a reason code from OBSTACLES. It is True at first, because the store may have kept such codes when the host
         ended. `_has_granted` is True if the pass for which this part was woken has joined the COMMIT of that wake.
         """
@@ -91,6 +96,7 @@ class Scheduler:
         self._reserve_after = RESERVE_AFTER_SECONDS
         self._held = True
         self._lack_memory = False
+        self._lack_reasons = False
         self._look_at = float("-inf")
         self._has_granted = False
 
@@ -125,16 +131,22 @@ class Scheduler:
                 self._held = True
                 with suppress(StoreTransient):
                     store.write(lambda tx: self._hold(tx, obstacle))
-                return now + LOOK_AGAIN_SECONDS
+                return now + self._pause()
             if not has_granted:
                 self._launch(store.write(lambda tx: self._grant(tx, usage)))
             self._held = False
             if store.read(_any_waiting):
                 self._end_idle_processes()
-                self._look_at = now + (MEMORY_FREED_SECONDS if self._lack_memory else LOOK_AGAIN_SECONDS)
+                self._look_at = now + self._pause()
                 return self._look_at
         self._services.runner.wake("stealing")
         return None
+
+    def _pause(self) -> float:
+        """Return the seconds until the next pass."""
+        if self._lack_reasons:
+            return MORE_REASONS_SECONDS
+        return MEMORY_FREED_SECONDS if self._lack_memory else LOOK_AGAIN_SECONDS
 
     def _end_idle_processes(self) -> None:
         idle = self._runs.idle_processes
@@ -148,9 +160,10 @@ class Scheduler:
     def _hold(self, tx: Tx, why: Reason) -> None:
         """Store `why`, the reason why no process can start on this host, in the rows of all waiting jobs."""
         now = self._services.clock.wall()
+        self._lack_memory = False
         for job in list(queue.waiting_for_slot(tx, policy.queue_window(1))):
-            queue.set_reason(tx, job.agent_id, why.code, why.text, why.never, now)
-        queue.set_default_reason(tx, why.code, why.text, now)
+            _set_reason(tx, job, why, now)
+        self._lack_reasons = jobs_of_store.set_default_reason(tx, why.code, why.text, now)
 
     def _grant(self, tx: Tx, usage: dict[str, Usage]) -> list[Granted]:
         free = self.free_units(tx, usage)
@@ -158,7 +171,7 @@ class Scheduler:
         jobs: dict[str, QueuedJob] = {}
         awaited = self._awaited()
         if self._held:
-            queue.clear_reasons(tx, OBSTACLES)
+            jobs_of_store.clear_reasons(tx, OBSTACLES)
 
         def oldest_first() -> Iterator[policy.WaitingJob]:
             for job in queue.waiting_for_slot(tx, policy.queue_window(len(free.cores))):
@@ -174,12 +187,12 @@ class Scheduler:
         unleased = (offered - leased).memory_bytes
         self._lack_memory = lack_unleased_memory(decided.reasons.values(), free.memory_bytes, unleased)
         for agent_id, reason in decided.reasons.items():
-            queue.set_reason(tx, agent_id, reason.code, reason.text, reason.never, now)
+            _set_reason(tx, jobs[agent_id], reason, now)
         made = [self._make(tx, jobs[grant.agent_id], grant, now) for grant in decided.grants]
         granted = [each for each in made if each is not None]
         granted += self._send_ahead(tx, granted, now)
         others = AWAITED if awaited else decided.others
-        queue.set_default_reason(tx, others.code, others.text, now)
+        self._lack_reasons = jobs_of_store.set_default_reason(tx, others.code, others.text, now)
         return granted
 
     def _make(self, tx: Tx, job: QueuedJob, grant: policy.Grant, now: float) -> Granted | None:
@@ -235,6 +248,12 @@ class Scheduler:
             memory_bytes=min(free.memory_bytes, available.memory_bytes),
             temp_storage_bytes=min(free.temp_storage_bytes, available.temp_storage_bytes),
         )
+
+
+def _set_reason(tx: Tx, job: QueuedJob, reason: Reason, now: float) -> None:
+    """Store why a job waits. Execute no statement if the row has this reason, as for most jobs in each pass."""
+    if (job.reason, job.reason_text, job.never) != (reason.code, reason.text, reason.never):
+        queue.set_reason(tx, job.agent_id, reason.code, reason.text, reason.never, now)
 
 
 def _ahead(job: QueuedJob, token: str, epoch: int, first: Run, shared: templates.Sharing) -> Granted:
