@@ -13,7 +13,7 @@ from host_rig import Rig, envelope, group, host_ref, job, job_part, slot_request
 
 from paglets.codec.envelope import WireMessage
 from paglets.core.refs import ArtifactRef, BlobRef, ProxyRef
-from paglets.store import blobs, copies, posts, residence, views
+from paglets.store import blobs, copies, posts, queue, residence, views
 from paglets.store.db import Tx
 from paglets.store.jobs import DEFAULTS_A_PASS
 from paglets.store.migrations.steps import migrate
@@ -295,3 +295,22 @@ def test_the_reasons_of_many_new_jobs_are_stored_in_bounded_transactions_until_a
     rig.run(4)
     assert rig.all("SELECT DISTINCT reason FROM requests WHERE status = 'WAITING_FOR_SLOT'") == [("slots_busy",)]
     assert DEFAULTS_A_PASS <= max(most) <= DEFAULTS_A_PASS + 10
+
+
+def test_each_job_is_read_about_once_to_place_it() -> None:
+    keys = [f"k{number:04d}" for number in range(FEW_PLACING)]
+    rig = new_rig()
+    counted(rig).begin(rig.clock.monotonic)
+    rig.write(lambda tx: rig.host.submission.submit(tx, "ab" * 16, group(*keys, collector_host="home")))
+    once = new_work(rig, lambda: rig.store.read(lambda tx: queue.unplaced(tx, FEW_PLACING)))
+    placing = new_work(rig, lambda: rig.run(5))
+    assert not rig.value("SELECT count(*) FROM requests WHERE status = 'PLACING'")
+    assert placing < 1.5 * once
+
+
+def new_work(rig: Rig, act: Any) -> int:
+    """Return the steps of reading jobs that have no host, during `act`."""
+    counted(rig).work.clear()
+    act()
+    read = "WHERE status = 'PLACING' AND (queued_at, r.agent_id) > (?, ?)"
+    return sum(count for (_, sql), count in counted(rig).work.items() if read in sql)

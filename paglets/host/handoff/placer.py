@@ -57,7 +57,10 @@ class PlacementDenyList:
 
 
 JOBS_A_TURN = 2_000
-"""The maximum number of jobs read in one turn, so that each transaction stays short."""
+"""The maximum number of jobs read in one turn that follows a turn which placed none, to pass by jobs that fit no host.
+
+It is bounded, so that each transaction stays short. Other turns read only as many jobs as they can place.
+"""
 
 PLACED_A_TURN = 200
 """The maximum number of jobs placed in one turn. Writing the envelope of one job takes about 0.5 ms."""
@@ -97,6 +100,7 @@ class Placer:
         self._first_expiry = float("inf")
         self._after = queue.FIRST
         self._most = PLACED_FIRST
+        self._passes_by = False
         self._forget_at = 0.0
 
     def tick(self, now: float) -> float | None:
@@ -105,11 +109,12 @@ class Placer:
             self._forget_at = now + FORGET_SECONDS
             self._forget_ended()
         if not placing:
-            self._most = PLACED_FIRST
+            self._most, self._passes_by = PLACED_FIRST, False
             return None
         candidates = self._gossip.candidates()
         began = self._after
         placed, left, self._after = self._services.store.write(lambda tx: self._place(tx, candidates, began))
+        self._passes_by = not placed
         if placed:
             self._most = PLACED_A_TURN
             self._services.runner.wake(self.name)
@@ -139,7 +144,7 @@ class Placer:
     def _place(self, tx: Tx, candidates: tuple[Candidate, ...], began: queue.Place) -> tuple[int, int, queue.Place]:
         """Place a batch of jobs. Return how many were placed, how many were not, and where the next turn starts."""
         now = self._services.clock.wall()
-        found, after = queue.unplaced(tx, JOBS_A_TURN, began)
+        found, after = queue.unplaced(tx, JOBS_A_TURN if self._passes_by else self._most, began)
         jobs = self._expire(tx, found, now)
         clock = self._services.clock.monotonic()
         to_place = [self._to_place(job) for job in jobs if not self._deny_list.is_paused(job.agent_id, clock)]
