@@ -19,7 +19,8 @@ The collector's handlers and its host (see `groups.copies`) write `job/KEY`. The
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,7 @@ from paglets.groups.records import (
     row_report,
     with_warnings,
 )
+from paglets.groups.tallies import Tally, TallyingStorage, tally
 
 PAGE_ROWS = 1000
 """Number of rows to read at once, so that the rows of 100,000 jobs are never in memory together."""
@@ -106,16 +108,23 @@ class CollectorRows:
         """Yield the job keys after `after` that have not ended, with their jobs, sorted by key."""
         return ((key, from_json(ExpectedJob, row)) for key, row in self._scan("job/", after) if not row["ended"])
 
-    def statuses(self) -> Iterator[str]:
-        """Yield the last reported status of each pending job, without parsing the rest of its row."""
-        for _, row in self._scan("job/"):
-            if not row["ended"]:
-                sighting = row.get("sighting")
-                yield sighting["status"] if sighting else "PLACING"
+    def statuses(self) -> dict[str, int]:
+        """Return the number of pending jobs by their last reported status, the most frequent first."""
+        counts = Counter[str]()
+        for each in self._tally("job/", ("sighting.status", "ended")):
+            counts[each.values[0] or "PLACING"] += each.count
+        return dict(counts.most_common())
 
-    def causes(self) -> Iterator[str]:
-        """Yield the cause of each failure record."""
-        return (row["cause"] for _, row in self.records("failure"))
+    def causes(self) -> dict[str, int]:
+        """Return the number of failure records by cause, the most frequent first."""
+        return {each.values[0]: each.count for each in self._tally("failure/", ("cause", "ended"))}
+
+    def _tally(self, prefix: str, fields: Sequence[str], most: int = -1) -> list[Tally]:
+        """Return up to `most` tallies (-1: all) of the rows with `prefix` that have not ended."""
+        if isinstance(self._storage, TallyingStorage):
+            return self._storage.tally(prefix, fields, "ended", most)
+        found = tally(((key, row) for key, row in self._scan(prefix) if not row.get("ended")), fields)
+        return found if most < 0 else found[:most]
 
     def put_metadata(self, key: str, metadata: Mapping[str, Any]) -> bool:
         """Store the metadata of a job key. Return True if the key had no metadata before."""

@@ -8,7 +8,6 @@ work in both forms.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -246,8 +245,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     def counts(self, message: Message) -> dict[str, Any]:
         """Return the counts of the summary, the number of `pending` jobs by status, and of `failed` jobs by cause."""
         parse(Nothing, message.kind, message.args)
-        pending, failed = Counter(self._rows.statuses()), Counter(self._rows.causes())
-        counted = {"pending": dict(pending.most_common()), "failed": dict(failed.most_common())}
+        counted = {"pending": self._rows.statuses(), "failed": self._rows.causes()}
         return {**self._counts(), "last_report_at": self.state.last_report_at, **counted}
 
     def ended(self, message: Message) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from paglets.codec.strict_json import dumps, loads
 from paglets.core.context import Storage
-from paglets.store import paglets
+from paglets.groups.tallies import Tally
+from paglets.store import paglets, tallies
 from paglets.store.db import Tx
 
 
@@ -81,3 +82,8 @@ class InHostStorage(Storage):
         """Return the keys of `scan` without reading the values."""
         self.flush()
         return paglets.storage_keys(self._tx, self._agent_id, prefix, after, limit)
+
+    def tally(self, prefix: str, fields: Sequence[str], unless: str, most: int) -> list[Tally]:
+        """Count rows inside SQLite (see `groups.tallies`)."""
+        self.flush()
+        return tallies.storage_tally(self._tx, self._agent_id, prefix, fields, unless, most)
