@@ -187,11 +187,13 @@ OUTPUTS: dict[str, Output] = {
         keys={
             "group_id": "of a group: its id",
             "status": "its status; of one job `COMPLETED`, `FAILED`, `CANCELLED` or that of its queue",
-            "pending_jobs": "of a group: as in its summary",
-            "failures": "of a group: as in its summary",
+            "pending_reasons": "of a group: of each reason `status`, `host_name`, `reason`, `reason_text`, `never`, "
+            "and the `count` of its jobs with the first `job_key`",
+            "failure_reasons": "of a group: the same with `cause`, `host_name` and `message`",
+            "left_out": "of a group: how many jobs have other reasons, where there are over 200",
             "job": "of one job: GROUP/JOBKEY; beside it the keys of its entry in the summary",
-            "collector": "there where the collector cannot be asked: why, in words; the jobs are then as their hosts "
-            "know them",
+            "collector": "there where the collector cannot be asked: why, in words",
+            "pending_jobs": "beside `collector`, in place of the reasons: the jobs as their hosts know them",
             "hooks": f"there where hooks failed: {HOOKS}, or of a group's; `hook`, such as `on_arrival`",
         },
         note=" (of an id: [PagletView](protocol.md#pagletview))",

@@ -46,6 +46,13 @@ PAGE_RECORDS = 50
 """Number of rows with user values to read at once, because each may have megabytes."""
 
 
+PENDING_FIELDS = tuple(f"sighting.{name}" for name in ("status", "host.name", "reason", "reason_text", "never"))
+"""The fields of a pending job that say why it waits. All are None for a job without a sighting."""
+
+FAILURE_FIELDS = ("cause", "host_name", "message")
+"""The fields of a failure record that say why the job failed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedReport:
     """A report, the time when it arrived, and the ids of its artifacts."""
@@ -118,6 +125,14 @@ class CollectorRows:
     def causes(self) -> dict[str, int]:
         """Return the number of failure records by cause, the most frequent first."""
         return {each.values[0]: each.count for each in self._tally("failure/", ("cause", "ended"))}
+
+    def pending_reasons(self, most: int) -> list[Tally]:
+        """Return the `most` most frequent combinations of PENDING_FIELDS among the pending jobs."""
+        return self._tally("job/", PENDING_FIELDS, most)
+
+    def failure_reasons(self, most: int) -> list[Tally]:
+        """Return the `most` most frequent combinations of FAILURE_FIELDS among the failure records."""
+        return self._tally("failure/", FAILURE_FIELDS, most)
 
     def _tally(self, prefix: str, fields: Sequence[str], most: int = -1) -> list[Tally]:
         """Return up to `most` tallies (-1: all) of the rows with `prefix` that have not ended."""

@@ -50,6 +50,7 @@ KINDS = (
     "results",
     "listed",
     "counts",
+    "reasons",
     "ended",
     "register_jobs",
     "job_result",
@@ -80,7 +81,9 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
 
     State: ClassVar[type[PagletState]] = ResultCollectorState
 
-    READ_ONLY_KINDS: ClassVar[frozenset[str]] = frozenset({"summary", "drain", "results", "listed", "counts", "ended"})
+    READ_ONLY_KINDS: ClassVar[frozenset[str]] = frozenset(
+        {"summary", "drain", "results", "listed", "counts", "reasons", "ended"}
+    )
     """The kinds whose handlers only read. A host runs them on a read-only connection to its database."""
 
     @staticmethod
@@ -247,6 +250,11 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         parse(Nothing, message.kind, message.args)
         counted = {"pending": self._rows.statuses(), "failed": self._rows.causes()}
         return {**self._counts(), "last_report_at": self.state.last_report_at, **counted}
+
+    def reasons(self, message: Message) -> dict[str, Any]:
+        """Return why jobs are pending or failed, with the number of jobs and one job key for each reason."""
+        parse(Nothing, message.kind, message.args)
+        return self._view().reasons()
 
     def ended(self, message: Message) -> dict[str, Any]:
         """Return a page of records in the order in which keys ended. `next`: the value of `after` for the next page."""

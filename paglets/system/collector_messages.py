@@ -41,7 +41,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nothing:
-    """The empty arguments of `counts` and `return_home`."""
+    """The empty arguments of `counts`, `reasons` and `return_home`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

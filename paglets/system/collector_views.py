@@ -6,15 +6,25 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from paglets.groups.rows import CollectorRows
+from paglets.groups.records import NO_COPY_SEEN
+from paglets.groups.rows import FAILURE_FIELDS, CollectorRows
 from paglets.groups.summary import MAX_SUMMARY_BYTES, Facts, Lists, Location, pending_entry, summarise
+from paglets.groups.tallies import Tally
 from paglets.system.collector_ledger import ResultCollectorState
+from paglets.system.collector_messages import LISTS
 
 MOST_RECORD_BYTES = 16 * MAX_SUMMARY_BYTES
 """The size limit of the summary of one job, in bytes. No record is larger, because requests have at most 64 MiB."""
 
+SUMMARY_LISTS = (*LISTS, "results", "failures", "truncated")
+"""The keys of a summary that a reply of `reasons` leaves out."""
+
 LONG = ("result", "traceback", "stderr_tail")
 """The fields of a record that may be long."""
+
+
+MOST_REASONS = 200
+"""The maximum number of reasons of each kind in a reply of `reasons`. The reply counts the jobs with other reasons."""
 
 
 class View:
@@ -39,6 +49,29 @@ class View:
             jobs=islice(rows.metadata(), limit),
         )
         return summarise(self._facts(), lists)
+
+    def reasons(self) -> dict[str, Any]:
+        """Return the summary with reasons and the number of jobs of each, in place of its lists."""
+        pending = [self._pending_reason(each) for each in self._rows.pending_reasons(MOST_REASONS)]
+        failures = [_failure_reason(each) for each in self._rows.failure_reasons(MOST_REASONS)]
+        lacking = {
+            "pending_reasons": self._state.pending_count - sum(each["count"] for each in pending),
+            "failure_reasons": self._state.failed_count - sum(each["count"] for each in failures),
+        }
+        return {
+            **{name: value for name, value in self.summary(limit=0).items() if name not in SUMMARY_LISTS},
+            "cancelled_count": self._rows.causes().get("cancelled", 0),
+            "pending_reasons": pending,
+            "failure_reasons": failures,
+            "left_out": {name: count for name, count in lacking.items() if count > 0},
+        }
+
+    def _pending_reason(self, found: Tally) -> dict[str, Any]:
+        values = found.values
+        if values[0] is None:  # No host has reported a copy.
+            values = ("PLACING", self._state.home_host_name, *NO_COPY_SEEN, False)
+        names = ("status", "host_name", "reason", "reason_text", "never")
+        return {**dict(zip(names, values, strict=True)), "count": found.count, "job_key": found.first}
 
     def listed(self, name: str, after: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the entries of one of `collector_messages.LISTS` behind `after`, each with its value for `after`."""
@@ -91,3 +124,7 @@ class View:
             unexpected_reports=(),
             jobs=rows.metadata_of(key),
         )
+
+
+def _failure_reason(found: Tally) -> dict[str, Any]:
+    return {**dict(zip(FAILURE_FIELDS, found.values, strict=True)), "count": found.count, "job_key": found.first}

@@ -56,7 +56,7 @@ NOT_RUN = ("demo", "jobs rerun-hook", "stop")
 a host (`test_terminal.py`)."""
 
 NOT_HERE = {
-    "jobs why": {"job", "collector", "hooks"},
+    "jobs why": {"job", "collector", "pending_jobs", "hooks"},
     "jobs groups": {"problem", "counted_at", "elsewhere_count", "finished", "hosts", "next"},
 }
 """Keys of one job, printed beside those of its record, and of a group whose collector is away."""

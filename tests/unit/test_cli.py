@@ -532,8 +532,8 @@ class FakeHost:
         return (MeshHostView(host=row, online=True, seconds_since_seen=0.0),)
 
     def call_tree(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> dict[str, Any]:
-        assert (target.agent_id, message.kind) == ("collector-1", "summary")
-        return self._summary
+        assert target.agent_id == "collector-1"
+        return {"summary": self._summary, "reasons": REASONS | self._summary}[message.kind]
 
     def paglet(self, agent_id: Any, *, timeout: float | None = None) -> PagletView:
         raise Unknown("no such paglet")
@@ -585,6 +585,27 @@ SUMMARY: dict[str, Any] = {
 }
 
 
+REASONS: dict[str, Any] = {
+    "pending_reasons": [
+        {
+            "status": "PLACING",
+            "host_name": "home",
+            "reason": "home_excluded",
+            "reason_text": "tag 'gpu' is on no host",
+            "never": True,
+            "count": 2,
+            "job_key": "c",
+        }
+    ],
+    "failure_reasons": [
+        {"cause": "exit:3", "message": "the process ended", "host_name": "", "count": 1, "job_key": "b/1"}
+    ],
+    "cancelled_count": 0,
+    "left_out": {},
+}
+"""What the collector's reply to `reasons` has in place of the lists of SUMMARY."""
+
+
 def explain(selector: str, **summary: Any) -> Explanation:
     return why.explain(FakeHost(**summary), selector)  # type: ignore[arg-type]
 
@@ -600,7 +621,7 @@ def test_a_groups_jobs_are_counted_by_reason() -> None:
 
 
 def test_a_group_shows_failed_hooks_with_the_next_command() -> None:
-    host = FakeHost(pending_jobs=[], pending_count=0, failures={}, failed_count=0)
+    host = FakeHost(pending_reasons=[], pending_count=0, failure_reasons=[], failed_count=0)
     host.failed_hooks = (failed_hook("a b", "x" * 3000), failed_hook("c", "ValueError: no column"))
     found = why.explain(host, "g")  # type: ignore[arg-type]
     text = str(found.fields["hooks"])
@@ -635,13 +656,20 @@ def test_a_reason_is_whole_below_its_count() -> None:
 
 
 def test_of_a_group_with_failures_the_next_commands_name_the_first() -> None:
-    found = explain("g", pending_jobs=[], failures={"a b": SUMMARY["failures"]["b/1"]})
+    found = explain("g", pending_reasons=[], failure_reasons=[REASONS["failure_reasons"][0] | {"job_key": "a b"}])
     assert (found.code, found.fields["next"]) == (1, "paglets jobs why 'g/a b'")
+
+
+def test_reasons_that_the_collector_left_out_are_counted_and_prove_nothing_about_all_jobs() -> None:
+    found = explain("g", left_out={"pending_reasons": 1200, "failure_reasons": 34}, pending_count=1202)
+    assert found.code == 0
+    assert found.fields["not shown"] == "1,234 jobs with other reasons; paglets jobs list g lists them"
 
 
 def test_cancelled_jobs_are_told_apart_from_failed_ones() -> None:
     cancelled = {"cause": "cancelled", "message": "cancelled: by me"}
-    found = explain("g", pending_jobs=[], pending_count=0, failed_count=2, failures={"c": cancelled, "d": cancelled})
+    reasons = {"failure_reasons": [cancelled | {"host_name": "", "count": 2, "job_key": "c"}], "cancelled_count": 2}
+    found = explain("g", pending_reasons=[], pending_count=0, failed_count=2, **reasons)
     assert found.reasons == (JobsReason(count=2, state="CANCELLED", host="", text="by me", such_as="c"),)
     assert (found.code, found.fields["jobs"], found.fields["next"]) == (
         7,

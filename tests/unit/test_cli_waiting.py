@@ -112,7 +112,9 @@ class Mesh(FakeHost):
 
     def __init__(self, told: Slots | Unreachable, *, online: bool = True, reason: str = "slots_busy") -> None:
         wait = {"status": "WAITING_FOR_SLOT", "host_name": "w1", "reason": reason, "since": 1.0}
-        super().__init__(pending_jobs=[wait | {"job_key": key, "reason_text": "0 free"} for key in ("c", "d")])
+        counted = wait | {"job_key": "c", "reason_text": "0 free", "never": False, "count": 2}
+        jobs = [wait | {"job_key": key, "reason_text": "0 free"} for key in ("c", "d")]
+        super().__init__(pending_jobs=jobs, pending_reasons=[counted])
         self._told, self._online = told, online
         self.asked: list[str | None] = []
 

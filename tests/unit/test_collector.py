@@ -29,6 +29,7 @@ from paglets.system.collector import (
     ResultCollectorPaglet,
     ResultCollectorState,
 )
+from paglets.system.collector_views import MOST_REASONS
 from tests.fakes.collector import FakeCollectorContext, Parked
 
 HOME = HostRef(store_id="s-home", name="laptop", url="http://laptop:8765")
@@ -832,6 +833,36 @@ def test_pending_jobs_are_counted_by_status_and_failures_by_cause() -> None:
         {"oom": 1},
     )
     assert (counts["expected_count"], counts["pending_count"], counts["last_report_at"]) == (5, 4, context.now)
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_jobs_are_counted_by_reason_with_the_first_key_of_each(decoded: bool) -> None:
+    context = begun("a", "b", "c", "d", "e", "f", decoded=decoded)
+    lacks = {"reason": "gpu_short", "reason_text": "1 GPU asked, 0 free"}
+    census(context, copy_of("b", **lacks), copy_of("c", **lacks))
+    failure(context, "d", "oom", message="killed", host_name="w2")
+    context.send("cancel", {"job_keys": ["e"]})
+    found = context.send("reasons")
+    assert [(each["reason"], each["count"], each["job_key"]) for each in found["pending_reasons"]] == [
+        ("no_copy_seen", 2, "a"),
+        ("gpu_short", 2, "b"),
+    ]
+    assert found["pending_reasons"][0]["host_name"] == "laptop"
+    assert [(each["cause"], each["message"], each["job_key"]) for each in found["failure_reasons"]] == [
+        ("oom", "killed", "d"),
+        ("cancelled", "cancelled", "e"),
+    ]
+    assert (found["cancelled_count"], found["left_out"], found["expected_count"]) == (1, {}, 6)
+    assert not {"pending_jobs", "results", "failures"} & found.keys()
+
+
+def test_a_reply_has_a_bounded_number_of_reasons_and_counts_the_other_jobs() -> None:
+    keys = [f"k{number:03d}" for number in range(MOST_REASONS + 10)]
+    context = begun(*keys)
+    census(context, *(copy_of(key, reason_text=f"only {key}") for key in keys))
+    found = context.send("reasons")
+    assert len(found["pending_reasons"]) == MOST_REASONS
+    assert found["left_out"] == {"pending_reasons": 10}
 
 
 def test_brief_records_of_ends_have_no_values_and_no_tracebacks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -60,12 +61,13 @@ def print_reason(reason: JobsReason, *, out: TextIO | None = None) -> None:
         print_paragraph(reason.text, "  ", out=out)
 
 
-def count_reasons(rows: list[tuple[str, str, str, str]]) -> list[JobsReason]:
-    """Merge rows of (status, host, reason, job key) that differ only in the key. The most frequent come first."""
+def count_reasons(rows: Iterable[tuple[str, str, str, str, int]]) -> list[JobsReason]:
+    """Merge rows of (status, host, reason, job key, count) that differ only in key and count, most frequent first."""
     first: dict[tuple[str, str, str], str] = {}
-    for *reason, key in rows:
-        first.setdefault((reason[0], reason[1], reason[2]), key)
-    counts = Counter((status, host, text) for status, host, text, _ in rows)
+    counts = Counter[tuple[str, str, str]]()
+    for status, host, text, key, count in rows:
+        first.setdefault((status, host, text), key)
+        counts[status, host, text] += count
     return [
         JobsReason(count=count, state=each[0], host=each[1], text=each[2], such_as=first[each])
         for each, count in counts.most_common()

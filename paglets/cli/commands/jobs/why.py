@@ -14,7 +14,7 @@ from typing import Any
 from paglets.api.hosts import MeshHostView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
-from paglets.cli.collectors import summary_of, summary_of_job, unknown_job
+from paglets.cli.collectors import collector_caller, summary_of_job, unknown_job
 from paglets.cli.job_copies import REPORT_WAITS, copies_of_group, copy_of_job, hooks_of_group, kept_of, next_steps_text
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import adapt_commands, ago, attempt_text, print_json, shortened
@@ -30,6 +30,7 @@ from paglets.client.hosts import views_by_name
 from paglets.client.orphaned_groups import newest_reports
 from paglets.client.undelivered import MeshUndelivered
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEVER, PagletsError, Unknown, Unreachable
+from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID
 from paglets.core.text import command_name, duration_text
@@ -75,8 +76,8 @@ def explain(client: HostClient, selector: str) -> Explanation:
     nothing: PagletsError | None = None
     if GROUP_ID.fullmatch(selector):
         try:
-            summary = summary_of(client, selector, ("pending_jobs", "failures"))
-            waits = map(_wait, summary["pending_jobs"])
+            summary = collector_caller(client, selector)(Message("reasons"))
+            waits = map(_wait, summary["pending_reasons"])
             told = _explain_group(summary, lease_holders(client, waits, summary["collector"]["host_name"]))
             hooks = hooks_of_group(client, summary)
             data = {**told.data, **({"hooks": hooks_json(hooks)} if hooks else {})}
@@ -164,10 +165,10 @@ def _explain_copies(client: HostClient, group_id: str, error: PagletsError) -> E
     if not entries:
         raise error
     held = lease_holders(client, map(_wait, entries))
-    rows = [(each["status"], each["host_name"], _reason(each, held), each["job_key"]) for each in entries]
+    rows = [(each["status"], each["host_name"], _reason(each, held), each["job_key"], 1) for each in entries]
     return Explanation(
         code=code,
-        data={"group_id": group_id, "status": "", "pending_jobs": entries, "failures": {}, "collector": error.message},
+        data={"group_id": group_id, "status": "", "pending_jobs": entries, "collector": error.message},
         fields={
             "group": group_id,
             "collector": adapt_commands(error.message),
@@ -214,34 +215,50 @@ def _lost_after(client: HostClient, collector: MeshHostView | None) -> float | N
 
 
 def _explain_group(summary: dict[str, Any], held: Holders) -> Explanation:
-    """Explain a group: pending jobs by reason, failures by cause."""
+    """Explain a group: pending jobs by reason, failures by cause. `summary`: the collector's reply to `reasons`."""
+    waits, failures = summary["pending_reasons"], summary["failure_reasons"]
     pending = [
-        (job["status"], job.get("host_name") or "", _reason(job, held), job["job_key"])
-        for job in summary["pending_jobs"]
+        (each["status"], each["host_name"] or "", _reason(each, held), each["job_key"], each["count"]) for each in waits
     ]
     failed = [
-        (_failure_status(record), record.get("host_name") or "", shortened(why_ended(record)), key)
-        for key, record in summary["failures"].items()
+        (
+            _failure_status(each),
+            each["host_name"] or "",
+            shortened(why_ended(each)),
+            each["job_key"],
+            each["count"],
+        )
+        for each in failures
     ]
-    never = bool(pending) and all(job.get("never") for job in summary["pending_jobs"])
-    ended = EXIT_FAILED if any(state == "FAILED" for state, *_ in failed) else EXIT_CANCELLED
+    never = bool(waits) and all(each["never"] for each in waits) and "pending_reasons" not in summary["left_out"]
+    ended = EXIT_FAILED if summary["failed_count"] > summary["cancelled_count"] else EXIT_CANCELLED
     return Explanation(
         code=EXIT_NEVER if never else ended if failed and not pending else EXIT_DONE,
-        data={name: summary[name] for name in ("group_id", "status", "pending_jobs", "failures")},
+        data={name: summary[name] for name in ("group_id", "status", "pending_reasons", "failure_reasons", "left_out")},
         fields={
             "group": summary["group_id"],
             "status": summary["status"],
-            "jobs": counts_text(summary, sum(is_cancelled(record) for record in summary["failures"].values())),
-            "hint": adapt_commands(remedy(_first_reason(summary["pending_jobs"]))) or _home_hint(summary),
+            "jobs": counts_text(summary, summary["cancelled_count"]),
+            "not shown": _left_out_text(summary),
+            "hint": adapt_commands(remedy(_first_reason(waits))) or _home_hint(summary),
             "next": _next(summary, never),
         },
         reasons=(*count_reasons(pending), *count_reasons(failed)),
     )
 
 
+def _left_out_text(summary: dict[str, Any]) -> str:
+    """Return a text about the jobs with rarer reasons than those in the reply, or "" if there are none."""
+    count = sum(summary["left_out"].values())
+    return f"{count:,} jobs with other reasons; {commands(summary['group_id'], 'list')} lists them" if count else ""
+
+
 def _first_reason(pending: Sequence[dict[str, Any]]) -> str:
     """Return the most frequent reason code that has a hint, or ""."""
-    codes = Counter(job["reason"] for job in pending if remedy(job.get("reason") or ""))
+    codes = Counter[str]()
+    for each in pending:
+        if remedy(each["reason"] or ""):
+            codes[each["reason"]] += each["count"]
     return next((code for code, _ in codes.most_common(1)), "")
 
 
@@ -253,7 +270,7 @@ def _home_hint(summary: dict[str, Any]) -> str:
 
 
 def _next(summary: dict[str, Any], never: bool) -> str:
-    failed = next((key for key, record in summary["failures"].items() if not is_cancelled(record)), None)
+    failed = next((each["job_key"] for each in summary["failure_reasons"] if not is_cancelled(each)), None)
     if failed is not None:
         return commands(f"{summary['group_id']}/{failed}", "why")
     return commands(summary["group_id"], "cancel") if never else ""
