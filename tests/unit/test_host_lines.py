@@ -16,8 +16,8 @@ from paglets.slots.model import Resources
 from paglets.store import copies, residence
 from paglets.worker.frames import MAX_FRAME_BYTES
 from paglets.worker.host.worker_jobs import not_started
-from paglets.worker.launch import ProcessExit, WorkerKey
-from paglets.worker.protocol import NewArtifact, Report, Stamp
+from paglets.worker.launch import HOST_FILES_MISSING, ProcessExit, WorkerKey
+from paglets.worker.protocol import EntryDone, Fault, NewArtifact, Report, Stamp
 from tests.fakes.clock import FakeClock
 from tests.fakes.processes import HandLauncher, HandProcess
 from tests.invariants import sanity_check
@@ -149,6 +149,17 @@ def test_short_jobs_wait_in_the_worker_and_get_its_lease_in_turn(rig: Rig) -> No
         run(rig, agent_id, after)
         sane(rig)
     assert rig.all("SELECT agent_id FROM leases") == []
+
+
+def test_a_job_whose_files_are_missing_passes_its_lease_on(rig: Rig) -> None:
+    first, second = with_line(rig, "a", "b"), rig.process("b")
+    first.ask("done", EntryDone(fault=Fault(cause=HOST_FILES_MISSING, message="the program is gone")))
+    rig.run()
+    first.exit(in_worker=True, next_token=second.spec.token)
+    rig.run()
+    assert rig.all("SELECT agent_id FROM leases") == [("b",)]
+    assert {each: statuses(rig)[each] for each in "ab"} == {"a": "WAITING_FOR_SLOT", "b": "RUNNING"}
+    sane(rig)
 
 
 def test_a_report_that_comes_with_the_end_of_the_job_before_is_accepted(rig: Rig) -> None:

@@ -291,7 +291,7 @@ class Runs:
             return
         runtime = self.lines.ended(run, how)
         if run.start_error and not how.launcher_lost:
-            how = self._workspace.lacking(run.start_error)
+            how = self._workspace.lacking(run.start_error, how)
         self._log.debug(run, f"process ended after {runtime:.3f} s")
         reach("after-exit-before-report")
         self._services.runner.change(

@@ -91,7 +91,7 @@ class ProcessWorkspace:
         """Return the ProcessExit of a run whose scratch directory could not be created."""
         is_of_disk = not isinstance(error, OSError) or error.errno in backpressure.OF_THE_DISK
         if is_of_disk or self._services.disk.blocked_reason() is not None:
-            return self.lacking(str(error))
+            return self.lacking(str(error), ProcessExit())
         self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > run.started_at}
         self._paused[run.agent_id] = run.started_at + PLACE_AGAIN_SECONDS
         return ProcessExit(error=str(error))
@@ -109,11 +109,11 @@ class ProcessWorkspace:
         with suppress(OSError):
             self._services.disk.discard(agent_id)
 
-    def lacking(self, why: str) -> ProcessExit:
-        """Return the ProcessExit of a run for which the disk has no room. It does not count as a failed attempt."""
+    def lacking(self, why: str, how: ProcessExit) -> ProcessExit:
+        """Return `how` for a run for which the disk has no room. It then does not count as a failed attempt."""
         self._obstacle = Reason(code="disk_full", text=f"the host has no disk space for it: {why}")
         self._obstacle_until = self._services.clock.monotonic() + PLACE_AGAIN_SECONDS
-        return ProcessExit(error=self._obstacle.text, launcher_lost=True)
+        return replace(how, error=self._obstacle.text, launcher_lost=True)
 
 
 def _found(agent_id: str, tx: Tx) -> tuple[bool, bool]:
