@@ -14,7 +14,7 @@ import dataclasses
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar, Union
 
@@ -30,9 +30,15 @@ INT_BOUND = 1 << 63
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 """The types whose values need no conversion. They are checked first because most fields have them."""
 
+_STRINGS = frozenset((str,))
+_CONTAINERS = frozenset((dict, list))
+
 
 def to_json(value: Any) -> Any:
-    """Return the JSON tree of a record (dataclass), a tuple or dict of records, or a plain value."""
+    """Return the JSON tree of a record (dataclass), a tuple or dict of records, or a plain value.
+
+    A field that is a JSON tree already, such as the state of a job, is not copied: the result shares it.
+    """
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     names = _field_names(type(value))
@@ -40,13 +46,28 @@ def to_json(value: Any) -> Any:
         tree = {}
         for name in names:
             item = getattr(value, name)
-            tree[name] = item if type(item) in _PLAIN else to_json(item)
+            tree[name] = item if type(item) in _PLAIN or _is_tree(item) else to_json(item)
         return tree
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
     if isinstance(value, Mapping):
         return {_key(key): to_json(item) for key, item in value.items()}
     raise Invalid(f"{type_of(value)} cannot be written as JSON")
+
+
+def _is_tree(value: Any) -> bool:
+    """Return True if `value` is a dict or list that needs no conversion, at any depth."""
+    if type(value) is dict:
+        if not _STRINGS.issuperset(map(type, value)):
+            return False
+        inside: Iterable[Any] = value.values()
+    elif type(value) is list:
+        inside = value
+    else:
+        return False
+    # Most items are plain. Compare the set of their types first, which needs no Python code for each item.
+    kinds = set(map(type, inside)) - _PLAIN
+    return not kinds or (kinds <= _CONTAINERS and all(type(item) in _PLAIN or _is_tree(item) for item in inside))
 
 
 def _new_field_names(cls: type) -> tuple[str, ...] | None:

@@ -142,6 +142,28 @@ def test_what_has_no_json_is_not_written(value: Any) -> None:
         to_json(value)
 
 
+def test_a_field_that_is_a_json_tree_already_is_not_copied() -> None:
+    state = {"a": [1, 2.0, None, {"b": "c"}], "d": {}}
+    assert to_json(Whole(text="a", anything=state))["anything"] is state
+
+
+@pytest.mark.parametrize(
+    ("value", "tree"),
+    [
+        ({"a": [(1, 2)]}, {"a": [[1, 2]]}),
+        ({"a": {"b": Part(name="c")}}, {"a": {"b": {"name": "c", "weight": 1.0}}}),
+    ],
+)
+def test_a_field_with_a_tuple_or_record_inside_is_converted(value: Any, tree: Any) -> None:
+    assert to_json(Whole(text="a", anything=value))["anything"] == tree
+
+
+@pytest.mark.parametrize("value", [{1: 2}, {"a": [{"b": {None: 1}}]}, {"a": [b"c"]}])
+def test_a_field_with_something_else_than_json_inside_is_refused(value: Any) -> None:
+    with pytest.raises(Invalid):
+        to_json(Whole(text="a", anything=value))
+
+
 def test_a_field_of_a_type_that_records_do_not_have_is_a_programmers_fault() -> None:
     @dataclass
     class Odd:
