@@ -92,7 +92,13 @@ def encode_fields(values: Mapping[str, Any], where: str = "args") -> dict[str, A
     for name in values:
         if not isinstance(name, str):
             raise Invalid(f"{where}: names are strings, not {type_name(name)}")
-    return {plain_str(name): encode(value, f"{where}{key_step(name)}") for name, value in values.items()}
+    trees, name = {}, ""
+    try:
+        for name, value in values.items():
+            trees[plain_str(name)] = write(value, 0)
+    except CodecError as refusal:
+        raise refusal.invalid(f"{where}{key_step(name)}") from refusal.__cause__
+    return trees
 
 
 def decode_fields(
