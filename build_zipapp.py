@@ -45,6 +45,9 @@ SHEBANG = b"#!/usr/bin/env python3\n"
 MOST_BYTES = 3_000_000
 """The most bytes of the archive. People copy this file to each machine, some of them over slow lines."""
 
+DOCUMENTS = frozenset({"paglets/store/schema.sql"})
+"""Files for developers that no program reads. They are not in the archive."""
+
 EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 PSUTIL, TOMLI_W = "psutil==7.2.2", "tomli_w==1.2.0"
 
@@ -186,12 +189,12 @@ def report(output: Path, archive: bytes) -> list[str]:
 
 
 def program_files() -> dict[str, bytes]:
-    """Return every file of the package by its name with slashes."""
+    """Return every file of the package except DOCUMENTS, by its name with slashes."""
     files: dict[str, bytes] = {}
     for path in (ROOT / "paglets").rglob("*"):
         name = path.relative_to(ROOT)
         hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
-        if path.is_file() and not hidden and path.suffix != ".pyc":
+        if path.is_file() and not hidden and path.suffix != ".pyc" and name.as_posix() not in DOCUMENTS:
             files[name.as_posix()] = path.read_bytes()
     return files
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from docs.generator.markdown import code, table
-from paglets.store.migrations.steps import schema
 
+SCHEMA = Path(__file__).parents[2] / "paglets" / "store" / "schema.sql"
 CREATED = re.compile(r"CREATE (TABLE|VIEW) (\w+)")
 OF_TABLE = ("PRIMARY KEY", "UNIQUE", "CHECK", "FOREIGN KEY")
 
@@ -21,7 +22,8 @@ class Statement:
 
 
 def parts() -> dict[str, str]:
-    return {"tables": "\n".join(shown(each) for each in statements(schema()) if CREATED.match(each.sql))}
+    known = statements(SCHEMA.read_text("utf-8"))
+    return {"tables": "\n".join(shown(each) for each in known if CREATED.match(each.sql))}
 
 
 def statements(text: str) -> list[Statement]:

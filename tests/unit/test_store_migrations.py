@@ -13,8 +13,10 @@ from paglets.codec.strict_json import dumps, loads
 from paglets.core.errors import StoreDamaged
 from paglets.core.record import from_json, to_json
 from paglets.store.db import open_store
-from paglets.store.migrations.steps import MIGRATIONS, apply, migrate, schema
+from paglets.store.migrations.steps import MIGRATIONS, apply, migrate
 from tests.fakes.mesh import member
+
+SCHEMA = Path(__file__).parents[2] / "paglets" / "store" / "schema.sql"
 
 
 def connect(path: Path | str = ":memory:") -> sqlite3.Connection:
@@ -39,7 +41,7 @@ def run(connection: sqlite3.Connection, first: int, last: int) -> None:
 def test_the_migrations_lead_to_exactly_the_schema_file() -> None:
     migrated, written = connect(), connect()
     migrate(migrated)
-    written.executescript(schema())
+    written.executescript(SCHEMA.read_text("utf-8"))
     assert shape(migrated) == shape(written)
     assert len(shape(migrated)) > 20
 

@@ -34,11 +34,6 @@ PROGRAM_KEY = "program"
 """The key of the row in `meta` that names the program that last used the database."""
 
 
-def schema() -> str:
-    """Return the text of `schema.sql`."""
-    return _read("schema.sql")
-
-
 def apply(connection: sqlite3.Connection, number: int) -> None:
     """Run the statements of the migration with this number, which counts from 1."""
     for statement in _statements(_read(f"migrations/{number:04d}_{MIGRATIONS[number - 1]}.sql")):

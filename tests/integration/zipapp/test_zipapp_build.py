@@ -72,7 +72,8 @@ def test_the_archive_holds_the_program_once_and_is_small(pyz, checkout):
     archive = zipfile.ZipFile(pyz)
     source = {name[len("src/") :] for name in archive.namelist() if name.startswith("src/")}
     modules = {path.relative_to(checkout).as_posix() for path in (checkout / "paglets").rglob("*.py")}
-    assert modules | {"paglets/store/schema.sql", "vendor/tomli_w/__init__.py"} <= source
+    assert modules | {"paglets/store/migrations/0001_first.sql", "vendor/tomli_w/__init__.py"} <= source
+    assert "paglets/store/schema.sql" not in source
     assert len(archive.namelist()) == len(source) + 2
     assert pyz.stat().st_size <= MOST_BYTES
     files = {name: archive.read(f"src/{name}") for name in source}

@@ -18,7 +18,7 @@ import sys, paglets
 print("ready", flush=True)
 sys.stdin.readline()
 import pkgutil, paglets.core.record, paglets.store.db
-print(paglets.core.record.__file__, bool(pkgutil.get_data("paglets.store", "schema.sql")))
+print(paglets.core.record.__file__, bool(pkgutil.get_data("paglets.store", "migrations/0001_first.sql")))
 """
 FILE = "import paglets.core.errors as e; print(e.__file__, e.__spec__.cached)"
 PROBLEM = "import os; from paglets.program_copy import unpack_problem; print(unpack_problem(os.environ))"

@@ -45,7 +45,7 @@ def test_a_script_imports_compiled_modules_under_one_name(run, pyz, tmp_path, py
         "from paglets.native import load_tomli_w\n"
         "print(paglets.core.errors.__spec__.origin, load_tomli_w().__spec__.origin, sep='\\n')\n"
         "assert os.path.isfile(paglets.core.errors.__spec__.cached)\n"
-        "assert pkgutil.get_data('paglets.store', 'schema.sql')\n"
+        "assert pkgutil.get_data('paglets.store', 'migrations/0001_first.sql')\n"
         "assert sys.modules['paglets.core'].errors is paglets.core.errors\n"
         "assert PagletsError is paglets.core.errors.PagletsError\n"
         "assert paglets.__spec__.name == 'paglets'\n"
