@@ -216,6 +216,6 @@ def wait_for(look: Callable[[], T], what: str, seconds: float = WAIT_SECONDS) ->
         except StartFailed:
             raise
         except PagletsError as error:
-            last = f" (last: {error.message})"
+            last = f" (last error: {error.message})"
         time.sleep(LOOK_SECONDS)
     raise TimedOut(f"waited {seconds:g} s for {what}{last}: is this machine very busy?")

@@ -148,7 +148,10 @@ class _Rounds:
 
 
 def _unfinished(mesh: MeshClient, group_id: str, body: FlushJobStatus, timeout: float, host: HostRef) -> int:
-    """Ask `host` to report its jobs to the collector and to end cancelled ones. Return how many of them are left."""
+    """Ask `host` to report its jobs to the collector and to end cancelled ones.
+
+    Return how many copies of the jobs in `body` have not ended there.
+    """
     route = f"/v1/groups/{quoted(group_id)}/unfinished"
     return mesh.ask("POST", route, body, UnfinishedCount, host=host, timeout=timeout).count
 

@@ -128,7 +128,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     def mesh_slots(
         self, *, limit: int = 100, timeout: float | None = None
     ) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
-        """Return the schedulers of all online hosts, by host name, and the errors of hosts that did not answer."""
+        """Return the amounts and jobs of all online hosts, and the errors of hosts that did not answer."""
         return mesh_slots(self._mesh, limit, timeout or self.timeout)
 
     def jobs(self, *, limit: int = 1000) -> tuple[JobView, ...]:

@@ -104,9 +104,9 @@ def _tagged(tag: str, content: Any, depth: int, options: DecodeOptions) -> Any:
             raise
         return Unreadable({tag: content}, error)
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:
-        # Invalid is a ValueError, raised for names and fields. Its message needs no addition.
         if isinstance(error, Invalid) and options.keeps_missing and options.resolve is not no_class:
             return Unreadable({tag: content}, error)
+        # The message of Invalid, which is a ValueError, names the wrong class or field already.
         reason = error.message if isinstance(error, Invalid) else f"{tag} has a wrong value: {str(error)[:200]}"
         raise CodecError(reason) from error
 

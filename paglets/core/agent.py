@@ -30,7 +30,7 @@ class PagletState:
     home_host_url: str = ""
 
 
-if TYPE_CHECKING:  # With a default, type checkers accept `class Hello(Paglet)`. Python needs 3.13 for a default.
+if TYPE_CHECKING:  # The default lets type checkers accept `class Hello(Paglet)`. `typing.TypeVar` has it since 3.13.
     import typing_extensions
 
     S = typing_extensions.TypeVar("S", bound=PagletState, default=PagletState)
@@ -171,7 +171,10 @@ class Paglet(Generic[S]):
         self.context.checkpoint()
 
     def locked_state(self) -> AbstractContextManager[S]:
-        """Lock the state against concurrent handlers, and store it at the end of the `with` block."""
+        """Lock the state against concurrent handlers. In `run` and jobs, store it at the end of the `with` block.
+
+        In a hook or handler it is stored with the other changes, when the hook or handler returns.
+        """
         return self.context.locked_state()
 
     def wait_state(self, predicate: Callable[[S], bool], timeout_seconds: float | None = None) -> bool:

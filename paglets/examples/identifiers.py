@@ -105,7 +105,7 @@ def source_files(folder: Path, *, most_files: int, most_bytes: int) -> list[Sour
 
 
 def _modules(folder: Path) -> Iterator[SourceFile]:
-    """Yield the Python files whose path consists of identifiers. With dots for slashes, their names stay different."""
+    """Yield the Python files whose path parts are identifiers, so that no two get the same module name."""
     for above, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name.isidentifier() and name not in TEST_FOLDERS)
         for path in (Path(above, name) for name in sorted(names)):

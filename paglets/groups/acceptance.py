@@ -77,7 +77,7 @@ def cancel_cause(job: ExpectedJob, generation: int) -> CancelCause | None:
 def with_sighting(job: ExpectedJob, sighting: Sighting) -> ExpectedJob:
     """Return the job with `sighting`, or the same object if the sighting is older or changes nothing.
 
-    Its time `since` is kept as long as host, status, reason code, attempt and generation are the same.
+    The time `since` of the known sighting stays if host, status, reason code, attempt and generation are equal.
     """
     known = job.sighting
     if known is not None:

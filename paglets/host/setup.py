@@ -33,7 +33,7 @@ def listen_addresses(options: HostOptions) -> tuple[Address, ...]:
     own = (options.host, options.port)
     if options.bind_public is None:
         return (own,)
-    # With `auto`, the host follows address changes of the machine. So it listens on all addresses of the IP version.
+    # With `auto`, the public address may change while the host runs. So listen on all addresses, unless it is loopback.
     name = bind_for(_public_address()) if options.bind_public == AUTO else options.bind_public
     if name == options.host or (name == IPV4_ANYWHERE and ":" not in options.host):
         return ((name, options.port),)

@@ -62,7 +62,7 @@ LISTS = ("pending_jobs", "duplicate_reports", "unexpected_reports", "jobs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """The arguments of `listed`, which ask for a page of the list `name` of a summary, after the row `after`."""
+    """The arguments of `listed`. `name`: one of LISTS. `after`: `next` of the page before; "" for the first page."""
 
     name: str
     after: str = ""

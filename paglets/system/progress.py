@@ -120,13 +120,13 @@ class NoProgress:
         """Show the current counts. The base class shows nothing."""
 
     def waits(self, text: str) -> None:
-        """Replace the shown progress by the reason for a wait."""
+        """Show `text` in place of the counts: at once in a bar, at growing intervals in a display of lines."""
 
     def clear(self) -> None:
         """Clear the bar, so that other code can print."""
 
     def tell(self, text: str) -> None:
-        """Print the reason for a wait."""
+        """Print `text`, the reason for a wait, on a line of its own at once."""
 
     def over(self) -> None:
         """Print the final counts of the group."""

@@ -192,7 +192,7 @@ def host_key(
     Raises StartFailed if there is no key although the host has peers, or other hosts run on this machine, because a new
     key would differ from theirs. The error says how to copy their key.
     """
-    # List hosts before `find_key`. A host creates its key before its run file, so
+    # List hosts before `find_key`. A host writes its run file after its key, so
     # `find_key` finds the key of each listed host.
     running = running_hosts(paglets_home(environ))
     found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
@@ -204,7 +204,7 @@ def host_key(
         )
     if found is None and running:
         same = f"start this host with the --key-file or {KEY_VARIABLE} of {running[0].name}, if that host has one"
-        raise StartFailed(f"{_running_without_key(running)}: {lost_key_hint(environ, same)}")
+        raise StartFailed(_running_without_key(running), hint=lost_key_hints(environ, same))
     return found
 
 
@@ -215,7 +215,8 @@ def first_key(environ: Mapping[str, str], entropy: Entropy, others: Sequence[str
         names = ", ".join(others[:MOST_NAMED]) + more
         same = f"start this host with the --key-file or {KEY_VARIABLE} that it had before, if it had one"
         raise StartFailed(
-            f"this machine has no mesh key, and this host was in a mesh with {names}: {lost_key_hint(environ, same)}"
+            f"this machine has no mesh key, and this host was in a mesh with {names}",
+            hint=lost_key_hints(environ, same),
         )
     return create_key(default_key_file(environ), entropy)
 
@@ -226,7 +227,7 @@ def client_key(
     """Return the key for a command or script. Raises NotAllowed, with a hint how to copy the key, if there is none."""
     found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
     if found is None and (running := running_hosts(paglets_home(environ))):
-        raise NotAllowed(f"{_running_without_key(running)}: {lost_key_hint(environ, SAME_FOR_COMMANDS)}")
+        raise NotAllowed(_running_without_key(running), hint=lost_key_hints(environ, SAME_FOR_COMMANDS))
     if found is None:
         made = "paglets host --background starts one; the first host of a mesh creates the key"
         raise NotAllowed(
@@ -240,16 +241,18 @@ def _running_without_key(running: Sequence[RunningHost]) -> str:
     return f"this machine has no mesh key; the host {running[0].name} runs here with a key that it read earlier"
 
 
-def lost_key_hint(environ: Mapping[str, str], same: str) -> str:
+def lost_key_hints(environ: Mapping[str, str], same: str) -> list[str]:
     """Return advice for a key file that is missing although hosts use the key.
 
-    `same`: the first part of the advice, for users who gave the hosts their key in another way than by this file.
+    `same`: the first advice, for users who gave the hosts their key in another way than by this file.
     """
-    return (
-        f"{same}; otherwise restore {default_key_file(environ)} (mode 600) from a backup, or from another machine of "
-        "the mesh, where `paglets key path` shows it. Only if the key is lost for good, or for a separate mesh, create "
-        "another one with `paglets key new`: hosts with different keys cannot join the same mesh"
-    )
+    return [
+        same,
+        f"otherwise restore {default_key_file(environ)} (mode 600) from a backup, or from another machine of the mesh, "
+        "where `paglets key path` shows it",
+        "create another key with `paglets key new` only if this one is lost for good, or for a separate mesh: hosts "
+        "with different keys cannot join the same mesh",
+    ]
 
 
 def _copy_hint(path: Path) -> str:

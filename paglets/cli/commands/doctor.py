@@ -33,7 +33,7 @@ from paglets.program import PROGRAM_VERSION, called_program
 from paglets.program_copy import unpack_problem
 from paglets.settings import user_path
 from paglets.slots.amounts import bytes_text
-from paglets.wire.keys import SAME_FOR_COMMANDS, client_key, lost_key_hint, paglets_home
+from paglets.wire.keys import SAME_FOR_COMMANDS, client_key, lost_key_hints, paglets_home
 from paglets.wire.local_hosts import RunningHost, broken_run_files, running_hosts
 from paglets.worker.host.heartbeat import HeartbeatTimeouts
 from paglets.worker.host.supervisor import ZYGOTE_LABEL
@@ -165,7 +165,7 @@ def _key(running: Sequence[Path]) -> Check:
         if not running:
             raise
     found = f"its file is missing; the host in {', '.join(map(printable, running))} continues with the key that it read"
-    return Check(name="key", state=BAD, found=found, advice=lost_key_hint(os.environ, SAME_FOR_COMMANDS))
+    return Check(name="key", state=BAD, found=found, advice="; ".join(lost_key_hints(os.environ, SAME_FOR_COMMANDS)))
 
 
 def _python() -> Check:

@@ -102,7 +102,7 @@ def print_orphaned_group(found: OrphanedGroupReport) -> None:
         print("\nfinished (reports wait for the collector):")
         print_table(("JOB", "RESULT", "HOST", "FILES"), [_row(each) for each in found.finished[:MOST_LINES]])
     if len(found.finished) > MOST_LINES:
-        say(f"{len(found.finished) - MOST_LINES:,} more finished: --json shows all")
+        say(f"{len(found.finished) - MOST_LINES:,} more finished jobs: --json shows all")
     warn_of_missing_hosts(found.group_id, found.left.unreachable)
     # Omit the next step that repeats this command.
     here = f"`paglets jobs groups {found.group_id}`"

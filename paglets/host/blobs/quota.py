@@ -123,9 +123,9 @@ class QuotaReservations:
             used += sum(each.size_bytes if each.until > now else each.there() for each in self._others(name, now))
             if used + size_bytes > quota:
                 raise NoRoom(
-                    f"{own} keeps {bytes_text(used)} of at most {bytes_text(quota)} "
-                    f"(artifact_storage_quota): {bytes_text(size_bytes)} more do not fit; "
-                    "delete artifacts, or raise the quota"
+                    f"{bytes_text(size_bytes)} do not fit on {own}: "
+                    f"{bytes_text(used)} of {bytes_text(quota)} are used (artifact_storage_quota)",
+                    hint="delete artifacts, or raise the quota",
                 )
 
     def _check_disk(self, name: str, coming: _Reservation, now: float) -> None:

@@ -25,7 +25,7 @@ class InDoubtTraffic(Traffic[Fence, TransferAnswers]):
 
     @abstractmethod
     def resolved(self, tx: Tx, asked: Fence, verdict: TransferVerdict) -> None:
-        """Store what follows from the answer of a target."""
+        """Store the consequences of a target's answer."""
 
     def encode(self, tx: Tx, host: HostRef, items: Sequence[Fence]) -> Request:
         asked = tuple(EnvelopeKey(agent_id=each.agent_id, epoch=each.epoch) for each in items)

@@ -54,7 +54,7 @@ class HandoffTraffic(Traffic[Leaving, TransferAnswers]):
         self._in_flight = in_flight
         self._large: dict[Key, BlobRef | str] = {}
         self._refused: dict[str, int] = {}
-        # Maps the store id of a target to the envelopes that the last request to it sent for the first time.
+        # Maps the store id of a target to the envelopes whose first try was in the last request to that target.
         self._first_sent: dict[str, set[Key]] = {}
 
     # Methods that choose envelopes.

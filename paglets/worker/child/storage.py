@@ -17,7 +17,7 @@ Request = Callable[[str, Any], Any]
 
 
 class ChildStorage(Storage):
-    """The storage of one process. `unit`: a function that returns the unit of work of the calling thread."""
+    """The storage of a paglet, as its process sees it. `unit` returns the unit of work of the calling thread."""
 
     def __init__(self, request: Request, unit: Callable[[], UnitOfWork]) -> None:
         self._request = request

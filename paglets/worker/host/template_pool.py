@@ -241,7 +241,7 @@ class TemplatePool:
         if template is not None:
             template.used_at = now
 
-    # The methods below handle frames about templates. The runs that they return must start without a template.
+    # The methods below handle frames about templates. They return the runs that must start without a template.
 
     def on_started(self, started: StartedRun) -> None:
         template = self._by_token[started.token]

@@ -266,7 +266,7 @@ class WorkerPool:
     # The methods below handle frames of workers.
 
     def _work_off(self, worker: Worker) -> None:
-        """Handle frames of a worker in order. After `ended`, further frames wait until the job's output is complete."""
+        """Handle held frames in order. Those after `ended` wait until the log of the ended job is complete."""
         while worker.held and not worker.waits_for_output:
             self._handle(worker, worker.held.popleft())
 

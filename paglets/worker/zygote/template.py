@@ -89,9 +89,9 @@ def _receive_import(channel: socket.socket) -> TemplateSource | None:
 
 
 class _Template:
-    """The work of a template in its process: the import, and the start of each run that is forked from the process.
+    """A template in its own process: it imports a module, and each run is forked from it.
 
-    `has_failed`: as in `Imported`.
+    `has_failed`: True if the import raised an error.
     """
 
     def __init__(self) -> None:

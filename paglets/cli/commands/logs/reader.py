@@ -148,7 +148,7 @@ class Reader:
     _said: str = ""
 
     def show_once(self, wanted: tuple[int | None, int] | None) -> int:
-        """Show the current output of an attempt, and return the exit code."""
+        """Show the output that an attempt has printed so far. Return the exit code of the command."""
         found = attempts_of(self.client, self.job, self.seconds)
         attempt = choose_attempt(found, wanted)
         for error in found.unreachable if attempt else ():
