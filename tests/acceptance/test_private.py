@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mesh_jobs import Task, TaskState
@@ -24,12 +24,16 @@ def umask(value: int) -> Iterator[None]:
 
 
 def open_to_others(folder: Path) -> list[str]:
-    """Return all paths on which others have any right, except those that Python makes in a job's process."""
-    return [
-        f"{path} {path.lstat().st_mode:o}"
-        for path in (folder, *folder.rglob("*"))
-        if not path.is_symlink() and "__pycache__" not in path.parts and path.lstat().st_mode & 0o077
-    ]
+    """Return all paths on which others have any right, except those that Python makes in a job's process.
+
+    The host may remove files in the meantime, such as the empty log of a job.
+    """
+    found = []
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            if not path.is_symlink() and "__pycache__" not in path.parts and (mode := path.lstat().st_mode) & 0o077:
+                found.append(f"{path} {mode:o}")
+    return found
 
 
 def test_nothing_of_a_host_is_open_to_others_and_jobs_have_the_umask_of_its_start(mesh: Mesh, tmp_path: Path) -> None:
