@@ -301,6 +301,21 @@ def test_an_assigned_job_that_is_cancelled_is_withdrawn(rig: Rig) -> None:
     sane(rig)
 
 
+def test_a_job_that_has_reported_is_not_ended_as_an_unwanted_copy(rig: Rig) -> None:
+    """The collector records a report before the job ends. It then calls the copy in a status report unwanted."""
+    with_line(rig, "a", "b")
+    rig.report(rig.process("a"))
+    assert rig.write(lambda tx: copies.mark_unwanted(tx, "a", "recorded"))
+    rig.launcher.is_stubborn = True
+    rig.run(1.5)
+    assert not rig.process("a").told_to_end
+    rig.process("a").exit(in_worker=True, next_token=token(rig, "b"), job_seconds=0.0)
+    rig.run()
+    assert statuses(rig)["b"] == "RUNNING"
+    assert rig.value("SELECT count(*) FROM runs") == 1
+    sane(rig)
+
+
 def test_the_time_limit_begins_with_the_turn_of_a_job(rig: Rig) -> None:
     add(rig, "0", timeout_seconds=5.0)
     add(rig, "a", "b", timeout_seconds=5.0)

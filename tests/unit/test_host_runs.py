@@ -260,7 +260,7 @@ def test_an_attempt_whose_file_has_no_room_says_so_and_goes_on_when_there_is_som
     rig.run(30.0)
     assert not is_answered(process, number)
     assert why_of(rig).startswith(
-        "RUNNING no_room: the host cannot store a file of the job yet: home keeps 60 bytes of at most 100 bytes"
+        "RUNNING no_room: the host cannot store a file of the job yet: 50 bytes do not fit on home: 60 bytes of 100"
     )
     rig.host.blob_store.run_ended("another")
     rig.run(5.0)

@@ -337,8 +337,8 @@ class Runs:
             elif limit:
                 self._end_late(run, run_repository.limit_text(run, limit, self._services.settings.report_grace_seconds))
         cancelled, known = self._services.store.read(run_repository.cancelled_and_open)
-        for agent_id in cancelled:
-            self.end(agent_id)
+        for agent_id in filter(self._by_agent.__contains__, cancelled):
+            self.launcher.end(self._by_agent[agent_id].stamp.token)
         self.idle_processes.end_surplus()
         for token in [token for token in self._by_token if token not in known]:
             # A copy with a higher epoch arrived or ended, and the row of this run was deleted.
@@ -379,12 +379,6 @@ class Runs:
         self.launcher.end(run.stamp.token)
         if isinstance(result, BaseException):
             raise result
-
-    def end(self, agent_id: str) -> bool:
-        """End the run of a paglet with all its processes. Return False if the paglet has no run."""
-        if run := self._by_agent.get(agent_id):
-            self.launcher.end(run.stamp.token)
-        return run is not None
 
     def attempt_of(self, run: Run) -> Attempt:
         return Attempt(

@@ -273,10 +273,15 @@ def _close(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now
 
 
 def cancelled_and_open(tx: Tx) -> tuple[list[str], set[str]]:
-    """Return the ids of running or assigned jobs whose cancellation is requested, and the tokens of all open runs."""
+    """Return the ids of running or assigned jobs whose cancellation is requested, and the tokens of all open runs.
+
+    Leave out a job that has reported, if its collector only needs it no more. It ends by itself, at the latest after
+    the report grace. To end its process could end the next job of a warm worker.
+    """
     cancelled = tx.all(
-        "SELECT agent_id FROM requests WHERE unwanted IS NOT NULL AND status IN ('ASSIGNED', 'RUNNING')"
-        " ORDER BY agent_id"
+        "SELECT agent_id FROM requests r WHERE unwanted IS NOT NULL AND status IN ('ASSIGNED', 'RUNNING')"
+        " AND NOT (unwanted = 'recorded' AND EXISTS"
+        " (SELECT 1 FROM job_states j WHERE j.agent_id = r.agent_id AND j.outcome IS NOT NULL)) ORDER BY agent_id"
     )
     tokens = tx.all("SELECT token FROM runs ORDER BY token")
     return [row["agent_id"] for row in cancelled], {row["token"] for row in tokens}
