@@ -200,12 +200,16 @@ class CollectorRows:
     def records(self, kind: ReportKind, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         return self._scan(f"{kind}/", after, PAGE_RECORDS)
 
-    def all_records(self, after: str = "") -> Iterator[tuple[str, ReportKind, dict[str, Any]]]:
-        """Yield the records of results and failures together, sorted by job key."""
+    def all_records(
+        self, after: str = "", only: ReportKind | None = None
+    ) -> Iterator[tuple[str, ReportKind, dict[str, Any]]]:
+        """Yield the records of results and failures together, or the records of `only`, sorted by job key."""
 
         def of(kind: ReportKind) -> Iterator[tuple[str, ReportKind, dict[str, Any]]]:
             return ((key, kind, row) for key, row in self.records(kind, after))
 
+        if only is not None:
+            return of(only)
         return heapq.merge(of("result"), of("failure"), key=lambda entry: entry[0])
 
     def ended_after(self, number: int) -> Iterator[tuple[int, str]]:

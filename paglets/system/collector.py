@@ -228,7 +228,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     def results(self, message: Message) -> dict[str, Any]:
         """Return a page of `results` and `failures` by key. `next`: the value of `after` for the next page, or null."""
         asked = parse(Results, message.kind, message.args)
-        entries, more = page(self._rows.all_records(asked.after), _positive(asked.limit, "results.limit"))
+        entries, more = page(self._rows.all_records(asked.after, asked.kind), _positive(asked.limit, "results.limit"))
         return {
             "results": {key: row for key, kind, row in entries if kind == "result"},
             "failures": {key: row for key, kind, row in entries if kind == "failure"},

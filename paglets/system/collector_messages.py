@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, check_job_key
-from paglets.groups.records import FailureReport
+from paglets.groups.records import FailureReport, ReportKind
 from paglets.groups.summary import MAX_PAGE_ENTRIES
 
 T = TypeVar("T")
@@ -78,10 +78,14 @@ class Drain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """The arguments of `results`, which ask for a page of records sorted by key, after the key `after`."""
+    """The arguments of `results`, which ask for a page of records sorted by key, after the key `after`.
+
+    `kind` asks for the results or the failures alone. None asks for both.
+    """
 
     after: str = ""
     limit: int = MAX_PAGE_ENTRIES
+    kind: ReportKind | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

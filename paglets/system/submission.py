@@ -208,7 +208,7 @@ class Submission:
 
         Raises the errors of `summary`.
         """
-        found = self._follower.read(lambda collector: all_records(collector.call, self.group_id)[0])
+        found = self._follower.read(lambda collector: all_records(collector.call, self.group_id, "result")[0])
         return load_all(self._source, found, self.group_id)
 
     def as_completed(

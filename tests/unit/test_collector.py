@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
@@ -803,11 +804,63 @@ def test_results_over_a_gibibyte_in_all_are_refused_with_the_way_to_have_them() 
         all_records(lambda message: page, "g1")
 
 
-def test_failures_are_had_whatever_the_size_of_results_that_were_not_asked_for() -> None:
-    pages = [{"results": {f"{n}": {}}, "failures": {}, "next": f"{n}", "size_bytes": 300 << 20} for n in range(5)]
-    pages.append({"results": {}, "failures": {"b": {"cause": "exception"}}, "next": None, "size_bytes": 1})
-    results, failures = all_records(lambda message: pages.pop(0), "g1", with_results=False)
-    assert (set(results.values()), failures) == ({None}, {"b": {"cause": "exception"}})
+def asked_counting(context: FakeCollectorContext) -> tuple[Counter[str], Callable[[Message], Any]]:
+    """Return a function that asks the collector, and the number of storage rows it read, by message."""
+    reads: Counter[str] = Counter()
+
+    def ask(message: Message) -> Any:
+        before = context.storage.reads
+        reply = context.send(message.kind, dict(message.args))
+        reads[message.kind] += context.storage.reads - before
+        return reply
+
+    return reads, ask
+
+
+def test_pages_of_failures_read_no_results() -> None:
+    context = begun(*(f"job-{n:04d}" for n in range(1200)))
+    for n in range(1100):
+        result(context, f"job-{n:04d}", n)
+    for n in range(1100, 1110):
+        failure(context, f"job-{n:04d}", "oom")
+    reads, ask = asked_counting(context)
+    results, failures = all_records(ask, "g1", "failure")
+    assert (len(results), len(failures), reads["results"]) == (0, 10, 10)
+    with pytest.raises(Invalid, match=r"results\.kind"):
+        context.send("results", {"kind": "failures"})
+
+
+def test_a_summary_fetches_only_the_lists_that_are_incomplete() -> None:
+    context = begun(*(f"job-{n:04d}" for n in range(1200)))
+    for n in range(1000):
+        result(context, f"job-{n:04d}", n)
+    failure(context, "job-1000", "oom")
+    summary = context.send("summary")
+    without = {**summary, "pending_jobs": summary["pending_jobs"][:1], "left_out": {"pending_jobs": 198}}
+    reads, ask = asked_counting(context)
+    assert whole_summary(ask, without) == summary
+    assert reads.keys() == {"listed", "ended"}
+    assert reads["ended"] == 0
+
+    few = {"a": None}
+    without = {**summary, "results": few, "failures": {}, "left_out": {"results": 999, "failures": 1}}
+    reads.clear()
+    whole = whole_summary(ask, without, ("failures",))
+    assert (reads["results"], whole["results"], whole["failures"]) == (1, few, summary["failures"])
+    assert (whole["left_out"], whole["truncated"]) == ({"results": 999}, True)
+    counts = ("completed_count", "failed_count", "pending_count", "expected_count")
+    assert [whole[name] for name in counts] == [summary[name] for name in counts]
+
+
+def test_jobs_that_end_before_the_pending_jobs_are_fetched_are_in_the_summary() -> None:
+    context = begun("a", "b", "c", "d")
+    result(context, "a", 1)
+    summary = context.send("summary", {"limit": 1})
+    assert summary["left_out"] == {"pending_jobs": 2}
+    result(context, "d", 4)
+    failure(context, "c", "oom")
+    whole = whole_summary(lambda message: context.send(message.kind, dict(message.args)), summary)
+    assert whole == context.send("summary") | {"last_report_at": summary["last_report_at"]}
 
 
 def test_a_summary_of_one_job_has_nothing_else_in_its_lists() -> None:
