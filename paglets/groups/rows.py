@@ -83,9 +83,14 @@ def state_key(key: str) -> str:
     return f"state/{key}"
 
 
+def job_row_key(key: object) -> str:
+    """Return the storage key of the row of a job key."""
+    return f"job/{key}"
+
+
 def keys_of_report(job_key: object) -> tuple[str, ...]:
     """Return the storage keys of the rows that a report for this key reads."""
-    return f"job/{job_key}", f"warning/{job_key}"
+    return job_row_key(job_key), f"warning/{job_key}"
 
 
 class CollectorRows:
@@ -95,17 +100,17 @@ class CollectorRows:
         self._storage = storage
 
     def job(self, key: str) -> ExpectedJob | None:
-        row = self._storage.get(f"job/{key}")
+        row = self._storage.get(job_row_key(key))
         return None if row is None else from_json(ExpectedJob, row)
 
     def generation(self, key: str) -> int:
         """Return the newest generation of a job key; 1 if its row has none. This is faster than `job`."""
-        row = self._storage.get(f"job/{key}")
+        row = self._storage.get(job_row_key(key))
         generation = row.get("generation") if isinstance(row, dict) else None
         return generation if isinstance(generation, int) else 1
 
     def put_job(self, key: str, job: ExpectedJob) -> None:
-        self._storage[f"job/{key}"] = to_json(job)
+        self._storage[job_row_key(key)] = to_json(job)
 
     def jobs(self) -> Iterator[tuple[str, ExpectedJob]]:
         """Yield all job keys with their jobs, sorted by key. Rows may change during the iteration."""

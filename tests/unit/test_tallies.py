@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pytest
+from call_counts import calls_of
 from host_rig import Rig, envelope
 
 from paglets.codec import strict_json
@@ -13,7 +13,6 @@ from paglets.groups.rows import CollectorRows
 from paglets.groups.tallies import Tally, tally
 from paglets.host.records.in_host_storage import InHostStorage
 from paglets.store import paglets, residence
-from paglets.store.db import Tx
 
 
 def waiting(status: str, host: str = "w1", **more: Any) -> dict[str, Any]:
@@ -58,20 +57,9 @@ def test_sqlite_and_python_count_alike(rig: Rig) -> None:
 
 def decoded(rig: Rig) -> tuple[dict[str, int], int]:
     """Return the statuses of a collector's pending jobs, and how many JSON texts were decoded to count them."""
-    texts = 0
-
-    def look(frame: Any, event: str, _: Any) -> None:
-        nonlocal texts
-        texts += event == "call" and frame.f_code is strict_json.loads.__code__
-
-    def read(tx: Tx) -> dict[str, int]:
-        sys.setprofile(look)
-        try:
-            return CollectorRows(InHostStorage(tx, "p1")).statuses()
-        finally:
-            sys.setprofile(None)
-
-    return rig.store.read(read), texts
+    return rig.store.read(
+        lambda tx: calls_of(strict_json.loads, lambda: CollectorRows(InHostStorage(tx, "p1")).statuses())
+    )
 
 
 def test_a_host_decodes_a_row_for_each_status_and_not_for_each_job(rig: Rig) -> None:

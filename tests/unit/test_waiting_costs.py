@@ -182,7 +182,8 @@ ALLOWED = (
         why="the whole census, a page of 1,000 copies at most",
     ),
     Allowed(
-        text="SELECT value FROM storage WHERE agent_id = ? AND key = ?", why="a key of the collector for each copy"
+        text="SELECT key, value FROM storage WHERE agent_id = ? AND key IN",
+        why="the collector's rows for the copies of a report, at most 500",
     ),
     Allowed(text="SELECT agent_id, epoch, group_id, job_key, target", why="the same, of jobs that leave"),
 )

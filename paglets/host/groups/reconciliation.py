@@ -13,13 +13,10 @@ from dataclasses import dataclass, field
 from paglets.api.groups import JobCopy, JobStatusReply, JobStatusReport, UnwantedCopy
 from paglets.api.paglets import Located
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.groups import copies
 from paglets.groups.keys import collector_id
-from paglets.groups.records import Sighting
-from paglets.groups.rows import UNREADABLE
 from paglets.host.blobs.pusher import BlobPusher
 from paglets.host.groups.lost_jobs import LostJobDetector
-from paglets.host.groups.resubmission import rows_of
+from paglets.host.groups.sightings import SightingRecorder
 from paglets.host.groups.status_reports import StatusReports
 from paglets.host.network.locator import PagletLocator
 from paglets.host.records import outcomes
@@ -27,10 +24,9 @@ from paglets.host.runtime.delivery import DeliveryLanes
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
 from paglets.store import copies as stored_copies
-from paglets.store import paglets, posts, residence, rollbacks
+from paglets.store import posts, rollbacks
 from paglets.store.copies import Copy, copies_of, page
 from paglets.store.db import Tx
-from paglets.store.events import record_event_once
 
 CHANGES_SECONDS = 1.0
 ALL_SECONDS = 10.0
@@ -82,6 +78,7 @@ class StatusReconciliation:
         self._locator = paglet_locator
         self._reports = StatusReports(services, self._take_here, self._answered, self._not_reported)
         self.lanes = DeliveryLanes(services, gossip, blob_pusher, self._reports)
+        self._recorder = SightingRecorder()
         self._touched: deque[str] = deque()
         self._reported: dict[str, JobCopy] = {}
         self._full: _FullReport | None = None
@@ -115,7 +112,7 @@ class StatusReconciliation:
 
     def take(self, reported: JobStatusReport) -> JobStatusReply:
         """Process the status report of another host. May be called from any thread."""
-        reply = self._services.store.write(lambda tx: receive(tx, reported, self._services.clock.wall()))
+        reply = self._services.store.write(lambda tx: self._recorder.receive(tx, reported, self._services.clock.wall()))
         self._lost_jobs.reported(_of_groups_here(reported, reply))
         return reply
 
@@ -176,7 +173,7 @@ class StatusReconciliation:
 
     def _take_here(self, tx: Tx, reported: JobStatusReport) -> JobStatusReply:
         """Process a report of this host to itself."""
-        reply = receive(tx, reported, self._services.clock.wall())
+        reply = self._recorder.receive(tx, reported, self._services.clock.wall())
         self._lost_jobs.reported(_of_groups_here(reported, reply))
         return reply
 
@@ -235,59 +232,3 @@ def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: 
         if not outcomes.fail_waiting(tx, copy.agent_id, outcomes.CANCELLED, copy.cause, own, now, reported=True):
             stored_copies.mark_unwanted(tx, copy.agent_id, copy.cause)
     tx.wake("runs", "cleanup")
-
-
-def receive(tx: Tx, reported: JobStatusReport, now: float) -> JobStatusReply:
-    """Store a status report in the rows of the collectors on this host.
-
-    The reply names the copies that are no longer wanted, and the groups whose collectors are not on this host.
-    """
-    unwanted: list[UnwantedCopy] = []
-    elsewhere: list[str] = []
-    by_group: dict[str, list[JobCopy]] = {group: [] for group in reported.group_ids}
-    for copy in reported.copies:
-        by_group.setdefault(copy.group_id, []).append(copy)
-    for group_id, reported_copies in by_group.items():
-        agent_id = collector_id(group_id)
-        row = residence.find(tx, agent_id)
-        if row is None or row.status != "here":
-            elsewhere.append(group_id)
-            continue
-        rows, first = rows_of(tx, agent_id), _first_generation(tx, agent_id)
-        for copy in reported_copies:
-            try:
-                cause = copies.record_sighting(rows, copy.job_key, _sighting(reported.host, copy, now))
-            except UNREADABLE as error:
-                record_event_once(tx, now, "unreadable", f"{copy.job_key} ({agent_id})", repr(error))
-                continue
-            if cause is None and copy.generation < first:
-                cause = "cancelled"
-            if cause is not None:
-                unwanted.append(UnwantedCopy(agent_id=copy.agent_id, cause=cause))
-    return JobStatusReply(unwanted=tuple(unwanted), elsewhere=tuple(elsewhere))
-
-
-def _first_generation(tx: Tx, agent_id: str) -> int:
-    """Return the first generation that counts for the collector. Older copies belong to an earlier group of this id.
-
-    This value counts for job keys that the collector does not know. For other keys, `record_sighting` uses their rows.
-    """
-    first = paglets.state_value(tx, agent_id, "first_generation")
-    return first if isinstance(first, int) else 1
-
-
-def _sighting(host: HostRef, copy: JobCopy, now: float) -> Sighting:
-    return Sighting(
-        agent_id=copy.agent_id,
-        host=host,
-        generation=copy.generation,
-        attempt=copy.attempt,
-        epoch=copy.epoch,
-        residence=copy.residence,
-        status=copy.status,
-        reason=copy.reason,
-        reason_text=copy.reason_text,
-        never=copy.never,
-        since=now,
-        target=copy.target,
-    )

@@ -53,6 +53,10 @@ class InHostStorage(Storage):
             return loads(text)
         raise KeyError(key)
 
+    def text(self, key: str) -> str | None:
+        """Return the JSON text of an entry that `hold` has read, or None if there is no such entry."""
+        return self._held[key] if key in self._held else self._read[key]
+
     def __setitem__(self, key: str, value: Any) -> None:
         self._change(key, dumps(value))
 
