@@ -57,7 +57,7 @@ class Receiver:
 
         def receive(tx: Tx) -> tuple[JobStatusReply, int]:
             report = JobStatusReport(host=W1, copies=tuple(self.copies), group_ids=("g1",))
-            return calls_of(strict_json.loads, lambda: self.recorder.receive(tx, report, self.rig.now()))
+            return calls_of([strict_json.loads], lambda: self.recorder.receive(tx, report, self.rig.now()))
 
         self.rig.store._writer.set_trace_callback(statements.append)
         reply, decoded = self.rig.write(receive)

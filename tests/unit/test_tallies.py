@@ -58,7 +58,7 @@ def test_sqlite_and_python_count_alike(rig: Rig) -> None:
 def decoded(rig: Rig) -> tuple[dict[str, int], int]:
     """Return the statuses of a collector's pending jobs, and how many JSON texts were decoded to count them."""
     return rig.store.read(
-        lambda tx: calls_of(strict_json.loads, lambda: CollectorRows(InHostStorage(tx, "p1")).statuses())
+        lambda tx: calls_of([strict_json.loads], lambda: CollectorRows(InHostStorage(tx, "p1")).statuses())
     )
 
 

@@ -26,6 +26,7 @@ from paglets.groups.losses import CopyLocation, PossibleHost
 from paglets.groups.records import Sighting
 from paglets.groups.rows import DESCRIPTIONS, UNREADABLE, CollectorRows
 from paglets.host.groups.resubmission import NO_LOOKS, Lost, Resubmission, WatchedKey, rows_of
+from paglets.host.groups.status_reports import full_report_seconds
 from paglets.host.network.locator import PagletLocator
 from paglets.host.records.in_host_storage import InHostStorage
 from paglets.host.runtime.services import HostServices
@@ -36,12 +37,15 @@ from paglets.store.events import record_event_once
 from paglets.store.queue import QueuedJob
 
 LOOK_SECONDS = 2.0
-QUIET_SECONDS = 30.0
-"""Seconds without a report after which a copy is located: the time of three complete status reports. The setting
-`host_lost_after` applies instead if it is shorter."""
+REPORTS_MISSED = 3
+"""The number of complete status reports without a copy after which the copy is located. They take 30 s, or longer if
+there are over 10,000 copies. The setting `host_lost_after` applies instead if it is shorter."""
 
 LEAST_WAIT_SECONDS = 1.0
 """The minimum number of seconds before a copy whose hosts are unreachable is located again."""
+
+ABSENT_SECONDS = 30.0
+"""Seconds after which a copy is located again if a host answered that it lacks the copy."""
 
 ANSWERED_SECONDS = 10.0
 """Seconds after which the next search in the mesh starts even if the previous one has no answer."""
@@ -90,9 +94,9 @@ class LostJobDetector:
         self._locator = paglet_locator
         self._resubmission = resubmission
         self._lost_after = services.settings.host_lost_after_seconds
-        self._quiet = min(QUIET_SECONDS, self._lost_after)
         self._reports: deque[Sequence[JobCopy]] = deque()
         self._collectors: dict[str, _WatchedCollector] = {}
+        self._set_quiet()
         self._due_locates: list[_DueLocate] = []
         self._gap_ended_at = gossip.last_gap().ended_at
         self._asking_until: float | None = None
@@ -110,10 +114,11 @@ class LostJobDetector:
         return watched is not None and self._older_was_reported(watched)
 
     def _older_was_reported(self, watched: WatchedKey) -> bool:
-        return watched.older_at is not None and self._services.clock.monotonic() < watched.older_at + QUIET_SECONDS
+        return watched.older_at is not None and self._services.clock.monotonic() < watched.older_at + self._reported_in
 
     def tick(self, now: float) -> float | None:
         more = self._follow_collectors(now) or self._take_reports(now)
+        self._set_quiet()
         gap_ended_at = self._gossip.last_gap().ended_at
         if gap_ended_at != self._gap_ended_at:
             # This host was suspended, so old contact times do not show that other hosts are lost.
@@ -124,6 +129,16 @@ class LostJobDetector:
         if not self._collectors:
             return None
         return now if more else self._look_at(now)
+
+    def _set_quiet(self) -> None:
+        """Set the time in which each copy should be reported, and the time after which it is located.
+
+        A host may have all watched copies. With over 30,000, one complete report takes longer than 30 s. If copies were
+        located earlier, each one would be located between two reports.
+        """
+        watched = sum(len(collector.keys) for collector in self._collectors.values())
+        self._reported_in = REPORTS_MISSED * full_report_seconds(watched)
+        self._quiet = min(self._reported_in, self._lost_after)
 
     def _look_at(self, now: float) -> float:
         """Return the monotonic time of the next tick."""
@@ -267,7 +282,8 @@ class LostJobDetector:
                 places = self._places(watched, losses.possible_hosts(copy, found), answered)
                 lost_in = losses.seconds_until_lost(found, places, self._lost_after)
                 if lost_in > 0:
-                    self._locate_again(collector, key, watched, now + max(lost_in, LEAST_WAIT_SECONDS))
+                    again_in = min(lost_in, ABSENT_SECONDS) if watched.looks else lost_in
+                    self._locate_again(collector, key, watched, now + max(again_in, LEAST_WAIT_SECONDS))
                 else:
                     lost.append(self._lost(collector, key, watched, copy, places))
         if lost and not self._resubmission.at_work:

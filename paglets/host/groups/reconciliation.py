@@ -17,7 +17,7 @@ from paglets.groups.keys import collector_id
 from paglets.host.blobs.pusher import BlobPusher
 from paglets.host.groups.lost_jobs import LostJobDetector
 from paglets.host.groups.sightings import SightingRecorder
-from paglets.host.groups.status_reports import StatusReports
+from paglets.host.groups.status_reports import ALL_SECONDS, CHANGES_SECONDS, COPIES_A_TURN, StatusReports
 from paglets.host.network.locator import PagletLocator
 from paglets.host.records import outcomes
 from paglets.host.runtime.delivery import DeliveryLanes
@@ -28,16 +28,10 @@ from paglets.store import posts, rollbacks
 from paglets.store.copies import Copy, copies_of, page
 from paglets.store.db import Tx
 
-CHANGES_SECONDS = 1.0
-ALL_SECONDS = 10.0
 AWAITED_SECONDS = 10.0
 SEEK_SECONDS = 60.0
 """Seconds between two searches for collectors whose last known host is offline. Such a collector may have moved before
 the host went offline."""
-
-COPIES_A_TURN = 1_000
-"""The maximum number of copies that a complete report adds in one turn. Up to 10,000 copies are reported within
-ALL_SECONDS. With more copies, a complete report takes longer at the same cost per second."""
 
 MAX_TOUCHED = 1_000
 """The number of queued changed paglets at which this part is woken before its next regular turn."""

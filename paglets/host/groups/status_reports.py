@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from math import ceil
 
 from paglets.api.groups import JobCopy, JobStatusReply, JobStatusReport
 from paglets.core.errors import PagletsError
@@ -15,8 +16,20 @@ from paglets.store.db import Tx
 from paglets.store.pages import Page, Place
 from paglets.wire.request import Request, dump_json
 
+CHANGES_SECONDS = 1.0
+ALL_SECONDS = 10.0
+
+COPIES_A_TURN = 1_000
+"""The maximum number of copies that a complete report adds in one turn. Up to 10,000 copies are reported within
+ALL_SECONDS. With more copies, a complete report takes longer at the same cost per second."""
+
 MAX_COPIES = 500
 """The maximum number of copies in one request. The host of the collector stores them in one transaction."""
+
+
+def full_report_seconds(copies: int) -> float:
+    """Return the seconds from one complete report of this many copies to the next."""
+    return max(ALL_SECONDS, ceil(copies / COPIES_A_TURN) * CHANGES_SECONDS)
 
 
 @dataclass(slots=True, kw_only=True)
