@@ -19,6 +19,9 @@ HOST_FILES_MISSING = "host_files_missing"
 DISK_FULL = "disk_full"
 """Cause of a failed run: a disk of the host was full. The host decides whether the failed attempt counts."""
 
+EXIT_HOST_GONE = 121
+"""Exit code of a child that has lost the connection to its host, or received a bad frame on it."""
+
 ALONE = "alone"
 """Command-line argument of a zygote that serves a single run. Its only purpose is to show this in process lists."""
 

@@ -16,7 +16,7 @@ from paglets.host.records.outcomes import Attempt, Outcome
 from paglets.store import files, paglets, posts, queue, residence
 from paglets.store.db import Store
 from paglets.store.pages import Budget
-from paglets.worker.launch import ProcessExit
+from paglets.worker.launch import EXIT_HOST_GONE, ProcessExit
 from paglets.worker.protocol import Fault
 from tests.fakes.store import memory_store
 
@@ -79,6 +79,7 @@ class Rig:
     [
         (ProcessExit(exit_code=0), "no_result", "without a report"),
         (ProcessExit(exit_code=3), "exit:3", "exit code 3"),
+        (ProcessExit(exit_code=EXIT_HOST_GONE), "exit:121", "the job closed its connection to the host"),
         (ProcessExit(signal=9), "signal:SIGKILL", "SIGKILL"),
         (ProcessExit(signal=11), "signal:SIGSEGV", "SIGSEGV"),
         (ProcessExit(signal=63), "signal:63", "63"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from signal import Signals
 
-from paglets.worker.launch import ProcessExit
+from paglets.worker.launch import EXIT_HOST_GONE, ProcessExit
 
 LOST = "host_lost"
 LAUNCHER_LOST = "launcher_lost"
@@ -49,6 +49,8 @@ def describe(how: ProcessExit, expected: str = "") -> str:
         return f"the process was lost with {what}"
     if how.signal is not None:
         return f"the process was ended by {signal_name(how.signal)}"
+    if how.exit_code == EXIT_HOST_GONE:
+        return f"the process ended with exit code {how.exit_code}: usually, the job closed its connection to the host"
     if how.exit_code:
         return f"the process ended with exit code {how.exit_code} before {expected or 'it reported a result'}"
     return f"the process ended before {expected}" if expected else "the process ended without a report"

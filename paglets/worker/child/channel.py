@@ -14,10 +14,8 @@ from typing import Any, NoReturn
 from paglets.core.errors import Fenced, PagletsError, error_from_wire
 from paglets.core.record import from_json, to_json
 from paglets.worker.frames import Unpacker, pack
+from paglets.worker.launch import EXIT_HOST_GONE
 from paglets.worker.protocol import Deliver, Go
-
-EXIT_HOST_GONE = 121
-"""Exit code of a child whose host has ended or sent a bad frame."""
 
 EXIT_FENCED = 122
 """Exit code of a child whose run the host no longer accepts."""

@@ -22,9 +22,10 @@ from typing import Any
 
 from paglets.codec.class_names import import_module_of
 from paglets.core.errors import PagletsError
-from paglets.worker.child.channel import EXIT_HOST_GONE, READ_BYTES, Channel
+from paglets.worker.child.channel import READ_BYTES, Channel
 from paglets.worker.child.main import PagletProcess, add_to_path, code_folder, run_exit_functions, start_listener
 from paglets.worker.frames import Unpacker, pack
+from paglets.worker.launch import EXIT_HOST_GONE
 from paglets.worker.observation import Observation, difference, observe
 from paglets.worker.processes import ProcTable
 from paglets.worker.protocol import Go
