@@ -14,12 +14,12 @@ def memory_store() -> Store:
     return store_on(memory_database())
 
 
-def memory_database() -> sqlite3.Connection:
+def memory_database(factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
     """Return a migrated in-memory database. It outlives the stores opened on it, as a disk outlives its hosts.
 
     Migrating takes 40 ms and copying a migrated database 0.3 ms, while thousands of tests need one.
     """
-    connection = _connect()
+    connection = _connect(factory)
     _migrated().backup(connection)
     connection.execute("PRAGMA foreign_keys=ON")
     return connection
@@ -33,8 +33,10 @@ def _migrated() -> sqlite3.Connection:
     return connection
 
 
-def _connect() -> sqlite3.Connection:
-    return sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None, cached_statements=512)
+def _connect(factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
+    return sqlite3.connect(
+        ":memory:", check_same_thread=False, isolation_level=None, cached_statements=512, factory=factory
+    )
 
 
 def store_on(connection: sqlite3.Connection) -> Store:
