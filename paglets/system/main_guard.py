@@ -15,6 +15,9 @@ from types import FrameType
 
 from paglets.core.errors import Invalid
 
+EXITS = ("exit", "quit", "_exit")
+"""The names of the functions that end a program: `sys.exit`, `exit`, `quit`, `os._exit`."""
+
 
 def check_guarded(classes: Iterable[type]) -> None:
     """Check that the script of these classes submits jobs only inside its main guard. Raises Invalid."""
@@ -35,7 +38,7 @@ def check_guarded(classes: Iterable[type]) -> None:
 def _is_line_guarded(path: Path, line: int) -> bool:
     """Return `is_guarded` for the file, or True if the file cannot be parsed.
 
-    The first answer is remembered, because the code that runs does not change with the file.
+    The first answer for a line is cached, because a running script keeps the code that it had at its start.
     """
     try:
         return is_guarded(ast.parse(path.read_bytes()).body, line)
@@ -54,9 +57,9 @@ def _top_frame() -> FrameType | None:
 
 
 def is_guarded(body: list[ast.stmt], line: int) -> bool:
-    """Return True if an import of the script does not run the top-level statement at `line`.
+    """Return True if the top-level statement at `line` submits only when the script is the main program.
 
-    The statement does not run if it tests `__name__`, or if an earlier statement ends each import (`_ends_import`).
+    That is assumed if the statement uses `__name__`, or if an earlier statement ends each import (`_ends_import`).
     """
     before = [statement for statement in body if statement.lineno <= line]
     return any(map(_has_name, before[-1:])) or any(map(_ends_import, before))
@@ -68,7 +71,20 @@ def _has_name(tree: ast.AST) -> bool:
 
 def _ends_import(statement: ast.stmt) -> bool:
     """Return True for an `if __name__ != "__main__":` whose body ends with `raise` or a call such as `sys.exit()`."""
-    if not isinstance(statement, ast.If) or not _has_name(statement.test):
+    if not isinstance(statement, ast.If) or not _is_true_in_imports(statement.test):
         return False
     last = statement.body[-1]
-    return isinstance(last, ast.Raise) or (isinstance(last, ast.Expr) and isinstance(last.value, ast.Call))
+    if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call):
+        return ast.unparse(last.value.func).rpartition(".")[2] in EXITS
+    return isinstance(last, ast.Raise)
+
+
+def _is_true_in_imports(test: ast.expr) -> bool:
+    """Return True for `__name__ != "__main__"` and for `not` before `__name__ == "__main__"`."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return _compares_name(test.operand, ast.Eq)
+    return _compares_name(test, ast.NotEq)
+
+
+def _compares_name(test: ast.expr, operator: type[ast.cmpop]) -> bool:
+    return isinstance(test, ast.Compare) and [type(op) for op in test.ops] == [operator] and _has_name(test)

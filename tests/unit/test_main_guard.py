@@ -25,6 +25,9 @@ def run(path: Path, text: str, *classes: type) -> None:
         ("submit()", 1),
         ("def main():\n    submit()\n\nmain()\n", 4),
         ("if __name__ == '__main__':\n    x = 1\nfor each in [1]:\n    submit()\n", 4),
+        ("if __name__ == '__main__':\n    print()\nsubmit()\n", 3),
+        ("if __name__ == '__main__':\n    pass\nelse:\n    raise ImportError\nsubmit()\n", 5),
+        ("if __name__ != '__main__':\n    print()\nsubmit()\n", 3),
     ],
 )
 def test_a_submission_at_the_top_level_of_a_script_is_refused_with_its_line(
@@ -43,6 +46,7 @@ def test_a_submission_at_the_top_level_of_a_script_is_refused_with_its_line(
         "def main():\n    submit()\n\nif '__main__' == __name__:\n    main()\n",
         "try:\n    if __name__ == '__main__':\n        submit()\nfinally:\n    pass\n",
         "if __name__ != '__main__':\n    raise SystemExit\nsubmit()\n",
+        "import sys\nif not __name__ == '__main__':\n    sys.exit()\nsubmit()\n",
         "__name__ == '__main__' and submit()\n",
     ],
 )
