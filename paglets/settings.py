@@ -130,7 +130,7 @@ def _bytes(value: Any) -> int:
     if isinstance(value, str):
         return parse_bytes(value)
     if type(value) is not int or value < 0:
-        raise Invalid(f'expected an amount of bytes: a whole number, 0 or more, or as "24 GiB", got {shown(value)}')
+        raise Invalid(f'expected a number of bytes, as 1048576 or "24 GiB", got {shown(value)}')
     return _within(value)
 
 

@@ -58,9 +58,9 @@ class JobView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slots:
-    """The amounts that a host offers and has free, and its jobs: `GET /v1/slots?limit=N`.
+    """The offered and free resources of a host, and its jobs: `GET /v1/slots?limit=N`.
 
-    `jobs`: at most N jobs, running ones first, then the oldest. `all_jobs`: the number of all jobs.
+    `jobs`: at most N jobs, sorted by status (running first), then by age. `all_jobs`: the number of all jobs.
     """
 
     host: HostRef

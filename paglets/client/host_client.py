@@ -118,8 +118,9 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         return self._mesh.hosts()
 
     def slots(self, *, limit: int = 100, host: str | None = None, timeout: float | None = None) -> Slots:
-        """Return the amounts and jobs of the host with the name or URL `host` (default: the client's host).
+        """Return the offered and free resources and the jobs of a host.
 
+        `host`: its name or URL (default: the client's host).
         `limit`: the maximum number of jobs in the result.
         """
         at = None if host is None else self._mesh.host_named(host)
@@ -128,11 +129,14 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     def mesh_slots(
         self, *, limit: int = 100, timeout: float | None = None
     ) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
-        """Return the amounts and jobs of all online hosts, and the errors of hosts that did not answer."""
+        """Return the resources and jobs of all online hosts, and the errors of the hosts that did not answer."""
         return mesh_slots(self._mesh, limit, timeout or self.timeout)
 
     def jobs(self, *, limit: int = 1000) -> tuple[JobView, ...]:
-        """Return at most `limit` unfinished jobs on the client's host: running jobs first, then the oldest."""
+        """Return at most `limit` jobs on the client's host, sorted by status (running first), then by age.
+
+        A finished job is among them until the host has disposed of it.
+        """
         return self.slots(limit=limit).jobs
 
     def candidates(self, wanted: SlotRequest | HasSlotRequest | Mapping[str, Any]) -> PlacementPreview:

@@ -92,6 +92,6 @@ def _check_piece(piece: LogPiece, data: bytes, host: HostRef, offset: int, limit
     end = piece.offset + len(data)
     if data and not (len(data) <= limit and offset <= piece.offset and piece.next == end <= piece.size_bytes):
         raise BadRequest(
-            f"{host.name} sent a wrong piece of a log: {len(data):,} bytes at {piece.offset:,}, "
-            f"and not up to {limit:,} at {offset:,}"
+            f"{host.name} sent {len(data):,} bytes of a log from byte {piece.offset:,}, "
+            f"expected at most {limit:,} bytes from byte {offset:,}"
         )

@@ -10,12 +10,12 @@ from paglets.core.refs import HostRef
 
 
 def slots_of(mesh: MeshClient, host: HostRef | None, limit: int, timeout: float) -> Slots:
-    """Return the amounts of `host`, or of the client's host, and at most `limit` of its jobs."""
+    """Return the resources of `host`, or of the client's host, and at most `limit` of its jobs."""
     return mesh.ask("GET", f"/v1/slots?limit={limit}", None, Slots, host=host, timeout=timeout)
 
 
 def mesh_slots(mesh: MeshClient, limit: int, timeout: float) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
-    """Return the amounts and jobs of all online hosts, and the errors of hosts that did not answer."""
+    """Return the resources and jobs of all online hosts, and the errors of the hosts that did not answer."""
     hosts = online_hosts(mesh)
     answers = ask_all(returning_errors(lambda host: slots_of(mesh, host, limit, timeout)), hosts)
     good = tuple(answer for answer in answers if isinstance(answer, Slots))

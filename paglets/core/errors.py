@@ -326,7 +326,10 @@ class StoreUndecided(StoreDamaged):
 
 
 class StoreMalformed(StoreDamaged):
-    """The content of the database is damaged. It is moved aside, and the next start makes a new one."""
+    """The database is damaged, empty or missing.
+
+    A host that gets this error moves the database aside and exits. Its next start creates an empty one.
+    """
 
     code = "store_malformed"
 

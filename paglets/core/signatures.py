@@ -172,7 +172,10 @@ def _check_binds(signature: inspect.Signature, *args: None, **named: None) -> No
 
 
 def _signature(method: object) -> inspect.Signature | None:
-    """Return the signature of a method without `self`, or None if it is unknown, as for a method written in C."""
+    """Return the signature of a method without `self`, or None if it is unknown, as for a method written in C.
+
+    Raises _Unfit if hosts cannot call the method.
+    """
     if not callable(method):
         raise _Unfit(f"is not a method: it is of type {type(method).__name__}")
     for is_one, reason in _NEVER_RUN:

@@ -56,7 +56,10 @@ def next_generation(job: ExpectedJob, now: float) -> ExpectedJob:
 
 
 def registered_again(job: ExpectedJob, generation: int) -> ExpectedJob:
-    """Return the job after it was registered again with this generation, unless it already has a higher one."""
+    """Return the job with this generation, or unchanged if its own is higher.
+
+    Called when its key is registered again.
+    """
     return replace(job, generation=max(job.generation, generation))
 
 

@@ -393,7 +393,7 @@ class Gossiper:
             else:
                 if sender != self._mesh.own.store_id:
                     self._answered(answer, False)
-                # Do this after the merge, so that the host is always an awaited peer or in the table.
+                # First merge the answer, then end the wait: the host is then always awaited or in the table.
                 self._peers.answered(url, sender, now)
             self._wake()
 

@@ -36,7 +36,10 @@ class Operation:
 
     def __post_init__(self) -> None:
         if not self.name or len(self.name) > MAX_KIND_CHARACTERS or not self.method.isidentifier():
-            raise ValueError(f"{self.name!r} cannot name an operation: use letters, digits, '-' and '_'")
+            raise ValueError(
+                f"{self.name!r} cannot name an operation: expected a Python identifier in which '-' may replace '_', "
+                f"at most {MAX_KIND_CHARACTERS} characters long"
+            )
         for cls in (self.request, self.reply):
             if not (isinstance(cls, type) and is_dataclass(cls)):
                 raise TypeError(f"operation {self.name}: {cls!r} is not a dataclass")

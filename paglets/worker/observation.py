@@ -57,7 +57,7 @@ def observe(
 ) -> Observation:
     """Return an observation of this process. The caller has counted its children and native threads.
 
-    `not_libraries`: folders whose files do not count as library files. None: no file does.
+    `not_libraries`: folders whose files never count as library files. If it is None, no file counts as one.
     """
     place = os.stat(".")
     targets = {number: target for number, target in _targets().items() if number not in ignored_descriptors}

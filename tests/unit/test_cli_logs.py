@@ -314,7 +314,7 @@ def test_a_piece_from_where_it_was_asked_or_later_is_taken() -> None:
     ],
 )
 def test_a_piece_that_would_be_shown_for_ever_is_refused_and_the_host_named(piece: LogPiece) -> None:
-    with pytest.raises(BadRequest, match=r"w1 sent a wrong piece of a log: .*, and not up to 10 at 100"):
+    with pytest.raises(BadRequest, match=r"w1 sent .* bytes of a log .*, expected at most 10 bytes from byte 100"):
         read_ten(piece)
 
 

@@ -39,7 +39,15 @@ def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) 
     hosts = [*undelivered.collector_hosts(tx, group_id), *([collector_ref(tx, known, own).host] if known else [])]
     for host in hosts:
         if host.store_id in members:
-            raise Conflict(f"{own.name} has not forgotten {host.name}, which has the collector of {group_id}")
+            raise is_in_mesh(group_id, host)
+
+
+def is_in_mesh(group_id: str, host: HostRef) -> Conflict:
+    """Return the error that the host of the collector is still in the mesh."""
+    return Conflict(
+        f"{host.name}, the host of the collector of {group_id}, is still in the mesh",
+        hint=[f"start that host, or if it is lost for good: `paglets mesh forget {host.name}`"],
+    )
 
 
 def clear_page(tx: Tx, group_id: str, request: EndCopies, after: int, now: float) -> tuple[int, ReportCounts]:

@@ -141,7 +141,8 @@ def _check_host(head: RequestHead, names: HostNames, end: tuple[str, int]) -> No
     host = head.fields.get("host", "")
     if not names.allows(host, end):
         raise Misdirected(
-            f"{host[:100]!r} is not a name of this host: to allow it, start the host with --public-url http://NAME:PORT"
+            f"{host[:100]!r} is not a name of this host",
+            hint=["to allow it, start the host with --public-url http://NAME:PORT"],
         )
 
 

@@ -76,7 +76,7 @@ class Runs:
         mailbox.pump = self.pump
         mailbox.activations = self._residents.activations
 
-    # Start.
+    # The methods below start runs.
 
     def start_entry(self, agent_id: str, entry: str) -> None:
         """Start a process for a hook or for messages if the paglet is on this host and has no process."""
@@ -337,8 +337,9 @@ class Runs:
             elif limit:
                 self._end_late(run, run_repository.limit_text(run, limit, self._services.settings.report_grace_seconds))
         cancelled, known = self._services.store.read(run_repository.cancelled_and_open)
-        for agent_id in filter(self._by_agent.__contains__, cancelled):
-            self.launcher.end(self._by_agent[agent_id].stamp.token)
+        for agent_id in cancelled:
+            if agent_id in self._by_agent:
+                self.launcher.end(self._by_agent[agent_id].stamp.token)
         self.idle_processes.end_surplus()
         for token in [token for token in self._by_token if token not in known]:
             # A copy with a higher epoch arrived or ended, and the row of this run was deleted.

@@ -84,9 +84,9 @@ class Scheduler:
         """Create the scheduler. `awaited` returns True while jobs of groups must wait for replies of their collectors.
 
         `_lack_memory` is True if jobs wait for memory that idle processes may hold. `_lack_reasons` is True if the last
-        pass left waiting jobs without a reason. `_held` is True if waiting jobs may
-        have a reason code from OBSTACLES. It is True at first, because the store may have kept such codes when the host
-        ended. `_has_granted` is True if the pass for which this part was woken has joined the COMMIT of that wake.
+        pass left waiting jobs without a reason. `_held` is True if waiting jobs may have a reason code from OBSTACLES.
+        It is True at first, because the store may have kept such codes when the host ended. `_has_granted` is True if
+        the pass for which this part was woken has joined the COMMIT of that wake.
         """
         self._services = services
         self._awaited = awaited

@@ -22,7 +22,7 @@ from paglets.api.groups import (
     WaitingReports,
 )
 from paglets.api.paglets import Done
-from paglets.core.errors import Conflict, Invalid, PagletsError, Unknown
+from paglets.core.errors import Invalid, PagletsError, Unknown
 from paglets.core.failpoints import reach
 from paglets.core.refs import check_group_id
 from paglets.host.groups import clearing
@@ -151,7 +151,7 @@ def clear(host: Host, asked: ParsedRequest) -> Done:
         raise Invalid(f"submissions is {body.submissions}: expected 1 to {MAX_SUBMISSIONS:,}")
     mesh_hosts, own, now = _known_stores(host), host.services.own, host.services.clock.wall()
     if body.host.store_id in mesh_hosts:
-        raise Conflict(f"{own.name} has not forgotten {body.host.name}, which has the collector of {group_id}")
+        raise clearing.is_in_mesh(group_id, body.host)
 
     def change(tx: Tx) -> None:
         clearing.require_lost(tx, group_id, mesh_hosts, own)
