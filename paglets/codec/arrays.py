@@ -38,7 +38,7 @@ def is_scalar(value: Any) -> bool:
 
 
 def array_content(array: Any) -> dict[str, Any]:
-    """Return the content of a `$ndarray` tag. Raises CodecError for an array whose items have no portable format."""
+    """Return the content of a `$ndarray` tag. Raises CodecError for a subclass, and for items that are not portable."""
     numpy = sys.modules["numpy"]
     if type(array) not in (numpy.ndarray, numpy.memmap):
         raise CodecError(f"{type_of(array)} is not a plain array and cannot be sent; {_advice(array)}")
@@ -63,7 +63,7 @@ def scalar_content(scalar: Any) -> list[str]:
 
 
 def _portable(dtype: Any) -> str:
-    """Return the name of a dtype. Raises CodecError if machines interpret that name differently."""
+    """Return the name of a dtype. Raises CodecError if it does not mean the same on all machines."""
     numpy = sys.modules["numpy"]
     if dtype.hasobject:
         raise CodecError("an array of objects cannot be sent; convert it with .tolist()")
@@ -97,7 +97,7 @@ Resolve = Callable[[str], type[Any]]
 
 
 def read_array(content: Any, binary: Callable[[Any], bytes], resolve: Resolve) -> Any:
-    """Return the array of a `$ndarray` tag. Raises ValueError, TypeError, and ImportFailed if numpy is missing."""
+    """Return the array of a `$ndarray` tag. Raises ValueError or TypeError if it is bad, ImportFailed without numpy."""
     if type(content) is not dict or content.keys() != {"dtype", "shape", "data"}:
         raise TypeError('expected {"dtype": ..., "shape": [...], "data": ...}')
     shape = content["shape"]

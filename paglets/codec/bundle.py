@@ -38,6 +38,7 @@ INSTALLED_FOLDERS = frozenset(("site-packages", "dist-packages"))
 _FIRST_TIME = (1980, 1, 1, 0, 0, 0)
 _REGULAR_FILE = 0o100600 << 16
 _UNIX = 3
+_RENAME = "rename one of them"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +140,7 @@ class _Pack:
         for source in sources:
             other = self.sources.setdefault(source.entry, source)
             if other.data != source.data:
-                raise Invalid(f"{other.path} and {source.path} are both module {source.module}: rename one of them")
+                raise Invalid(f"{other.path} and {source.path} are both module {source.module}", hint=[_RENAME])
             if other is source:
                 self._count(source)
 
@@ -147,7 +148,7 @@ class _Pack:
         clash = first_clash(source.entry, self._spellings)
         if clash:
             raise Invalid(
-                f"{source.path}: {clash} differ only in case, which some hosts cannot tell apart: rename one of them"
+                f"{source.path}: {clash} differ only in case", hint=[f"{_RENAME}: some hosts cannot tell them apart"]
             )
         self._total_bytes += len(source.data)
         if self._total_bytes > MAX_BUNDLE_BYTES or len(self.sources) > MAX_BUNDLE_FILES:
@@ -167,9 +168,9 @@ class _Pack:
 
 
 def first_clash(entry: str, spellings: dict[str, str]) -> str:
-    """Return "a and b" if a part of the path `entry` differs from an earlier one only in case, else "".
+    """Return "a and b" if `entry` or a folder above it differs from an earlier path only in case, else "".
 
-    `spellings`: the earlier parts, to which this function adds those of `entry`.
+    `spellings`: the earlier paths. This function adds `entry` and the folders above it.
     """
     parts = entry.split("/")
     for end in range(1, len(parts) + 1):

@@ -32,7 +32,7 @@ LACKS_CLASS = (
 
 
 def class_name(cls: type) -> str:
-    """Return the name under which another process imports `cls`. For a class of a script, the file names the module.
+    """Return the name under which another process imports `cls`. The module of a script's class is `Script.name`.
 
     Raises Invalid for a class inside a function, and for a class of `__main__` if that has no file.
     """
@@ -71,8 +71,8 @@ def resolve_class(name: str, base: type[T], *, host_name: str = ...) -> type[T]:
 def resolve_class(name: str, base: type[Any] | None = None, *, host_name: str = "") -> type[Any]:
     """Import and return the class of that name, which must be a subclass of `base` if given. User code runs.
 
-    Raises Invalid for a malformed name, and ImportFailed (details: `class_name`, `module`, `interpreter`) if there is
-    no such class. `host_name`: the name of this host for the message.
+    Raises Invalid for a malformed name, and ImportFailed (details: `class_name`, `module`, `interpreter`) if the
+    class cannot be imported. `host_name`: the name of this host for the message.
     """
     module_name, _, qualname = check_class_name(name).partition(":")
     try:

@@ -40,7 +40,7 @@ def key_step(key: Any) -> str:
 
 
 def short_repr(value: Any) -> str:
-    """Return the first 60 characters of `repr(value)`; the name of its type if `__repr__` raises an error."""
+    """Return the first 60 characters of `ascii(value)`; the type's name, with an article, if `__repr__` fails."""
     try:
         return ascii(value)[:60]
     except Exception:

@@ -118,9 +118,9 @@ class CarriedArtifact:
 class Envelope:
     """A paglet in serialised form for a hand-off. `epoch`: the epoch of the paglet on the target host.
 
-    `service`: the service that the paglet offers; "" for none. `inactive`: the paglet is inactive until a message
-    arrives, or for `wakes_in_seconds`. `launcher_deaths`: how many times in a row the zygote died while code of the
-    paglet ran.
+    `hook`: the entry to run first, such as `arrival`. `service`: the service that the paglet offers; "" for none.
+    `inactive`: the paglet is inactive until a message arrives, or for `wakes_in_seconds`. `launcher_deaths`: how many
+    times in a row the zygote died while code of the paglet ran.
     """
 
     agent_id: str

@@ -116,7 +116,7 @@ def restore_instance(cls: type[Any], content: Any) -> Any:
 
 
 def factory_name(value: defaultdict[Any, Any]) -> str | None:
-    """Return the name of the default factory of a defaultdict. Raises CodecError if it is not in FACTORIES."""
+    """Return the name of the default factory of a defaultdict, if any. Raises CodecError if it is not in FACTORIES."""
     made = value.default_factory
     if made is None:
         return None

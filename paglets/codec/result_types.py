@@ -47,7 +47,7 @@ def check_values(job_class: Any) -> None:
     for name in RESULT_METHODS:
         for kind, advice in _impossible(_declared(job_class, name)):
             raise Invalid(
-                f"{job_class.__qualname__}.{name} returns {with_article(kind)}, which cannot be sent; {advice}"
+                f"{job_class.__qualname__}.{name} returns {with_article(kind)}, which cannot be sent", hint=[advice]
             )
 
 

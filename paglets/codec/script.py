@@ -56,7 +56,10 @@ def _script_of(file: str, started_as: str) -> Script | None:
 
 
 def root_of(path: Path, module: str) -> Path:
-    """Return the folder above the top-level package of the module with the name `module` and the file `path`."""
+    """Return the folder above the top-level package of `module`, whose file is `path`.
+
+    If the path does not end with the parts of the module's name, this is the folder of the file.
+    """
     parts = [*path.parent.parts, *([] if path.name == "__init__.py" else [path.stem])]
     names = module.split(".")
     return Path(*parts[: -len(names)]) if parts[-len(names) :] == names else path.parent

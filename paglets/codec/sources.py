@@ -23,7 +23,7 @@ EXCLUDED_FOLDERS = frozenset(
 """Folders that are never searched, because tools create them."""
 
 REMEMBERED_FILES = 512
-"""Maximum number of remembered files, so that a script that submits many groups parses each of its files once."""
+"""Maximum number of files whose imports are cached, so that a script that submits many groups parses each file once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,7 @@ def _loaded_file(name: str) -> str | None:
 
 
 def _is_loaded_from(name: str, place: Path) -> bool:
-    """Return True unless this process has loaded the module from another file than `place`."""
+    """Return True unless this process has loaded the module `name` from another file than `place`."""
     loaded = _loaded_file(name)
     return loaded is None or os.path.realpath(loaded) == os.path.realpath(place)
 
@@ -141,15 +141,15 @@ def _refuse_shadow(root: Path, name: str) -> None:
     """Raise Invalid if this process has loaded a user's module with the name of a module that every host has."""
     file = _file_of(root, name)
     if file is not None and _loaded_file(name) and _is_loaded_from(name, file) and name != OWN_PACKAGE:
-        raise Invalid(f"{file} has the name of a module that every host has: rename it")
+        raise Invalid(f"{file} has the name of a module that every host has", hint=["rename it"])
 
 
 def _refuse_excluded(name: str, folder: Path) -> None:
     """Raise Invalid if this process has loaded a module from a folder that is never sent."""
     if name in sys.modules:
         raise Invalid(
-            f"module {name} is in {folder}, and folders of that name are never sent: rename it",
-            hint=[f"folders that are never sent: {', '.join(sorted(EXCLUDED_FOLDERS))}"],
+            f"module {name} is in {folder}, and folders of that name are never sent",
+            hint=[f"rename it; folders that are never sent: {', '.join(sorted(EXCLUDED_FOLDERS))}"],
         )
 
 
@@ -193,6 +193,6 @@ def _tree(source: Source) -> ast.AST:
     except SyntaxError as error:
         # Python reports no line number for a file with null bytes.
         place = str(source.path) if error.lineno is None else f"{source.path}, line {error.lineno}"
-        raise Invalid(f"{place}: {error.msg}; fix it, or do not import it") from error
+        raise Invalid(f"{place}: {error.msg}", hint=["fix it, or do not import it"]) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise Invalid(f"{source.path} cannot be parsed as Python: {error or type(error).__name__}") from error

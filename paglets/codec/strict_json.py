@@ -103,7 +103,7 @@ def _parse(text: str) -> Any:
         raise TooLarge("the JSON is too large for the memory of this process") from None
 
 
-# Lone surrogates. Unescaped ones are invalid UTF-8 and refused as such. This part finds escaped ones.
+# The code below finds escaped lone surrogates. Unescaped ones are invalid UTF-8, and refused as such.
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
@@ -172,7 +172,7 @@ def _counted(text: str) -> int:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise BadRequest(f"the JSON has {name}, which is not a number: use null")
+    raise BadRequest(f"the JSON has {name}, which JSON does not allow: use null")
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

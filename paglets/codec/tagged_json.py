@@ -10,19 +10,19 @@ value is written as a *tag*: an object with exactly one key, which begins with `
 | `$set`, `$frozenset` | a list in the order of the items' JSON text, so that equal sets are equal text |
 | `$date`, `$time`, `$datetime` | ISO 8601; a time zone is sent as its offset from UTC, `fold` is not sent |
 | `$timedelta` | [days, seconds, microseconds] |
-| `$path` | the path with `/`; the receiver gets its `pathlib.Path` |
-| `$enum` | ["module:qualname", member name, or number of a combination of flags] |
+| `$path` | the path with `/`; it is read as a `pathlib.Path` |
+| `$enum` | ["module:qualname", member name]; a number instead of the name for a combination of flags |
 | `$object` | {"class": "module:qualname", "fields": {name: value}} of a dataclass or a named tuple |
 | `$subclass` | ["module:qualname", value] of a subclass of a plain type; the value is that of the plain type |
 | `$dict` | a list of [key, value]: dicts with other keys, and dicts that look like a tag |
 | `$counter`, `$ordered_dict` | a list of [key, value] |
-| `$defaultdict` | [name of the built-in type that makes missing values, or null, a list of [key, value]] |
+| `$defaultdict` | [name of the built-in type of missing values (null: none), a list of [key, value]] |
 | `$float` | "nan", "inf" or "-inf" |
 | `$complex` | [real, imaginary] |
 | `$decimal`, `$uuid` | their text |
 | `$fraction` | [numerator, denominator] in lowest terms |
 | `$ndarray` | {"dtype": numpy's name of it such as "<f8", "shape": [...], "data": base64 in C order} |
-| `$stored` | {"artifact_id", "sha256", "size_bytes"}: the value's own tagged JSON is that artifact of the collector |
+| `$stored` | {"artifact_id", "sha256", "size_bytes"}: an artifact of the collector with the value's tagged JSON |
 | `$numpy` | a numpy scalar: [dtype, base64 of its bytes]; ["U", text]; ["S", base64] |
 
 Subclasses of plain types keep their class, except as keys of a dict, which become plain strings. Dataclasses,
@@ -121,7 +121,7 @@ def encode_state(state: Any) -> dict[str, Any]:
 def decode_state(cls: type[T], tree: Any, *, import_classes: bool = True) -> T:
     """Return a state of dataclass `cls`, created without its constructor. Missing fields get their defaults.
 
-    Raises Invalid for an unknown field, and for a missing field without default.
+    Raises Invalid for an unknown field and for a missing field without default, and the errors of `decode`.
     """
     if type(tree) is not dict:
         raise Invalid(f"state: expected an object with the fields of {cls.__qualname__}")
