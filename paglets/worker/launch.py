@@ -92,7 +92,8 @@ class LaunchSpec:
 class ProcessExit:
     """The end of a run, reported when all its processes have ended, except a warm worker that runs further jobs.
 
-    `exit_code` or `signal` is set, unless the run was not started. `error`: the reason why it was not started.
+    `exit_code` or `signal` is set, unless the run was not started. `error`: the reason why it was not started. `oom`:
+    True if the kernel killed it because memory ran out.
     `launcher_lost`: True if the run ended because of its host, its zygote or another job of its worker.
     `launcher_died`: True if its zygote ended or stopped answering. `is_culprit`: True if that zygote served only this
     run. `stderr_tail`: the last lines of stderr, at most 8 KiB. `silent`: True if the run printed nothing, so that it

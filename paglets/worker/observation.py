@@ -78,7 +78,7 @@ def observe(
 
 
 def _settings() -> dict[str, object]:
-    """Return settings that would change or end later jobs, such as a limit of memory or a timer that sends SIGALRM."""
+    """Return settings that would affect later jobs if a job changed them, such as a memory limit or a timer."""
     umask = os.umask(0o077)
     os.umask(umask)
     return {

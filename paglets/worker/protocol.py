@@ -14,7 +14,7 @@ paglet, or `message`, which only handles messages. The host sends these frames, 
 
 The child sends requests `{"op", "id", "stamp", "args"}`. OPERATIONS lists `op` and the record of `args`. `stamp` is
 copied from `go`. If the stamp is out of date, the reply is the error `fenced`, and the child exits at once. A request
-without `id` gets no reply. After a report, the child sends a `done` that changes nothing without `id`.
+without `id` gets no reply. After a report, a `done` that changes nothing is sent in this way.
 
 If the reply to `handled` or `done` is an error, the host committed nothing of the request. The child then drops the
 changes and repeats the request once with that error as `fault`. `sys.exit(n)` in user code ends the process with exit
@@ -50,7 +50,7 @@ HOOK_ENTRIES = ("creation", "clone", "arrival", "activation", "dispatching", "di
 """Entries that call a hook. `Paglet.hook_timeout_seconds` limits the time that a hook may take."""
 
 LONG_ENTRIES = ("run", "attempt")
-"""Entries that handle messages while their method runs. All changes but those of the state are committed at once."""
+"""Entries that handle messages while their method runs. Each change, except of the state, is committed immediately."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class GoFile:
     """A file that travels with the paglet. `path`: the host's copy of the file, which must not be changed.
 
     The child copies the file into the scratch directory before any code of the paglet runs, unless an earlier process
-    did so. `source_*`: the original of a file that was registered on this host, as in RegisteredFile. If the original
+    did so. `source_*`: the original file, if it was registered on this host, as in RegisteredFile. If the original
     still exists, the paglet uses it instead of a copy.
     """
 
@@ -130,7 +130,7 @@ class Go:
 class Fault:
     """A failure of user code. `cause`: a failure cause; in `done` it may also be HOST_FILES_MISSING or DISK_FULL.
 
-    `scratch_bytes`: the size of the scratch directory, if the cause is DISK_FULL.
+    `code`: the code of a PagletsError, else "". `scratch_bytes`: the size of the scratch directory, for DISK_FULL.
     """
 
     cause: str
@@ -192,7 +192,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A request of user code to move, dispose of or deactivate the paglet, or to cancel that (`stay`).
+    """A request of user code to move, dispose of or deactivate the paglet, or to drop an earlier one (`stay`).
 
     At most one field is set.
     """
@@ -214,8 +214,8 @@ class Commit:
 class Report:
     """`report`: store the outcome of this attempt. Only the first is accepted. The reply is `{"accepted": bool}`.
 
-    `artifact`: an artifact with the result. `stored`: the artifacts that `$stored` tags in the result refer to. All
-    these artifacts are sent to the collector.
+    `artifact`: the file that is reported with the result. `stored`: the artifacts to which `$stored` tags in the result
+    refer. All these artifacts are sent to the collector.
     """
 
     success: bool
@@ -228,7 +228,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReserveSpace:
-    """`reserve_space`: reserve disk space for a file `staged`. The reply is `{"folder": PATH}`, its folder.
+    """`reserve_space`: reserve disk space for a file with the name `staged`. The reply is `{"folder": PATH}`.
 
     The reservation lasts ten minutes. `moved`: True if an existing file on the same disk will be renamed to `staged`.
     `problem`: the error of the previous try to write the file.
@@ -268,7 +268,7 @@ class ArtifactFetch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactDelete:
-    """`artifact_delete`: delete an artifact of any host. If there is none, the reply is the error Unknown."""
+    """`artifact_delete`: delete an artifact of any host. If it does not exist, the reply is the error Unknown."""
 
     artifact_id: str
 
@@ -369,7 +369,7 @@ class EntryDone:
 
     @property
     def is_empty(self) -> bool:
-        """True if there is nothing to store, provided that the run has reported its outcome."""
+        """Return True if there is nothing to store, once the run has reported its outcome."""
         return self == EntryDone(then_run=self.then_run, is_default=self.is_default)
 
 

@@ -16,7 +16,7 @@ LEVELS = get_args(Level)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewClone:
-    """A request to clone the paglet. The clone, with the id `agent_id`, gets the state that the same commit stores."""
+    """A request to clone the paglet. The clone has the id `agent_id`, and the state of the paglet after this commit."""
 
     agent_id: str
     name: str | None = None

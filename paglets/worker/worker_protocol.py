@@ -43,7 +43,7 @@ class JobEnded:
 class WorkerLeaves:
     """`leaving`: the code of the job has returned, and the worker exits. The job is over when the process has ended.
 
-    `difference`: what the job left behind, such as "left a thread"; "" if the job failed or exited.
+    `difference`: the change that the job left, such as "left a thread"; "" if it only failed or exited.
     """
 
     token: str

@@ -101,7 +101,7 @@ def test_a_file_that_is_still_open_is_named_in_the_log(three: Mesh) -> None:
     submission = submit(three, "leaves_a_file_open")
     assert record(submission, "leaves_a_file_open")["result"]["artifact"]["size_bytes"] == 0
     log = three.paglets("jobs", "logs", f"{submission.group_id}/leaves_a_file_open", "--at", "laptop")
-    assert "result.csv is still open for writing: close it before reporting it" in log.out + log.err
+    assert "result.csv is still open for writing: close it before paglets reads it" in log.out + log.err
 
 
 def test_what_was_registered_beside_a_key_is_shown(three: Mesh) -> None:

@@ -150,7 +150,7 @@ def test_a_database_that_is_written_to_after_it_was_published_stays(
 
 
 def test_a_file_that_this_process_has_open_for_writing_is_named(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
-    text = "paglets: out.db is still open for writing: close it before reporting it\n"
+    text = "paglets: out.db is still open for writing: close it before paglets reads it\n"
     with rig.source.open("ab"):
         rig.copying.publish(rig.source, move=False)
     assert capsys.readouterr().err == text

@@ -74,14 +74,14 @@ class Channel:
         return go
 
     def close(self) -> None:
-        """End the run of a job in a warm worker. Later jobs may reach its objects, which cannot send requests."""
+        """End the connection of a job in a warm worker. Objects that outlive the job cannot send requests."""
         self._closed = True
         self._add_message(None)
 
     def request(self, operation: str, args: Any) -> Any:
-        """Send a request and return the reply. Raises the error in the reply; Fenced ends this process instead.
+        """Send a request and return the reply. Raises the error in the reply, except Fenced, which ends this process.
 
-        Raises Fenced in a fork of this process, and after `close`.
+        Raises Fenced in a fork of this process and after `close`, and the errors of `frames.pack`.
         """
         self._check_open()
         number = next(self._numbers)
@@ -97,7 +97,7 @@ class Channel:
         raise error
 
     def tell(self, operation: str, args: Any) -> None:
-        """Send a request that needs no reply. Raises Fenced."""
+        """Send a request that needs no reply. Raises Fenced like `request`."""
         self._check_open()
         self._send(pack({"op": operation, "stamp": self._stamp, "args": to_json(args)}))
 

@@ -324,7 +324,7 @@ class ChildContext:
             check_seconds(seconds)
         self.unit().intent = Intent(rest=Rest(seconds=seconds))
 
-    # State.
+    # The methods below store the state, send reports, and wait for changes.
 
     def checkpoint(self) -> None:
         unit = self.unit()
@@ -346,7 +346,7 @@ class ChildContext:
 
     @contextmanager
     def locked_state(self) -> Iterator[Any]:
-        """Hold the lock of the state for a block, then commit. After an error in it, neither commit nor revert."""
+        """Hold the lock of the state for a block, then commit. If the block fails, neither commit nor revert it."""
         unit, thread = self.unit(), threading.get_ident()
         with self.changed:
             if not unit.at_once or thread in self._locking_threads:

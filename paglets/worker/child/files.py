@@ -26,8 +26,8 @@ MODES = ("copy", "move")
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 
 _COPY_MTIME_SECONDS = 946_684_800
-"""Earliest mtime of a copy: 2000-01-01. The mtime of each copy is later by up to 388 days, depending on its hash. If a
-copy has this mtime, it is unchanged. Every file system can store the mtimes, which are even numbers of seconds."""
+"""Earliest mtime of a copy: 2000-01-01. The mtime of each copy is up to 388 days later, depending on its hash. A copy
+that still has its mtime is unchanged. Every file system can store these mtimes, which are even numbers of seconds."""
 
 _PART_NAME = ".paglets-part".ljust(MAX_FILE_NAME_BYTES + 1, "-")
 """Name of an unfinished copy. It is longer than the names of registered files may be, so they cannot clash."""

@@ -289,7 +289,7 @@ class PagletProcess:
             self._context.unit().stored(self._context.keeper, done.changes)
         return 0
 
-    # Messages.
+    # The methods below handle messages.
 
     def _handle_until_finish(self) -> int:
         imported_at = self._source_time()
@@ -336,9 +336,9 @@ class PagletProcess:
             context.changed.notify_all()
 
     def _run_handler(self, deliver: Deliver, unit: UnitOfWork) -> tuple[Snapshot | None, Handled]:
-        """Run a handler. Return a snapshot from before the handler, and the result.
+        """Run a handler. Return the snapshot to restore if the host refuses the result, and the result.
 
-        The caller restores the snapshot if the host refuses the result.
+        The snapshot is None if the handler failed, because the state is already restored.
         """
         before: Snapshot | None = None
         try:

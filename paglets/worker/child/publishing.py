@@ -258,13 +258,13 @@ class BlobPublisher:
 
 
 def is_within(path: Path, folder: Path) -> bool:
-    """Return True if `path` is in or below `folder`. For a link, the place of the link counts, not its target."""
+    """Return True if `path` is in or below `folder`. For a link, its own location counts, not its target."""
     return path.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _warn_if_open(source: Path) -> None:
     if is_open_for_writing(source) and database_at(source) is None:
-        say(f"{printable(source.name)} is still open for writing: close it before reporting it")
+        say(f"{printable(source.name)} is still open for writing: close it before paglets reads it")
 
 
 def _check_movable(source: Path) -> None:

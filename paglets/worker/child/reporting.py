@@ -166,7 +166,7 @@ def shrink(tree: Any, store: Store, *, has_file: bool = False) -> Any:
     """Return `tree` in at most MAX_INLINE_BYTES, with large parts replaced by tags from `store`.
 
     If `tree` is a dict, its largest values are replaced if possible, so that small values stay readable. `has_file`:
-    True if the entry `artifact` refers to a file and must not be replaced. Raises Invalid if the tree stays too large.
+    True if the entry `artifact` refers to a file and must stay. A tree that is then too large raises Invalid.
     """
     whole = dump_bytes(tree)
     if len(whole) <= MAX_INLINE_BYTES:

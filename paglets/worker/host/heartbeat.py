@@ -13,8 +13,8 @@ class HeartbeatTimeouts:
     `interval_seconds`: the time between two checks. A longer gap counts as one interval, because the host itself was
     suspended. `unresponsive_seconds`: the time without an answer after which the zygote is resumed. An answer takes a
     millisecond on an idle machine, and about a second if the machine swaps or forks hundreds of processes.
-    `replace_seconds`: the time without an answer after which the zygote is replaced. A zygote that hangs would
-    otherwise hold its slots until the host restarts. `start_seconds`: additional time while a zygote starts.
+    `replace_seconds`: the time without an answer after which the zygote is replaced. The runs of a zygote that hangs
+    would otherwise hold their slots until the host restarts. `start_seconds`: additional time while a zygote starts.
     """
 
     interval_seconds: float = 1.0

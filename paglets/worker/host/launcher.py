@@ -285,7 +285,7 @@ class ZygoteLauncher:
         """Return the child of the run `token`; None if it has ended or is abandoned."""
         return None if token in self._abandoned else self._children.get(token)
 
-    # Frames.
+    # The methods below exchange frames with children.
 
     def _on_child(self, child: ChildLink, mask: int) -> None:
         if mask & WRITE:
@@ -382,7 +382,7 @@ class ZygoteLauncher:
             self._sampler.pause()
         self._events.ended(child.token, replace(how, no_template=child.no_template))
 
-    # The sampling thread calls the next two methods. Samples go to the I/O thread, which reports all events.
+    # The sampling thread calls the next two methods. It passes samples to the I/O thread, which reports all events.
 
     def _sampled_runs(self) -> tuple[SampledRun, ...]:
         runs = (child.sampled_run() for child in self._children.copy().values())

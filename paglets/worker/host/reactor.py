@@ -1,4 +1,4 @@
-"""A reactor: it calls a handler when a socket becomes readable or writable, and runs what other threads post to it."""
+"""A reactor: it calls a handler when a socket is readable or writable, and runs functions that other threads post."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Reactor:
         self.watch(self._wake_reader, self._on_wake)
 
     def post(self, act: Callable[[], None]) -> None:
-        """Run `act` during the next `poll`."""
+        """Let the next `poll` run `act`."""
         self._posted.append(act)
         try:
             self._wake_writer.send(b"\0")

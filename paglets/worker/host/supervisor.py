@@ -105,7 +105,7 @@ class ZygoteSupervisor:
         self.shared: ZygoteLink | None = None
         self.links: list[ZygoteLink] = []
 
-    # Timers.
+    # The methods below perform timed actions.
 
     def next_due(self) -> float | None:
         """Return the monotonic time by which `do_due` must be called; None if nothing is scheduled."""
@@ -174,7 +174,7 @@ class ZygoteSupervisor:
         if link.ends_by is None:
             self._schedule_restart(how, was_ready=link.ready)
 
-    # Frames.
+    # The methods below exchange frames with zygotes.
 
     def send(self, link: ZygoteLink, record: Any, *descriptors: int) -> None:
         """Send a record and descriptors to a zygote. Raises TooLarge if the record exceeds a frame."""
@@ -207,7 +207,7 @@ class ZygoteSupervisor:
             self._log.warning(f"the zygote could not import {problem}")
         self._events.on_ready(link)
 
-    # Heartbeats.
+    # The methods below check that zygotes answer.
 
     def _check_heartbeat(self, link: ZygoteLink, now: float) -> None:
         if not self._events.has_work(link):

@@ -137,7 +137,7 @@ class TemplatePool:
         """Return the zygote of each template, with the runs that wait for this template."""
         return ((template.link, template.waiting) for template in list(self._by_key.values()))
 
-    # Requests.
+    # The methods below handle requests of the launcher.
 
     def take(self, child: ChildLink, now: float) -> bool:
         """Let a run wait for the template that it needs. Return False if it must start without one."""
@@ -236,7 +236,7 @@ class TemplatePool:
         return queue is not None
 
     def note_use(self, link: ZygoteLink, now: float) -> None:
-        """Record that a run of a zygote has ended. The idle time of its template starts again."""
+        """Record that a run of a zygote has ended. If the zygote is a template, its idle time restarts."""
         template = self._of(link)
         if template is not None:
             template.used_at = now
@@ -304,7 +304,7 @@ class TemplatePool:
     def _of(self, link: ZygoteLink) -> TemplateProcess | None:
         return next((each for each in self._by_key.values() if each.link is link), None)
 
-    # Timers.
+    # The methods below apply time limits.
 
     def next_due(self) -> float | None:
         """Return the monotonic time by which `do_due` must be called; None if nothing is scheduled."""

@@ -16,11 +16,11 @@ IDLE_SECONDS = 5.0
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class WorkerJob:
-    """A run in a worker. `over`: the frame `ended` of the run; None before.
+    """A run in a worker. `over`: the frame `ended` of the run; None until it arrives.
 
-    `go`: the packed frame `go`; empty until the host sends it. `is_sent`: True once it was sent to the worker.
-    `is_ending`: True once its end was requested. `output_ended`: True once its log is complete. `began_at`: the
-    monotonic time at which the host received `began`.
+    `go`: the packed frame `go`; empty until the host sends it. `is_sent`: True once `go` was sent to the worker.
+    `is_withdrawn`: True once `withdraw` was sent. `is_ending`: True once the end of the run was requested.
+    `output_ended`: True once the log is complete. `began_at`: the monotonic time at which `began` arrived.
     """
 
     spec: LaunchSpec
@@ -46,7 +46,7 @@ class Worker:
     """A worker. `pid`: None until its process has started. `is_stored`: True once the host has stored the process.
 
     `jobs`: in the order in which the process runs them. `held`: frames to handle after the output of the previous job
-    is complete. `has_worked`: True once a job started. `idle_since`: the monotonic time when it last had a job.
+    is complete. `has_worked`: True once a job started. `idle_since`: the monotonic time when it ran out of jobs.
     `kill_at`: the time to end it if it has not exited. `killed_for`: the token of the job whose requested end made the
     host end the worker; "" if there is none.
     """
@@ -78,7 +78,7 @@ class Worker:
         return any(job.over is not None and not job.output_ended for job in self.jobs)
 
 
-NOT_STARTED = "its warm worker ended before it began"
+NOT_STARTED = "its warm worker did not start it"
 
 
 def charged(worker: Worker) -> WorkerJob | None:
@@ -94,7 +94,7 @@ def charged(worker: Worker) -> WorkerJob | None:
 def is_in_order(worker: Worker, job: WorkerJob, record: WorkerRecord | None) -> bool:
     """Return True if a worker may send this frame about a job now. `record`: None if the frame is a request.
 
-    The code of a job can write to the socket of its worker, so it could forge frames about the jobs behind it.
+    The code of a job can write to the socket of its worker, so it could forge frames about later jobs.
     """
     if record is None:
         return job.has_started

@@ -139,7 +139,7 @@ class WorkerPool:
             self._processes.write(worker.token, data)
 
     def _send_jobs(self, worker: Worker) -> None:
-        """Send the jobs whose frame `go` has come, if the process of their worker is stored."""
+        """Send the unsent jobs whose frame `go` the host has sent, if the process of the worker is stored."""
         if worker.pid is not None and worker.is_stored:
             for job in [job for job in worker.jobs if job.go and not job.is_sent]:
                 self._send_job(worker, job)
@@ -162,7 +162,7 @@ class WorkerPool:
             return
         job.is_ending = True
         if job is worker.jobs[0]:
-            # Even if the job is over: a process outside this worker may hold its output open, so that it never ends.
+            # Do this even if the job is over: a process outside this worker may hold its output open forever.
             worker.killed_for = token
             self._end_process(worker)
         else:
@@ -320,7 +320,7 @@ class WorkerPool:
         after = follower(worker) if was_first else ""
         self._events.ended(job.token, replace(how, next_token=after, job_seconds=seconds))
 
-    # Timers.
+    # The methods below apply time limits.
 
     def next_due(self) -> float | None:
         """Return the monotonic time by which `do_due` must be called; None if nothing is scheduled."""

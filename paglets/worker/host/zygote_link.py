@@ -191,7 +191,7 @@ class ZygoteLink:
 
 
 def start_zygote(settings: ZygoteSettings, *, is_alone: bool = False) -> ZygoteLink:
-    """Start a zygote. Raises OSError if its command cannot be run."""
+    """Start a zygote. Raises OSError."""
     ours, theirs = socket.socketpair()
     try:
         process = _spawn(settings, theirs, (ALONE,) if is_alone else ())

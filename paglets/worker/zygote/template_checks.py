@@ -19,7 +19,7 @@ MAX_REASON_CHARACTERS = 200
 
 
 def process_refusal(before: Observation, after: Observation) -> str:
-    """Return why no run can be forked from a process that an import has changed in this way; "" if one can."""
+    """Return why no run can be forked from a process that an import has changed; "" if one can."""
     change = difference(before, after)
     return f"its import {change}" if change else ""
 

@@ -110,7 +110,7 @@ class WarmWorker:
                 data, descriptors, is_cut = self._receive(waiter)
                 for descriptor in descriptors:
                     os.set_inheritable(descriptor, False)
-                # A read ends after the data of one frame `go`, so it returns the descriptors of at most one job.
+                # The kernel ends a read after data that came with descriptors. So all these are of the same job.
                 if descriptors or is_cut:
                     outputs.append(descriptors)
                 if not data:
@@ -156,7 +156,7 @@ class WarmWorker:
             self._give_back(job)
 
     def _pass_on(self, frame: dict[str, Any]) -> None:
-        """Hand a frame to its job. A job that has ended gets none."""
+        """Hand a frame to its job. Drop the frame if the job has ended."""
         for job in (*self._waiting, *(() if self._current is None else (self._current,))):
             if job.token == frame["run"]:
                 job.channel.handle(frame)
@@ -276,7 +276,7 @@ class WarmWorker:
     def _changed_output(self) -> str:
         """Return a text if the job has closed or replaced a descriptor of its output; "" otherwise.
 
-        The pipes of the next job may have arrived under the number of a closed descriptor.
+        A number that the job has closed may be open again, for a pipe of the next job.
         """
         now = _outputs()
         changed = [name for name, pipe in self._outputs.items() if pipe != now[name]]
@@ -341,7 +341,7 @@ def _flush() -> str:
         except ValueError:
             change = change or f"closed {name}"
         except OSError:
-            pass  # The log lacks this output. The job has no fault.
+            pass  # The log lacks this output, but the job is not to blame.
     return change
 
 
