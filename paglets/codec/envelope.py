@@ -66,7 +66,7 @@ class InboxPost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenPosts:
-    """The posts of one sender that the paglet has accepted: those numbered below `settled_below` or in `ids`."""
+    """The posts of one sender that the paglet has accepted: those with an `n` below `settled_below` or in `ids`."""
 
     sender_store: str
     settled_below: int

@@ -23,7 +23,7 @@ EXCLUDED_FOLDERS = frozenset(
 """Folders that are never searched, because tools create them."""
 
 REMEMBERED_FILES = 512
-"""Maximum number of files whose imports are cached, so that a script that submits many groups parses each file once."""
+"""Maximum number of files whose imports are cached, so that several submissions parse each file only once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

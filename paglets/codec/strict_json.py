@@ -25,7 +25,7 @@ MAX_INT_DIGITS = 4300
 
 
 def dumps(tree: Any) -> str:
-    """Return the shortest JSON text of a tree of dicts with string keys, lists, strings, numbers, bools and None."""
+    """Return the compact JSON text of a tree of dicts with string keys, lists, strings, numbers, bools and None."""
     return _write(tree)[0]
 
 

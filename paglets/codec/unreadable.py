@@ -43,7 +43,7 @@ class Unreadable:
         return repr(self)
 
     def __copy__(self) -> Unreadable:
-        return self  # the object is immutable, so a copy is not needed
+        return self  # The object is immutable.
 
     def __deepcopy__(self, memo: object) -> Unreadable:
         return self
