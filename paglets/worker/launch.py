@@ -96,8 +96,8 @@ class ProcessExit:
     True if the kernel killed it because memory ran out.
     `launcher_lost`: True if the run ended because of its host, its zygote or another job of its worker.
     `launcher_died`: True if its zygote ended or stopped answering. `is_culprit`: True if that zygote served only this
-    run. `stderr_tail`: the last lines of stderr, at most 8 KiB. `silent`: True if the run printed nothing, so that it
-    has no log. `no_template`: the reason why the process was not forked from a template that has imported its module;
+    run. `stderr_tail`: the last lines of stderr, at most 8 KiB. `silent`: True if there is no log, because nothing was
+    printed. `no_template`: the reason why the process was not forked from a template that has imported its module;
     "" if it was, or if no template was requested. `in_worker`: True if the run was a job of a warm worker.
     `worker_ended`: the change of its process for which the worker exits, such as "left a thread"; "" if there is none.
     `next_token`: the token of the run that gets the slot of this run in the same worker; "" if there is none.

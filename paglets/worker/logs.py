@@ -51,7 +51,7 @@ class LogChunk:
     """A part of a log.
 
     `offset`: the position of the first byte; larger than the requested offset if the bytes in between were discarded.
-    `next`: the offset to read from next. `size_bytes`: the number of bytes that the process has printed so far.
+    `next`: the offset to read from next. `size_bytes`: the bytes printed so far, kept or discarded.
     """
 
     offset: int
@@ -105,7 +105,7 @@ def make_folder(path: str) -> None:
 
 
 def end_of(path: str) -> int:
-    """Return the number of bytes that the process has printed so far; 0 if there is no log."""
+    """Return the number of bytes printed to the log so far, kept or discarded; 0 if there is no log."""
     found = segments(path)
     return found[-1].end if found else 0
 

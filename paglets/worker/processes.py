@@ -288,7 +288,7 @@ def _live_processes(run: RunTree, everything: Mapping[int, ProcessInfo], marked:
 
 
 def kill_survivors(runs: Iterable[tuple[int | None, float | None, str]], psutil: Any = None) -> list[str]:
-    """Kill processes that are left from before this start of the host, and wait for their end.
+    """Kill processes that are left from earlier starts of the host, and wait for their end.
 
     `runs`: pid, start time and token of each run; pid and start time are None if they were not stored. Returns the
     tokens of runs with processes that are still alive after SURVIVORS_SECONDS. Unrelated processes with a reused pid

@@ -24,7 +24,7 @@ from paglets.worker.protocol import ArtifactAdd, ArtifactDelete, ArtifactFetch, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingArtifact:
-    """A published file to send to another paglet, the owner of the artifact `ref` once the message is committed."""
+    """A published file for another paglet, which owns the artifact `ref` once the message is committed."""
 
     publication: Publication
     ref: ArtifactRef
@@ -40,7 +40,7 @@ class OutgoingArtifact:
 
 
 class ChildArtifacts:
-    """The artifact operations of one run. `token`: the token of the run. `wall`: returns the time since the epoch."""
+    """The artifact operations of one run. `token`: the token of the run. `wall`: returns the Unix time."""
 
     def __init__(self, token: str, request: Request, publisher: BlobPublisher, wall: Callable[[], float]) -> None:
         self._token = token

@@ -189,5 +189,5 @@ def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     with archive.open(entry) as file:
         data = file.read(entry.file_size)
         if len(data) != entry.file_size or file.read(1):
-            raise ValueError(f"{entry.filename} does not have the size in the central directory, {entry.file_size:,}")
+            raise ValueError(f"{entry.filename} does not have the {entry.file_size:,} bytes of its directory entry")
     return data

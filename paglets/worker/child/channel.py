@@ -153,7 +153,6 @@ class Channel:
         os._exit(code)
 
     def after_fork(self) -> None:
-        """Give up the connection in a process that user code has forked from this one."""
-        # A process that user code forks inherits the socket. It must not send requests or keep the connection open.
+        """Close the socket in a fork of this process, which must not send requests or keep the connection open."""
         self._forked = True
         self._connection.close()

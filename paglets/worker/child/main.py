@@ -86,8 +86,7 @@ def in_background(act: Callable[[], None]) -> None:
 def start_listener(listen: Callable[[], None]) -> None:
     """Run `listen`, which calls no user code, on a thread that does not keep the process alive.
 
-    `threading` does not know this thread. To start a thread that it knows takes several times as long, because the
-    caller waits for the thread's start.
+    A `threading.Thread` would take several times as long, because `start` waits until the thread runs.
     """
     _thread.start_new_thread(listen, ())
 
@@ -95,8 +94,8 @@ def start_listener(listen: Callable[[], None]) -> None:
 def run_exit_functions(code: int, *, in_time: bool = True) -> int:
     """Run the registered `atexit` functions, flush the output, and return `code`.
 
-    `in_time`: True to end the process after EXIT_SECONDS. This function does not wait for threads of user code, because
-    a run is over when its entry has returned.
+    `in_time`: True to end the process after EXIT_SECONDS at the latest. This function does not wait for threads of user
+    code, because a run is over when its entry has returned.
     """
     if in_time:
         late = threading.Timer(EXIT_SECONDS, os._exit, (code,))

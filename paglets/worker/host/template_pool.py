@@ -67,7 +67,7 @@ class TemplateKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A reason why attempts import their module themselves, which holds until the monotonic time `until`.
+    """A reason, valid until the monotonic time `until`, why attempts import their module themselves.
 
     `failures`: how often the template has died or failed to import so far.
     """

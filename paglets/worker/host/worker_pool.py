@@ -78,7 +78,7 @@ class WorkerPool:
         self._add(worker, spec)
 
     def _start_ahead(self, spec: LaunchSpec) -> None:
-        """Add a job to the worker whose runs have the same `LaunchSpec.line`. Without one, the job does not start."""
+        """Add a job to the worker whose runs have the same `LaunchSpec.line`. If none takes it, it does not start."""
         lines = (each for each in self._workers.values() if any(job.spec.line == spec.line for job in each.jobs))
         worker = next(lines, None)
         if worker is None or worker.is_ending or worker.key != spec.worker:
@@ -92,7 +92,7 @@ class WorkerPool:
         self._announce(worker, spec)
 
     def _idle(self, key: WorkerKey) -> Worker | None:
-        """Return the last worker with this key to become idle, because the processor may still cache its memory."""
+        """Return the worker with this key that became idle last: the processor may still cache its memory."""
         idle = [worker for worker in self._workers.values() if worker.is_idle and worker.key == key]
         return max(idle, key=lambda worker: worker.idle_since or 0.0, default=None)
 

@@ -1,4 +1,4 @@
-"""A watch over the import of a template. It detects if the module of the job reads values that differ between runs.
+"""A watch over the import of a template. It detects when the module of the job reads values that differ between runs.
 
 Such values are random numbers, the process id, and the environment variables that differ between attempts. Values that
 a library reads during its own import are allowed, because libraries use them for salts of hashes and for names.

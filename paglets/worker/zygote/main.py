@@ -336,7 +336,7 @@ def main(argv: Sequence[str], *, grace_seconds: float = GRACE_SECONDS) -> int:
     `grace_seconds`: the time from SIGTERM to SIGKILL.
     """
     if tuple(argv) not in ((), (ALONE,)):
-        sys.stderr.write("paglets _zygote is started by a host and takes no other arguments\n")
+        sys.stderr.write("paglets _zygote is started by a host, not by users\n")
         return 2
     # Ignore signals, because a job that signals its parent, the zygote, must not end other jobs. The host ends a zygote
     # by closing the socket.

@@ -171,7 +171,7 @@ class _RecordedOutput:
 
 
 def _prepare_states(module: str) -> None:
-    """Find the fields of the states of a module's classes, because this step would take long in each run."""
+    """Find the fields of the states of a module's classes now, because it would take long in each run."""
     for cls in list(getattr(sys.modules.get(module), "__dict__", {}).values()):
         if isinstance(cls, type) and issubclass(cls, Paglet):
             with suppress(Invalid):

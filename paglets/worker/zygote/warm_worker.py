@@ -110,7 +110,7 @@ class WarmWorker:
                 data, descriptors, is_cut = self._receive(waiter)
                 for descriptor in descriptors:
                     os.set_inheritable(descriptor, False)
-                # The kernel ends a read after data that came with descriptors. So all these are of the same job.
+                # The kernel ends a read after data that came with descriptors. So these are all of one job.
                 if descriptors or is_cut:
                     outputs.append(descriptors)
                 if not data:
@@ -198,7 +198,7 @@ class WarmWorker:
         return job
 
     def _run(self, job: ReceivedJob) -> int | None:
-        """Run a job. Return None if the worker can run another job, or the exit code of this process."""
+        """Run a job. Return None if the worker can run another job, otherwise its exit code."""
         _reset_peak_memory()
         cpu_before = _cpu_seconds()
         go = job.channel.begin(job.frame)
