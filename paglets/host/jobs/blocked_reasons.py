@@ -1,4 +1,4 @@
-"""The reasons why runs are blocked, such as a full disk of the host: store them, so that users see them."""
+"""Store the reasons why runs are blocked, such as a full disk of the host, so that users see them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paglets.host.records.run_repository import Run
 from paglets.host.runtime.services import HostServices
 
 REPLACE_SECONDS = 10.0
-"""The minimum time between two reasons of one run, because each is stored."""
+"""Seconds for which a stored reason is not replaced by another one, because each costs a write."""
 
 
 class BlockedReasons:
@@ -22,7 +22,7 @@ class BlockedReasons:
         self._later = later
 
     def note(self, run: Run, text: str | None) -> None:
-        """Store why the run is blocked ("": not blocked, None: unchanged). Replace a reason only every few seconds."""
+        """Store why the run is blocked ("": not blocked, None: unchanged). See REPLACE_SECONDS."""
         now = self._services.clock.monotonic()
         is_news = text is not None and text != run.blocked_by
         if text is None or not is_news or (text and run.blocked_by and now < run.blocked_at + REPLACE_SECONDS):

@@ -74,7 +74,7 @@ class Cleanup:
         return now + LOOK_SECONDS
 
     def _give_up_kept(self) -> None:
-        """Release the kept scratch directories that are too old. If the rest is too large, release the oldest.
+        """Release the kept scratch directories that are too old, and the oldest if the rest is too large.
 
         `tick` then removes them.
         """

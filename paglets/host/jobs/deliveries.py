@@ -1,4 +1,4 @@
-"""The ends of deliveries. A call is answered or parked; a post whose handler failed is tried again."""
+"""The end of a delivery: a call is answered or parked, and a post whose handler failed is scheduled again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class Deliveries:
             delivery.call.finish(CallReply(value=args.value))
 
     def lost(self, delivery: Delivery, how: ProcessExit) -> None:
-        """Finish a delivery whose process ended before the handler did: fail the call, or count a try of the post."""
+        """Finish a delivery whose process ended before the handler did: fail the call, or retry the post.
+
+        The try does not count if the process ended only because its host or zygote did.
+        """
         text = exits.describe(how)
         if delivery.call is not None:
             delivery.call.finish(

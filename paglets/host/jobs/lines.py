@@ -1,8 +1,8 @@
 """Jobs that are sent ahead: short jobs that wait in a warm worker behind its current job.
 
-So the worker need not wait for its next job. A line is the current job of a worker and the jobs behind it. Only the
-current job has a lease, which it passes on to the next one when it ends. A job that cannot join the line thus waits
-about AHEAD_SECONDS longer for a slot. If a job takes longer than expected, the jobs behind it are taken back.
+Then the worker need not wait for its next job. A line is the current job of a worker and the jobs behind it. Only the
+current job has a lease, which it passes on to the next one when it ends. So a job outside the line may wait about
+AHEAD_SECONDS longer for a slot. If a job takes longer than expected, the jobs behind it are taken back.
 
 A job that reports its result is about to end, so one job may wait behind it, whatever its run time.
 """
@@ -20,10 +20,7 @@ AHEAD_SECONDS = 0.05
 """The maximum expected run time of all jobs that wait in a line. A job reaches its worker in much less time."""
 
 PATIENCE_SECONDS = 0.2
-"""The time after which the jobs behind a job are taken back: since it began, or since its report.
-
-It is four times AHEAD_SECONDS.
-"""
+"""Seconds after the start of a job, or after its report, at which the jobs behind it are taken back."""
 
 MOST_AHEAD = 16
 """The maximum number of jobs that wait in a line.
@@ -67,7 +64,7 @@ class Line:
 
 
 def shortest(lines: Iterable[Line], key: WorkerKey | None) -> Line | None:
-    """Return the line in which the fewest jobs wait. Ignore lines without room, and lines of other worker keys."""
+    """Return the line with room and this worker key in which the fewest jobs wait, or None."""
     fitting = [line for line in lines if line.room > 0 and key is not None and line.first.worker == key]
     return min(fitting, key=lambda line: line.waiting, default=None)
 
@@ -90,8 +87,8 @@ class Lines:
         """Return the lines to which jobs may be sent now.
 
         `lengths`: the number of runs in each line. `granted`: runs that have a slot but are not launched yet. A line
-        gets further jobs only while at most half of its places are taken, so that one pass over the queue sends several
-        jobs. A line whose worker did not take a job gets no further ones, because the worker may be about to end.
+        gets further jobs only while at most half as many wait in it as may wait, so that one pass over the queue sends
+        several. A line whose worker did not take a job gets no further ones, because the worker may be about to end.
         """
         self._closed &= lengths.keys()
         firsts = {run.line: run for run in (*self._runs.values(), *granted) if run.line}
@@ -110,7 +107,7 @@ class Lines:
     def ended(self, run: Run, how: ProcessExit) -> float:
         """Record the end of a run, and the start of the next run in its worker.
 
-        Return the run time of the ended run in seconds: 0 if it did not begin.
+        Return the run time of the ended run in seconds, or 0 if it did not begin.
         """
         now = self._clock.monotonic()
         seconds = now - run.started_at
@@ -133,7 +130,7 @@ class Lines:
             del self._seconds[next(iter(self._seconds))]
 
     def passed_on(self, how: ProcessExit, closed: ClosedRun) -> None:
-        """Mark the next run in the worker of a closed run as begun, if it has got the lease. End it otherwise."""
+        """Mark the next run in the worker of a closed run as begun if it has the lease now. Otherwise end it."""
         after = self._runs.get(how.next_token)
         if closed.has_passed_on and after is not None:
             after.is_ahead = False

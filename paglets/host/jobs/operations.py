@@ -230,7 +230,7 @@ def _is_reply_only(run: AskingRun, args: protocol.Handled) -> bool:
 
 def _guarded(tx: Tx, run: AskingRun) -> Tx:
     if not run_repository.is_open(tx, run.stamp.token):
-        raise Fenced("this run has ended; a newer one replaced it")
+        raise Fenced("this run has ended, or a newer one replaced it")
     if run.is_ahead and lines.is_assigned(tx, run.stamp.agent_id):
         raise StoreTransient("the end of the job before this one in its worker is not stored yet")
     return tx

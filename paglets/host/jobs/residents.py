@@ -94,7 +94,7 @@ class Residents:
     def activations(self) -> int:
         """Return the number of processes for hooks and messages.
 
-        Residents do not count, because they end to make a place.
+        Residents do not count, because they end if another process needs their place.
         """
         return sum(run.entry != "attempt" and run.idle_since is None for run in self._runs.values())
 

@@ -2,7 +2,7 @@
 
 A run has a process of its own, or is a job of a warm worker. The row of a run (table `runs`) is committed before the
 run starts. The pid of its process is committed before the `go` frame is sent. So a restarted host finds and kills every
-process that is left. A run ends when the launcher reports its end, never at an EOF.
+process that is left. A run ends when the launcher reports its end, not when its pipe is closed.
 """
 
 from __future__ import annotations
@@ -349,7 +349,7 @@ class Runs:
         return min(now + CHECK_TIMEOUTS_SECONDS, self.lines.take_back(now))
 
     def _store_processes(self) -> None:
-        """Store the processes of runs in warm workers. They are stored already, in the rows of their workers."""
+        """Store the process of each run in a warm worker. It may be late: the worker has a row of its own."""
         found = [(run.stamp.token, *run.unstored) for run in self._by_token.values() if run.unstored is not None]
         if found:
             self._services.runner.change(lambda tx: [run_repository.set_process(tx, *each) for each in found])

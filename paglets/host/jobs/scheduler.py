@@ -35,7 +35,7 @@ LOOK_AGAIN_SECONDS = 2.0
 """Seconds between two checks of free resources while jobs wait. No event reports what other programs free."""
 
 MEMORY_FREED_SECONDS = 1.0
-"""Seconds between two checks while jobs lack memory, so that idle processes end for them.
+"""Seconds between two checks while jobs wait for memory that idle processes free when they end.
 
 The time is short, because the meter measures once a second.
 """
@@ -86,7 +86,7 @@ class Scheduler:
         `_lack_memory` is True if jobs wait for memory that idle processes may hold. `_lack_reasons` is True if the last
         pass left waiting jobs without a reason. `_held` is True if waiting jobs may have a reason code from OBSTACLES.
         It is True at first, because the store may have kept such codes when the host ended. `_has_granted` is True if
-        the pass for which this part was woken has joined the COMMIT of that wake.
+        `join` has made the pass for which this part was woken.
         """
         self._services = services
         self._awaited = awaited
@@ -101,9 +101,9 @@ class Scheduler:
         self._has_granted = False
 
     def join(self, tx: Tx) -> tuple[list[Granted], bool]:
-        """Grant slots in the COMMIT that stores new jobs or the end of a run. Return True if this was a complete pass.
+        """Grant slots in the COMMIT that stores new jobs or the end of a run. If all are taken, only send jobs ahead.
 
-        If all slots are taken, jobs are only sent ahead.
+        Return the runs to launch, and True if this was a complete pass.
         """
         if not _any_waiting(tx) or self._workspace.blocked_reason() is not None:
             return [], False

@@ -17,9 +17,9 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response, dump_json, parsed
 
 PROMISE_SECONDS = 10.0
-"""Seconds for which this host asks no further host after it has asked one for jobs.
+"""Seconds for which this host waits for the jobs of a host before it asks another one.
 
-During this time, its free slots are kept for the jobs of that host.
+Otherwise it could get jobs from two hosts for the same free cores.
 """
 
 PAUSE_SECONDS = 2.0
@@ -62,7 +62,7 @@ class WorkStealing:
         return self._promised_until
 
     def _victim(self, now: float) -> MeshHost | None:
-        """Return the online host with the most waiting jobs. Skip hosts asked within the last PAUSE_SECONDS."""
+        """Return the online host with the most waiting jobs, or None. Skip hosts asked in the last PAUSE_SECONDS."""
         self._asked_at = {store_id: at for store_id, at in self._asked_at.items() if now - at < PAUSE_SECONDS}
         online = self._gossip.online()
         due = [
@@ -101,7 +101,7 @@ class WorkStealing:
         return bool(ids) and self._services.store.read(lambda tx: all(residence.find(tx, each) for each in ids))
 
     def hand_over(self, tx: Tx, steal: Steal) -> Stolen:
-        """Give waiting jobs to a host that asked for some, in one transaction."""
+        """Start the hand-offs of waiting jobs to a host that asked for some. Return their ids."""
         candidates = {each.host.store_id: each for each in self._gossip.candidates()}
         thief, own = candidates.get(steal.thief.store_id), candidates.get(self._services.own.store_id)
         if thief is None or own is None or not thief.online:

@@ -1,6 +1,6 @@
-"""The receiver of a launcher's events about templates and warm workers.
+"""The receiver of the launcher's events about templates and warm workers.
 
-It stores the process of each template and warm worker before that process runs user code.
+It stores the process of each before that process runs user code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TemplateRecords:
         self._services.runner.call_soon(partial(self._ended, token))
 
     # Handlers of these events. They are called on the runner. After a transient error of the store, they try again to
-    # add the row of a process, but not to remove one: such a row stays until the next start of the host.
+    # add a row, but not to remove one. A row that was not removed stays until the next start of the host.
 
     def retry(self) -> None:
         """Try again to store the processes that could not be stored."""

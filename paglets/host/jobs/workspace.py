@@ -1,4 +1,4 @@
-"""The disk space of processes: their scratch directories and log paths, and the check if another process can start."""
+"""The disk space of processes: their scratch directories and log paths, and the check whether a process can start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paglets.worker.launch import LaunchSpec, ProcessExit
 PLACE_AGAIN_SECONDS = 10.0
 """Seconds for which no process is started after one could not start for lack of disk space.
 
-A quota that is used up shows only when a process starts.
+Only the start of a process shows that a quota is used up.
 """
 
 LAUNCHER_SILENT = "launcher_silent"
@@ -110,12 +110,15 @@ class ProcessWorkspace:
             self._services.disk.discard(agent_id)
 
     def lacking(self, why: str, how: ProcessExit) -> ProcessExit:
-        """Return `how` for a run for which the disk has no room. It then does not count as a failed attempt."""
-        self._obstacle = Reason(code="disk_full", text=f"the host has no disk space for it: {why}")
+        """Return `how` for a run for which the disk has no room, so that it does not count as a failed attempt.
+
+        Block all starts for PLACE_AGAIN_SECONDS.
+        """
+        self._obstacle = Reason(code="disk_full", text=f"the host has no disk space for a process: {why}")
         self._obstacle_until = self._services.clock.monotonic() + PLACE_AGAIN_SECONDS
         return replace(how, error=self._obstacle.text, launcher_lost=True)
 
 
 def _found(agent_id: str, tx: Tx) -> tuple[bool, bool]:
-    """Return if the scratch directory of a paglet is stale, and if a zygote of its own must fork its process."""
+    """Return two flags: the scratch directory is stale, and a zygote of its own must fork the process."""
     return residence.has_stale_scratch(tx, agent_id), paglets.launcher_deaths(tx, agent_id) > 0
