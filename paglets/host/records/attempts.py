@@ -29,9 +29,9 @@ class _Known:
 
 
 def attempts(store: Store, disk: Disk, job: str, own: HostRef) -> Attempts:
-    """Return the attempts and the unfinished copies of a job that this host knows. Raises Invalid.
+    """Return the newest attempts, oldest first, and the unfinished copies of a job that this host knows.
 
-    `job` is `GROUP/KEY` or the id of a paglet.
+    `job` is `GROUP/KEY` or the id of a paglet. Raises Invalid.
     """
     condition, values = _condition(job)
     known = store.read(lambda tx: _of_rows(tx, condition, values, own))
@@ -127,7 +127,7 @@ def _add_copy(known: _Known, copy: JobCopy, own: HostRef) -> None:
 
 
 def _add_running(known: _Known, row: Any, own: HostRef) -> None:
-    """Add a running attempt. Ignore the process of a job that runs something else, such as a message handler."""
+    """Add a running attempt. Ignore the other runs of a job, such as a message handler."""
     agent_id, generation, attempt = row["agent_id"], row["generation"], row["attempt"]
     if agent_id not in known.jobs or row["entry"] == "attempt":
         group_id, job_key = known.jobs.get(agent_id, (None, ""))

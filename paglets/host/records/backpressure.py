@@ -52,7 +52,7 @@ def blocked_by(run: Run, name: str, args: Any, result: Any) -> str | None:
         return None
     if must_retry(run, name, result):
         return f"the host cannot store a file of the job yet: {result.message}"
-    # The space could be reserved, but the previous write of the file failed, and the next write has not finished.
+    # The space was reserved, but the previous write of the file failed, and the next one has not finished.
     retries_write = name == "reserve_space" and args.problem
     return f"the host cannot store a file of the job yet: {args.problem}" if retries_write else ""
 

@@ -17,8 +17,9 @@ from paglets.worker.requests import NewClone
 def make(tx: Tx, agent_id: str, clone: NewClone, now: float) -> None:
     """Create a clone with the state, storage and files of the paglet, but without its messages and artifacts.
 
-    The clone is active even if the original is inactive. Raises Invalid if the original is a job or a collector,
-    NameTaken if this host has a paglet with the clone's name, and Conflict if it knows one with the clone's id.
+    The clone is active even if the original is inactive. It moves to `clone.target`, if that is given. Raises
+    Invalid if the original is a job or a collector, NameTaken if this host has a paglet with the clone's name, and
+    Conflict if it knows one with the clone's id.
     """
     original = paglets.freeze(tx, agent_id, 1, now)
     if original.kind != "paglet":
@@ -26,7 +27,9 @@ def make(tx: Tx, agent_id: str, clone: NewClone, now: float) -> None:
             f"{with_article(original.kind)} cannot be cloned: only paglets that are neither jobs nor collectors can"
         )
     if clone.name and residence.holder_of(tx, clone.name) is not None:
-        raise NameTaken(f"a paglet named {clone.name!r} already exists on this host: give the clone another name")
+        raise NameTaken(
+            f"a paglet named {clone.name!r} already exists on this host", hint=["give the clone another name"]
+        )
     made = replace(
         original,
         agent_id=check_agent_id(clone.agent_id),

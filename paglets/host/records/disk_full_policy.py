@@ -6,7 +6,7 @@ from typing import Literal
 
 MOST_TIMES = 3
 PAUSES_SECONDS = (5.0, 60.0, 300.0)
-"""The delays before a job is placed again, after its first, second and third full disk.
+"""The delays before a job is placed again after its first, second and third full disk.
 
 During a delay, other jobs may end, or a person may free space.
 """

@@ -32,7 +32,7 @@ class _Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedGroup:
-    """A checked submission. `jobs` are the valid jobs. `requests` has the number of valid jobs for each request."""
+    """A checked submission. `keys`: of all jobs. `jobs`: the valid jobs. `requests`: their number for each request."""
 
     group_id: str
     group: SubmitGroup
@@ -54,7 +54,7 @@ def prepare(token: str, group: SubmitGroup, home: HostRef) -> PreparedGroup:
         raise Invalid(f"submissions is {group.submissions}: expected 0 to {MAX_SUBMISSIONS:,}")
     if len(group.jobs) > MAX_GROUP_JOBS:
         excess = f"a group of {len(group.jobs):,} jobs is over the limit of {MAX_GROUP_JOBS:,}"
-        raise Invalid(f"{excess}: submit several groups")
+        raise Invalid(excess, hint=["submit several groups"])
     keys = complete_job_keys([job.job_key for job in group.jobs])
     jobs, errors = _check_jobs(group.jobs, keys)
     return PreparedGroup(

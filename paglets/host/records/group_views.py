@@ -119,7 +119,7 @@ def _collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:
 
 
 def _collected(group_id: str, row: dict[str, Any], host: HostView) -> GroupView:
-    """Return the view of a group from the state of its collector on this host, because its home may be offline."""
+    """Return the view of a group from its collector on this host. Its home, which knows more, may be offline."""
     home, state = from_json(HostRef, row["home"]), row["state"]
     over = state.get("status") in DETACHED_STATUSES
     return GroupView(

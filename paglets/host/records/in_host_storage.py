@@ -83,7 +83,7 @@ class InHostStorage(Storage):
         return paglets.storage_scan(self._tx, self._agent_id, prefix, after, limit)
 
     def keys_from(self, prefix: str, after: str, limit: int) -> list[str]:
-        """Return the keys of `scan` without reading the values."""
+        """Return the keys that `scan` would return, without reading the values."""
         self.flush()
         return paglets.storage_keys(self._tx, self._agent_id, prefix, after, limit)
 

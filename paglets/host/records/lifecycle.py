@@ -22,7 +22,7 @@ from paglets.worker.requests import NewNote
 def set_pending_action(tx: Tx, agent_id: str, intent: dict[str, Any] | None) -> None:
     """Replace the pending action of a paglet, or remove it if `intent` is None.
 
-    If `run` is to follow a pending move, it now follows the new action, or is scheduled if there is none. A disposal
+    If `run` was to follow a pending move, it now follows the new action, or is scheduled if there is none. A disposal
     that replaces a move is marked, so that the files that were about to move are kept.
     """
     before = _intent_of(tx, agent_id)
@@ -241,7 +241,7 @@ def _activate(tx: Tx, agent_id: str) -> None:
 
 
 def entry_for_calls(tx: Tx, agent_id: str) -> str:
-    """Return the entry that handles the calls of a paglet. Return "" while a hook other than `run` must run first."""
+    """Return the entry that handles the calls to a paglet, or "" while a hook other than `run` must run first."""
     row = tx.one("SELECT hook, inactive FROM paglets WHERE agent_id = ?", agent_id)
     if row is None or row["hook"] not in (None, "run"):
         return ""

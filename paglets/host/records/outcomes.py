@@ -27,7 +27,7 @@ from paglets.worker.protocol import Fault, NewArtifact
 
 DISK_LIMIT = "disk_limit"
 MOST_LAUNCHER_DEATHS = 10
-"""The number of zygote deaths in a row that a job may survive; one more fails it.
+"""The number of zygote deaths in a row that a job may survive. One more fails it.
 
 After the first death, the job gets a zygote of its own. If that zygote dies while the job runs, the job is the cause,
 and the death does not count here. Many deaths with another cause mean that the host has a problem that further attempts
@@ -60,7 +60,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The outcome of an attempt. `final` is True if the job reported it as final: no further attempt follows."""
+    """The outcome of an attempt. `final` is True if no further attempt may follow."""
 
     success: bool
     final: bool
@@ -210,7 +210,8 @@ def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -
     tx.run("UPDATE requests SET losses = losses + 1 WHERE agent_id = ?", job.agent_id)
     if job.losses + 1 <= job.request.max_losses:
         return "lost"
-    text = f"the job was lost {job.losses + 1} times with its host; max_losses is {job.request.max_losses}"
+    times = counted(job.losses + 1, "time")
+    text = f"the job was lost {times} with its host; max_losses is {job.request.max_losses}"
     fault = Fault(cause=LOST, message=text)
     _report(tx, job, attempt, Outcome(success=False, final=True, fault=fault), how.stderr_tail, now)
     return "failed"

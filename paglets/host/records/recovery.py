@@ -27,8 +27,8 @@ def close_runs(tx: Tx, own: HostRef, now: float) -> int:
 
     All jobs of a warm worker have one process. A run whose process is not stored counts as one process.
 
-    The processes of that start must be gone, also those of templates and warm workers. An attempt without an outcome
-    counts as lost.
+    All processes of that start must have ended, also templates and warm workers. An attempt without an outcome counts
+    as lost.
     """
     rows = tx.all("SELECT * FROM runs ORDER BY started_at, token")
     for row in rows:

@@ -21,11 +21,11 @@ ERA = 1 << 30
 """The number of epochs in an era. No paglet moves that often, so only a rollback can start the next era."""
 
 ERA_STARTS = 1 << 20
-"""The number of epochs at which a rollback can start an era. It draws one at random; they are 1,024 epochs apart."""
+"""The number of epochs, 1,024 apart, at which an era can start. A rollback draws one of them at random."""
 
 
 def epoch_of_next_era(epoch: int, entropy: Entropy) -> int:
-    """Return a random epoch of the next era, for a paglet of which the target or a further host may have another copy.
+    """Return a random epoch of the next era, for a paglet of which another host may have a copy.
 
     The result is higher than any epoch that the other copy can reach by moves from `epoch`. It is random because two
     hosts that have no contact may roll back the same paglet. With equal epochs, both copies would stay alive.
@@ -109,9 +109,9 @@ def cancel_move(tx: Tx, agent_id: str, problem: str, now: float) -> int:
 
 
 def give_up(tx: Tx, key: Key, now: float, *, tell: bool = True) -> int:
-    """Discard a job.
+    """End a leaving job. The files of a finished job become artifacts of this host. Return their number.
 
-    If its hand-off is open, turn its files into artifacts of this host. Return the number of files.
+    With `tell`, this host later acknowledges to the target that the hand-off is over.
     """
     is_under_way = tx.value("SELECT 1 FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) is not None
     files = keep_files(tx, key[0], now) if is_under_way else 0

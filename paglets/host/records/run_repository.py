@@ -110,7 +110,7 @@ def parse_operation(frame: dict[str, Any], stamp: Stamp) -> tuple[str, Any]:
     if name not in OPERATIONS or not isinstance(name, str):
         raise BadRequest(f"unknown operation {str(name)[:60]!r}")
     if from_json(Stamp, frame.get("stamp"), "stamp") != stamp:
-        raise Fenced("this run has ended; a newer one replaced it")
+        raise Fenced("this run has ended, or a newer one replaced it")
     return name, from_json(OPERATIONS[name], frame.get("args"), name)
 
 
@@ -149,7 +149,7 @@ def set_process(tx: Tx, token: str, pid: int, start_time: float) -> bool:
 def go_frame(tx: Tx, run: Run, ground: LaunchPaths) -> Go | None:
     """Return the `go` frame to send to the process of a run. Return None if the paglet has ended.
 
-    The process must be stored when the frame is sent: as that of the run, or as that of a warm worker.
+    Before the frame is sent, the process must be stored: in the row of the run, or of the warm worker.
     """
     row = tx.one("SELECT * FROM paglets JOIN paglet_states USING (agent_id) WHERE agent_id = ?", run.agent_id)
     if row is None:
@@ -226,7 +226,7 @@ def code_of(tx: Tx, agent_id: str, ground: LaunchPaths) -> GoCode | None:
 
 
 def code_at(bundle: BlobRef, ground: LaunchPaths) -> GoCode:
-    """Return a bundle and its place on this host."""
+    """Return a bundle and its path on this host."""
     return GoCode(bundle=bundle, path=ground.blob_path(bundle.sha256), folder=ground.code_folder)
 
 

@@ -1,4 +1,4 @@
-"""The templates and warm workers of this host: their rows, and the keys of the attempts that can share one."""
+"""The templates and warm workers of this host: their rows, and the attempts that can share one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from paglets.worker.launch import HAS_WORKERS, TemplateSource, WorkerKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sharing:
-    """The processes that the attempts of a job share: the import of their template, and the key of their warm worker.
+    """The template and the key of the warm worker that an attempt shares with others. None: it shares none.
 
-    None: they share none. `alone`: True if a zygote of their own forks them. `worker` is without the cores of a slot.
+    `worker` does not name cores yet. `alone`: True if a zygote of its own forks the attempt.
     """
 
     template: TemplateSource | None = None
@@ -24,7 +24,7 @@ class Sharing:
 
 
 def sharing(tx: Tx, agent_id: str, paths: LaunchPaths) -> Sharing:
-    """Return what the next attempt of a job shares with others.
+    """Return what the next attempt of a job shares with others. After a zygote death, it is `alone`.
 
     A job without a bundle shares nothing: its modules come from folders of the host, which may change at any time. A
     job with a GPU shares nothing, because libraries for GPUs do not survive a fork, and keep GPU memory until their
@@ -67,7 +67,7 @@ def add(tx: Tx, token: str, pid: int, start_time: float) -> None:
 
 
 def remove(tx: Tx, token: str) -> None:
-    """Remove the row of a template or a warm worker whose processes have ended."""
+    """Remove the row of a template or a warm worker that has ended."""
     tx.run("DELETE FROM templates WHERE token = ?", token)
 
 
