@@ -710,7 +710,7 @@ def make_server(address: tuple[str, int], *more: tuple[str, int]) -> HttpServer:
 
 
 def test_a_port_in_use_is_said_in_one_line(port: int) -> None:
-    with pytest.raises(StartFailed, match=f"port {port} at 127.0.0.1 is in use, .* --port"):
+    with pytest.raises(StartFailed, match=f"port {port} at 127.0.0.1 is in use, .*\nhint: .* --port"):
         make_server(("127.0.0.1", port)).start()
 
 

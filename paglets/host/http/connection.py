@@ -203,7 +203,7 @@ class ServerConnection(BaseHTTPRequestHandler):
         return Request(method=head.method, target=head.target, body=body, sender=sender)
 
     def _admit(self, head: RequestHead, proof: Proof | None) -> str:
-        """Check the signature or token. Return the store id of the sending host, or "" for a client.
+        """Check the signature, or the token of a client on this machine. Return the sending host's store id, or "".
 
         Raises NotAllowed, and the errors of `Verifier.admit`.
         """
@@ -216,8 +216,8 @@ class ServerConnection(BaseHTTPRequestHandler):
         if is_of_host(head.fields):
             self._service.refused_peers.note(self._peer, self._now())
         raise NotAllowed(
-            "the request is not signed with the key of this mesh: "
-            "copy mesh.key from a machine of the mesh to the machine that sent the request"
+            "the request is not signed with the key of this mesh",
+            hint=["copy mesh.key from a machine of the mesh to the machine that sent the request"],
         )
 
     def _read_body(self, head: RequestHead, length: int) -> bytes:

@@ -161,7 +161,7 @@ def _check_origin(head: RequestHead) -> None:
 def check_body(head: RequestHead, limits: Limits) -> int:
     """Check the fields about the body, and return its length in bytes. Raises LengthRequired, BadRequest, TooLarge."""
     if "transfer-encoding" in head.fields:
-        raise LengthRequired("Transfer-Encoding is not supported: send the body with a Content-Length")
+        raise LengthRequired("Transfer-Encoding is not supported", hint=["send the body with a Content-Length"])
     length = content_length(head.fields)
     # The body of a PUT is a piece of a blob, so it may not be longer than a piece.
     most = min(limits.body_bytes, MAX_PIECE_BYTES) if head.method == "PUT" else limits.body_bytes
@@ -178,7 +178,7 @@ def check_media(head: RequestHead) -> None:
     """Check that the content type is JSON, or bytes in a PUT request. Raises UnsupportedMedia."""
     media = head.fields.get("content-type", "").partition(";")[0].strip().lower()
     if media != JSON_TYPE and not (head.method == "PUT" and media == BYTES_TYPE):
-        raise UnsupportedMedia(f"send the body as Content-Type: {JSON_TYPE}, not {media[:60]!r}")
+        raise UnsupportedMedia(f"the Content-Type must be {JSON_TYPE}, not {media[:60]!r}")
 
 
 class LogThrottle:
@@ -203,7 +203,7 @@ class LogThrottle:
 
 
 class RefusedPeers:
-    """The latest addresses of hosts with another mesh key that sent requests. May be used from any thread."""
+    """The addresses from which hosts with another mesh key sent requests lately. May be used from any thread."""
 
     def __init__(self, *, most: int = 16, keep_seconds: float = 600.0) -> None:
         self._most = most

@@ -51,10 +51,10 @@ def _listen(host: str, port: int, make: Make[L], listeners: list[L]) -> None:
             listeners.append(make(family, (address[0], shared, *address[2:])))
         except OSError as error:
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                raise StartFailed(_why_not(host, port, error)) from error
+                raise _why_not(host, port, error) from error
             missing = error
     if len(listeners) == before:
-        raise StartFailed(_why_not(host, port, missing))
+        raise _why_not(host, port, missing)
 
 
 def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
@@ -66,11 +66,14 @@ def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _why_not(host: str, port: int, error: OSError | None) -> str:
+def _why_not(host: str, port: int, error: OSError | None) -> StartFailed:
+    host = host or "0.0.0.0"
     if error is not None and error.errno == errno.EADDRINUSE:
-        return f"port {port} at {host or '0.0.0.0'} is in use, perhaps by another host: choose another port with --port"
+        text = f"port {port} at {host} is in use, perhaps by another host"
+        return StartFailed(text, hint=["choose another port with --port"])
     if error is not None and error.errno == errno.EACCES:
-        return f"port {port} at {host or '0.0.0.0'} needs more permissions: choose a port above 1023 with --port"
+        text = f"port {port} at {host} needs more permissions"
+        return StartFailed(text, hint=["choose a port above 1023 with --port"])
     if error is not None and error.errno == errno.EADDRNOTAVAIL:
-        return f"{host or '0.0.0.0'} is not an address of this machine: use `--bind-public auto`"
-    return f"cannot listen at {host or '0.0.0.0'} port {port}: {error.strerror if error else 'no such address'}"
+        return StartFailed(f"{host} is not an address of this machine", hint=["use `--bind-public auto`"])
+    return StartFailed(f"cannot listen at {host} port {port}: {error.strerror if error else 'no such address'}")

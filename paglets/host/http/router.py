@@ -36,7 +36,7 @@ class ParsedRequest:
     sender: str
 
     def number(self, name: str, default: int, most: int) -> int:
-        """Return the query parameter `name` as a non-negative number, at most `most`. Raises BadRequest."""
+        """Return the query parameter `name` as a number from 0 to `most`; `default` if missing. Raises BadRequest."""
         text = self.query.get(name, str(default))
         if not text.isascii() or not text.isdecimal() or len(text) > MAX_NUMBER_DIGITS:
             raise BadRequest(f"query parameter {name!r} must be a number, got {text[:40]!r}")
@@ -61,7 +61,7 @@ A record becomes the body of a reply with status 200.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One row of the table of routes. `takes` and `gives` are the record classes of request and reply, or bytes.
+    """One row of the table of routes. `takes` and `gives` are the classes of request and reply; None: no body.
 
     `most_at_once` limits the requests from one other host that are handled at the same time. Further requests get the
     status 503. `about` describes the route in the documentation.
@@ -115,7 +115,7 @@ class Router:
         elif route.takes is not None:
             body = from_json(route.takes, loads(request.body), "body")
         elif request.body:
-            raise BadRequest(f"{route.method} {route.path} takes no body: send the request without one")
+            raise BadRequest(f"{route.method} {route.path} takes no body")
         asked = ParsedRequest(path=path, query=_query(query), body=body, sender=request.sender)
         value = route.answer(self._host, asked)
         return value if isinstance(value, (Response, PendingResponse)) else reply(value)
@@ -125,7 +125,7 @@ class Router:
         known = self._routes.get(_lookup_key(parts), ())
         fitting = [(route, path) for pattern, route in known if (path := _match(pattern, parts)) is not None]
         if not fitting:
-            raise NoSuchRoute(f"there is no route {raw[:200]!r}; see docs/reference/protocol.md")
+            raise NoSuchRoute(f"there is no route {raw[:200]!r}", hint=["see docs/reference/protocol.md"])
         # The handler of GET also handles HEAD. The server then omits the body of the reply.
         wanted = "GET" if method == "HEAD" else method
         for route, path in fitting:
@@ -153,7 +153,7 @@ class RequestLimits:
         with self._lock:
             if self._counts[key] >= route.most_at_once:
                 many = f"{route.most_at_once} of your requests {route.method} {route.path} are in progress"
-                raise Overloaded(f"{many}: try again later")
+                raise Overloaded(many, hint=["try again later"])
             self._counts[key] += 1
         try:
             yield

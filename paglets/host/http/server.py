@@ -1,4 +1,4 @@
-"""The HTTP server of a host, based on `http.server`. Each connection has a thread, and the number of both is limited.
+"""The HTTP server of a host, based on `http.server`. Each connection has a thread. Their number is limited.
 
 The modules `head` and `connection` read requests, and `guard` checks them. This module contains the threads, the waits
 for pending responses, and the shutdown.

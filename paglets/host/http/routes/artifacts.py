@@ -34,7 +34,7 @@ def add(host: Host, asked: ParsedRequest) -> ArtifactRef:
             require_here(tx, body.owner)
         host.blob_store.require_blobs(tx, (BlobRef(sha256=body.sha256, size_bytes=body.size_bytes),))
         if not kept:
-            raise Conflict(f"{own.name} lost the bytes of {body.sha256}: send them again", missing=[body.sha256])
+            raise Conflict(f"{own.name} lost the bytes of {body.sha256}", missing=[body.sha256])
         return artifacts.create(tx, body.owner, _carried(body, now), now, own.name)
 
     return host.services.store.write(store)

@@ -207,7 +207,7 @@ ROUTES = (
         path="/v1/groups",
         takes=None,
         gives=Groups,
-        about="the groups that were submitted on this host or have their collector on it",
+        about="the groups with their home, their collector or waiting reports on this host",
         answer=lines,
     ),
     Route(
@@ -223,7 +223,7 @@ ROUTES = (
         path="/v1/groups/ID/unfinished",
         takes=FlushJobStatus,
         gives=UnfinishedCount,
-        about="report the copies of jobs on this host to the collector now, and return their number",
+        about="report the job copies on this host to the collectors now, and count the group's unfinished ones",
         answer=flush,
     ),
     Route(
@@ -231,7 +231,7 @@ ROUTES = (
         path="/v1/groups/ID/end",
         takes=EndCopies,
         gives=EndedCopies,
-        about="end the copies of jobs on this host of a group whose collector is lost",
+        about="end this host's copies of a group's jobs while its collector is unreachable",
         answer=end,
     ),
     Route(
@@ -239,7 +239,7 @@ ROUTES = (
         path="/v1/groups/ID/waiting",
         takes=None,
         gives=WaitingReports,
-        about="reports of a group that wait on this host for its collector, and counts of its copies of jobs",
+        about="the reports of a group that wait on this host for its collector, and counts of its job copies here",
         answer=waiting_reports,
     ),
     Route(
@@ -255,7 +255,7 @@ ROUTES = (
         path="/v1/jobs/status",
         takes=JobStatusReport,
         gives=JobStatusReply,
-        about="report the unfinished copies of jobs on a host",
+        about="take a host's report of its unfinished job copies",
         answer=take_status,
     ),
 )

@@ -59,7 +59,7 @@ ROUTES = (
         path="/v1/mesh/forget",
         takes=ForgetHost,
         gives=Forgotten,
-        about="remove a host that is lost from the mesh, and roll back hand-offs to it",
+        about="remove a lost host from the mesh, and roll back hand-offs to it",
         answer=forget,
     ),
 )

@@ -44,7 +44,7 @@ EFFECT_SECONDS = 30.0
 """Seconds to wait for a disposal. After that, the caller gets the reply that the disposal continues."""
 
 MAX_MOVE_SECONDS = 10
-"""The longest wait, in seconds, of a request that asks for a paglet and waits for the end of its move."""
+"""The maximum seconds for which a request for a paglet waits for the end of its move."""
 
 ROLLBACK_SECONDS = 5.0
 """Seconds to wait for the disposal of a leaving paglet, which must first be rolled back.
@@ -95,7 +95,7 @@ def inspect(host: Host, asked: ParsedRequest) -> Any:
 
 
 def _when_moved(host: Host, agent_id: str, wait_seconds: int) -> PendingResponse:
-    """Return the location of a paglet when its move ends, or the error Moving after `wait_seconds`."""
+    """Reply with the view or new host of a paglet when its move ends, or with Moving after `wait_seconds`."""
 
     def look() -> Response:
         try:
@@ -362,7 +362,7 @@ ROUTES = (
         "/v1/transfers/settle",
         Settle,
         TransferAnswers,
-        "ask if hand-offs were accepted, or refuse them",
+        "ask if hand-offs were accepted, and refuse the others",
         settle,
     ),
 )

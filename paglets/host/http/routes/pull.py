@@ -20,7 +20,7 @@ MOST_RELAY_SECONDS = MAX_CALL_SECONDS + 4.0
 """The maximum wait for the reply to a forwarded request, in seconds. It is just below the time limit of the server."""
 
 NEVER = ("/v1/via", "/v1/outbox/", "/v1/mesh/gossip")
-"""Prefixes of paths that are never forwarded. The path `/v1/outbox` itself, which takes posts of clients, is."""
+"""Prefixes of paths that are never forwarded. The path `/v1/outbox`, for posts of clients, is forwarded."""
 
 OF_HOSTS = ("/v1/posts", "/v1/transfers", "/v1/jobs/status", "/v1/slots/steal")
 """Paths that are forwarded only for hosts. For a client they are not, because this host would appear as the sender."""
@@ -44,7 +44,7 @@ def via(host: Host, asked: ParsedRequest) -> PendingResponse:
     if mesh_host is None:
         raise Unreachable(f"{host.services.own.name} knows no host with the store id {asked.path['STORE'][:80]!r}")
     if asked.sender and mesh_host.reachable:
-        raise Unreachable(f"{mesh_host.name} accepts connections: send the request to it directly")
+        raise Unreachable(f"{mesh_host.name} accepts connections", hint=["send the request to it directly"])
     if body.timeout_seconds <= 0:
         raise Invalid(f"timeout_seconds is {body.timeout_seconds:g}: it must be more than 0")
     check_request_line(body.method, body.target)

@@ -41,7 +41,7 @@ ROUTES = (
         path="/v1/slots/candidates",
         takes=PreviewPlacement,
         gives=PlacementPreview,
-        about="the hosts that could run a job with this request, if it is submitted on this host",
+        about="which hosts could run a job with this request, if it is submitted on this host",
         answer=candidates,
     ),
     Route(
@@ -49,7 +49,7 @@ ROUTES = (
         path="/v1/slots/steal",
         takes=Steal,
         gives=Stolen,
-        about="an idle host asks for waiting jobs",
+        about="hand off waiting jobs to an idle host that asks for some",
         answer=steal,
     ),
 )
