@@ -1,7 +1,7 @@
 """Clear a group whose collector was lost with a removed host, so that its id can be used again.
 
 Undelivered results are kept, unless the user wants to drop them (`drop_results`): then a failure replaces each result.
-The files of undelivered failures are dropped. The copies of these jobs have already finished, and are disposed of. If
+The files of undelivered failures are dropped. The finished copies of the cleared jobs are disposed of. If
 the collector comes back, it receives the failures, and therefore does not resubmit the jobs.
 """
 
@@ -34,7 +34,7 @@ def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) 
     """
     row = residence.find(tx, collector_id(group_id))
     if row is not None and row.status in ("here", "leaving"):
-        raise Conflict(f"the collector of {group_id} is on {own.name}: cancel the group there")
+        raise Conflict(f"the collector of {group_id} is on {own.name}", hint=["cancel the group there"])
     known = groups.find(tx, group_id)
     hosts = [*undelivered.collector_hosts(tx, group_id), *([collector_ref(tx, known, own).host] if known else [])]
     for host in hosts:

@@ -23,14 +23,14 @@ NO_COLLECTOR = "while its collector could not be asked"
 def end_copies(
     tx: Tx, group_id: str, request: EndCopies, online: Collection[str], own: HostRef, now: float
 ) -> EndedCopies:
-    """Cancel this host's copies of the jobs with the requested keys. `online` has the store ids of the online hosts.
+    """Cancel this host's copies of the jobs with the requested keys. Return the cancelled keys and the number left.
 
-    Raises Conflict if the collector is on this host or on an online host.
+    Raises Conflict if the collector is on this host or on a host of `online` (store ids).
     """
     keys = None if request.job_keys is None else frozenset(request.job_keys)
     here = residence.find(tx, collector_id(group_id))
     if here is not None and here.status == "here":
-        raise Conflict(f"the collector of {group_id} is on {own.name}: cancel the group there")
+        raise Conflict(f"the collector of {group_id} is on {own.name}", hint=["cancel the group there"])
     keys_ended = [
         _end_here(tx, job, request.reason, online, own, now) for job in copies.unfinished_here(tx, group_id, keys)
     ]
@@ -49,7 +49,7 @@ def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: Ho
     if job.collector.host.store_id in online:
         name = job.collector.host.name
         raise Conflict(
-            f"{own.name} can reach {name}, which has the collector of {job.group_id}: cancel the group there"
+            f"{own.name} can reach {name}, which has the collector of {job.group_id}", hint=["cancel the group there"]
         )
     message = f"cancelled: {reason}, {NO_COLLECTOR}" if reason else f"cancelled {NO_COLLECTOR}"
     if job.status not in ("ASSIGNED", "RUNNING"):

@@ -16,8 +16,8 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response
 
 LOOK_AGAIN_SECONDS = 10.0
-"""Seconds between two checks of the groups that still depend on this host. The end of a dependency wakes this part; the
-check finds an end without a wake-up."""
+"""Seconds between two checks of the groups that still depend on this host. Most dependencies wake this part when they
+end; the check finds the others."""
 
 
 ASK_SECONDS = 10.0
@@ -46,7 +46,7 @@ class HomeGroups:
         self._has_joined = False
 
     def join(self, tx: Tx) -> None:
-        """Update the groups in the COMMIT that ends a dependency on this host, or the group."""
+        """Update the groups in the COMMIT that ends a group or its dependency on this host."""
         for group_id, reason in _new_reasons(tx, self._services.own):
             groups.set_detached_reason(tx, group_id, reason)
         for group_id in groups.complete_here(tx):

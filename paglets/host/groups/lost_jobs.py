@@ -240,7 +240,7 @@ class LostJobDetector:
         return quiet
 
     def _newest_copies(self, keys: list[Key]) -> dict[Key, Sighting]:
-        """Return the newest copies of these keys. Stop watching keys that have ended or cannot be read."""
+        """Return the newest copies of these keys. Stop watching keys without one, and unreadable keys."""
         wall = self._services.clock.wall()
         bad: dict[Key, str] = {}
 
@@ -295,7 +295,7 @@ class LostJobDetector:
             heappush(self._due_locates, _DueLocate(at=at, asked_at=watched.seen_at, collector=collector, job_key=key))
 
     def _places(self, watched: WatchedKey, hosts: Sequence[HostRef], answered: frozenset[str]) -> list[PossibleHost]:
-        """Return the hosts where the copy may be. Count another answer of each host that answered.
+        """Return the hosts where the copy may be. Count another answer that it is not there for each that answered.
 
         The count of a host that did not answer restarts at 0.
         """

@@ -84,8 +84,8 @@ class StatusReconciliation:
     def awaited(self) -> bool:
         """Return True if jobs must not start before their collectors have answered.
 
-        They must not start after a suspension so long that collectors may have resubmitted the jobs of this host. The
-        result is False again after AWAITED_SECONDS, even without an answer.
+        This is so after a suspension so long that collectors may have resubmitted the jobs of this host. The result is
+        False again after AWAITED_SECONDS, even without an answer.
         """
         gap = self._gossip.last_gap()
         now = self._services.clock.monotonic()
@@ -216,7 +216,7 @@ def _point_to(tx: Tx, groups: dict[str, str], located: Located, own: HostRef, no
 
 
 def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: float) -> None:
-    """End unwanted copies: waiting ones at once, running ones by ending their processes.
+    """End unwanted copies: waiting ones at once, running ones when their processes have been ended.
 
     A copy in transit ends once its target answers that it lacks the copy, or is unreachable (see `rollback`).
     """

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from paglets.codec.envelope import WireMessage
 from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
+from paglets.core.text import counted
 from paglets.groups import copies
 from paglets.groups.keys import SUBMISSION_GENERATIONS, nth_copy
 from paglets.groups.records import ExpectedJob, JobDescription, Sighting
@@ -225,7 +226,7 @@ class Resubmission:
             self._blob_fetcher.fetch_blob(blob, partial(self._arrived, done.lost))
 
     def _arrived(self, lost: Lost) -> None:
-        """Resubmit the job as soon as one of its inputs has arrived, before the pin of the input expires."""
+        """Try to resubmit the job when one of its inputs has arrived, before the pin of that input expires."""
         if lost.watched.lacks_since is None:
             # The copy was reported, or its job was resubmitted, after the fetch started.
             return
@@ -273,7 +274,7 @@ class Resubmission:
         # Generations above SUBMISSION_GENERATIONS belong to the next submission under this group id.
         if made > most or made == SUBMISSION_GENERATIONS:
             last = case.pending.copy.host.name
-            text = f"lost {made} times with its host, last on {last}; max_losses is {most}"
+            text = f"lost {counted(made, 'time')} with its host, last on {last}; max_losses is {most}"
             self._give_up(case, text)
             return None
         lacking = tuple(blobs.missing(case.tx, (file.blob for file in description.files)))

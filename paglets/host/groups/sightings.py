@@ -27,7 +27,7 @@ class SightingRecorder:
     """
 
     def __init__(self) -> None:
-        # The hash of a collector, a host and a paglet id, and the hash of the values that changed nothing.
+        # By the hash of a collector, a host and a paglet id: the hash of the values that changed nothing.
         self._unchanged: dict[int, int] = {}
 
     def receive(self, tx: Tx, reported: JobStatusReport, now: float) -> JobStatusReply:

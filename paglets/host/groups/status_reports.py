@@ -1,4 +1,4 @@
-"""Reports of job copies as traffic to the hosts of their collectors. They wait in memory, not in the store."""
+"""The delivery of reports about job copies to the hosts of their collectors. Reports wait in memory only."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class _Waiting:
 class StatusReports(Traffic[JobCopy, JobStatusReply]):
     """The traffic of the runner part `status_reports`: the newest state of each copy that is to be reported.
 
-    `receive` stores a report for a collector on this host. `answered` gets each answer inside the change that follows
-    from it. `unreported` gets the copies of a failed report.
+    `receive` stores a report for a collector on this host. `answered` gets each answer in the transaction
+    that stores it. `unreported` gets the paglet ids of the copies in a failed report.
     """
 
     name = "status_reports"
@@ -63,7 +63,7 @@ class StatusReports(Traffic[JobCopy, JobStatusReply]):
         self._answered = answered
         self._unreported = unreported
         self._waiting: dict[str, _Waiting] = {}
-        # The copies that were read after a suspension and that each host, by its store id, has not answered for.
+        # By store id of a host: the copies read after a suspension that the host has not answered for.
         self._unanswered: dict[str, dict[str, JobCopy]] = {}
 
     @property
@@ -72,7 +72,7 @@ class StatusReports(Traffic[JobCopy, JobStatusReply]):
         return bool(self._unanswered)
 
     def clear(self) -> None:
-        """Drop all that waits, and await no answers."""
+        """Drop all waiting copies, and await no answers."""
         self._waiting.clear()
         self._unanswered.clear()
 
@@ -81,7 +81,7 @@ class StatusReports(Traffic[JobCopy, JobStatusReply]):
         self._unanswered = {store_id: dict(waiting.copies) for store_id, waiting in self._waiting.items()}
 
     def put(self, host: HostRef, copy: JobCopy) -> None:
-        """Queue a report to the host of a collector."""
+        """Queue the state of a copy for the host of its collector."""
         waiting = self._waiting.setdefault(host.store_id, _Waiting(host=host))
         waiting.host = host
         waiting.copies[copy.agent_id] = copy
