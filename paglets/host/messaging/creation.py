@@ -88,7 +88,7 @@ def require_files(tx: Tx, blob_store: BlobStore, bundle: BlobRef | None, files: 
 
 def _check_kind(new: NewPaglet) -> None:
     if new.kind not in ("paglet", "job"):
-        raise Invalid(f"{with_article(new.kind)} cannot be created alone: submit a group instead")
+        raise Invalid(f"{with_article(new.kind)} cannot be created alone", hint=["submit a group instead"])
     if new.kind == "job":
         check_request(from_json(SlotRequest, new.request, "request"))
 

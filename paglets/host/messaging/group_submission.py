@@ -74,7 +74,7 @@ class GroupSubmission:
         row = tx.one(GROUP, prepared.group_id)
         if row is not None:
             if row["digest"] != prepared.digest:
-                raise GroupExists(f"group {prepared.group_id} exists with other jobs; choose another group_id")
+                raise GroupExists(f"group {prepared.group_id} exists with other jobs", hint=["choose another group_id"])
             view = group_view(tx, row, self._services.own)
             differs, lost = _differs(row, prepared.group), self._lost(view.collector.host)
             return replace(view, was_there=True, differs=differs, lost=lost)
@@ -147,7 +147,7 @@ class GroupSubmission:
         )
         store = residence.create if first == 1 else residence.replace_gone
         if not store(tx, envelope, now):
-            raise GroupExists(f"group {group_id} was known to this host before; choose another group_id")
+            raise GroupExists(f"group {group_id} was known to this host before", hint=["choose another group_id"])
         args: dict[str, Any] = {
             "group_id": group_id,
             "home": to_json(own),

@@ -52,7 +52,7 @@ StartEntry = Callable[[str, str], None]
 
 
 class Pump(Protocol):
-    """A function that sends the next message to the paglet's process, and returns False if there is no process.
+    """A function that sends the next message to the paglet's process. It returns False if there is no process.
 
     Without `stay`, the process ends soon, whatever messages it has left.
     """
@@ -84,7 +84,8 @@ class Mailbox:
     def call(self, call: PendingCall, again: bool) -> None:
         """Queue a call to a paglet on this host that runs in a process. Used only on the runner.
 
-        If the call is repeated, it is not queued again: its caller gets the result of the first call.
+        A repeated call (`again`) is not queued again: its caller gets the result of the first, or CallOutcomeUnknown if
+        this host has restarted since.
         """
         known = self._by_id.get(call.call_id)
         if known is not None:
@@ -159,7 +160,7 @@ class Mailbox:
         return version
 
     def next_delivery(self, agent_id: str) -> Delivery | None:
-        """Return the next message for the paglet: calls first, then posts that are due."""
+        """Return the next message for the paglet, or None: first calls, then posts that are due."""
         calls = self._queued.get(agent_id)
         if calls:
             call = calls.popleft()
@@ -214,9 +215,9 @@ class Mailbox:
         return min(times, default=None)
 
     def join(self, tx: Tx) -> list[FailedPost]:
-        """Let paglets inside the host arrive and handle posts in the COMMIT that stores these. Return the failed posts.
+        """Let paglets inside the host arrive or handle posts in the COMMIT that stores them. Return the failed posts.
 
-        A paglet with a hook arrives first, so `tick` serves its posts.
+        A paglet that arrives here handles its posts in `tick`.
         """
         failed: list[FailedPost] = []
         for due in runnable_paglets(tx, "", MAX_DUE, self._services.clock.wall()):

@@ -117,7 +117,7 @@ def _settled(tx: Tx, host: HostRef, items: Sequence[Outgoing]) -> tuple[SettledB
 
 
 def _remove(tx: Tx, n: int, now: float) -> None:
-    """Delete an acknowledged post. If it is the report of a job, dispose of the job's copy."""
+    """Delete a post. If it is the report of a job, dispose of the job's copy if nothing of it is pending."""
     job = posts.remove_delivered(tx, n)
     if job is not None:
         outcomes.retire(tx, job, now)

@@ -116,8 +116,8 @@ class PendingActions:
 def write_or_log(services: HostServices, change: Callable[[Tx], Any]) -> Any:
     """Commit a change that may run code of a paglet inside the host, and return its result.
 
-    If it raises PagletsError, log the error and return None. Only StoreTransient is raised again, after which the
-    runner retries the part.
+    If it raises PagletsError, log the error and return None. After StoreTransient, which is raised, the runner
+    retries the part.
     """
     try:
         return services.store.write(change)
