@@ -51,10 +51,7 @@ class _FullReport:
 
 
 class StatusReconciliation:
-    """The runner part `reconciliation`, which reports copies of jobs to collectors and ends unwanted copies.
-
-    `lanes` is the part that delivers the reports.
-    """
+    """The runner part `reconciliation`. `lanes` is the part that delivers its reports."""
 
     name = "reconciliation"
 

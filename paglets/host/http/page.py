@@ -90,7 +90,7 @@ HEADERS = MappingProxyType(
 
 
 def page_for(head: RequestHead) -> Response | None:
-    """Return the page if the request comes from a browser, or None if it is an API request, which needs the key.
+    """Return the page, or status 404 for its icon, if a browser sent the request. Return None for an API request.
 
     A request with a signature or token, valid or not, is an API request. So is a request for a path below `/v1/`.
     """

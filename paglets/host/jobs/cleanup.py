@@ -43,7 +43,7 @@ The time that a check takes grows with the number of logs.
 
 
 class Cleanup:
-    """The runner part `cleanup`. It removes old logs, old rows, and scratch directories that no paglet needs."""
+    """The runner part `cleanup`."""
 
     name = "cleanup"
 

@@ -90,7 +90,7 @@ class Runs:
             self._residents.end_surplus()
 
     def launch(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...], go: Go | None = None) -> None:
-        """Start a run whose row is committed. `go`: the frame for a warm worker, which need not wait for `started`."""
+        """Start a run whose row is committed. `go`: the frame for a warm worker, sent without waiting for `started`."""
         run.cores, run.started_at = cores, self._services.clock.monotonic()
         self._by_token[run.stamp.token] = run
         self._by_agent[run.agent_id] = run

@@ -1,6 +1,6 @@
 """The mailbox, which starts the next action of each paglet: a hook, a pending action or a message handler.
 
-It finds the actions in the database and the calls in a queue in memory. Each paglet runs one action at a time. A
+It finds actions in the database and calls in a queue in memory. Each paglet runs one action at a time. A
 collector of the default class runs inside the host, so its actions run at once. Other paglets run in processes.
 """
 
@@ -61,7 +61,7 @@ class Pump(Protocol):
 
 
 class Mailbox:
-    """The runner part `mailbox`, which starts hooks, pending actions and message handlers."""
+    """The runner part `mailbox`."""
 
     name = "mailbox"
 

@@ -14,7 +14,7 @@ from paglets.core.errors import PagletsError
 class PendingCall:
     """A call that waits for the reply of its handler, or whose reply waits until the caller repeats the call.
 
-    A pending call exists in memory only.
+    It exists in memory only. `parked_version` is the state version at which it was parked. Times are monotonic.
     """
 
     call_id: str

@@ -30,8 +30,7 @@ MOST_LAUNCHER_DEATHS = 10
 """The number of zygote deaths in a row that a job may survive. One more fails it.
 
 After the first death, the job gets a zygote of its own. If that zygote dies while the job runs, the job is the cause,
-and the death does not count here. Many deaths with another cause mean that the host has a problem that further attempts
-do not solve.
+and its attempt fails. Many other deaths mean that the host has a problem that further attempts do not solve.
 """
 
 CANCELLED = "cancelled"

@@ -14,7 +14,7 @@ from paglets.worker.launch import ProcessExit
 def survivors(tx: Tx) -> list[tuple[int | None, float | None, str]]:
     """Return (pid, start time, token) of each run, template and worker that an earlier start may have left.
 
-    The caller must kill these processes before it calls `close_runs`.
+    A pid that was not stored is None. The caller must kill these processes before it calls `close_runs`.
     """
     rows = tx.all(
         "SELECT pid, start_time, token FROM runs UNION ALL SELECT pid, start_time, token FROM templates ORDER BY token"

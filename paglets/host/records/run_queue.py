@@ -64,7 +64,7 @@ _WITH_POSTS = (
 )
 """A query for all paglets that have waiting posts.
 
-It skips in the index from one paglet to the next, so its cost does not depend on the number of posts.
+It jumps from paglet to paglet in the index, so its cost does not depend on the number of posts.
 """
 
 

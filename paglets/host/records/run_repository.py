@@ -33,8 +33,8 @@ class Run:
     """A run of a paglet, from launch to end: a process, or a job of a warm worker. Only the runner uses it.
 
     `blocked_by` is the reason why the host cannot store a file of the process now. `start_error` is the reason why the
-    process could not use a file of the host at its start. `limit_seconds` is the time limit from the class or the
-    request of the paglet. The host stops the process `timeout_seconds` after `started_at`; 0 means no limit.
+    process could not use a file of the host at its start. `limit_seconds` is the `hook_timeout_seconds` of the
+    class. The host stops the process `timeout_seconds` after `started_at`; 0 means no limit.
     `finished_at` is the time when the process reported or its code returned. `stop_reason` is the reason why the host
     stopped the process. `may_stay` is True if the process may wait for further messages. `idle_since` is the time when
     it began to wait for one. The process gets no message after `leaves_at`, because an action of its paglet is due.
