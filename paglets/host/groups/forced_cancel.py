@@ -23,7 +23,7 @@ NO_COLLECTOR = "while its collector could not be asked"
 def end_copies(
     tx: Tx, group_id: str, request: EndCopies, online: Collection[str], own: HostRef, now: float
 ) -> EndedCopies:
-    """Cancel this host's copies of the jobs with the requested keys. Return the cancelled keys and the number left.
+    """Cancel this host's copies of the requested jobs. Return their keys, and the number of copies not yet ended.
 
     Raises Conflict if the collector is on this host or on a host of `online` (store ids).
     """

@@ -133,7 +133,7 @@ class LostJobDetector:
     def _set_quiet(self) -> None:
         """Set the time in which each copy should be reported, and the time after which it is located.
 
-        A host may have all watched copies. With over 30,000, one complete report takes longer than 30 s. If copies were
+        One host may have all watched copies. With over 30,000, a complete report takes longer than 30 s. If copies were
         located earlier, each one would be located between two reports.
         """
         watched = sum(len(collector.keys) for collector in self._collectors.values())
@@ -295,7 +295,7 @@ class LostJobDetector:
             heappush(self._due_locates, _DueLocate(at=at, asked_at=watched.seen_at, collector=collector, job_key=key))
 
     def _places(self, watched: WatchedKey, hosts: Sequence[HostRef], answered: frozenset[str]) -> list[PossibleHost]:
-        """Return the hosts where the copy may be. Count another answer that it is not there for each that answered.
+        """Return the hosts where the copy may be. For each that answered, count one more answer that it lacks the copy.
 
         The count of a host that did not answer restarts at 0.
         """

@@ -89,7 +89,7 @@ def _record_copy(
 def _first_generation(tx: Tx, agent_id: str) -> int:
     """Return the first generation that counts for the collector. Older copies belong to an earlier group of this id.
 
-    This value counts for job keys that the collector does not know. For other keys, `record_sighting` uses their rows.
+    It matters only for job keys that the collector does not know. For other keys, `record_sighting` uses their rows.
     """
     first = paglets.state_value(tx, agent_id, "first_generation")
     return first if isinstance(first, int) else 1

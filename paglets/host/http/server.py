@@ -298,12 +298,12 @@ class ServerStatistics:
 
 
 def _shutting_down() -> Response:
-    return reply_error(ShuttingDown("the host is shutting down; try again after it has restarted"))
+    return reply_error(ShuttingDown("the host is shutting down", hint=["try again after it has restarted"]))
 
 
 def _send_overloaded(sock: ServedSocket) -> None:
     """Send the status 503 without waiting, because the calling thread also accepts other connections."""
-    body = reply_error(Overloaded("too many connections; try again")).body
+    body = reply_error(Overloaded("too many connections")).body
     head = f"content-type: {JSON_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     with contextlib.suppress(OSError):
         sock.setblocking(False)

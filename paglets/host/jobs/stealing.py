@@ -17,7 +17,7 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, Response, dump_json, parsed
 
 PROMISE_SECONDS = 10.0
-"""Seconds for which this host waits for the jobs of a host before it asks another one.
+"""The maximum seconds for which this host waits for the jobs of a host before it asks another one.
 
 Otherwise it could get jobs from two hosts for the same free cores.
 """

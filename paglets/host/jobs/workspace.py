@@ -88,7 +88,7 @@ class ProcessWorkspace:
         )
 
     def not_made(self, run: Run, error: OSError | StoreTransient) -> ProcessExit:
-        """Return the ProcessExit of a run whose scratch directory could not be created."""
+        """Return the ProcessExit of a run whose scratch directory could not be created. Pause further starts."""
         is_of_disk = not isinstance(error, OSError) or error.errno in backpressure.OF_THE_DISK
         if is_of_disk or self._services.disk.blocked_reason() is not None:
             return self.lacking(str(error), ProcessExit())

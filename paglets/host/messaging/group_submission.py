@@ -184,9 +184,9 @@ class GroupSubmission:
         return epoch
 
     def _collector_host(self, group: SubmitGroup) -> HostRef:
-        """Return the requested host for the collector. Without one, choose the other host that has run longest.
+        """Return the requested host for the collector.
 
-        The chosen host must be online and reachable. Without such a host, return this host.
+        If none was requested, return the other online, reachable host that has run longest, or this host if none is.
         """
         if group.collector_host:
             return self._gossip.find(group.collector_host)

@@ -116,7 +116,7 @@ class PendingActions:
 def write_or_log(services: HostServices, change: Callable[[Tx], Any]) -> Any:
     """Commit a change that may run code of a paglet inside the host, and return its result.
 
-    If it raises PagletsError, log the error and return None. After StoreTransient, which is raised, the runner
+    If it raises PagletsError, log the error and return None. StoreTransient is raised, so that the runner
     retries the part.
     """
     try:

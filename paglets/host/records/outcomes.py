@@ -43,7 +43,7 @@ The end of such a copy is reported to its collector.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """An attempt of a job on a host. `runtime_seconds` is measured with the host's monotonic clock.
+    """An attempt of a job on a host. `runtime_seconds` is monotonic, except after a restart of the host.
 
     `remark` is a text for the user about how the attempt ended. `cut_off` is True if the attempt ended before its
     process sent `done`.

@@ -275,8 +275,8 @@ def _close(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now
 def cancelled_and_open(tx: Tx) -> tuple[list[str], set[str]]:
     """Return the ids of running or assigned jobs whose cancellation is requested, and the tokens of all open runs.
 
-    Leave out a job that has reported and whose collector already has its record. It ends by itself, at the latest after
-    the report grace. Ending its process could also end the next job of a warm worker.
+    Leave out a job that has reported and whose end its collector has recorded. It ends by itself, at the latest after
+    `report_grace`. Ending its process could also end the next job of a warm worker.
     """
     cancelled = tx.all(
         "SELECT agent_id FROM requests r WHERE unwanted IS NOT NULL AND status IN ('ASSIGNED', 'RUNNING')"
