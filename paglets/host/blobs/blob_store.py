@@ -140,9 +140,9 @@ class BlobStore:
             return BlobState(sha256=sha256, offset=self._disk.partial(sha256), complete=False)
 
     def check(self, sha256: str) -> BlobState:
-        """Hash all bytes of the blob, then return its state.
+        """Check the hash of the blob, mark a wrong blob as damaged, and return its state.
 
-        This is done after another host has received wrong bytes from this host.
+        Called after another host has received wrong bytes from this host.
         """
         with self._locks.of(check_sha256(sha256)):
             size = self._row(sha256)
@@ -152,7 +152,7 @@ class BlobStore:
         return self.state(sha256)
 
     def read(self, sha256: str, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes of the blob from `offset`, at most MAX_PIECE_BYTES.
+        """Pin the blob, and return its bytes from `offset`: at most `length` and at most MAX_PIECE_BYTES.
 
         Raises Unknown, or FileChanged if the file is missing, too short or damaged.
         """
@@ -244,7 +244,7 @@ class BlobStore:
     def staging(self, staged: str, size_bytes: int, token: str, *, on_disk: bool = False) -> str:
         """Reserve disk space for a file that the run `token` stages. Return the folder for the file.
 
-        Raises NoRoom or Invalid.
+        `on_disk` is as in `QuotaReservations.reserve`. Raises NoRoom or Invalid.
         """
         check_file_name(staged)
         self._quota.reserve(staged, size_bytes, lambda: self._disk.staged(staged), token, on_disk=on_disk)
@@ -294,7 +294,7 @@ class BlobStore:
     def collect(self) -> bool:
         """Remove some blobs that nothing refers to. Return True if there are more to check.
 
-        If the file of such a blob is missing, delete the row even if the blob is pinned, because other hosts do not
+        A pinned blob is kept. But if its file is missing, its row is deleted all the same, because other hosts do not
         send the bytes again while the row exists.
         """
         early = self._services.clock.monotonic() < self._collect_at

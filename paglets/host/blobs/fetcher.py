@@ -98,7 +98,7 @@ class BlobFetcher:
         nowhere: Unknown,
         found: Callable[[T | PagletsError], None],
     ) -> None:
-        """Ask all online hosts, and pass the first answer to `found`, or `nowhere` if no host has one."""
+        """Ask all online hosts, and pass the first answer that `read` accepts to `found`, or `nowhere` if none."""
         ask_all(
             self._services.transport,
             [mesh_host.ref for mesh_host in self._gossip.online()],
@@ -240,7 +240,7 @@ class BlobFetcher:
         fetch.look(lambda found: self._found_again(fetch, found))
 
     def _doubt(self, fetch: _Fetch) -> None:
-        """Ask the source to check the hash of its file. If it differs, the next request to the source fails."""
+        """Ask the source to check the hash of its file. If the hash is wrong, the source sends no more of it."""
         body = dump_json(AskBlobs(sha256s=(fetch.blob.sha256,), check=True))
         request = Request(method="POST", target="/v1/blobs/state", body=body, repeatable=True)
         host = self._gossip.address(fetch.host)
@@ -290,11 +290,11 @@ def delete_here(tx: Tx, artifact_id: str) -> Done:
     """Delete an artifact of this host. Raises Unknown, Conflict, or Moving if the artifact moves with its owner."""
     if not artifacts.delete(tx, artifact_id):
         if artifacts.is_leaving(tx, artifact_id):
-            raise Moving(f"artifact {artifact_id} is moving to another host with its owner; try again in a moment")
+            raise Moving(f"artifact {artifact_id} is moving to another host with its owner")
         if artifacts.find_in_outbox(tx, artifact_id, "") is not None:
             raise Conflict(
-                f"artifact {artifact_id} belongs to a report that waits for its collector; "
-                "`paglets jobs cancel GROUP/JOBKEY` removes both"
+                f"artifact {artifact_id} belongs to a report that waits for its collector",
+                hint=["`paglets jobs cancel GROUP/JOBKEY` removes both"],
             )
         raise Unknown(f"there is no artifact {artifact_id} on this host")
     tx.wake("garbage")

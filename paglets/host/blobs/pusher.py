@@ -40,9 +40,9 @@ PROGRESS_STEPS = 20
 
 @dataclass(slots=True, kw_only=True)
 class _PushRequest:
-    """A request to push a blob.
+    """A request to push a blob. Times are monotonic.
 
-    `offset` is the number of bytes that the target has, if known. `due` is the monotonic time of the next try.
+    `offset` is the number of bytes that the target has, if known. `bad_tries` counts the refusals of wrong bytes.
     """
 
     blob: BlobRef
@@ -63,7 +63,7 @@ class _PushRequest:
 class _PushQueue:
     """The push requests for one host, oldest first. `problem` is the last error of that host, or "" after a success.
 
-    `has_until` maps the hash of each blob that the host has to the time until which this is trusted.
+    `has_until` maps the hash of each blob that the host has to the monotonic time until which this is trusted.
     """
 
     host: HostRef
@@ -126,7 +126,7 @@ class BlobPusher:
         return next((push.problem for push in requests if push.problem), common)
 
     def not_there(self, host: HostRef, lacking: Iterable[BlobRef]) -> None:
-        """Record that the host lacks these blobs, as it has replied. Called on the runner."""
+        """Record the reply of the host that it lacks these blobs. Called on the runner."""
         queue = self._queues.get(host.store_id)
         if queue is not None:
             for blob in lacking:

@@ -27,8 +27,9 @@ The time is longer than the pauses between the tries of a sender."""
 class _Reservation:
     """A file that is being received or written.
 
-    `there` returns the number of bytes that are on the disk so far. `new_bytes` is the number of bytes that the file
-    adds to the disk, or 0 if it is only renamed. `token` is that of the run that writes the file, or "" for a transfer.
+    `there` returns the number of its bytes on the disk. `new_bytes` is the number of bytes that the file adds to the
+    disk, 0 if it is only renamed. `until` is monotonic. `token` is that of the run that writes the file, or "" for a
+    transfer.
     """
 
     size_bytes: int
@@ -52,9 +53,10 @@ class QuotaReservations:
     def reserve(
         self, name: str, size_bytes: int, there: Callable[[], int], token: str = "", *, on_disk: bool = False
     ) -> None:
-        """Reserve disk space until `settled` is called or RESERVED_SECONDS pass. A repeated call restarts the time.
+        """Reserve disk space until the reservation is ended or RESERVED_SECONDS pass. A repeated call extends it.
 
-        `on_disk` means that the file is on the disk already and is only renamed. Raises NoRoom or Invalid.
+        `there` and `token` are as in `_Reservation`. `on_disk` means that the file is on the disk already and is only
+        renamed. Raises NoRoom or Invalid.
         """
         if size_bytes < 0:
             raise Invalid(f"the size of {name} is {size_bytes} bytes: it must be 0 or more")
@@ -75,7 +77,7 @@ class QuotaReservations:
             self._check_limits(name, size_bytes, self._services.clock.monotonic())
 
     def give_up(self, name: str) -> None:
-        """End a reservation, because the transfer may not continue. From now on, only its bytes on the disk count."""
+        """End the reservation of a failed transfer, if it has one. From now on, only its bytes on the disk count."""
         with self._lock:
             if name in self._coming:
                 self._give_up(name)
@@ -91,7 +93,7 @@ class QuotaReservations:
 
     @contextmanager
     def settled(self, name: str) -> Iterator[None]:
-        """Hold the lock while the transfer becomes a blob, then end its reservation, so its bytes count only once."""
+        """Lock all reservations while the file becomes a blob, then end its own, so that its bytes count only once."""
         with self._lock:
             yield
             self._coming.pop(name, None)
