@@ -302,7 +302,7 @@ def test_nothing_comes_back_before_every_online_host_has_answered(rig: Rig) -> N
     answered = begin_to_forget(rig)
     rig.run(10)
     assert status(rig, "p1") == ("leaving", 1)
-    text = "w1 was forgotten; it comes back once w2 has answered that it is not there"
+    text = "w1 was forgotten; these must first answer that they lack the paglet: w2"
     assert rig.value("SELECT problem FROM handoffs") == text
     w2.routes["POST /v1/paglets/locate"] = lambda body: Located(
         rows=(ResidenceRow(agent_id="p1", epoch=2, status="refused", peer=rig.own),)

@@ -18,7 +18,7 @@ MAX_CLOSED = 2_000
 class ClosedHandoffs:
     """The runner part `closed_handoffs`. It sends all acknowledgements of a minute to a target in one request.
 
-    An unanswered request needs no other repetition than the one a minute later, because nobody waits for it.
+    An unanswered request is repeated only after a minute, because nobody waits for it.
     """
 
     name = "closed_handoffs"

@@ -48,7 +48,7 @@ class DuplicateEvictor(InDoubtTraffic):
         self._round_ends_at = float("-inf")
         # Maps the store id of a host to the monotonic time of the retry after a failed request.
         self._again: dict[str, float] = {}
-        # Fences whose targets answered that they have a copy. The targets are asked for these copies again.
+        # Fences whose targets answered that they accepted the same or a newer epoch. They are asked for it again.
         self._found: list[Fence] = []
 
     def tick(self, now: float) -> float | None:

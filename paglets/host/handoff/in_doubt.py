@@ -1,4 +1,4 @@
-"""In-doubt resolution: ask targets if they accepted hand-offs. A target that answers no never accepts them later."""
+"""In-doubt resolution: ask targets if they accepted hand-offs. A target that says no never accepts them later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paglets.wire.request import Request, dump_json
 
 
 class InDoubtTraffic(Traffic[Fence, TransferAnswers]):
-    """The questions of one part of the host. An item is the paglet and the epoch that the target is asked about."""
+    """The questions of one part of the host. An item names the paglet and the epoch of the envelope in question."""
 
     answers = TransferAnswers
     answer_seconds = 10.0

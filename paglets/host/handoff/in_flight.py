@@ -24,7 +24,7 @@ class InFlightTransfers:
         self._unsettled: dict[Key, int] = {}
 
     def stuck(self, key: Key, now: float) -> bool:
-        """Record that an online target has not accepted the envelope. Return True if this was not recorded before."""
+        """Record that an online target did not take the envelope. Return True if it did not count as stuck before."""
         return self._stuck.setdefault(key, now) == now
 
     def not_stuck(self, key: Key) -> None:
@@ -40,14 +40,14 @@ class InFlightTransfers:
         return min((at for at in times if at > now), default=None)
 
     def not_settled(self, key: Key) -> None:
-        """Count one more unanswered request to the target about this envelope."""
+        """Count one more unanswered question to the target about this envelope."""
         self._unsettled[key] = self.unsettled(key) + 1
 
     def settled(self, key: Key) -> None:
         self._unsettled.pop(key, None)
 
     def unsettled(self, key: Key) -> int:
-        """Return the number of unanswered requests about this envelope since the last answer."""
+        """Return the number of unanswered questions about this envelope since the last answer."""
         return self._unsettled.get(key, 0)
 
     def keep(self, under_way: set[Key]) -> None:

@@ -57,9 +57,9 @@ class PlacementDenyList:
 
 
 JOBS_A_TURN = 2_000
-"""The maximum number of jobs read in one turn that follows a turn which placed none, to pass by jobs that fit no host.
+"""The maximum number of jobs that a turn reads if the last turn placed none, to get past jobs that fit no host.
 
-It is bounded, so that each transaction stays short. Other turns read only as many jobs as they can place.
+The limit keeps transactions short. Other turns read only as many jobs as they can place.
 """
 
 PLACED_A_TURN = 200
@@ -72,7 +72,7 @@ The hosts get these jobs early, and start them while the next turn places more.
 """
 
 NEXT_TURN_SECONDS = 0.2
-"""Seconds between two turns. It is short, so that jobs queued behind thousands that fit no host are reached soon."""
+"""Seconds between two turns that place nothing, so that jobs behind thousands that fit no host are reached soon."""
 
 LOOK_AGAIN_SECONDS = 5.0
 
@@ -127,7 +127,7 @@ class Placer:
         return pause_end if pause_end < float("inf") else None
 
     def join(self, tx: Tx) -> None:
-        """Place jobs in the COMMIT that stores them, but only if few jobs have no host."""
+        """Place jobs in the COMMIT that stores them, if at most PLACED_FIRST jobs have no host."""
         if not queue.has_more_than(tx, PLACED_FIRST, "PLACING"):
             self._place(tx, self._gossip.candidates(), queue.FIRST)
 
@@ -142,7 +142,7 @@ class Placer:
         self._since = {agent_id: self._since[agent_id] for agent_id in left}
 
     def _place(self, tx: Tx, candidates: tuple[Candidate, ...], began: queue.Place) -> tuple[int, int, queue.Place]:
-        """Place a batch of jobs. Return how many were placed, how many were not, and where the next turn starts."""
+        """Place a batch of jobs. Return how many were placed, how many fit no host, and where the next turn starts."""
         now = self._services.clock.wall()
         found, after = queue.unplaced(tx, JOBS_A_TURN if self._passes_by else self._most, began)
         jobs = self._expire(tx, found, now)

@@ -2,8 +2,8 @@
 
 A paglet in transit to that host may have arrived there, and may have been passed on. So each such paglet is first
 located in the mesh. If another host has it, the hand-off ends. Otherwise, once all online hosts have answered that they
-lack the paglet, the hand-off is rolled back. But a job of a group ends, and its collector may resubmit it. Module
-`eviction` checks hosts that were offline during the removal.
+lack the paglet, the hand-off is rolled back. A job of a group is not rolled back: it ends, and its collector may
+resubmit it. Module `eviction` checks hosts that were offline during the removal.
 """
 
 from __future__ import annotations
@@ -135,8 +135,9 @@ class HostRemoval:
 
     def _noted(self, removal: _Removal, result: BaseException | None) -> None:
         if isinstance(result, BaseException):
-            text = f"{removal.name} was not forgotten completely: the change could not be stored; repeat the command"
-            removal.pending.complete(reply_error(result if isinstance(result, PagletsError) else InternalError(text)))
+            text = f"{removal.name} was not forgotten completely: the change could not be stored"
+            error = result if isinstance(result, PagletsError) else InternalError(text, hint=["repeat the command"])
+            removal.pending.complete(reply_error(error))
             raise result
         answer = Forgotten(
             host=self._services.own,
@@ -170,9 +171,10 @@ class HostRemoval:
     def _settle(
         self, tx: Tx, each: UnfinishedHandoff, found: ResidenceRow | None, unanswered: list[str], files: Counter[str]
     ) -> bool:
-        """Settle one hand-off to a removed host. Return True if the paglet was rolled back.
+        """Settle one hand-off to a removed host, if the answers suffice. Return True if it was rolled back.
 
-        Add to `files` the number of files of a finished job that became artifacts of this host.
+        `found` is the row of the paglet elsewhere. Add to `files` the number of files of a finished job that became
+        artifacts of this host.
         """
         now = self._services.clock.wall()
         if found is not None and found.epoch > each.epoch and self._is_elsewhere(found):
@@ -184,7 +186,7 @@ class HostRemoval:
             return False
         if unanswered:
             names = ", ".join(unanswered)
-            text = f"{each.target.name} was forgotten; it comes back once {names} has answered that it is not there"
+            text = f"{each.target.name} was forgotten; these must first answer that they lack the paglet: {names}"
             handoffs.set_problem(tx, each.key, text)
             return False
         job = jobfiles.finished_job(tx, each.agent_id)
@@ -215,7 +217,7 @@ class HostRemoval:
 
 
 def _may_be_forgotten(services: HostServices, gossip: Gossiper, store_id: str) -> tuple[str, bool]:
-    """Return (name, True) for a known host, and (store id, False) for an unknown one. Raises Invalid or Conflict."""
+    """Return (name, True) for a known host, (store id, False) for another one. Raises Invalid or Conflict."""
     if not STORE_ID.fullmatch(store_id):
         raise Invalid(f"store_id {store_id[:80]!r} is not well formed")
     if store_id == services.own.store_id:
@@ -223,7 +225,7 @@ def _may_be_forgotten(services: HostServices, gossip: Gossiper, store_id: str) -
     for view in gossip.hosts():
         if view.host.store_id == store_id:
             if view.online:
-                raise Conflict(f"{view.host.name} is online, as {services.own.name} sees it; stop it first")
+                raise Conflict(f"{view.host.name} is online, as {services.own.name} sees it", hint=["stop it first"])
             return view.host.name, True
     return store_id, False
 

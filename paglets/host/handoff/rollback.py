@@ -29,7 +29,7 @@ from paglets.store.rollbacks import DISPOSE, UNWANTED, Fence, UnfinishedHandoff
 MOST_AT_ONCE = 50
 AGAIN_SECONDS = 5.0
 FAILURES_TO_GIVE_UP = 3
-"""Number of unanswered requests to an online target after which an unwanted copy of a job ends on this host."""
+"""The number of unanswered questions to an online target after which an unwanted copy of a job ends on this host."""
 
 
 class TransferRollback(InDoubtTraffic):
@@ -50,7 +50,7 @@ class TransferRollback(InDoubtTraffic):
         self._in_flight = in_flight
         self._deny_list = deny_list
         self._lanes = DeliveryLanes(services, gossip, blob_pusher, self)
-        # The hand-offs whose targets are being asked, and the ends of the pauses after failed questions, by paglet.
+        # By paglet: the hand-offs whose targets are being asked, and the ends of the pauses after failed questions.
         self._asking: dict[str, UnfinishedHandoff] = {}
         self._again: dict[str, float] = {}
 

@@ -32,7 +32,7 @@ PROBE_AFTER_SECONDS = 1.0
 cannot be rolled back without its target, so one sent to a host that lost power would be stuck. Before a requested
 move, the target is always probed."""
 
-LEFT_OUT = "the host answers but could not store it (see its host.log; mostly a full disk); this is retried"
+LEFT_OUT = "the host answers but could not store it, usually for a full disk (see its host.log); this is retried"
 BEING_WRITTEN = "its envelope is being written to the disk"
 GIVE_UP_FAILURES = 3
 """An envelope of which no byte was sent is rolled back after this many failures in a row to reach its target."""
@@ -75,7 +75,7 @@ class HandoffTraffic(Traffic[Leaving, TransferAnswers]):
         return (*item.needs, blob) if isinstance(blob, BlobRef) else item.needs
 
     def _as_blob(self, key: Key) -> BlobRef | str:
-        """Return the blob of a large envelope, or the reason why its background write is not complete."""
+        """Return the blob of a large envelope. If it is not written yet, start that, and return the reason."""
         made = self._large.get(key, "")
         if isinstance(made, BlobRef):
             self._blob_store.pin(made.sha256)
@@ -169,7 +169,7 @@ class HandoffTraffic(Traffic[Leaving, TransferAnswers]):
     def stuck(self, items: Iterable[Leaving], host: HostRef, *, is_stuck: bool) -> None:
         """Record if envelopes are stuck. They count as stuck only while their target is online.
 
-        An envelope that is stuck for long is rolled back.
+        The part `rollback` ends hand-offs that are stuck for long.
         """
         now, is_stuck = self._services.clock.monotonic(), is_stuck and self._gossip.is_online(host.store_id)
         for each in items:
