@@ -22,8 +22,7 @@ from paglets.store.inspection import check
 from paglets.store.sqlite_errors import to_paglets_error
 
 POSTS_JUMPED = 1_000_000
-"""The number of post numbers to skip after commits were lost, because other hosts drop posts with a number used
-before."""
+"""The number of post numbers to skip if commits were lost, because other hosts drop posts whose number was used."""
 
 MISSING_WAL = (
     f"the previous run crashed and {damage.WAL} is missing: the newest commits may be lost\n"
@@ -63,7 +62,7 @@ def open_data_directory(
     name: str | None = None,
     log_level: str = "info",
 ) -> Iterator[DataDirectory]:
-    """Lock and open the data directory of a host. Raises StartFailed, StoreDamaged."""
+    """Lock and open the data directory of a host. Raises StartFailed, StoreDamaged, StoreTransient."""
     try:
         secured = permissions.secure(path)
         permissions.tighten(path)
@@ -159,7 +158,7 @@ def _note(path: Path, note: damage.StoreNote, log: logging.Logger) -> None:
 def _record_start(path: Path, store: Store, entropy: Entropy) -> tuple[str, int]:
     """Record this start of the host. Return the store id and the number of starts.
 
-    Raises StoreDamaged if the database is outdated.
+    Raises StoreDamaged if the database is outdated or lost its content.
     """
     note = damage.read_note(path)
     store_id, boots = store.read(meta.identity)

@@ -24,10 +24,10 @@ from paglets.worker.scratch import scratch_bytes
 FULL = "disk_full"
 CLOSED = "disk_closed"
 CLOSED_SECONDS = 10.0
-"""The delay before a part retries to remove files if the data directory is missing or read-only."""
+"""Seconds after which a part tries again to remove files if the data directory is missing or read-only."""
 
 MOST_LEFT = 1_000
-"""The maximum number of paths that are logged because they cannot be removed. Each is logged once."""
+"""The maximum number of paths that are logged, each once, because they cannot be removed."""
 
 LEAST_BYTES = 1 << 20
 LEAST_FILES = 16
@@ -51,7 +51,7 @@ def is_unusable(disk: Disk) -> bool:
 class HostDisk:
     """The implementation of `Disk` for a real machine.
 
-    `later` runs a task on another thread. `lacks` returns an additional reason why no process can start, or "".
+    `later` runs a task on another thread. `lacks` returns a further reason why no process can start, or "".
     """
 
     def __init__(
@@ -211,7 +211,10 @@ class HostDisk:
             self._say_left(str(path), failed)
 
     def _make_removable(self, act: Callable[[str], object], path: str, error: object) -> None:
-        """Retry to remove `path`, after restoring permissions that a job may have removed from its directories."""
+        """Remove `path` after restoring permissions that a job may have removed from its directories.
+
+        `act` is the function of `os` that failed for `path`.
+        """
         try:
             for place in (os.path.dirname(path), path):
                 if _is_its_own(place):

@@ -41,7 +41,7 @@ class HostLogFormatter(logging.Formatter):
         job, attempt = getattr(record, "job", ""), getattr(record, "attempt", "")
         if job:
             text = f"{text} (job {job}, attempt {attempt})"
-        # Indent further lines of the text. Otherwise a line in an error from another host could look like a log entry.
+        # Indent further lines of the text. Otherwise an error from another host could imitate a line of the log.
         text = text.replace("\n", "\n    ")
         if record.exc_info:
             text = f"{text}\n{self.formatException(record.exc_info)}"
@@ -69,7 +69,8 @@ def host_logger(path: Path, host: str, level: str) -> Iterator[tuple[logging.Log
     try:
         file = LogFile(path)
     except OSError as error:
-        raise StartFailed(f"the log {path} cannot be written: {error}; fix this, and start the host again") from error
+        hint = ["make it writable, or choose another folder with --data-dir"]
+        raise StartFailed(f"the log {path} cannot be written: {error}", hint=hint) from error
     logger = logging.getLogger(ROOT)
     handler = LogFileHandler(file, host)
     logger.addHandler(handler)

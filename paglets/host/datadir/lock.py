@@ -37,7 +37,7 @@ class DataDirectoryLock:
         self._file.close()
 
     def repair(self) -> str:
-        """Create and lock a new file if the locked file was removed, because then its lock excludes no other host.
+        """Create and lock a new file if the locked file was removed, because its lock then excludes no other host.
 
         Return a message, or "" if the file was not removed. Raises StoreUndecided if another host has locked a new
         file, because that host now owns the directory. Raises OSError.
@@ -55,7 +55,7 @@ class DataDirectoryLock:
         return f"{self._path} was removed and has been recreated"
 
     def is_lost(self) -> bool:
-        """Return True if another file replaced the locked file, so that another host may use the folder.
+        """Return True if another regular file replaced the locked one, so that another host may use the folder.
 
         Raises OSError.
         """

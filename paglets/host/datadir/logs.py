@@ -56,8 +56,8 @@ class LogFolder:
     def trim(self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[Key]]) -> int:
         """Remove the least recently written logs if the logs exceed a limit, down to TRIM_SHARE of both limits.
 
-        Logs of running attempts are kept. Folders without a log are removed, too. Return the number of attempts whose
-        logs were removed.
+        `running` returns the attempts whose logs are kept. Folders without a log are removed, too. Return the number of
+        attempts whose logs were removed.
         """
         kept: dict[Key, _Kept] = {}
         for agent_id in self._agents():

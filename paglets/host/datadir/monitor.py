@@ -1,8 +1,8 @@
 """The data-directory monitor: check the data directory, its folders and the copy of the program at intervals.
 
 A person or a program may remove them while the host runs. The monitor recreates a missing file or folder, and reports
-this to the user. If the database is gone, or another host owns the directory, the host exits. If a folder cannot be
-recreated, the host starts no processes until it can (`Disk.blocked_reason`), so that no job fails.
+this to the user. If the database is gone, or another host owns the directory, the host exits. While a folder is
+missing, the host starts no processes (`Disk.blocked_reason`), so that no job fails.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ HINTS_OF_GONE = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """A check and repair of one file or folder, which `what` names in messages.
+    """A check and repair of one thing, such as a folder or the URL, which `what` names in messages.
 
-    `repair` returns a message if it recreated the file or folder, else "". It raises OSError if it fails, and
-    StoreUndecided if the host must exit.
+    `repair` returns a message if it changed something, else "". It raises OSError if it fails, and StoreUndecided if
+    the host must exit.
     """
 
     what: str

@@ -33,7 +33,7 @@ class FolderAccess:
 
 
 class Privacy(Enum):
-    """A class of folders, by the users that can access them."""
+    """A class of folders, by the users who can access them."""
 
     PRIVATE = "only this user can enter it"
     READABLE = "others can read it; a chmod is enough"
@@ -105,7 +105,7 @@ def secure(path: Path, keeps_modes: Callable[[Path], bool] = _keeps_modes) -> Se
 
 
 def tighten(folder: Path) -> None:
-    """Remove permissions of other users, which earlier versions set, from the entries of a folder. Never raises."""
+    """Remove the permissions of other users, set by earlier versions, from the entries of a folder. Never raises."""
     if os.name != "posix":
         return
     with suppress(OSError), os.scandir(folder) as entries:
