@@ -8,7 +8,7 @@ from paglets.mesh.gossip import Gossiper
 
 LOOK_SECONDS = 2.0
 AGAIN_SECONDS = 60.0
-"""The minimum seconds between log lines about problems of one host, because one problem may cause several errors."""
+"""The minimum seconds between log lines about problems with a host, because one problem may cause several errors."""
 
 
 class MeshDiagnostics:

@@ -25,8 +25,8 @@ class RelayTransport:
 
     It sends each request with `inner` to a third host, which accepts connections and forwards the request. If that
     fails, the next request goes to another such host; this transport does not retry, because senders do. `online`
-    returns the other online hosts. `seconds_since_seen` takes a store id, and returns the time since that host was
-    seen.
+    returns the other online hosts, `seconds_since_seen` the time since the host with a store id was seen. `soon` calls
+    a function on the runner.
     """
 
     def __init__(
@@ -82,7 +82,8 @@ class RelayTransport:
 def _of_the_way(relay: MeshHost, outcome: Response | PagletsError) -> Response | PagletsError:
     """Return the outcome of a forwarded request as if it had been sent directly.
 
-    If the forwarding host replied with Unreachable or CallOutcomeUnknown, return that error in place of the reply.
+    If the forwarding host replied with Unreachable or CallOutcomeUnknown, return that error. If another host has taken
+    its address, return Unreachable, because nobody got the request.
     """
     if isinstance(outcome, PeerReplaced):
         return Unreachable(f"{relay.name}, which should forward the request, is unreachable: {outcome.message}")

@@ -23,8 +23,8 @@ from paglets.wire.base64_text import from_base64, to_base64
 from paglets.wire.request import PendingResponse, Request, Response, dump_json, reply_error
 
 WAIT_SECONDS = 20.0
-"""Seconds that a poll waits for a request. Three polls a minute also keep the connection open in NAT routers, which
-drop connections that are idle for a minute."""
+"""Seconds that a poll waits for a request. Three polls a minute also keep the connection open in NAT routers that drop
+idle connections after a minute."""
 
 MARGIN_SECONDS = 5.0
 """Seconds by which the reply to a poll may be late. A later reply means a broken connection: the machine has slept or
@@ -41,7 +41,7 @@ WORK_SECONDS = MAX_CALL_SECONDS + 5.0
 
 ANSWER_SECONDS = 30.0
 KEEP_ANSWER_SECONDS = 60.0
-"""Seconds for which a failed send of a reply is retried. After that, the sender of the request no longer waits."""
+"""Seconds for which the sending of a reply is retried. After that, the sender of the request no longer waits."""
 
 Handle = Callable[[Request], "Response | PendingResponse"]
 
@@ -214,4 +214,4 @@ def _requests(body: bytes) -> tuple[PulledRequest, ...]:
 
 def not_yet(request: Request) -> Response | PendingResponse:
     """Raise Unreachable. This function replaces the router while the host starts."""
-    raise Unreachable("the host is starting and did not handle the request; try again in a few seconds")
+    raise Unreachable("the host is starting and did not handle the request", hint=["try again in a few seconds"])

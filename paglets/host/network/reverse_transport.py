@@ -90,9 +90,9 @@ class ReverseTransport:
     Some hosts accept no connections. A request to such a host waits here until that host fetches it. Other requests are
     sent by `inner`.
 
-    `relaying`: None if this host accepts connections. Otherwise the transport that reaches other hosts without
-    connections, through a third host. `mesh_host`: returns the row of a host by store id. `is_online`: returns True if
-    the host with this store id is online. `run_in_background`: runs tasks that may wait for the disk.
+    `relaying`: None if this host accepts connections. Otherwise the transport to such hosts, through a third host.
+    `mesh_host`: returns the row of a host by store id, or None. `is_online`: returns True if the host with this store
+    id is online. `run_in_background`: runs tasks that may wait for the disk.
     """
 
     name = "reverse_transport"
@@ -151,7 +151,8 @@ class ReverseTransport:
         key = queue_of(mesh_host.store_id, request)
         if queue.fair_queue.is_full(key) or queue.kept_bytes() + len(request.body) > MOST_BYTES:
             return Unreachable(
-                f"too many requests wait for {mesh_host.name} to fetch them; the request was not sent; try again later"
+                f"too many requests wait for {mesh_host.name} to fetch them; the request was not sent",
+                hint=["try again later"],
             )
         sent = _Sent(
             request_id=self._entropy.token(),
