@@ -34,7 +34,7 @@ RECONCILE_SECONDS = 60.0
 """The maximum seconds between two reads of what waits, in case a wake-up was lost."""
 
 LOOK_AGAIN_SECONDS = 5.0
-"""Seconds until the next read if all items for a host wait for blobs. Push requests for blobs expire after 60 s."""
+"""Seconds until the next read if all items for a host wait for blobs. It renews push requests, which expire in 60 s."""
 
 NEXT_PAGE_SECONDS = 0.1
 """Seconds between two pages of items that all wait for blobs, so that many of them do not occupy the runner."""
@@ -89,7 +89,8 @@ class Settled(Generic[Item]):
 class Traffic(ABC, Generic[Item, Answer]):
     """One kind of item. `name` is the name of the runner part, `answers` the class of the reply to a request.
 
-    The methods are called on the runner. Those with `tx` must not send anything, and the store may repeat them.
+    The methods are called on the runner. Those with `tx` must not send anything, because the transaction may fail and
+    be repeated.
     """
 
     name: str
@@ -135,10 +136,10 @@ class Traffic(ABC, Generic[Item, Answer]):
         """Store why items cannot be sent yet."""
 
     def stuck(self, items: Iterable[Item], host: HostRef, *, is_stuck: bool) -> None:
-        """Record that items wait, and if they are stuck: the host answered, but the last try with them failed."""
+        """Record if waiting items are stuck: the last try to send them or their blobs failed at a reachable host."""
 
     def tidy(self, tx: Tx) -> None:
-        """Forget what is about items that no longer wait. Called every RECONCILE_SECONDS."""
+        """Drop what is kept in memory about items that no longer wait. Called every RECONCILE_SECONDS."""
 
     def deliver_here(self, tx: Tx, items: Sequence[Item]) -> Answer:
         """Deliver items for this host itself, and return the answer. Only called if `hosts` names this host."""
@@ -149,7 +150,7 @@ class Traffic(ABC, Generic[Item, Answer]):
 
 
 class DeliveryLanes(Generic[Item, Answer]):
-    """The runner part that delivers one kind of item. Without `locate`, it does not follow moved paglets."""
+    """The runner part that delivers one kind of item. Without `locate`, it does not search for moved paglets."""
 
     def __init__(
         self,
@@ -195,7 +196,7 @@ class DeliveryLanes(Generic[Item, Answer]):
         return min(due)
 
     def join(self, tx: Tx) -> tuple[list[Item], Settled[Item]] | None:
-        """Deliver items for this host in the COMMIT that stores them, except items with blobs. Return None for none."""
+        """Deliver items for this host in the COMMIT that stores them, except items with blobs. None: no such items."""
         own = self._services.own
         if all(host.store_id != own.store_id for host in self._traffic.hosts(tx)):
             return None
@@ -210,7 +211,7 @@ class DeliveryLanes(Generic[Item, Answer]):
             self._settled(self._services.own, *value)
 
     def _send(self, host: HostRef, now: float, *, probed: bool = False) -> bool:
-        """Send a page of items to a host, or a probe. Return False if all items wait for blobs, or if none is left."""
+        """Send a probe or a page of items to a host. Return False if all items wait for blobs, or if none is left."""
         ready, waiting = self._next(host, now)
         probe = None if probed else self._traffic.probe(host, ready, waiting)
         if probe is None and not ready:
@@ -234,7 +235,7 @@ class DeliveryLanes(Generic[Item, Answer]):
         return True
 
     def _next(self, host: HostRef, now: float) -> tuple[list[Item], list[Item]]:
-        """Return the items of the next page that may be sent, and those that wait for blobs, after a request to push.
+        """Return the items of the next page that may be sent now, and those that wait. Request a push of lacking blobs.
 
         If all items of a page wait, the next call continues after it.
         """

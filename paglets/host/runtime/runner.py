@@ -71,7 +71,7 @@ class Runner:
     def add(self, part: Part, pause_seconds: float = 0.0) -> None:
         """Add a part of the host. It is due immediately.
 
-        If the part is woken again within `pause_seconds` of a tick, it runs when this time is over.
+        If it is woken less than `pause_seconds` after a tick, it runs when this time is over.
         """
         self._parts[part.name] = part
         self._due[part.name] = self._rests_until[part.name] = float("-inf")

@@ -253,7 +253,7 @@ class HostServices:
 class Environment:
     """The interfaces of a host to its environment.
 
-    `make_transport` gets a function that runs a callback on the runner; the transport must run each completion with it.
+    `make_transport` gets a function that runs a callback on the runner. The transport must pass completions to it.
     `announce` receives messages for the user; without it, they only go to the log. `url` returns the URL for other
     hosts, which may change. `refused` returns hosts with another mesh key that sent requests to this host.
     """

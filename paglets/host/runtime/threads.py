@@ -15,7 +15,7 @@ from paglets.host.runtime.runner import Runner, Submitted
 
 JOIN_SECONDS = 10.0
 END_CHECK_SECONDS = 1.0
-"""Seconds between two checks if the runner has ended while a thread waits for a COMMIT."""
+"""A thread that waits for a COMMIT checks at this interval, in seconds, if the runner has ended."""
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class RunnerThread:
         self._thread.join(JOIN_SECONDS)
 
     def _commit(self, changes: Sequence[Submitted]) -> None:
-        """Hand changes of another thread to the runner, and wait for their callbacks. Raises ShuttingDown."""
+        """Commit changes, through the runner's thread, and wait for their callbacks. Raises ShuttingDown."""
         if threading.current_thread() is self._thread:
             self._runner.commit_now(changes)
             return
@@ -87,7 +87,7 @@ class RunnerThread:
             self._runner.change(*each)
         while not done.wait(END_CHECK_SECONDS):
             if not self._thread.is_alive():
-                raise ShuttingDown("the host is shutting down; try again after it has restarted")
+                raise ShuttingDown("the host is shutting down", hint=["try again after it has restarted"])
 
     def _run(self) -> None:
         try:
