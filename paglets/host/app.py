@@ -80,8 +80,8 @@ class _Handler:
 def run_host(options: HostOptions) -> int:
     """Run a host in this process until SIGINT, SIGTERM, SIGHUP or a fatal error. Return the exit code.
 
-    Raises StartFailed.
     A host started by `host --background` leaves its terminal when it is ready.
+    Raises StartFailed, StoreDamaged or StoreTransient if the host cannot start.
     """
     home = paglets_home(os.environ)
     if os.environ.get(HOME_VARIABLE):
@@ -153,10 +153,10 @@ def start(
     umask: int,
     console: Console,
 ) -> None:
-    """Start all components of the host. `stack` stops them in reverse order. `umask` is for the processes of jobs.
+    """Start all components of the host. `stack` stops them in reverse order. Processes of jobs get `umask`.
 
     The host accepts requests only after each part has run once and a test transaction has been committed.
-    `handle_signals` is called before the run file is written, so that from then on a signal stops the host cleanly.
+    `handle_signals` is called before the run file is written, because `paglets stop` signals a host that has one.
     Raises StartFailed, StoreDamaged, StoreTransient.
     """
     clock, entropy = SystemClock(), SystemEntropy()
@@ -348,10 +348,10 @@ def _report_ready(
     *,
     asked: bool,
 ) -> None:
-    """Print the line that the host is ready, the line with its address, and warnings.
+    """Print the ready line, the address line and warnings. Remove unused program copies, and remember the store.
 
     A background host logs an address that only this machine can use, instead of printing it, unless the user `asked`
-    for an address.
+    for an address. `closed` is the number of runs that an earlier start left open.
     """
     remove_unused_copies(program)
     console.print(ready_line(settings, folder.path))

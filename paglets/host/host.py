@@ -263,7 +263,7 @@ class Host:
         return replace(self.services.settings, url=self._url())
 
     def slots(self, limit: int) -> Slots:
-        """Return up to `limit` jobs that run on, wait on or leave this host, with its free and offered resources."""
+        """Return the offered and the free resources of this host, and up to `limit` jobs (see `store.views`)."""
         now = self.services.clock.wall()
         load, usage = self.load(), self.runs.running()
 
@@ -339,9 +339,9 @@ class Host:
         return pending
 
     def _call_local(self, call: OutgoingCall) -> bool:
-        """Perform a call from this host to a paglet that may be on this host. Pass the result to `Calls.answered`.
+        """Perform a call of this host whose target is this host or unknown. Pass the result to `Calls.answered`.
 
-        Always return True, because each such call is accepted: an error is a result, too.
+        Always return True, because no such call is left to the transport: an error is a result, too.
         """
         body = Call(message=call.message, call_id=call.call_id, again=call.again)
         wait = min(MAX_CALL_SECONDS, max(0.0, call.deadline - self.services.clock.monotonic()))
