@@ -53,7 +53,7 @@ _COPIES = (
 
 
 def _here(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
-    # The `+` keeps SQLite from using the index on the status. It would read and sort all waiting jobs for each page.
+    # The `+` keeps SQLite from using the index on the status, for which it would sort all waiting jobs for each page.
     rows = tx.all(
         f"{_COPIES} FROM requests r JOIN residence s USING (agent_id)"
         " WHERE r.collector IS NOT NULL AND +r.status IN ('PLACING', 'WAITING_FOR_SLOT', 'ASSIGNED', 'RUNNING')"
@@ -109,7 +109,7 @@ _SOURCES = (_here, _unreported, _leaving)
 
 
 def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:
-    """Count the copies with these job keys (None: all) that wait, run or are leaving.
+    """Count the unfinished copies with these job keys (None: all) on this host or leaving it.
 
     A running copy counts until its run has ended.
     """
@@ -141,7 +141,7 @@ def unfinished_here(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> l
 
 
 def leaving(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> list[tuple[str, str]]:
-    """Return agent id and job key of each copy with these keys (None: all) that is leaving and not cancelled."""
+    """Return agent id and job key of each unfinished copy with these keys (None: all) that leaves uncancelled."""
     rows = tx.all(
         "SELECT agent_id, job_key FROM handoffs WHERE group_id = ? AND kind = 'job' AND recall != ?"
         " AND ended = 0 ORDER BY job_key, agent_id",

@@ -64,7 +64,7 @@ One large transaction, such as a submission of 50,000 jobs, makes the file longe
 
 
 class Tx:
-    """An open transaction, which also collects the parts of the host to wake after the COMMIT."""
+    """An open transaction, which also collects the parts to wake and the changed paglets."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -115,7 +115,7 @@ class Tx:
         self.wakes.update(dict.fromkeys(parts))
 
     def touch(self, agent_id: str) -> None:
-        """Retry the parked calls of this paglet after the COMMIT, because its state changed."""
+        """Mark this paglet as changed: after the COMMIT, parked requests are retried and its status is reported."""
         self.touched[agent_id] = None
 
 
@@ -329,7 +329,7 @@ def open_store(path: Path, on_fatal: Callable[[BaseException], None], store_id: 
 
 
 def _open_error(path: Path, error: sqlite3.Error) -> PagletsError:
-    """Map an SQLite error at the opening of a database. SQLite may report a full disk as another error."""
+    """Map an SQLite error at the opening of a database. SQLite may report a full disk as a different error."""
     kind = kind_of(error)
     if kind in (ErrorKind.IO_ERROR, ErrorKind.NOT_WRITABLE) and _has_no_room(path):
         kind = ErrorKind.FULL

@@ -49,7 +49,7 @@ class Handoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
-    """The data for sending an envelope. `size_bytes` is the size of its JSON.
+    """The data for sending an envelope. `size_bytes` is the size of its JSON, and `epoch` that of the leaving paglet.
 
     `needs` lists the blobs that the target must have first. `asked_for` is True for a requested move, and False for the
     move of a job to a slot.
@@ -117,7 +117,7 @@ _COLLECTOR_FIELDS = ("class_name", "home", "state", "created_at")
 
 
 def _summary(envelope: Envelope) -> dict[str, Any]:
-    """Return the part of an envelope that is displayed, without the user's state of a job and without the storage."""
+    """Return the part of an envelope that is displayed: not the state of a job, and no storage."""
     if envelope.job is not None:
         return {name: to_json(getattr(envelope.job, name)) for name in _JOB_FIELDS}
     if envelope.kind == "collector":
@@ -154,7 +154,8 @@ def _read(row: sqlite3.Row) -> Handoff:
 def _envelope_text(row: sqlite3.Row) -> str:
     """Return the JSON of the envelope in a row, as in `_envelope`. Parsing it would take a hundred times as long.
 
-    If the state of a job has the same reference, the job may keep an older one. That does no harm: it is a hint.
+    So an envelope whose text contains the newest collector reference stays as it is. If only the state of the job
+    contains it, the job keeps an older reference, which does no harm: it is a hint.
     """
     text: str = row["envelope"]
     is_new = row["collector"] is None or f'"collector":{row["collector"]}' in text

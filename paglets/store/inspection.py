@@ -46,7 +46,7 @@ def inspect(path: Path, *, immutable: bool) -> DatabaseInfo:
         return DatabaseInfo()
     try:
         return _inspect(path, immutable)
-    except UnicodeDecodeError as error:  # Python cannot decode SQLite's message, which quotes the damaged bytes
+    except UnicodeDecodeError as error:  # Python cannot decode SQLite's message, which quotes the damaged bytes.
         problem = f"the database {path} cannot be used: the names of its tables cannot be read"
         raise StoreMalformed(f"{problem}; the content of the file is damaged") from error
 
@@ -57,7 +57,7 @@ def _inspect(path: Path, immutable: bool) -> DatabaseInfo:
         names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
         try:
             tables = tuple(name for (name,) in base.execute(names))
-        except UnicodeDecodeError as error:  # Python cannot decode SQLite's message, which quotes damaged bytes
+        except UnicodeDecodeError as error:  # As in `inspect`.
             damaged = sqlite3.DatabaseError("malformed database schema")
             damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise damaged from error
@@ -111,8 +111,8 @@ def is_checkpointed(path: Path) -> bool:
 def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
     """Open a connection that does not change the database. With `immutable` it also creates no companion files.
 
-    `immutable` requires that no other program has the database open. Raises sqlite3.Error, or the first use of the
-    connection raises it.
+    `immutable` requires that no other program has the database open. This call or the first use of the connection
+    raises sqlite3.Error.
     """
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}",

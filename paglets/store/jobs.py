@@ -53,7 +53,7 @@ DEFAULTS_A_PASS = 1_000
 def set_default_reason(tx: Tx, reason: str, text: str, now: float) -> bool:
     """Store this reason for waiting jobs that have none because the scheduler has not checked them yet.
 
-    Return True if more than DEFAULTS_A_PASS jobs had none, so that another call is needed.
+    Return True if it was stored for DEFAULTS_A_PASS jobs, so that another call may find more.
     """
     rows = tx.all(
         "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ? WHERE agent_id IN (SELECT agent_id"

@@ -1,8 +1,7 @@
 """Lines: the runs that one warm worker executes one after the other.
 
-Only the current run of a line has a lease. When it ends, it passes the lease on to the next run.
-
-The column `line` of `runs` has the token of the run with which the line began.
+Only the current run of a line has a lease. When it ends, the lease passes to the next run. The column `line` of `runs`
+has the token of the run with which the line began.
 """
 
 from __future__ import annotations

@@ -83,4 +83,4 @@ def _check_unknown(tx: Tx, jobs: Sequence[NewJob]) -> None:
     )
     if known is not None:
         key = next(job.job_key for job in jobs if job.agent_id == known)
-        raise Conflict(f"job {key} would have the id of another paglet, {known}")
+        raise Conflict(f"job {key} cannot have the id {known}: another paglet has it")

@@ -1,4 +1,4 @@
-"""Pages of rows that wait: bounded in number and in bytes, so that no transaction grows with what waits."""
+"""Pages of waiting rows, limited in number and bytes, so that no transaction grows with the number of waiting rows."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Page(Generic[T]):
 
 
 def page_of(items: Iterable[T], budget: Budget, size_bytes: Callable[[T], int], place: Callable[[T], Place]) -> Page[T]:
-    """Return the first items that fit in the budget, and at least one. No item is read after the first that does not.
+    """Return the first items that fit in the budget, but at least one. Stop at the first item that does not fit.
 
-    Limit a query to one item more than the budget: that item shows that there are more.
+    The query behind `items` needs one item more than the budget, which shows that there are more.
     """
     chosen: list[T] = []
     total = 0

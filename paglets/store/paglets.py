@@ -118,7 +118,7 @@ def blobs_here(tx: Tx, agent_id: str) -> tuple[BlobRef, ...]:
 
 
 def has_work(tx: Tx, agent_id: str, wall: float) -> bool:
-    """Return True if a paglet has a hook, an intent or a waiting post, or its wake-up time has passed."""
+    """Return True if a paglet has a hook, a pending action or a waiting post, or its wake-up time has passed."""
     sql = (
         "SELECT 1 FROM paglets p WHERE agent_id = ? AND (hook IS NOT NULL OR intent IS NOT NULL OR wakes_at <= ?"
         " OR EXISTS (SELECT 1 FROM inbox i WHERE i.agent_id = p.agent_id AND i.status = 'waiting'))"
@@ -127,7 +127,7 @@ def has_work(tx: Tx, agent_id: str, wall: float) -> bool:
 
 
 def launcher_deaths(tx: Tx, agent_id: str) -> int:
-    """Return how many times in succession a zygote died while code of this paglet ran."""
+    """Return how many times in a row a zygote died while code of this paglet ran."""
     return int(tx.value("SELECT launcher_deaths FROM paglets WHERE agent_id = ?", agent_id) or 0)
 
 
@@ -382,7 +382,7 @@ def drop_intent(tx: Tx, agent_id: str) -> None:
 
 
 def state_value(tx: Tx, agent_id: str, name: str) -> Any:
-    """Return one top-level value of the state of a paglet on this host."""
+    """Return one top-level value of the state of a paglet on this host, or None if there is none."""
     return tx.value(f"SELECT json_extract(state, '$.{name}') FROM paglet_states WHERE agent_id = ?", agent_id)
 
 

@@ -122,8 +122,8 @@ def next_outgoing(
 def settled_below(tx: Tx, agent_ids: tuple[str, ...], host_store: str) -> tuple[SettledBelow, ...]:
     """Return for each paglet the number below which it has acknowledged all posts from this host.
 
-    Posts to a paglet follow it to any host. Notes are counted for each target host separately, because each host has
-    its own reader of notes.
+    Paglets without a post in the outbox are left out. Posts to a paglet follow it to any host, but notes are counted
+    for each target host, because each host has its own reader of notes.
     """
     marks = []
     for agent_id in agent_ids:
@@ -243,10 +243,7 @@ def set_problem_of_host(tx: Tx, store_id: str, text: str) -> None:
 
 
 def _set_problem(tx: Tx, which: str, value: int | str, text: str) -> None:
-    """Store a problem of posts. If one of them is a report, also schedule a status reconciliation.
-
-    It shows the problem to the collector of the job.
-    """
+    """Store a problem of posts. If one of them is a report, reconciliation sends the problem to its collector."""
     rows = tx.all(
         f"UPDATE outbox SET problem = ?1 WHERE n IN (SELECT n FROM outbox WHERE {which} AND problem < ?1"
         f" UNION ALL SELECT n FROM outbox WHERE {which} AND problem > ?1) RETURNING report_of",

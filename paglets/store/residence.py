@@ -138,7 +138,7 @@ def mark_scratch_clean(tx: Tx, agent_id: str) -> None:
 def known_answer(tx: Tx, agent_id: str, epoch: int) -> TransferAnswer | None:
     """Return the answer to an envelope that was answered before or is older than the residence row, else None.
 
-    This needs only the epoch, so the caller need not read an envelope, which may be large, if it was answered before.
+    The answer needs only the epoch, so the caller can skip reading an envelope, which may be large.
     """
     known = find(tx, agent_id)
     if known is None or known.epoch < epoch:
@@ -156,7 +156,7 @@ def known_answer(tx: Tx, agent_id: str, epoch: int) -> TransferAnswer | None:
 
 
 def _forget_older(tx: Tx, agent_id: str) -> None:
-    """Delete the rows of a paglet, even a leaving one, because an envelope with a higher epoch makes them obsolete.
+    """Delete the rows of a paglet, even a leaving one, because a higher epoch makes them obsolete.
 
     If the paglet is `here`, it did not leave: another host rolled back the hand-off to this host. Then the originals of
     its registered files are kept.
@@ -175,7 +175,7 @@ def _forget_older(tx: Tx, agent_id: str) -> None:
 
 
 def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
-    """Convert the paglet to an envelope for `target`. Raises Conflict if its code runs or it has a lease."""
+    """Convert a paglet on this host to an envelope for `target`. Raises Conflict if its code runs or it has a lease."""
     row = get_here(tx, agent_id)
     if tx.value("SELECT 1 FROM runs WHERE agent_id = ?", agent_id) is not None:
         raise Conflict(f"paglet {agent_id} is running; it can move when its code has ended")
@@ -204,9 +204,9 @@ def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> bool:
 def put_back(tx: Tx, agent_id: str, epoch: int, now: float, *, under: int = 0) -> Handoff | None:
     """Roll back the hand-off with the epoch `epoch` - 1, so that the paglet is on this host again. Return the hand-off.
 
-    The new epoch is `under` if it is given: the target was removed from the mesh, and may have accepted the paglet.
-    Otherwise the target will never accept it, and the new epoch is `epoch`. A job keeps its place in the queue. Return
-    None if there is no such hand-off.
+    The new epoch is `epoch`, because the target will never accept the paglet. But if the target was removed from the
+    mesh, it may have accepted the paglet, and the new epoch is `under`. A job keeps its place in the queue. Return None
+    if there is no such hand-off.
     """
     handoff = handoffs.find(tx, agent_id, epoch - 1)
     if handoff is None:
@@ -272,7 +272,10 @@ def close(tx: Tx, agent_id: str, epoch: int) -> None:
 
 
 def forget(tx: Tx, before: float, most: int) -> int:
-    """Delete at most `most` rows of paglets that left, ended or were refused before `before`. Return their number."""
+    """Delete at most `most` rows of paglets that left, ended or were refused before `before`. Return their number.
+
+    A row stays until the acknowledgements `settled` and `told` are stored.
+    """
     return tx.run(
         "DELETE FROM residence WHERE agent_id IN (SELECT agent_id FROM residence"
         " WHERE status IN ('gone', 'refused', 'disposed') AND settled = 1 AND told = 1 AND since_at < ? LIMIT ?)",

@@ -1,4 +1,4 @@
-"""Rollbacks of hand-offs that must end without a reply of their target, and fences for such targets."""
+"""Rollbacks of hand-offs that their targets have not answered, and fences against older copies on other hosts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class UnfinishedHandoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fence:
-    """A notice to a target host that the paglet is on another host under the newer `epoch`."""
+    """A notice to a target host that `epoch` replaced its copy of the paglet, which is on another host."""
 
     agent_id: str
     epoch: int
@@ -44,9 +44,9 @@ class Fence:
 
 
 def request(tx: Tx, agent_id: str, recall: str) -> bool:
-    """Request the rollback `recall` for a leaving paglet. Return False if the paglet is not leaving.
+    """Request the rollback `recall` of a leaving paglet. Return False if the paglet is not leaving.
 
-    A request of the kind `unwanted` is not replaced.
+    UNWANTED is for jobs only, and is not replaced by DISPOSE.
     """
     changed = tx.run(
         "UPDATE handoffs SET recall = ? WHERE agent_id = ? AND (? != 'unwanted' OR kind = 'job')"
@@ -80,7 +80,7 @@ def by_keys(tx: Tx, keys: Iterable[Key]) -> list[UnfinishedHandoff]:
 
 
 def to_target(tx: Tx, target_store: str, most: int) -> list[UnfinishedHandoff]:
-    """Return the oldest hand-offs to the host with the store id `target_store`."""
+    """Return the `most` oldest hand-offs to the host with the store id `target_store`."""
     rows = tx.all(
         "SELECT agent_id, epoch, target, recall, problem FROM handoffs WHERE target_store = ?"
         " ORDER BY began_at, agent_id LIMIT ?",
@@ -170,7 +170,7 @@ def unfence(tx: Tx, fenced: Fence) -> None:
 
 
 def stop_acknowledging(tx: Tx, target_store: str) -> None:
-    """Cancel the acknowledgements to a host that is not expected to return."""
+    """Cancel the acknowledgements to a host that was removed from the mesh."""
     tx.run(
         "UPDATE residence SET told = 1 WHERE told = 0 AND json_extract(peer, '$.store_id') = ?",
         target_store,

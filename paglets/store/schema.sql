@@ -23,7 +23,7 @@ CREATE TABLE meta (
 --   gone, refused, disposed -> here (an envelope of a higher epoch arrives)
 -- peer: JSON of HostRef. leaving, gone, disposed while leaving: the target; here, refused: the source.
 -- settled: the source of the paglet has acknowledged that it will not send this epoch again.
--- told: this host has sent the same acknowledgement to the target.
+-- told: the target has this host's acknowledgement of the same, or needs none.
 -- A row that is neither 'here' nor 'leaving' is deleted after 30 days if both are 1.
 -- stale_scratch: 1 if the scratch directory is from an earlier stay of the paglet. It becomes 0 when code runs in it.
 CREATE TABLE residence (
@@ -43,8 +43,8 @@ CREATE INDEX residence_untold ON residence (agent_id) WHERE told = 0;
 -- The paglets that are here (status 'here' in residence). The state is in paglet_states.
 -- home: JSON of HostRef. hook: the next hook to run; NULL: none.
 --   creation, clone, arrival -> run -> NULL;  dispatching -> NULL with intent 'move';  disposing -> row deleted
--- inactive: 1 if the paglet is inactive. A message or the time wakes_at (NULL: no time) starts its entry `activation`,
---   whose end makes it active again: hook run -> NULL. wakes_at is a wall-clock time, which survives a restart.
+-- inactive: 1 if the paglet is inactive. A message or the time wakes_at (NULL: no time) starts on_activation. When that
+--   has returned, the paglet is active, and `run` follows. wakes_at is a wall-clock time, which survives a restart.
 -- service: the service that the paglet offers to the mesh; '': none.
 -- bundle: the blob of its code, bundle_bytes long.
 -- problem: why a requested move does not start, or was dropped, as text.
@@ -133,8 +133,8 @@ CREATE TABLE handoff_envelopes (
   envelope TEXT NOT NULL
 ) STRICT;
 
--- Paglets whose hand-off to a removed host was rolled back. That host, or a further host, may still have the paglet.
--- When it is reachable again, it is informed of the newer `epoch`. target: that host, JSON of HostRef.
+-- Paglets whose hand-off to a removed host was rolled back. The target, that host or a further one, may still have the
+-- paglet. When it is online, it is informed of the newer `epoch`. target: JSON of HostRef.
 CREATE TABLE fences (
   agent_id TEXT NOT NULL,
   target_store TEXT NOT NULL,
@@ -159,7 +159,7 @@ CREATE TABLE inbox (
 ) STRICT;
 CREATE INDEX inbox_waiting ON inbox (agent_id, priority DESC, seq) WHERE status = 'waiting';
 
--- Ids of accepted posts above the sender's mark, and the marks: all posts below a mark are acknowledged.
+-- Numbers of accepted posts from the sender's mark on, and the marks: all posts below a mark are acknowledged.
 CREATE TABLE taken (
   agent_id TEXT NOT NULL,
   sender_store TEXT NOT NULL,
@@ -410,7 +410,7 @@ CREATE INDEX history_group ON history (group_id, job_key);
 -- Groups submitted from this host. Their jobs are in group_jobs and group_specs.
 -- digest: hash of class, keys and states. code: hash of the bundle; '': none. inputs: `groups.keys.inputs_digest`.
 -- collector: JSON of ProxyRef, a hint. seen: JSON of the last known counts.
--- Jobs leave only when the collector is placed, that is, not 'leaving' here.
+-- Jobs leave only when the collector is not 'leaving' here, except those of a small collector (store/handoffs.py).
 CREATE TABLE groups (
   group_id TEXT PRIMARY KEY,
   digest TEXT NOT NULL,
@@ -452,7 +452,7 @@ CREATE TABLE hosts (
   row TEXT NOT NULL,
   offline_since REAL
 ) STRICT, WITHOUT ROWID;
--- Addresses from --peer, tried until a host replies there.
+-- URLs from --peer, tried until a host replies there.
 CREATE TABLE peers (
   url TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;

@@ -187,7 +187,7 @@ def remember_cleared(tx: Tx, group_id: str, now_cleared: Cleared, now: float) ->
 
 
 def submissions(tx: Tx, group_id: str) -> int:
-    """Return the number of groups with this id that this host knows: the cleared ones and the current one."""
+    """Return how many groups have had this id, as far as this host knows from its groups, jobs and cleared ids."""
     known = cleared(tx, group_id)
     count = known.submissions if known else 0
     here = tx.value("SELECT 1 FROM groups WHERE group_id = ?", group_id) is not None
@@ -196,7 +196,7 @@ def submissions(tx: Tx, group_id: str) -> int:
 
 
 def forget_late_reports(tx: Tx, before: float) -> None:
-    """Delete the reports changed by `replace_message` whose groups were cleared before `before` (epoch seconds)."""
+    """Delete reports changed by `replace_message`, if they and the clearing of their group are from before `before`."""
     rows = tx.all("SELECT group_id FROM cleared_groups WHERE cleared_at < ? ORDER BY group_id", before)
     tx.run_many(
         "DELETE FROM outbox WHERE agent_id = ? AND report_of IS NULL AND group_id IS NULL AND created_at < ?",
