@@ -14,8 +14,7 @@ COLLECTS_A_PIN = 4
 
 NEXT_TURN_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 3600.0
-"""The longest wait between checks, in seconds. It is limited because artifacts expire by the wall clock, which may be
-set at any time."""
+"""The longest wait between checks, because artifacts expire by the wall clock, which may be set at any time."""
 
 EXPIRE_A_TURN = 500
 REMOVALS_A_TURN = 100
@@ -25,7 +24,7 @@ unreachable. If the last retry fails, the source file is kept."""
 
 
 class GarbageCollector:
-    """The runner part `garbage`, which removes files whose bytes nothing needs any more."""
+    """The runner part `garbage`, which removes what nothing needs any more."""
 
     name = "garbage"
 
