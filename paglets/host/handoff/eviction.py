@@ -35,7 +35,7 @@ ROUND_SECONDS = 60.0
 
 
 class DuplicateEvictor(InDoubtTraffic):
-    """The runner part `eviction`. After a rollback from a removed host, it ends the older of two copies of a paglet."""
+    """The runner part `eviction`, which ends the older of two copies of a paglet."""
 
     name = "eviction"
 
@@ -48,7 +48,7 @@ class DuplicateEvictor(InDoubtTraffic):
         self._round_ends_at = float("-inf")
         # Maps the store id of a host to the monotonic time of the retry after a failed request.
         self._again: dict[str, float] = {}
-        # Fences whose targets answered that they accepted the same or a newer epoch. They are asked for it again.
+        # Fences whose targets answered that they accepted this or a newer epoch. They are asked for the paglets again.
         self._found: list[Fence] = []
 
     def tick(self, now: float) -> float | None:
@@ -143,7 +143,6 @@ class DuplicateEvictor(InDoubtTraffic):
 
     def resolved(self, tx: Tx, asked: Fence, verdict: TransferVerdict) -> None:
         if verdict != "refused":
-            # The host has a copy of this epoch or a higher one. Ask the host for the paglet again, to decide which copy
-            # ends.
+            # The host has accepted this epoch or a higher one. Ask it for the paglet again, to decide which copy ends.
             self._found.append(asked)
         rollbacks.unfence(tx, asked)

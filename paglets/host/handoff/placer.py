@@ -81,7 +81,7 @@ FORGET_SECONDS = 60.0
 
 
 class Placer:
-    """The runner part `placer`, which chooses hosts for the jobs that were submitted or resubmitted on this host."""
+    """The runner part `placer`, which chooses hosts for jobs."""
 
     name = "placer"
 

@@ -1,4 +1,4 @@
-"""Remove a host for good, at the request of a user: from then on, no hand-off waits for that host.
+"""Remove a host for good, at the request of a user, so that no hand-off waits for that host.
 
 A paglet in transit to that host may have arrived there, and may have been passed on. So each such paglet is first
 located in the mesh. If another host has it, the hand-off ends. Otherwise, once all online hosts have answered that they
@@ -47,8 +47,8 @@ ANSWER_SECONDS = 20.0
 class _Removal:
     """A request to remove a host. Used only on the runner.
 
-    `known` is True if the host was a member of the mesh. `files_kept` counts by group the files that finished jobs were
-    taking to the removed host. These files became artifacts of this host.
+    `known` is True if the host was a member of the mesh. `files_kept` counts by group the files of finished jobs on
+    their way to the host, which became artifacts of this host.
     """
 
     store_id: str
@@ -62,7 +62,7 @@ class _Removal:
 
 
 class HostRemoval:
-    """The runner part `removal`, which removes hosts from the mesh and rolls back the hand-offs to them."""
+    """The runner part `removal`, which removes hosts from the mesh."""
 
     name = "removal"
 

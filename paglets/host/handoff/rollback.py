@@ -1,4 +1,4 @@
-"""Roll back hand-offs that were recalled or make no progress, if their targets have not accepted them.
+"""Roll back hand-offs on request or if they are stuck, unless their targets have accepted them.
 
 An envelope of which no byte was sent is rolled back at once. For any other, the target is asked if it has accepted the
 envelope; if not, it never will. If the target cannot be asked, it may have the paglet. Then an unwanted copy of a job
@@ -33,7 +33,7 @@ FAILURES_TO_GIVE_UP = 3
 
 
 class TransferRollback(InDoubtTraffic):
-    """The runner part `rollback`, which rolls back hand-offs that were recalled or are stuck."""
+    """The runner part `rollback`, which ends hand-offs whose rollback was requested or that are stuck."""
 
     name = "rollback"
 
@@ -125,9 +125,9 @@ class TransferRollback(InDoubtTraffic):
             tx.wake("groups", "reconciliation", "cleanup")
 
     def _come_back(self, tx: Tx, each: UnfinishedHandoff) -> None:
-        """Roll back one hand-off. A requested move is retried after the waiting messages have been handled."""
+        """Roll back one hand-off. A requested move stays pending. The job avoids the target for a while."""
         now = self._services.clock.wall()
-        reason = each.problem or "it was recalled"
+        reason = each.problem or "a rollback was requested"
         target = roll_back(tx, each.key, reason, now, asked_again=each.recall != DISPOSE)
         if target is not None:
             self._deny_list.avoid(each.agent_id, target.store_id, self._services.clock.monotonic())

@@ -75,7 +75,7 @@ class HandoffTraffic(Traffic[Leaving, TransferAnswers]):
         return (*item.needs, blob) if isinstance(blob, BlobRef) else item.needs
 
     def _as_blob(self, key: Key) -> BlobRef | str:
-        """Return the blob of a large envelope. If it is not written yet, start that, and return the reason."""
+        """Return the blob of a large envelope. If it is not written yet, start to write it, and return why it waits."""
         made = self._large.get(key, "")
         if isinstance(made, BlobRef):
             self._blob_store.pin(made.sha256)
@@ -103,8 +103,8 @@ class HandoffTraffic(Traffic[Leaving, TransferAnswers]):
             unseen = self._gossip.seconds_since_seen(host.store_id) > PROBE_AFTER_SECONDS
             needed = unseen or any(each.asked_for for each in ready)
         else:
-            # If the target is offline, no blobs can be pushed and no envelope becomes ready. The failure of the probe
-            # counts towards the rollback. Otherwise the envelopes would wait forever.
+            # An offline target gets no blobs, so no envelope becomes ready. Failures of probes lead to a rollback.
+            # Otherwise the envelopes would wait forever.
             needed = bool(waiting) and not self._gossip.is_online(host.store_id)
         return Request(method="GET", target="/v1/host") if needed else None
 
@@ -123,7 +123,7 @@ class HandoffTraffic(Traffic[Leaving, TransferAnswers]):
         body = dumps_with(tree, "envelopes", f"[{','.join(handoffs.envelope_texts(tx, small))}]")
         return Request(method="POST", target="/v1/transfers", body=body.encode(), repeatable=True)
 
-    # Methods that process what became of envelopes.
+    # Methods that process answers and failures.
 
     def settle(self, tx: Tx, host: HostRef, items: Sequence[Leaving], answer: TransferAnswers) -> Settled[Leaving]:
         if any(each.asked_for for each in items):
