@@ -31,7 +31,7 @@ PART = ".part"
 
 MOVED = (DATABASE, WAL, f"{DATABASE}-shm", "blobs", "work")
 """The names to move to `damaged/` first. Blobs and scratch directories move too, because a host with a new database
-would remove them. The file `store.json` moves last, because it records that there was a database."""
+would remove them. `store.json` moves last, because it records that there was a database."""
 ALL = (*MOVED, NOTE)
 
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
@@ -62,7 +62,7 @@ class Damage:
 
 
 def read_note(folder: Path) -> StoreNote | None:
-    """Return the content of `store.json`. Return None if there is no such file, because there never was a database.
+    """Return the content of `store.json`. Return None if there is no such file, as in a new data directory.
 
     If the file is unreadable, return empty content.
     """

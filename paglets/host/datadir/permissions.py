@@ -65,7 +65,7 @@ def judge(found: FolderAccess, user: int) -> Privacy:
 
 
 def _keeps_modes(path: Path) -> bool:
-    """Return False if a new file with mode 0600 does not have this mode and owner."""
+    """Return False if a new file does not get mode 0600 and this user as its owner."""
     try:
         descriptor, name = tempfile.mkstemp(prefix=".probe-", dir=path)  # `mkstemp` uses mode 0600.
     except OSError:
