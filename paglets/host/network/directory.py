@@ -14,8 +14,8 @@ from paglets.store.db import Tx
 from paglets.wire.request import Request, dump_json
 
 ANSWER_SECONDS = 2.0
-"""Seconds to wait for the reply of a host. The wait is short, because a host that does not answer could not handle
-calls to its paglets either."""
+"""Seconds to wait for the reply of a host. It is short, because a host that does not answer cannot handle calls
+either."""
 
 
 class Directory:

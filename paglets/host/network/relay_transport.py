@@ -83,7 +83,7 @@ def _of_the_way(relay: MeshHost, outcome: Response | PagletsError) -> Response |
     """Return the outcome of a forwarded request as if it had been sent directly.
 
     If the forwarding host replied with Unreachable or CallOutcomeUnknown, return that error. If another host has taken
-    its address, return Unreachable, because nobody got the request.
+    its address, return Unreachable, because nobody handled the request.
     """
     if isinstance(outcome, PeerReplaced):
         return Unreachable(f"{relay.name}, which should forward the request, is unreachable: {outcome.message}")

@@ -1,4 +1,4 @@
-"""Long polls of a host that accepts no connections. With them it fetches the requests that other hosts have for it.
+"""Long polls of a host that accepts no connections. With them, it fetches the requests that other hosts have for it.
 
 The host keeps one poll open at each online host that accepts connections. It passes each fetched request to its own
 router, with the original sender. It sends the reply back in a separate request.
@@ -27,8 +27,8 @@ WAIT_SECONDS = 20.0
 idle connections after a minute."""
 
 MARGIN_SECONDS = 5.0
-"""Seconds by which the reply to a poll may be late. A later reply means a broken connection: the machine has slept or
-changed its address."""
+"""Seconds by which the reply to a poll may be late. Later, the connection counts as broken: the machine may have slept
+or changed its address."""
 
 LOOK_AGAIN_SECONDS = 5.0
 """The maximum seconds between two reads of the table of hosts. Some changes, such as a lost host, wake no part."""

@@ -25,8 +25,8 @@ from paglets.wire.fair_queue import FairQueue
 from paglets.wire.request import Completion, PendingResponse, QueueKey, Request, Response, Transport, queue_of, reply
 
 FETCH_SECONDS = 8.0
-"""Seconds that a request waits for the target to poll. This is longer than the longest back-off of a poller, and short
-enough to detect soon that a host is gone."""
+"""Seconds that a request waits for the target to poll. This is longer than the longest back-off of a poller, but
+short, to detect soon that a host is gone."""
 
 MOST_BYTES = 64 << 20
 """The maximum bytes of request bodies kept for one host. Pieces of blobs are read on demand, so they do not count."""
@@ -87,8 +87,7 @@ class _HostQueue:
 class ReverseTransport:
     """The runner part `reverse_transport`, which all other parts use as their transport. Used only on the runner.
 
-    Some hosts accept no connections. A request to such a host waits here until that host fetches it. Other requests are
-    sent by `inner`.
+    A request to a host that accepts no connections waits here until that host fetches it. `inner` sends all others.
 
     `relaying`: None if this host accepts connections. Otherwise the transport to such hosts, through a third host.
     `mesh_host`: returns the row of a host by store id, or None. `is_online`: returns True if the host with this store
