@@ -11,7 +11,7 @@ MOST_SECONDS = 5.0
 """The upper bound of a delay. It is short because traffic must resume soon after a host returns."""
 
 FAILURE_COUNTS_SECONDS = 600.0
-"""Seconds after which a failure no longer counts. A host that still fails is retried long before that."""
+"""Seconds after which a failure no longer counts. A failing host is retried long before that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,13 +1,13 @@
 """The delivery of items that wait in the store to other hosts: lanes, pages, back-off, and search for moved paglets.
 
-A kind of item (a post, the envelope of a hand-off) is a subclass of `Traffic`. It says what waits, how a request is
-made of it, and what an answer changes. `DeliveryLanes` does the rest, in the same way for all kinds:
+Each kind of item, such as posts or envelopes of hand-offs, has a subclass of `Traffic`. It says what waits, how a
+request is made of it, and what an answer changes. `DeliveryLanes` does the rest, in the same way for all kinds:
 
 - A lane for each host has at most one request in flight. The next one leaves as soon as that one is answered, with all
   that waits by then, up to the size of a page. So at rest an item leaves at once, and under load items share requests.
 - A failed request is repeated after a pause that grows (`Backoff`). A new contact with the host ends the pause.
 - An item whose blobs the host lacks waits for them. If all items of a page wait, the next page is read.
-- Items of a paglet that its host does not have wait for a pause, and the mesh is searched for the paglet.
+- If the host does not have a paglet, the items for that paglet pause, and the mesh is searched for it.
 - Everything is read from the store again at each tick, at the latest after RECONCILE_SECONDS. So a lost wake-up, reply
   or commit only delays an item.
 """
@@ -318,9 +318,9 @@ class DeliveryLanes(Generic[Item, Answer]):
 
 @dataclass(slots=True, kw_only=True)
 class _Astray:
-    """A paglet to which nothing could be delivered. Times are in monotonic seconds.
+    """A paglet to which nothing could be delivered since the monotonic time `since`.
 
-    `since`: the time of the first failed delivery. `asked_at`: the time of the last search in the mesh.
+    `asked_at`: the time of the last search in the mesh.
     """
 
     since: float
@@ -330,7 +330,7 @@ class _Astray:
 class _PagletSearch:
     """The search for paglets to which nothing could be delivered for LOCATE_AFTER_SECONDS or longer.
 
-    `paused` has the end of the pause of each paglet that was not on the host to which its items were sent.
+    `paused` maps each paglet that its host did not have to the end of its pause.
     """
 
     def __init__(
@@ -344,7 +344,7 @@ class _PagletSearch:
         self.paused: dict[str, float] = {}
 
     def forget(self, now: float, *, keep: bool) -> None:
-        """Drop the pauses that have ended, and without `keep` all that is known of failed deliveries."""
+        """Drop the pauses that have ended, and, without `keep`, the records of failed deliveries."""
         self.paused = {agent_id: end for agent_id, end in self.paused.items() if end > now}
         if not keep:
             self._astray.clear()

@@ -1,4 +1,4 @@
-"""Measurement of the resources of this machine: the total and the free amounts."""
+"""The measurement of the total and the free resources of this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEASURE_SECONDS = 1.0
 class MachineMeter:
     """The implementation of `Meter` for a real machine.
 
-    Without psutil it reads /proc. Without /proc it reports almost unlimited memory.
+    Without psutil it reads /proc. Without both, it reports almost unlimited memory.
     """
 
     def __init__(self, folder: Path, clock: Clock, psutil: ModuleType | None) -> None:
@@ -36,8 +36,7 @@ class MachineMeter:
                 memory_bytes=self._memory("available", "MemAvailable"),
                 temp_storage_bytes=shutil.disk_usage(self._folder).free,
             )
-            # Set the time last, because server threads call this method, too. Otherwise they would return the old
-            # measurement.
+            # Set the time last. Otherwise a server thread that calls this meanwhile would return the old measurement.
             self._measured_at = now
         return self._last
 
@@ -65,7 +64,7 @@ class MachineMeter:
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use. A container or taskset may reduce it."""
+    """Return the number of cores that this process may use. A container or `taskset` may reduce it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -175,7 +175,7 @@ class Blobs(Protocol):
 
 
 class Meter(Protocol):
-    """The measurement of free memory and disk space, which other programs of the machine use, too."""
+    """The measurement of free memory and disk space. Other programs of the machine use them, too."""
 
     def available(self) -> Resources: ...
 
