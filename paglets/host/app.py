@@ -66,8 +66,7 @@ from paglets.worker.processes import kill_survivors, process_table
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAUNCHER_CLOSE_SECONDS = 15.0
 FAREWELL_SECONDS = 0.3
-"""The time for sending the last gossip message. A host that does not get it detects a little later that this host is
-offline."""
+"""The time for sending the last gossip message. A host that misses it detects a little later that this host left."""
 
 
 class _Handler:
@@ -99,8 +98,8 @@ def run_host(options: HostOptions) -> int:
     os.environ.pop(BACKGROUND, None)
     console.warn(secured.warning)
     umask = os.umask(permissions.UMASK)
-    # Use a pipe and not an Event, because the handler of a signal may never run while the main thread waits for a lock.
-    # For each signal, Python writes a byte to the pipe, which the main thread reads.
+    # Use a pipe, because the handler of a signal may never run while the main thread waits for an Event. For each
+    # signal, Python writes a byte to the pipe, which the main thread reads.
     stop_reader, stop_writer = os.pipe()
     os.set_blocking(stop_writer, False)
     failed: list[BaseException] = []
@@ -322,7 +321,7 @@ def _recreate_folders(disk: HostDisk, folder: Path) -> str:
 
 
 def _check_name_is_free(home: Path, options: HostOptions) -> None:
-    """Check that no other host of this name runs on this machine. Raises StartFailed."""
+    """Raise StartFailed if another host of this name runs on this machine."""
     for running in running_hosts(home):
         if running.name == options.name:
             raise StartFailed(
@@ -332,7 +331,7 @@ def _check_name_is_free(home: Path, options: HostOptions) -> None:
 
 
 def _check_code_paths(options: HostOptions) -> None:
-    """Check that all code paths are folders, because otherwise every job would fail. Raises StartFailed."""
+    """Raise StartFailed if a code path is not a folder, because then every job would fail."""
     for path in options.code_paths:
         if not Path(path).is_dir():
             raise StartFailed(f"the code path {path} is not a folder", hint=["fix --code-path or code_paths"])
@@ -350,14 +349,14 @@ def _report_ready(
 ) -> None:
     """Print the ready line, the address line and warnings. Remove unused program copies, and remember the store.
 
-    A background host logs an address that only this machine can use, instead of printing it, unless the user `asked`
-    for an address. `closed` is the number of runs that an earlier start left open.
+    A background host only logs an address that no other machine can use, unless the user `asked` for an address.
+    `closed` is the number of runs that an earlier start left open.
     """
     remove_unused_copies(program)
     console.print(ready_line(settings, folder.path))
     address = address_line(settings, folder.path)
     if console.background and not asked and is_for_this_machine(settings.url):
-        folder.log.info(address)  # No other machine can use the address, so the user does not need it.
+        folder.log.info(address)
     else:
         console.print(address)
     for note in (*folder.notes, *filter(None, [last_store.warning_of(home, settings.name, folder)])):
