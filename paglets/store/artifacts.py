@@ -61,7 +61,7 @@ def carried(tx: Tx, owner: str, now: float) -> tuple[CarriedArtifact, ...]:
 
 
 def carried_of(ref: ArtifactRef) -> CarriedArtifact:
-    """Convert an artifact reference in a message to the artifact to store. The lifetime restarts at the receiver."""
+    """Convert an artifact reference in a message to the artifact to store. Its lifetime restarts at the receiver."""
     lasts = None if ref.expires_at is None else max(0.0, ref.expires_at - ref.created_at)
     return CarriedArtifact(
         artifact_id=ref.artifact_id,

@@ -51,15 +51,14 @@ PROBE_BYTES = 256 << 10
 PROBE_BEYOND_BYTES = 4 << 20
 """The number of bytes by which a probe file is longer than the database or its WAL, whichever is longer.
 
-Only the first PROBE_BYTES and the last byte of the file are written, so the rest needs no space.
-
-The probe file cannot be written if the disk is full or a limit of the file size is reached.
+Only its first PROBE_BYTES and its last byte are written, so the rest needs no space. This fails if the disk is full or
+a limit of the file size is reached.
 """
 
 MAX_WAL_BYTES = 64 << 20
-"""The size to which SQLite cuts the WAL file when it writes it again from the start.
+"""The size to which SQLite cuts the WAL file when it starts to overwrite it.
 
-One large transaction, such as a submission of 50,000 jobs, makes the file longer. Without a limit it never shrinks.
+A large transaction, such as a submission of 50,000 jobs, makes the file longer. Without a limit it never shrinks.
 """
 
 

@@ -88,7 +88,7 @@ def _source(row: sqlite3.Row) -> RegisteredSource | None:
 
 
 def begin_attempt(tx: Tx, agent_id: str) -> None:
-    """Delete the files that earlier attempts registered after the last checkpoint. A further attempt starts next."""
+    """Delete the files that earlier attempts registered after the last checkpoint, before the next attempt."""
     tx.run("DELETE FROM files WHERE agent_id = ? AND attempt > 0", agent_id)
 
 
@@ -98,10 +98,7 @@ def checkpoint(tx: Tx, agent_id: str) -> None:
 
 
 def release_sources(tx: Tx, agent_id: str) -> None:
-    """Delete the file rows of a paglet that has left. Schedule the removal of the originals of its moved files.
-
-    A file is moved, not copied, if its mode is "move".
-    """
+    """Delete the file rows of a paglet that has left. Schedule the removal of the originals with the mode "move"."""
     moved = tx.run(
         "INSERT INTO removals (path, size_bytes, mtime_ns, inode)"
         " SELECT source_path, size_bytes, source_mtime_ns, source_inode FROM files"

@@ -21,8 +21,7 @@ FORGOTTEN = "mesh_forgotten"
 class StoredHost:
     """A row of the table `hosts`. `row` is the JSON of an `api.hosts.MeshHost`, which the store does not interpret.
 
-    `offline_since` is the time in epoch seconds when this host marked the other one as offline, or None if it was
-    online.
+    `offline_since`: the epoch seconds when this host marked the other one as offline, or None if it was online.
     """
 
     store_id: str

@@ -16,7 +16,7 @@ from paglets.store.migrations.steps import MIGRATIONS, PROGRAM_KEY
 from paglets.store.sqlite_errors import ErrorKind, kind_of, to_paglets_error
 
 BUSY_TIMEOUT_SECONDS = 5.0
-"""The time limit of a wait for a lock. Only programs such as backup tools lock the database, and only briefly."""
+"""The longest wait for a lock. Only programs such as backup tools lock the database, and only briefly."""
 
 OURS = frozenset(("residence", "paglets"))
 """The tables that identify a database of paglets. Each version of the schema has at least one of them."""
@@ -94,9 +94,9 @@ def check_identity(path: Path, seen: DatabaseInfo, store_id: str) -> None:
         )
     if store_id and seen.store_id not in ("", store_id):
         raise StoreUndecided(
-            f"the database {path} belongs to store {seen.store_id}, and this folder to store {store_id}: it came from "
-            "another host. Nothing was changed. Next: put the right database there; or, if this database and the blobs "
-            "in this folder belong together, remove store.json"
+            f"the database {path} belongs to store {seen.store_id}, and this folder to store {store_id}. Nothing was "
+            "changed. Next: put the right database there; or, if this database and the blobs in this folder belong "
+            "together, remove store.json"
         )
 
 
@@ -111,8 +111,8 @@ def is_checkpointed(path: Path) -> bool:
 def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
     """Open a connection that does not change the database. With `immutable` it also creates no companion files.
 
-    `immutable` requires that no other program has the database open. This call or the first use of the connection
-    raises sqlite3.Error.
+    `immutable` requires that no other program has the database open. If the file cannot be opened, this call or the
+    first use of the connection raises sqlite3.Error.
     """
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}",

@@ -137,7 +137,7 @@ def failed_hook(tx: Tx, agent_id: str, own: HostRef) -> FailedHook | None:
 
 
 def failed_hooks(tx: Tx, group_id: str, job_key: str, own: HostRef) -> tuple[FailedHook, ...]:
-    """Return at most MOST_KEPT failed hooks of a group's jobs on this host; `job_key` selects one job, "" all."""
+    """Return at most MOST_KEPT failed hooks of a group's jobs on this host; `job_key` selects one job, "" all jobs."""
     rows = tx.all(
         f"{_HEAD} WHERE r.group_id = ? AND (? = '' OR r.job_key = ?) ORDER BY r.job_key, h.agent_id LIMIT ?",
         group_id,
@@ -162,7 +162,7 @@ def files_of(tx: Tx, group_id: str, job_key: str, host_name: str) -> tuple[Artif
 
 
 def undelivered(tx: Tx, group_id: str, job_key: str, own: HostRef) -> tuple[Undelivered, ...]:
-    """Return at most MOST_KEPT finished jobs of a group on this host that have a pending hook or move.
+    """Return at most MOST_KEPT finished jobs of a group that have a hook or move pending, or leave this host.
 
     `job_key` selects one job, and "" all jobs.
     """

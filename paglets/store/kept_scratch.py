@@ -13,7 +13,7 @@ MOST_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptScratch:
-    """A kept scratch directory. `removed_at` is in epoch seconds, and None while the directory exists."""
+    """A kept scratch directory. `removed_at` is in epoch seconds, and None while the directory is kept."""
 
     generation: int
     attempt: int
@@ -51,7 +51,7 @@ def newest_first(tx: Tx) -> tuple[str, ...]:
 
 
 def expire(tx: Tx, before: float, now: float) -> None:
-    """Release the directories that were kept before `before`. Delete all but MOST_ROWS rows of released directories."""
+    """Release the directories kept since before `before`. Delete all but MOST_ROWS rows of released directories."""
     tx.run("UPDATE kept_scratch SET removed_at = ? WHERE removed_at IS NULL AND kept_at < ?", now, before)
     tx.run(
         "DELETE FROM kept_scratch WHERE agent_id IN (SELECT agent_id FROM kept_scratch WHERE removed_at IS NOT NULL"

@@ -41,7 +41,7 @@ def assign(tx: Tx, queued: QueuedJob, token: str, line: str, epoch: int, now: fl
 
 
 def pass_on(tx: Tx, agent_id: str, token: str, now: float) -> bool:
-    """Give the lease of an ended attempt to the ASSIGNED job whose run has this token. The job is then RUNNING.
+    """Give the lease of `agent_id`, whose attempt ended, to the ASSIGNED job of the run `token`, and start that job.
 
     Return False, and change nothing, if there is no such lease or job.
     """

@@ -180,7 +180,7 @@ def count(tx: Tx, *statuses: str) -> int:
 
 
 def has_more_than(tx: Tx, count: int, status: str) -> bool:
-    """Return True if more than `count` jobs have this status. At most that many are read."""
+    """Return True if more than `count` jobs have this status. At most one more is read."""
     return tx.value("SELECT 1 FROM requests WHERE status = ? LIMIT 1 OFFSET ?", status, count) is not None
 
 

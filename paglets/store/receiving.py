@@ -16,7 +16,10 @@ Key = tuple[str, str]
 
 
 def receive(tx: Tx, came: tuple[Post, ...], settled: tuple[SettledBelow, ...], now: float) -> tuple[PostAnswer, ...]:
-    """Store a batch of posts, each once, and return the answers. The receiver of a post gets its artifacts."""
+    """Store a batch of posts, each once, and return the answers. The receiver of a post gets its artifacts.
+
+    `settled` has numbers below which the sender repeats no post.
+    """
     batch = _Batch(tx, came)
     answers = [batch.take(post, now) for post in came]
     batch.store()

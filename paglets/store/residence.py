@@ -138,7 +138,7 @@ def mark_scratch_clean(tx: Tx, agent_id: str) -> None:
 def known_answer(tx: Tx, agent_id: str, epoch: int) -> TransferAnswer | None:
     """Return the answer to an envelope that was answered before or is older than the residence row, else None.
 
-    The answer needs only the epoch, so the caller can skip reading an envelope, which may be large.
+    This does not need the envelope, which may be large.
     """
     known = find(tx, agent_id)
     if known is None or known.epoch < epoch:

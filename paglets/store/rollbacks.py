@@ -36,7 +36,7 @@ class UnfinishedHandoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fence:
-    """A notice to a target host that `epoch` replaced its copy of the paglet, which is on another host."""
+    """A notice to the host `target` that a newer copy of the paglet, under `epoch`, is on another host."""
 
     agent_id: str
     epoch: int

@@ -198,8 +198,8 @@ CREATE TABLE outbox_messages (
   message TEXT NOT NULL
 ) STRICT;
 
--- Blobs that are complete on the disk; hashed and synced before their row is inserted. A row without a reference (view
--- blob_refs) that was not pinned in the last hour is deleted, and then its file.
+-- Complete blobs, hashed and synced before their row is inserted. A row without a reference (view blob_refs) and
+-- without a pin is deleted, and then its file.
 CREATE TABLE blobs (
   sha256 TEXT PRIMARY KEY,
   size_bytes INTEGER NOT NULL CHECK (size_bytes >= 0),
@@ -373,6 +373,7 @@ CREATE TABLE lease_units (
 CREATE INDEX lease_units_agent ON lease_units (agent_id);
 
 -- Processes of paglets. The row is written before the launch, pid and start time before any user code runs.
+-- entry: what the process runs, a hook, `run`, `attempt` or `message`.
 -- line: the token of the first of the runs that a warm worker executes one after the other; '': the run is in no line.
 CREATE TABLE runs (
   agent_id TEXT PRIMARY KEY,

@@ -61,9 +61,10 @@ def counts_by_group(tx: Tx) -> dict[str, int]:
 def page(
     tx: Tx, group_id: str, own: HostRef, *, after: int, most: int, most_bytes: int, job_key: str | None = None
 ) -> tuple[tuple[WaitingReport, ...], int | None]:
-    """Return the oldest reports with numbers above `after`, and the `after` of the next page, or None after the last.
+    """Return the oldest reports of a group, or of its job `job_key`, with numbers above `after`.
 
-    The page has at most `most` reports with at most `most_bytes` in total, but at least one report.
+    Also return the `after` of the next page, or None after the last page. A page has at most `most` reports with at
+    most `most_bytes` in total, but at least one report.
     """
     rows = tx.each(
         "SELECT o.n, m.message, o.report_of, o.created_at FROM outbox o"

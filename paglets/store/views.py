@@ -148,8 +148,7 @@ def shown_count(tx: Tx) -> int:
 def job_views(tx: Tx, own: HostRef, now: float, most: int) -> tuple[JobView, ...]:
     """Return the views of unfinished jobs, sorted by status with the running ones first, and by age.
 
-    Finished jobs follow if they wait for a move or the delivery of their report, or if a hook failed. At most `most`
-    rows are read.
+    The jobs of `_FINISHED` follow. At most `most` rows are read.
     """
     rows: list[sqlite3.Row] = []
     for status in _UNFINISHED:
