@@ -32,7 +32,7 @@ PROBE_AFTER_SECONDS = 1.0
 cannot be rolled back without its target, so one sent to a host that lost power would be stuck. Before a requested
 move, the target is always probed."""
 
-LEFT_OUT = "the host answers but could not store it, usually for a full disk (see its host.log); this is retried"
+LEFT_OUT = "the host could not store it, usually because its disk is full (see its host.log); this is retried"
 BEING_WRITTEN = "its envelope is being written to the disk"
 GIVE_UP_FAILURES = 3
 """An envelope of which no byte was sent is rolled back after this many failures in a row to reach its target."""
