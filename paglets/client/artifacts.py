@@ -33,12 +33,12 @@ from paglets.core.refs import (
 
 PAGE_ARTIFACTS = 1000
 MOST_PAGES = 1000
-"""Pages to read before a host whose list does not end counts as faulty: a million artifacts."""
+"""Maximum number of pages from one host, in case a faulty host sends a list without end."""
 
 SEND_ATTEMPTS = 3
-"""The number of uploads of the same bytes after which a host that lost them each time counts as faulty.
+"""Maximum number of uploads of the same bytes. A host that still lacks them is faulty.
 
-A working host loses no upload, because it keeps new bytes for an hour.
+A working host keeps new bytes for an hour.
 """
 
 
@@ -115,7 +115,7 @@ class ArtifactTransfers:
     def _with_bytes(
         self, source: UploadSource, progress: Progress, store: Callable[[], ArtifactRef | HostRef]
     ) -> ArtifactRef:
-        """Call `store` until it returns an artifact. If it returns a host, that host lacks the bytes: upload them."""
+        """Call `store` until it returns an artifact. If it returns a host, that host lacks the bytes: send them."""
         for _ in range(SEND_ATTEMPTS):
             stored = store()
             if isinstance(stored, ArtifactRef):
@@ -177,7 +177,8 @@ class ArtifactTransfers:
         """Return the artifact with its current host. Raises Conflict if its bytes are not those of `ref`."""
         view = self.find(ref)
         if view.artifact.blob != ref.blob:
-            raise Conflict(f"artifact {ref.artifact_id} has other bytes than the reference says: list artifacts again")
+            text = f"artifact {ref.artifact_id} has other bytes than the reference says"
+            raise Conflict(text, hint=["list artifacts again"])
         return replace_fields(view, host=listed_host(self._mesh, view))
 
     # The methods below find, list and delete artifacts.

@@ -69,7 +69,7 @@ def cancel_jobs(
     answer_seconds: float,
     timeout: float,
 ) -> CancelOutcome:
-    """Cancel the jobs `job_keys` of a group (None: all) and wait until all copies of them have ended.
+    """Cancel the jobs `job_keys` of a group (None: all) and wait until their copies have ended, like `wait_ended`.
 
     `call` sends a message to the collector and returns the reply. Raises Unreachable if the collector does not answer.
     """
@@ -181,7 +181,7 @@ def end_copies(
     """Ask each online host to cancel its copies of the jobs `job_keys` (None: all), and wait until they have ended.
 
     Hosts are asked repeatedly, for at most `timeout` seconds, because jobs in transit may arrive later. A host refuses
-    while it sees the host of the collector as online. That may last up to ten seconds after the latter has died.
+    while it sees the host of the collector as online, which may last up to ten seconds after that host died.
     """
     return _end(mesh, group_id, EndCopies(job_keys=job_keys, reason=reason), timeout)
 
@@ -197,8 +197,8 @@ def clear_group(
 ) -> EndOutcome:
     """Cancel jobs like `end_copies`, and remove the reports that wait for a collector whose host was removed.
 
-    Without `drop_results`, results are kept. If no host has jobs or reports of the group any more, its id can be used
-    again. Raises Unknown if no host that answers knows the group.
+    Without `drop_results`, results are kept. If `job_keys` is None and no host has jobs or reports of the group any
+    more, free the group id. Raises Unknown if no host that answers knows the group.
     """
     left = orphaned_group(mesh, group_id, min(timeout, COUNT_SECONDS))
     host = _collector_host(mesh, group_id, left, timeout)
@@ -221,7 +221,7 @@ def clear_group(
 
 
 def _collector_host(mesh: MeshClient, group_id: str, left: OrphanedGroup, timeout: float) -> HostRef:
-    """Return the last host of the collector: ask the home host, then hosts with jobs of the group. Raises Unknown."""
+    """Return the last known host of the collector: from a host that knows the group, or from `left`. Raises Unknown."""
     try:
         return mesh.ask("GET", _route(group_id), None, GroupView, timeout=timeout).collector.host
     except Unknown:

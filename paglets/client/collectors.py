@@ -123,7 +123,10 @@ def moved_group(
 
 
 def next_steps(group_id: str, state: str, host: str) -> list[str]:
-    """Return the next steps for the user if a collector does not answer. `host`: name or store id of its host."""
+    """Return the next steps for the user if a collector does not answer.
+
+    `state`: AWAY, REPLACED or FORGOTTEN. `host`: name or store id of the collector's host.
+    """
     shown = f"`paglets jobs groups {group_id}` shows the jobs and reports that other hosts have of {group_id}"
     if state == FORGOTTEN:
         return [shown, f"`paglets jobs cancel {group_id}` clears the group; then submit it again"]

@@ -32,7 +32,10 @@ def find_host(at: str | None, home: Path, client_of: Callable[[HostRef], MeshCli
     if not running_hosts(home):
         raise Unreachable(
             f"no host runs on this machine, so the name {at!r} cannot be looked up",
-            hint=[f"give the URL of that host, such as http://{at}:8765", "or start one: paglets host --background"],
+            hint=[
+                f"give the URL of that host, such as http://{at}:8765",
+                "or start a host here: `paglets host --background`",
+            ],
         )
     through, _ = local_host(home)
     mesh = client_of(through.ref)

@@ -1,4 +1,4 @@
-"""Destinations of downloads. An existing file is never replaced unless requested, not even by another download."""
+"""Destinations of downloads. An existing file is replaced only on request, even if it has just been created."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from paglets.core.errors import Conflict, Invalid, PagletsError
 from paglets.core.refs import BlobRef, check_file_name, visible_name
 from paglets.core.text import printable
 
+OTHER_TARGET = "name another target"
 HashProgress = Callable[[int], None]
 """A callback that gets the number of bytes of an existing file that have been hashed so far."""
 
@@ -31,7 +32,7 @@ def destination_for(target: str | Path, name: str) -> Path:
     try:
         return path / visible_name(check_file_name(name))
     except Invalid as error:
-        raise Invalid(f"{error.message}; name the file to write: {printable(path / 'NAME')}") from None
+        raise Invalid(error.message, hint=[f"name the file to write: {printable(path / 'NAME')}"]) from None
 
 
 def _make_folder(path: Path) -> None:
@@ -64,11 +65,11 @@ def check_replaceable(place: Path) -> None:
     Raises Conflict for a folder, and Invalid for a device or a pipe.
     """
     if os.path.isdir(place):
-        raise Conflict(f"{printable(place)} is a folder: name another target")
+        raise Conflict(f"{printable(place)} is a folder", hint=[OTHER_TARGET])
     with suppress(FileNotFoundError):  # other errors, such as an invalid name, are raised before the download
         mode = os.lstat(place).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-            raise Invalid(f"{printable(place)} is neither a file nor a folder: name another target")
+            raise Invalid(f"{printable(place)} is neither a file nor a folder", hint=[OTHER_TARGET])
 
 
 def _is_same(place: Path, blob: BlobRef, hashing: HashProgress) -> bool:
@@ -79,9 +80,9 @@ def _is_same(place: Path, blob: BlobRef, hashing: HashProgress) -> bool:
 
 
 def put_in_place(part: Path, place: Path, *, replace: bool) -> None:
-    """Rename the complete file `part` to `place` in one step. Raises OSError, and Conflict if `place` exists.
+    """Rename the complete file `part` to `place` in one step. Raises OSError.
 
-    With `replace`, an existing file is replaced.
+    Raises Conflict if `place` exists, unless `replace` is True.
     """
     if replace:
         os.replace(part, place)
@@ -113,4 +114,4 @@ def make_durable(place: Path) -> None:
 
 def _exists(place: Path) -> Conflict:
     text = f"{printable(place)} already exists"
-    return Conflict(f"{text}: name another target, or replace it with replace=True", there=text)
+    return Conflict(text, hint=[f"{OTHER_TARGET}, or replace it with replace=True"], there=text)

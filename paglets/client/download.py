@@ -123,7 +123,8 @@ class Download:
         """Look up the current host of the artifact, and return it with the address that the mesh lists."""
         view = find_artifact(self._mesh, self._artifact.artifact_id, timeout)
         if view.artifact.sha256 != self._artifact.sha256:
-            raise Conflict(f"the bytes of artifact {view.artifact.artifact_id} changed; start the download again")
+            text = f"the bytes of artifact {view.artifact.artifact_id} changed"
+            raise Conflict(text, hint=["start the download again"])
         self._host = listed_host(self._mesh, view)
         return self._host
 

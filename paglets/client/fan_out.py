@@ -13,7 +13,7 @@ from paglets.client.mesh_client import MeshClient
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
 
-if TYPE_CHECKING:  # It is imported on use, so that commands that ask one host start faster.
+if TYPE_CHECKING:  # Future is imported on use, so that commands that ask one host start faster.
     from concurrent.futures import Future
 
 A = TypeVar("A")
@@ -35,8 +35,8 @@ def online_refs(views: Iterable[MeshHostView]) -> list[HostRef]:
 def ask_all(ask: Callable[[A], T], things: Sequence[A]) -> list[T]:
     """Call `ask` with each of `things` in parallel, and return the results in the same order.
 
-    An error or Ctrl-C ends this function at once, and the calls in progress go on in daemon threads. No executor is
-    used, because its threads would delay the end of the process.
+    The first error in this order, or Ctrl-C, ends this function. Calls in progress then go on in daemon threads. No
+    executor is used, because its threads would delay the end of the process.
     """
     if len(things) < 2:
         return [ask(thing) for thing in things]

@@ -26,8 +26,9 @@ ORPHAN_SECONDS = 2.0
 def submit(mesh: MeshClient, group: SubmitGroup, timeout: float) -> GroupView:
     """Submit a group, and return the stored group as its home host shows it. A group without an id gets a new one.
 
-    If a group with this id exists, its home host compares both groups. Raises GroupExists if the groups differ or the
-    home host does not answer, GroupLost if hosts still have jobs of an earlier group with this id.
+    If a group with this id exists, its home host compares both groups; if they are equal, return the existing one.
+    Raises GroupExists if the groups differ or the home host does not answer, and GroupLost if hosts still have jobs of
+    an earlier group with this id.
     """
     home = None
     if group.group_id is None:

@@ -139,7 +139,7 @@ class GroupClient:
         """Cancel jobs of a group (`job_keys` None: all) on each host that answers, without the collector of the group.
 
         A host refuses while it sees the host of the collector as online. When the collector is back, it receives these
-        jobs as failures with the cause `cancelled`. Returns like `cancel`.
+        jobs as failures with the cause `cancelled`. Wait like `cancel`.
         """
         keys = None if job_keys is None else tuple(job_keys)
         wait = self.timeout if timeout is None else timeout
@@ -154,7 +154,7 @@ class GroupClient:
     def waiting_reports(
         self, left: OrphanedGroup, job_key: str | None = None
     ) -> Iterator[tuple[HostRef, WaitingReport]]:
-        """Yield the reports of finished jobs that wait on the hosts of `left`, optionally of one job only."""
+        """Yield the reports on the hosts of `left` that wait for the collector, optionally of one job only."""
         hosts = tuple(each.host for each in left.hosts if each.counts.results or each.counts.failures)
         return waiting_reports(self._mesh, left.group_id, hosts, self.timeout, job_key)
 
@@ -170,7 +170,7 @@ class GroupClient:
         """Cancel the jobs `job_keys` (None: all) of a group that lost its collector with a removed host.
 
         Also delete their reports, but keep results that wait for the collector, unless `drop_results`. When no jobs and
-        reports are left, the group id can be used again. Wait and return like `cancel`. Raises Unknown.
+        reports are left, the group id can be used again. Wait like `cancel`. Raises Unknown.
         """
         keys = None if job_keys is None else tuple(job_keys)
         wait = self.timeout if timeout is None else timeout

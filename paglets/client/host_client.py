@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 @runtime_checkable
 class HasSlotRequest(Protocol):
-    """The state of a job, such as a ComputeJobState. It has a slot request."""
+    """A state that has a slot request, such as a ComputeJobState."""
 
     def slot_request(self) -> SlotRequest: ...
 
@@ -129,7 +129,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     def mesh_slots(
         self, *, limit: int = 100, timeout: float | None = None
     ) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
-        """Return the resources and jobs of all online hosts, and the errors of the hosts that did not answer."""
+        """Return resources and up to `limit` jobs of each online host, and the errors of hosts that did not answer."""
         return mesh_slots(self._mesh, limit, timeout or self.timeout)
 
     def jobs(self, *, limit: int = 1000) -> tuple[JobView, ...]:
@@ -179,7 +179,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     def create(
         self, cls: type[Paglet[S]], state: S | None = None, *, name: str | None = None, inputs: InputPaths | None = None
     ) -> PagletProxy:
-        """Create a paglet on the client's host. `state` defaults to `cls.State()`. `inputs`: files to copy, by name."""
+        """Create a paglet on the client's host. `state` defaults to `cls.State()`. `inputs`: file paths, by name."""
         if not (isinstance(cls, type) and issubclass(cls, Paglet)):
             raise TypeError(f"{cls!r} is not a subclass of Paglet")
         check_methods(cls)
@@ -260,7 +260,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     ) -> ArtifactRef:
         """Store a file as an artifact of the client's host, or of the paglet `owner`.
 
-        The artifact of a paglet moves with the paglet, and is deleted with it. `move` removes the file after the
+        The artifact of a paglet moves with the paglet, and is deleted with it. `move` removes the file once the
         artifact is stored. Raises Invalid, FileChanged, NoRoom, Unknown.
         """
         return self._files.upload(

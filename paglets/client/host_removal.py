@@ -27,9 +27,9 @@ LEAST_PREFIX_CHARACTERS = 4
 class ForgottenHost:
     """The outcome of the removal of a host.
 
-    `which`: the short store id, URL and state of the removed host. `others`: other hosts with the same name. `answers`:
-    replies of the hosts that removed it. `errors`: errors of the hosts that refused or did not answer. `unreachable`:
-    names of offline hosts, which may still list the removed host.
+    `which`: the short store id, URL and state of the removed host. `others`: other hosts that the user's text matches.
+    `answers`: replies of the hosts that removed it. `errors`: errors of the hosts that refused or did not answer.
+    `unreachable`: names of offline hosts, which may still list the removed host.
     """
 
     store_id: str
@@ -98,8 +98,8 @@ def _check_offline(wanted: str, views: tuple[MeshHostView, ...]) -> None:
     for view in _named(wanted, views):
         seconds = 10 if view.host.reachable else 20
         raise Conflict(
-            f"{view.host.name} is online; stop it first",
-            hint=[f"a host that has just died counts as online for up to {seconds} s"],
+            f"{view.host.name} is online",
+            hint=[f"stop it first; a host that has just died counts as online for up to {seconds} s"],
         )
 
 
@@ -116,8 +116,9 @@ def _meant(wanted: str, views: tuple[MeshHostView, ...]) -> MeshHostView | None:
     offline = [view for view in found if not view.online]
     if len(offline) > 1:
         raise Invalid(
-            f"{wanted!r} names several hosts; give the store id of one: {', '.join(map(shown, offline))}"
-            + "".join(f"; online is {shown(view)}" for view in found if view.online)
+            f"{wanted!r} names several hosts: {', '.join(map(shown, offline))}"
+            + "".join(f"; online is {shown(view)}" for view in found if view.online),
+            hint=["give the store id of one"],
         )
     return offline[0] if offline else None
 

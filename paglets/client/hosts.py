@@ -10,8 +10,8 @@ from paglets.core.refs import HostRef
 from paglets.core.text import duration_text
 
 STEP_SECONDS = 60.0
-"""Ignore smaller differences between `offline_seconds` and `seconds_since_seen`, because `offline_seconds` is measured
-with a wall clock, which may be adjusted."""
+"""Smaller differences between `offline_seconds` and `seconds_since_seen` are ignored, because `offline_seconds` is
+measured with a wall clock, which may be adjusted."""
 
 NOT_JOINED = "not joined"
 """Start of `problem` for a host that answers but has not joined the mesh."""

@@ -134,7 +134,9 @@ class UploadSession:
     def _send_lost(self) -> None:
         for blob in tuple(self._lost):
             if self._again[blob]() != blob:
-                raise FileChanged("an input file changed after its upload: finish writing it, then submit again")
+                raise FileChanged(
+                    "an input file changed after its upload", hint=["finish writing it, then submit again"]
+                )
             self._lost.pop(blob, None)
 
 
@@ -167,7 +169,7 @@ def check_apart(names: Iterable[str], whose: str) -> None:
         if folded in spellings:
             other = spellings[folded]
             wrong = "is given twice" if other == name else f"differs from {other!r} only in case"
-            raise Invalid(f"{_of(whose)}input {name!r} {wrong}: give each file another name")
+            raise Invalid(f"{_of(whose)}input {name!r} {wrong}", hint=["give each file another name"])
         spellings[folded] = name
 
 
@@ -203,7 +205,8 @@ class PublishedInputs:
             if known is None or known.sha256 not in by_hash:
                 blob = publisher.publish_file(path)
                 if known not in (None, blob):
-                    raise FileChanged(f"{printable(path)} changed during the upload: finish writing it, then retry")
+                    text = f"{printable(path)} changed during the upload"
+                    raise FileChanged(text, hint=["finish writing it, then retry"])
                 by_hash[blob.sha256] = blob
             self._blobs[path] = blob if known is None else by_hash[known.sha256]
 

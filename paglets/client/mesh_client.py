@@ -200,7 +200,7 @@ class MeshClient:
     ) -> T:
         """Call `perform` with the host of the paglet until `finished(reply)` is true, and return that reply.
 
-        If the paglet moves, the request follows it. Raises the last error if the timeout passes.
+        If the paglet moves, the request follows it. After the timeout, raise an error like `Redirects.left`.
         """
         agent_id = target if isinstance(target, str) else target.agent_id
         end = self.clock.monotonic() + timeout
@@ -257,9 +257,9 @@ class MeshClient:
         return self._listed.get(wanted.store_id)
 
     def _locate(self, agent_id: str, last: HostRef) -> HostRef:
-        """Ask the host `base` where the paglet is, and return that host. Return `last` if `base` does not answer.
+        """Return the host of the paglet according to `base`, or `last` if `base` does not answer.
 
-        If the paglet is leaving `base`, the reply comes at the end of the move.
+        Wait up to MOVE_SECONDS for the end of a move. Raises Moving, Unknown.
         """
         from paglets.api.paglets import PagletView  # Import it on use: other commands start faster.
 

@@ -66,7 +66,7 @@ def resolve(mesh: MeshClient, target: Target, timeout: float) -> ProxyRef:
 
 
 def call_paglet(mesh: MeshClient, target: ProxyRef | str, message: WireMessage, timeout: float) -> Any:
-    """Call a paglet and return the reply as tagged JSON. Raises like `PagletProxy.call`.
+    """Call a paglet and return the reply as tagged JSON. Raises the errors of `PagletProxy.call`.
 
     All requests of one call have the same call id, even if the paglet moves. So its handler runs once.
     """

@@ -71,7 +71,7 @@ def orphaned_group(mesh: MeshClient, group_id: str, timeout: float) -> OrphanedG
 def waiting_reports(
     mesh: MeshClient, group_id: str, hosts: tuple[HostRef, ...], timeout: float, job_key: str | None = None
 ) -> Iterator[tuple[HostRef, WaitingReport]]:
-    """Yield the reports of finished jobs that wait on these hosts, optionally of one job only."""
+    """Yield the reports on these hosts that wait for the collector, optionally of one job only."""
     only = "" if job_key is None else f"&job_key={quoted(job_key)}"
     for host in hosts:
         after = 0
@@ -84,7 +84,7 @@ def waiting_reports(
 
 
 def newest_reports(found: Iterator[tuple[HostRef, WaitingReport]]) -> dict[str, tuple[HostRef, WaitingReport]]:
-    """Return one report of each job, by job key: a result rather than a failure, then the newest generation."""
+    """Return one report of each job, by job key: a result rather than a failure, then the newest attempt."""
     newest: dict[str, tuple[HostRef, WaitingReport]] = {}
     for host, report in found:
         known = newest.get(report.job_key)

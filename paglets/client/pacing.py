@@ -1,4 +1,4 @@
-"""Sizes of pieces, and times of retries, for uploads and downloads. The modules `upload` and `download` transfer."""
+"""Sizes of pieces, and times of retries, for the modules `upload` and `download`."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class RetryBudget:
         self._pause = FIRST_PAUSE_SECONDS
 
     def left(self) -> float:
-        """Return the timeout of the next attempt in seconds. It is never 0, so that the attempt raises TimedOut."""
+        """Return the timeout of the next attempt in seconds, at least SHORTEST_TIMEOUT_SECONDS."""
         return max(SHORTEST_TIMEOUT_SECONDS, self._end - self._clock.monotonic())
 
     def wait(self, error: PagletsError) -> None:

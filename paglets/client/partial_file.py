@@ -36,7 +36,7 @@ class PartialFile:
         self._sync_error: OSError | None = None
 
     def resume(self, progress: Callable[[int], None]) -> None:
-        """Read the bytes of an earlier attempt. `progress` is called with the number of bytes read."""
+        """Hash the bytes of an earlier attempt; `progress` gets their count. Raises NoRoom if the rest has no room."""
         with _as_paglets_error(self._target):
             size = os.fstat(self._descriptor).st_size
             if size > self._blob.size_bytes:
@@ -56,7 +56,7 @@ class PartialFile:
         self._take(piece)
 
     def sync(self) -> None:
-        """Sync the bytes received so far to the disk, so that `finish` needs less time. `finish` raises its error."""
+        """Sync the bytes received so far to the disk, so that `finish` needs less time. `finish` raises any error."""
         try:
             os.fsync(self._descriptor)
         except OSError as error:
@@ -150,7 +150,7 @@ def _open(path: Path) -> int:
     descriptor = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Invalid(f"{printable(path)} is not a regular file and blocks the download: remove it")
+        raise Invalid(f"{printable(path)} is not a regular file and blocks the download", hint=["remove it"])
     return descriptor
 
 
@@ -165,7 +165,8 @@ def _lock(descriptor: int, path: Path, target: Path) -> None:
             raise Conflict(f"another download to {printable(target)} is in progress") from error
         there = os.stat(path, follow_symlinks=False)
         if not os.path.samestat(there, os.fstat(descriptor)):
-            raise Conflict(f"another download to {printable(target)} has just ended; check the file, or try again")
+            text = f"another download to {printable(target)} has just ended"
+            raise Conflict(text, hint=["check the file, or try again"])
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class PagletProxy:
     def send_artifact(
         self, path: str | Path, *, name: str | None = None, kind: str = "artifact", move: bool = False, **args: Any
     ) -> ArtifactRef:
-        """Send a file with a message of the kind `kind`. Like in `post`, both are stored until they are delivered.
+        """Send a file with a message of the kind `kind`. As with `post`, both are stored until they are delivered.
 
         The receiver finds the artifact in `message.artifacts`, and owns it. `move` removes the local file after
         the artifact is stored. Raises Invalid, FileChanged, NoRoom, Conflict.

@@ -15,7 +15,7 @@ def slots_of(mesh: MeshClient, host: HostRef | None, limit: int, timeout: float)
 
 
 def mesh_slots(mesh: MeshClient, limit: int, timeout: float) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
-    """Return the resources and jobs of all online hosts, and the errors of the hosts that did not answer."""
+    """Return resources and up to `limit` jobs of each online host, and the errors of hosts that did not answer."""
     hosts = online_hosts(mesh)
     answers = ask_all(returning_errors(lambda host: slots_of(mesh, host, limit, timeout)), hosts)
     good = tuple(answer for answer in answers if isinstance(answer, Slots))

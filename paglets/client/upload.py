@@ -187,7 +187,7 @@ def _piece(source: UploadSource, offset: int, most: int) -> bytes:
     wanted = min(most, source.blob.size_bytes - offset)
     piece = source.read(offset, wanted)
     if len(piece) < wanted:
-        raise FileChanged(source.changed() or "the file became shorter during the upload: send it again")
+        raise FileChanged(source.changed() or "the file became shorter during the upload")
     return piece
 
 

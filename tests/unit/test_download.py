@@ -58,7 +58,7 @@ def test_a_file_under_its_own_name_is_neither_hidden_nor_an_option(
 def test_another_file_at_the_target_stays_and_so_does_the_artifact(rig: FilesRig, tmp_path: Path, by_id: bool) -> None:
     first, second = rig.a.keep(b"first"), rig.b.keep(DATA, artifact_id="art-00000002")
     assert fetch(rig, tmp_path, first, move=True) == tmp_path / "data.bin"
-    with pytest.raises(Conflict, match=r"data\.bin already exists: name another target, or .*replace=True"):
+    with pytest.raises(Conflict, match=r"data\.bin already exists\nhint: name another target, or .*replace=True"):
         fetch(rig, tmp_path, second.artifact_id if by_id else second, move=True)
     assert (tmp_path / "data.bin").read_bytes() == b"first"
     assert (rig.b.pieces, list(rig.b.artifacts)) == ([], ["art-00000002"])
@@ -297,7 +297,7 @@ def test_a_hostile_blob_never_becomes_a_path(rig: FilesRig, tmp_path: Path, blob
 
 def test_a_file_whose_artifact_cannot_name_it_may_be_named_by_who_fetches_it(rig: FilesRig, tmp_path: Path) -> None:
     rig.a.keep(DATA, "..")
-    with pytest.raises(Invalid, match="name the file to write"):
+    with pytest.raises(Invalid, match="hint: name the file to write"):
         fetch(rig, tmp_path)
     assert fetch(rig, tmp_path / "mine").read_bytes() == DATA
 

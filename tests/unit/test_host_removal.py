@@ -86,12 +86,12 @@ def test_a_host_that_fails_is_told_of_and_holds_up_no_other(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("wanted", "error", "text"),
     [
-        ("w2", Conflict, "w2 is online; stop it first"),
+        ("w2", Conflict, "w2 is online\nhint: stop it first"),
         ("store-w2", Conflict, "w2 is online"),
         (
             "twin",
             Invalid,
-            "store-1 at http://twin:8765, not seen for 99 s, store-2 at http://twin:8765, not seen for 99 s$",
+            "store-1 at http://twin:8765, not seen for 99 s, store-2 at http://twin:8765, not seen for 99 s\n",
         ),
         ("stor", Invalid, "online is store-ho at http://home:8765; online is store-w2"),
         ("store-w", Conflict, "w2 is online"),
