@@ -137,7 +137,7 @@ class Groups:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobCopy:
-    """An unfinished copy of a job, as its host reports it. `never`: True if waiting cannot help the job to start."""
+    """An unfinished copy of a job, as its host reports it. `never`: True if waiting is useless."""
 
     agent_id: str
     group_id: str
@@ -155,7 +155,10 @@ class JobCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatusReport:
-    """A report of all unfinished copies on the sender whose collectors are on the receiver: `POST /v1/jobs/status`."""
+    """A report of unfinished copies on the sender whose collectors are on the receiver: `POST /v1/jobs/status`.
+
+    `group_ids`: the groups of the copies.
+    """
 
     host: HostRef
     copies: tuple[JobCopy, ...]

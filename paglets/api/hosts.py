@@ -13,7 +13,7 @@ NO_ROUTE = "nobody can connect to"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostStatus:
-    """The status of a host, as it announces it to the mesh."""
+    """The status that a host announces to the mesh. `reachable`: True if other hosts can connect to it."""
 
     store_id: str
     boot_id: str
@@ -96,7 +96,8 @@ class MeshHostView:
     `seconds_since_seen`: time since the last contact, direct or reported by another host. If there was no contact
     (`was_seen` is false), the time since the answering host started, resumed, or first heard of the host.
     `offline_seconds`: time by the wall clock since the answering host marked the host as offline; 0 if it is online.
-    This time includes restarts and sleep of the answering host and is for display only.
+    This time includes restarts and sleep of the answering host and is for display only. `problem`: why the host has not
+    joined or cannot be reached; else "".
     """
 
     host: MeshHost
@@ -134,7 +135,7 @@ class RefusedHost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hosts:
-    """The hosts of the mesh: `GET /v1/mesh/hosts`. The answering host is first, the others follow by name.
+    """The hosts of the mesh: `GET /v1/mesh/hosts`. First the answering host, then the others by name, then old stores.
 
     `peers`: configured peers that have not joined. `broken_links`: pairs of hosts between which connections fail.
     `refused`: hosts with another key that sent a request to this one, newest first.

@@ -28,10 +28,10 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notes:
-    """The notes of paglets whose home is this host, newest last: `GET /v1/notes?after=N&limit=N&group=ID`.
+    """The notes of paglets whose home is this host, newest last: `GET /v1/notes?after=N&limit=COUNT&group=ID`.
 
-    Without `after`, these are the newest notes; with `after`, the oldest notes after number N. `next`: the `after` of
-    the next page.
+    Without `after`, these are the newest notes; with `after`, the oldest notes after note N. `next`: the `after` of the
+    next page.
     """
 
     notes: tuple[Note, ...]

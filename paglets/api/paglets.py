@@ -38,9 +38,10 @@ class CreatePaglet(NewPaglet):
 class PagletView:
     """The location and activity of a paglet: `GET /v1/paglets/ID`.
 
-    `state`: null if the paglet is on another host, and in a `brief` list. `created_at`: epoch seconds by the clock of
-    the host that created it. `inactive`: the paglet sleeps until a message arrives or its wake-up time comes.
-    `group_id`: the group of a job or a collector.
+    `state`: null if the paglet is on another host, and in a `brief` list. `inbox`: the number of waiting posts.
+    `dead_posts`: the number of posts that were given up because handling them failed too often. `created_at`: epoch
+    seconds by the clock of the host that created it. `inactive`: the paglet sleeps until a message arrives or its
+    wake-up time comes. `group_id`: the group of a job or a collector.
     """
 
     agent_id: str
@@ -130,7 +131,7 @@ class Located:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MovePaglet:
-    """A request of a user or another paglet to move a paglet: `POST /v1/paglets/ID/dispatch`."""
+    """A request to move a paglet to the host with the name or URL `target`: `POST /v1/paglets/ID/dispatch`."""
 
     target: str
 

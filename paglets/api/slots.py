@@ -35,7 +35,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """A job on one host, for `jobs queue`, `jobs ps` and `jobs why`. Durations are measured by the host's clock."""
+    """A job on one host. Durations are measured by the host's clock. `never`: True if waiting is useless."""
 
     agent_id: str
     group_id: str | None

@@ -1,6 +1,6 @@
 """The clock and the random source of a host, which the simulator replaces.
 
-No other module of the host reads a clock or a random source; a test of the imports checks this.
+A test of the imports names the few other modules that may read a clock or a random source.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from threading import Timer
 from typing import Protocol
 
 Mutex = threading.Lock
-"""The lock for values in memory that several threads share."""
+"""The class of locks for values in memory that several threads share."""
 
 
 class Clock(Protocol):
     """A source of times: `monotonic` seconds for durations, `wall` seconds since the epoch for people to read.
 
     `boottime` also counts the time while the machine sleeps, when `monotonic` stops on Linux and macOS. A host uses it
-    only to notice that the machine slept. Time-outs are measured with `monotonic`, because they must not run out while
-    the machine sleeps.
+    only to notice that the machine slept. Time-outs use `monotonic`, so that they do not run out during sleep.
     """
 
     def monotonic(self) -> float: ...

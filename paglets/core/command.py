@@ -1,6 +1,6 @@
 """The command with which the user can run this program in the current folder, as text to paste into a shell.
 
-Each script imports this module at its start. So this module itself imports little.
+Each script imports this module at its start. So it imports little.
 """
 
 from __future__ import annotations

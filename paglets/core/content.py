@@ -25,10 +25,7 @@ from paglets.core.regular_files import NOT_WAITING, kind_of
 from paglets.core.text import placed, printable
 
 PIECE_BYTES = 1 << 20
-"""The number of bytes read, hashed and written at a time.
-
-It is large enough to make the overhead of the calls small, and small enough for the processor's cache.
-"""
+"""The number of bytes read, hashed and written at a time. They fit into the processor's cache."""
 
 Progress = Callable[[int], None]
 """A function that is called after each piece with the number of bytes done so far."""

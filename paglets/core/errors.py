@@ -365,7 +365,7 @@ class StartFailed(PagletsError):
 
 
 class InternalError(PagletsError):
-    """A bug in paglets. The log of the host, which the detail `log` names, has the traceback."""
+    """A bug in paglets. The detail `log`, if present, names the log file of the host that has the traceback."""
 
     code = "internal"
 

@@ -2,8 +2,7 @@
 
 `PAGLETS_FAIL=point:kill|raise|delay:SECONDS[,point:...]` arms failpoints at the start of a host. `@N` after the action
 limits it to the N-th time that the failpoint is reached, as in `after-report-before-ack:kill@3`. All failpoints are in
-the process of the host, which removes the variable from its environment so that no child process inherits it. The armed
-failpoints are global to the process, so a variable of this module contains them.
+the process of the host, which removes the variable from its environment so that no child process inherits it.
 """
 
 from __future__ import annotations

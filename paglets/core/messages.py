@@ -15,7 +15,7 @@ MAX_PRIORITY = 10
 CLONE = "paglets.clone"
 DEACTIVATE = "paglets.deactivate"
 ACTIVATE = "paglets.activate"
-"""CLONE, DEACTIVATE and ACTIVATE are the kinds of messages that every paglet handles without `handle_message`."""
+"""CLONE, DEACTIVATE and ACTIVATE are kinds of messages that do not reach `handle_message` of a paglet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Message:
         args = {}        Arguments: name -> value. They arrive with their original types.
         sender = None    Reference to the sender, set by the host if known.
         artifacts = ()   Files that came with the message; the receiving paglet owns them.
-        priority = 0     -10 to 10. Waiting messages are handled by priority, then calls before posts, then by age.
+        priority = 0     -10 to 10. The highest is handled first; then calls before posts, then by age.
 
     Raises Invalid if the priority is out of range.
     """

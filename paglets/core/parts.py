@@ -9,8 +9,8 @@ class Part(Protocol):
     """A part of the host that the runner calls to do its work. Only the runner calls it, so it needs no lock.
 
     `tick(now)` does the work that is due at the monotonic time `now`. It returns the time when more work is due, or
-    None to be called only after `Tx.wake` or `Wake.wake` with its `name`. The runner may also call it when no work is
-    due. So it has to compare the desired state with the actual state.
+    None to be called only after `Tx.wake` or `Wake.wake` with the part's `name`. The runner may also call it when no
+    work is due. So it has to compare the desired state with the actual state.
     """
 
     name: str

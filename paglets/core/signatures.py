@@ -46,10 +46,7 @@ _UNFINISHED: tuple[tuple[Callable[[object], bool], str], ...] = (
 )
 
 _FINISHED = frozenset((type(None), bool, int, float, str, bytes, tuple, list, dict))
-"""Types of most returned values. A value of such a type is not checked further.
-
-The further checks are skipped because `inspect.isawaitable` is slow in a new process.
-"""
+"""Types of most returned values. They are not checked further, as `inspect.isawaitable` is slow in a new process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,8 @@
 """Unpack an archive into a copy that processes import from, and remove copies that no process uses.
 
-An archive alone is slow, because Python keeps no bytecode of modules in a zip file. It is also fragile, because a
-process imports modules late, which fails after the file was replaced. So the first start unpacks the archive into
-`PAGLETS_HOME/cache/app/CONTENT/`, and all processes import from there. The first start of each version of Python adds
-the bytecode for that version.
+Importing from an archive is slow, because Python keeps no bytecode of modules in a zip file. It also fails after the
+file was replaced. So the first start unpacks the archive into `PAGLETS_HOME/cache/app/CONTENT/`, and all processes
+import from there. The first start of each version of Python adds the bytecode for that version.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ def unpack_bytes(data: bytes, content: str, copies: Path) -> Path:
 
 
 def is_whole(copy: Path, sizes: dict[str, int]) -> bool:
-    """Return True if a copy has all files of `sizes` (name -> bytes), each with that size."""
+    """Return True if a copy has all files of `sizes` (name -> size in bytes), each with its size."""
     try:
         return all(os.stat(copy / name).st_size == size for name, size in sizes.items())
     except OSError:
@@ -170,7 +169,7 @@ def _put_in_place(temporary: Path, copy: Path, files: dict[str, bytes]) -> None:
 
 
 def remove_unused(copies: Path, own: str) -> list[str]:
-    """Remove old copies that no process has locked, except the one named `own`. Return their names."""
+    """Remove old copies, but not `own` and those that a process has locked. Return the names of the removed ones."""
     removed: list[str] = []
     with contextlib.suppress(OSError):
         os.utime(copies / own)

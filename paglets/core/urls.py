@@ -84,4 +84,6 @@ def is_for_this_machine(url: str) -> bool:
 
 
 def _not_a_url(url: str, why: str) -> Invalid:
-    return Invalid(f"{url[:200]!r} is not the address of a host: {why}; it looks like http://laptop:{DEFAULT_PORT}")
+    return Invalid(
+        f"{url[:200]!r} is not the address of a host: {why}; an address looks like http://laptop:{DEFAULT_PORT}"
+    )
