@@ -29,8 +29,8 @@ ANYONE = "*"
 IDENTITY_TARGET = "/v1/host"
 
 WINDOW_SECONDS = 120.0
-"""Largest accepted difference of two clocks. It exceeds the longest wait of a request, and all nonces that arrive in
-this time fit into memory."""
+"""Largest accepted difference between the time of signing and the receiver's clock. It exceeds the longest wait of a
+request, and all nonces that arrive in this time fit into memory."""
 
 MAX_NONCES = 300_000
 """Maximum number of stored nonces, about 30 MB: 2,500 requests per second during WINDOW_SECONDS."""

@@ -30,7 +30,7 @@ class _Queue(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """Queues of waiting items. After the work on an item that `next` returned, call `end`."""
+    """Queues of waiting items. After the work on an item from `next`, call `end`. Ask `is_full` before `put`."""
 
     def __init__(self) -> None:
         self._queues: dict[QueueKey, _Queue[T]] = {}

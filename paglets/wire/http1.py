@@ -1,4 +1,4 @@
-"""Sizes and content types that clients and servers share, in addition to the rules of HTTP/1.1."""
+"""Sizes and content types that clients and servers use in addition to the rules of HTTP/1.1."""
 
 from __future__ import annotations
 

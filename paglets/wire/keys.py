@@ -31,7 +31,8 @@ _KEY_BYTES = 32
 _MOST_FILE_BYTES = 1024
 MOST_NAMED = 5
 SAME_FOR_COMMANDS = f"set {KEY_VARIABLE} to the key of the host, if the host got it by --key-file or that variable"
-_ANOTHER = "and copy the key again from a machine of the mesh; in a new mesh the first host creates it"
+_COPY_AGAIN = "copy the key again from a machine of the mesh"
+_ANOTHER = f"and {_COPY_AGAIN}; in a new mesh the first host creates it"
 _NOT_FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -62,7 +63,8 @@ def paglets_home(environ: Mapping[str, str]) -> Path:
         # Make the path absolute, because the process of each job has another working directory.
         return Path(named).expanduser().absolute()
     except RuntimeError as error:
-        raise StartFailed(f"the home directory of this user is not known: set {HOME_VARIABLE} ({error})") from error
+        text = f"the home directory of this user is not known ({error})"
+        raise StartFailed(text, hint=[f"set {HOME_VARIABLE}"]) from error
     except OSError as error:  # `absolute` needs the working directory, which was removed
         raise StartFailed(
             f"{HOME_VARIABLE} is {named!r}, relative to a working directory that was removed: use an absolute path"
@@ -78,20 +80,21 @@ def parse_key(text: str, source: str) -> MeshKey:
     if not _KEY.fullmatch(line):
         raise StartFailed(
             f"{source} has no mesh key: expected one line of 43 characters of A-Z a-z 0-9 _ -, "
-            f"got {len(line)} characters; copy the key again from a machine of the mesh"
+            f"got {len(line)} characters",
+            hint=[_COPY_AGAIN],
         )
     return MeshKey(text=line, source=source)
 
 
 def read_key(path: Path) -> MeshKey:
-    """Return the key in the file `path`. Raises StartFailed if it is missing, unreadable, or readable by others."""
+    """Return the key in the file `path`. Raises StartFailed if it is missing, malformed, or readable by others."""
     try:
         descriptor = open_regular(path, os.O_RDONLY)
     except FileNotFoundError as error:
         what = f"is {broken_link_text(path)}" if path.is_symlink() else "does not exist"
         raise StartFailed(f"the key file {path} {what}") from error
     except NotRegularFile as error:
-        raise StartFailed(f"the key file {path} cannot be used: {error}. Move it away, {_ANOTHER}") from error
+        raise StartFailed(f"the key file {path} cannot be used: {error}", hint=[f"move it away, {_ANOTHER}"]) from error
     except OSError as error:
         raise StartFailed(f"the key file {path} cannot be read: {error.strerror}") from error
     try:
@@ -100,7 +103,7 @@ def read_key(path: Path) -> MeshKey:
     finally:
         os.close(descriptor)
     if not data:
-        raise StartFailed(f"the key file {path} is empty. Remove it, {_ANOTHER}")
+        raise StartFailed(f"the key file {path} is empty", hint=[f"remove it, {_ANOTHER}"])
     return parse_key(data.decode("latin-1"), f"the key file {path}")
 
 
@@ -113,16 +116,16 @@ def _check_file(path: Path, found: os.stat_result) -> None:
     # On Windows, the mode does not show who may read the file.
     if os.name == "posix" and found.st_mode & _NOT_FOR_OTHERS:
         raise StartFailed(
-            f"the key file {path} can be read by others (mode {stat.S_IMODE(found.st_mode):04o}): "
-            f"run `chmod 600 {path}`, and create a new key if others may have read it"
+            f"the key file {path} can be read by others (mode {stat.S_IMODE(found.st_mode):04o})",
+            hint=[f"run `chmod 600 {path}`, and create a new key if others may have read it"],
         )
 
 
 def create_key(path: Path, entropy: Entropy) -> MeshKey:
     """Create a key in the file `path`, readable only by this user. If another process has created the file, read it.
 
-    Raises StartFailed. Several hosts may start at once on a new machine, under any umask. So the file appears complete,
-    and is never readable by others.
+    Raises StartFailed. Several hosts may start at once on a new machine, under any umask. So the file appears only when
+    it is complete, and is never readable by others.
     """
     text = base64.urlsafe_b64encode(bytes.fromhex(entropy.token(_KEY_BYTES))).decode("ascii").rstrip("=")
     draft = path.with_name(f".{path.name}.{entropy.token(8)}")

@@ -14,7 +14,7 @@ MOST_IDLE_EACH = 4
 
 
 class ConnectionPool:
-    """Idle connections by URL. Times are monotonic seconds. A sealed pool closes each connection that it gets."""
+    """Idle connections by URL. Times are monotonic seconds. A sealed pool closes each connection passed to `keep`."""
 
     def __init__(self, idle_seconds: float) -> None:
         self._idle_seconds = idle_seconds

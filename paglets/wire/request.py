@@ -122,9 +122,9 @@ def reply_error(error: PagletsError) -> Response:
 class PendingResponse:
     """A response that will be set later: `Router.handle` returns this object, and the runner completes it.
 
-    Only the first `complete` has an effect. No lock is needed, because each step is one atomic append or pop of a
-    list. `complete` stores the response before it looks for callbacks, and `on_complete` adds the callback before it
-    looks for the response. So at least one of them sees the other, and only one of them pops the callback.
+    Only the first `complete` has an effect. No lock is needed, because each step is an atomic append or pop of a list.
+    `complete` stores the response before it looks for callbacks, and `on_complete` adds the callback before it looks
+    for the response. So at least one of them sees both, and only one of them pops the callback.
     """
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class PendingResponse:
 
     @property
     def response(self) -> Response | None:
-        """Return the response, or None if it is not set yet. It is also set if the caller has stopped waiting."""
+        """Return the response, or None if it is not set yet. A server sets one when it stops waiting."""
         return self._responses[0] if self._responses else None
 
     def complete(self, response: Response) -> None:

@@ -57,8 +57,8 @@ class Recipient:
 class Connection(HTTPConnection):
     """A connection that buffers writes until `transmit` sends the head and the start of the body together.
 
-    If they were sent separately, the second send would wait until the first is acknowledged, because of Nagle's
-    algorithm. Besides, if the first send fails, it is certain that nothing was sent.
+    If they were sent separately, Nagle's algorithm would delay the second send until the first is acknowledged. If the
+    joint send fails, it is certain that nothing was sent.
     """
 
     stream: DeadlineSocket

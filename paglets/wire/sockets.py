@@ -1,7 +1,7 @@
 """A socket whose reads and writes end at a deadline.
 
-`http.server` and `http.client` use it like any socket. The timeout of a plain socket does not limit a whole request:
-each byte that arrives restarts that timeout.
+`http.server` and `http.client` use it like any socket. The timeout of a plain socket restarts with each byte that
+arrives, so it does not limit a whole request.
 """
 
 from __future__ import annotations

@@ -119,7 +119,8 @@ def test_a_key_file_that_others_can_read_is_refused(mesh: Mesh) -> None:
     (home / "mesh.key").chmod(0o644)
     done = mesh.paglets("host", "--name", "new", "--port", 0, home=home)
     assert done.code == 2
-    assert "chmod 600" in done.complaint
+    assert "can be read by others" in done.complaint
+    assert "hint: run `chmod 600" in done.err
 
 
 def test_a_host_with_another_key_does_not_join_and_both_sides_say_why(mesh: Mesh) -> None:

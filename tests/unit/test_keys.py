@@ -136,7 +136,9 @@ def test_a_key_file_that_others_can_use_is_refused_with_the_command_that_mends_i
 def test_a_pipe_or_a_folder_is_no_key_file_and_nobody_waits_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     for path in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(StartFailed, match=r"it is a (pipe|folder), not a regular file. Move it away, and copy"):
+        with pytest.raises(
+            StartFailed, match=r"it is a (pipe|folder), not a regular file\nhint: move it away, and copy"
+        ):
             read_key(path)
 
 
@@ -153,7 +155,9 @@ def test_a_link_to_nothing_is_named_as_one_also_where_a_key_would_be_made(tmp_pa
 
 
 def test_an_empty_key_file_is_told_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(StartFailed, match=r"is empty. Remove it, and copy the key again from a machine of the mesh"):
+    with pytest.raises(
+        StartFailed, match=r"is empty\nhint: remove it, and copy the key again from a machine of the mesh"
+    ):
         read_key(write_key(tmp_path / "mesh.key", ""))
 
 
