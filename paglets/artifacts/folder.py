@@ -196,7 +196,7 @@ class BlobFolder:
         return tuple(sorted({name for folder in folders for name in os.listdir(folder) if SHA256.fullmatch(name)}))
 
     def drop_code(self, sha256: str) -> None:
-        """Remove an unpacked bundle. It is renamed first, so that a partly removed bundle never looks complete."""
+        """Remove an unpacked bundle, after renaming it, so that a partly removed bundle never looks complete."""
         gone = self._code / f"{sha256}.{os.getpid()}.{next(self._numbers)}.gone"
         with suppress(FileNotFoundError):
             os.rename(self._code / check_sha256(sha256), gone)
@@ -313,7 +313,7 @@ class _RunningHashes:
         return running.digest
 
     def go_on(self, sha256: str, length: int, digest: Any, piece: bytes) -> None:
-        """Hash a piece in the background. `length`: the length of the partial blob including this piece."""
+        """Add a piece to `digest` in the background. `length`: the length of the partial blob including this piece."""
         running = _Running(length, digest, self._threads.submit(digest.update, piece))
         with self._lock:
             self._kept[sha256] = running
