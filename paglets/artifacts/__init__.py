@@ -1,4 +1,4 @@
-"""Artifacts: files that paglets publish. An artifact is a blob with a name and an owner."""
+"""Artifacts: files that hosts store. An artifact is a blob with a name, an id and an owner."""
 
 from __future__ import annotations
 

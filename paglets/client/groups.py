@@ -45,7 +45,7 @@ class GroupClient:
         raise NotImplementedError
 
     def groups(self) -> tuple[GroupLine, ...]:
-        """Return the groups that the online hosts know, newest first.
+        """Return the groups that the online hosts know, newest first. Hosts that do not answer are left out.
 
         The counts come from the host of the collector. If that host is offline, they are the last counts that the home
         host received, or None.

@@ -84,7 +84,7 @@ class Paglet(Generic[S]):
     def __init__(self, state: S, context: Context | None = None) -> None:
         """Initialise a paglet; only hosts call this. Raises TypeError if `context` is missing, as in a script."""
         if context is None:
-            raise TypeError(f"only hosts create a {type(self).__qualname__}: pass the class itself, and its state")
+            raise TypeError(f"only hosts create a {type(self).__qualname__}: pass its class and a state to `create`")
         self.state = state
         self.context = context
 

@@ -70,7 +70,7 @@ class Database:
         return max(self.main.mtime_ns, *(stat.mtime_ns for _, stat in self.beside))
 
     def advice(self, what: str) -> str:
-        """Return an error message: the path, `what` happened (a predicate such as "was written to"), what to do."""
+        """Return an error message: the path, `what` happened (a predicate such as "was written to"), and what to do."""
         beside = " and ".join(f"{self.path.name}{suffix}" for suffix, _ in self.beside)
         rows = f"some of its rows are only in {printable(beside)}"
         return f"{printable(self.path)} {what}; {rows}: close its connection first"

@@ -173,7 +173,7 @@ def check_job_key(job_key: str) -> str:
     """
     if not job_key or len(job_key) > MAX_JOB_KEY_CHARACTERS or not job_key.isprintable() or job_key[0] == "$":
         raise Invalid(
-            f"{job_key[:80]!r} cannot be a job key: 1 to {MAX_JOB_KEY_CHARACTERS} printable characters, "
+            f"{job_key[:80]!r} cannot be a job key: use 1 to {MAX_JOB_KEY_CHARACTERS} printable characters, "
             "the first not '$'"
         )
     return job_key
@@ -182,7 +182,7 @@ def check_job_key(job_key: str) -> str:
 def check_sha256(sha256: str) -> str:
     """Return `sha256` if it is 64 lower-case hexadecimal digits, which are safe in a path. Raises Invalid otherwise."""
     if not SHA256.fullmatch(sha256):
-        raise Invalid(f"{sha256[:80]!r} is not a SHA-256: 64 lower-case hexadecimal digits")
+        raise Invalid(f"{sha256[:80]!r} is not a SHA-256 of 64 lower-case hexadecimal digits")
     return sha256
 
 
@@ -233,7 +233,7 @@ def _file_name_problem(name: str) -> str:
     if not name or name in (".", ".."):
         return "a name is never empty, '.' or '..'"
     if any(char in name for char in '/\\:*?"<>|'):
-        return 'a plain name, without folders, drives or any of / \\ : * ? " < > |'
+        return 'use a plain name, without folders, drives or any of / \\ : * ? " < > |'
     if not name.isprintable():
         return "it has invisible characters"
     if name[-1] in ". " or name[0] == " ":

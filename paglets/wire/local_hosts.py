@@ -95,7 +95,7 @@ def read_run_file(path: Path) -> RunningHost | None:
 
 
 def start_of(pid: int) -> str:
-    """Return the boot id and start time of a process, or "" if unknown. The result differs if the pid is reused."""
+    """Return the kernel's boot id and the start of a process, or "" if unknown. It differs if the pid is reused."""
     stat = _stat(pid)
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

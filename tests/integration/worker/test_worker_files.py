@@ -129,7 +129,7 @@ def test_what_is_no_regular_file_or_has_a_bad_name_is_not_registered(host: FakeH
         "is a folder: name a regular file",
         "is a pipe: name a regular file",
         "is not the path of a file",
-        'a plain name, without folders, drives or any of / \\ : * ? " < > |',
+        'use a plain name, without folders, drives or any of / \\ : * ? " < > |',
         "that is the name of a device",
         "it is longer than 200 bytes",
         "mode 'copy' or 'move'",
