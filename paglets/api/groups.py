@@ -30,9 +30,11 @@ class JobSpec:
 class SubmitGroup:
     """A request to store a group with all its jobs in one transaction: `POST /v1/groups`.
 
-    `bundle`: the code of its classes. `inputs`: files for every job, in addition to the job's own. The receiver must
-    already have the blobs of the bundle and of all inputs. `submissions`: the number of earlier groups with this id
-    that were cleared, as far as other hosts know (see `WaitingReports.submissions`).
+    `collector_host`: name or URL of the collector's host; null: another host if there is one.
+    `return_home_when_complete`: move the collector to the home host when all jobs have ended. `bundle`: the code of
+    the classes. `inputs`: files for every job, in addition to the job's own. The receiver must already have the blobs
+    of the bundle and of all inputs. `submissions`: the number of earlier groups with this id that were cleared, as far
+    as other hosts know (see `WaitingReports.submissions`).
     """
 
     group_id: str | None
