@@ -71,8 +71,7 @@ class Download:
     def _receive(self, part: PartialFile, blob: BlobRef) -> None:
         """Receive the remaining bytes of the blob.
 
-        This thread requests a piece while a second thread hashes and writes the previous piece, and a third thread
-        syncs the file to the disk.
+        While this thread requests a piece, a second one hashes and writes the previous piece, and a third one syncs.
         """
         pace = ChunkSizer(self._mesh.clock)
         patience = RetryBudget(self._mesh.clock, self._mesh.pause, self._timeout)

@@ -1,4 +1,4 @@
-"""The blobs that a host keeps for this client, so that code is not offered to the host again for each submission."""
+"""The blobs that a host keeps for this client, so that code is not uploaded again for each submission."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ OLDEST_PYTHON = 11
 """The oldest minor version of Python 3 that runs this program."""
 
 COMPARED_BYTES = 1 << 18
-"""The number of bytes at the end of two archives that are compared to find out whether the archives are equal.
+"""The number of bytes at the end of two archives that are compared, instead of whole archives.
 
-These bytes include the table of contents, which has a checksum of each file in the archive.
+They include the table of contents, which has a checksum of each file.
 """
 
 OPTIONS_WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")

@@ -1,7 +1,7 @@
 """Check the signatures of the methods that users write, and call these methods.
 
-A submitting script uses the same checks as the process of a paglet. So the script reports a class that cannot run
-before it sends anything. If the class changed after the check, the call raises an error.
+A submitting script makes the same checks as the process of a paglet, so that it reports a class that cannot run before
+it sends anything.
 """
 
 from __future__ import annotations

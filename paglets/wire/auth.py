@@ -156,8 +156,8 @@ class Verifier:
     def admit(self, method: str, target: str, proof: Proof) -> None:
         """Check that a request with a valid signature is new, for this host, and signed within the window.
 
-        Raises StalePeer, WrongClock, NotAllowed, Overloaded. The method uses a time that never goes backwards.
-        Otherwise old requests, whose nonces are no longer stored, would pass after the machine's clock was set back.
+        Raises StalePeer, WrongClock, NotAllowed, Overloaded. It uses a time that never goes backwards, because old
+        requests, whose nonces are no longer stored, would otherwise pass after the clock was set back.
         """
         self._check_receiver(method, target, proof.receiver)
         now = self._now()

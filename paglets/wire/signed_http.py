@@ -1,8 +1,7 @@
 """One signed request and its reply over one connection. This module retries nothing.
 
 The connection is one of `http.client`, with deadlines, size limits, and exact reports of whether bytes were sent.
-`http.client` accepts some malformed replies. This does no harm, because the signature covers status and body, and
-unsigned replies are refused.
+`http.client` accepts some malformed replies, which does no harm: the signature covers status and body.
 """
 
 from __future__ import annotations
