@@ -100,7 +100,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         handler: Callable[[Message], Any] = getattr(self, message.kind)
         return handler(message)
 
-    # Hooks.
+    # Hooks, which the host calls.
 
     def on_creation(self) -> None:
         """Set this host as the home if the collector was created without `begin`."""
@@ -191,7 +191,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._counts() | {"keys": keys, "copies": copies}
 
     def copies_gone(self, message: Message) -> dict[str, Any]:
-        """Forget the copies of cancelled keys. Called after each possible host has confirmed that it has none."""
+        """Forget the copies of cancelled keys. Sent after each host that may have one has replied that it has none."""
         ledger = self._ledger()
         for key, job in self._asked(parse(CopiesGone, message.kind, message.args).job_keys):
             ledger.gone(key, job)
@@ -206,7 +206,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
             self._go_home()
         return self._counts()
 
-    # Queries.
+    # Handlers that only read.
 
     def summary(self, message: Message) -> dict[str, Any]:
         """Return the summary with bounded lists and exact counts (see `groups.summary`)."""
@@ -274,10 +274,10 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         }
         return {**found, "summary": self._small_summary()} if asked.with_summary else found
 
-    # Internal.
+    # Helpers of the handlers.
 
     def _small_summary(self) -> dict[str, Any] | None:
-        """Return the summary of a small group in which no key is pending, else None."""
+        """Return the summary, or None if a key is pending or the group or its summary is not small."""
         if self.state.pending_count or self.state.expected_count > SMALL_GROUP_JOBS:
             return None
         summary = self._view().summary()

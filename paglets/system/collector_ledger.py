@@ -24,10 +24,10 @@ from paglets.system.collector_messages import NewKey
 
 @dataclass(kw_only=True)
 class ResultCollectorState(PagletState):
-    """The state of a collector. It includes counts, so that no report makes it count rows. Times are epoch seconds.
+    """The state of a collector. It has counts, so that handlers need not count rows. Times are epoch seconds.
 
-    `first_generation`: reports of lower generations belong to an earlier group with this id
-    (`groups.keys.first_generation`).
+    `unexpected_number`: the row number of the newest unexpected report. `first_generation`: lower generations belong to
+    an earlier group with this id (`groups.keys.first_generation`).
     """
 
     group_id: str = ""
@@ -58,7 +58,7 @@ class ResultCollectorState(PagletState):
 
 
 class Ledger:
-    """The changes that the handlers of a collector make. `now` is the time in seconds since the epoch."""
+    """The changes that handlers make to the state and rows of a collector. `now`: seconds since the epoch."""
 
     def __init__(self, state: ResultCollectorState, rows: CollectorRows, now: float) -> None:
         self._state = state
@@ -66,7 +66,7 @@ class Ledger:
         self._now = now
 
     def register(self, keys: Iterable[NewKey]) -> list[str]:
-        """Store the expected keys, and return those that were unknown before."""
+        """Store keys that are new, and newer generations and metadata of known ones. Return the new keys."""
         new: list[str] = []
         first = self._state.first_generation
         for key in keys:
@@ -84,7 +84,7 @@ class Ledger:
     def take_unexpected(self, keys: Iterable[str]) -> list[str]:
         """Process the reports that arrived before these keys were registered.
 
-        Return the ids of artifacts of reports that are not accepted.
+        Return the ids of the artifacts of the reports that are not accepted.
         """
         not_wanted: list[str] = []
         for key in keys:
@@ -137,7 +137,7 @@ class Ledger:
             self._rows.change_record(warning.job_key, kind, with_warnings(record, [warning.text]))
 
     def cancel(self, key: str, job: ExpectedJob | None, reason: str) -> str:
-        """Record a pending key as cancelled. Return the state of the key, or "unknown" if it was never registered."""
+        """Record a pending key as cancelled. Return how the key has ended, or "unknown" if it was never registered."""
         if job is None:
             return "unknown"
         if job.ended:

@@ -57,7 +57,7 @@ class Summary:
 
 
 LISTS = ("pending_jobs", "duplicate_reports", "unexpected_reports", "jobs")
-"""The lists of a summary that `listed` returns in pages; `results` returns the other two lists."""
+"""The lists of a summary that the message `listed` returns in pages. The message `results` returns the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +92,9 @@ class Results:
 class Ended:
     """The arguments of `ended`, which ask for a page of records in the order in which keys ended.
 
-    The page starts after the record with the number `after`. `wait_seconds` is the time to wait while there is no such
-    record but keys are pending. `brief` leaves out the values of results, and the traceback and stderr of failures.
-    `with_summary` adds the summary of a small group to the page once no key is pending, so that its reader needs no
-    further request.
+    The page starts after the record with the number `after`; 0 means at the first. `wait_seconds` is the longest wait
+    for such a record while keys are pending. `brief` leaves out the values of results, and the traceback and stderr of
+    failures. `with_summary` adds the summary of a small group once no key is pending, which saves a request.
     """
 
     after: int = 0
@@ -107,7 +106,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Register:
-    """The arguments of `register_jobs`: objects with `job_key`, optionally `generation`, and any other fields."""
+    """The arguments of `register_jobs`: objects with `job_key`, optionally `generation`, and any metadata."""
 
     jobs: tuple[Any, ...]
 
@@ -129,7 +128,7 @@ class CopiesGone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKey:
-    """A parsed job of `register_jobs` or `begin`."""
+    """A parsed job of `register_jobs` or `begin`. `metadata`: its fields other than key and generation."""
 
     job_key: str
     generation: int

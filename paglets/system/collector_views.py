@@ -17,14 +17,14 @@ MOST_RECORD_BYTES = 16 * MAX_SUMMARY_BYTES
 """The size limit of the summary of one job, in bytes. No record is larger, because requests have at most 64 MiB."""
 
 SUMMARY_LISTS = (*LISTS, "results", "failures", "truncated")
-"""The keys of a summary that a reply of `reasons` leaves out."""
+"""The keys of a summary that a reply to `reasons` leaves out."""
 
 LONG = ("result", "traceback", "stderr_tail")
 """The fields of a record that may be long."""
 
 
 MOST_REASONS = 200
-"""The maximum number of reasons of each kind in a reply of `reasons`. The reply counts the jobs with other reasons."""
+"""The maximum number of pending reasons, and of failure reasons, in a reply to `reasons`, which counts the rest."""
 
 
 class View:
@@ -51,7 +51,7 @@ class View:
         return summarise(self._facts(), lists)
 
     def reasons(self) -> dict[str, Any]:
-        """Return the summary with reasons and the number of jobs of each, in place of its lists."""
+        """Return the summary with the reasons in place of its lists, each with the number of its jobs."""
         pending = [self._pending_reason(each) for each in self._rows.pending_reasons(MOST_REASONS)]
         failures = [_failure_reason(each) for each in self._rows.failure_reasons(MOST_REASONS)]
         lacking = {
@@ -85,7 +85,7 @@ class View:
         return self._rows.duplicates(after) if name == "duplicate_reports" else self._rows.unexpected(after)
 
     def ended(self, after: int, brief: bool) -> Iterator[dict[str, Any]]:
-        """Yield the records of keys that ended after the `after`th. `brief` leaves out the fields that may be long."""
+        """Yield the records with a number over `after`, in their order. `brief` leaves out the fields LONG."""
         for number, key in self._rows.ended_after(after):
             kind, record = self._rows.record(key)
             shown = {name: value for name, value in record.items() if name not in LONG} if brief else record

@@ -15,16 +15,13 @@ from paglets.core.text import counted, type_of
 T = TypeVar("T")
 
 LOOK_SECONDS = 4.0
-"""The longest wait of one request for the next record, so that an unreachable collector is noticed soon."""
+"""The longest wait of one request, in seconds, so that an unreachable collector is noticed soon."""
 
 ANSWER_SECONDS = 5.0
-"""The time-out in seconds of a request whose reply has no values of users. If the request waits, its wait is added."""
+"""The time-out, in seconds beyond its own wait, of a request whose reply has no values of users."""
 
 REPLY_SECONDS = 30.0
-"""The time-out in seconds of a request whose reply may have many values of users.
-
-If the request waits, its wait is added.
-"""
+"""The time-out, in seconds beyond its own wait, of a request whose reply may have many values of users."""
 
 PAUSE_SECONDS = 1.0
 SHARE = 20
@@ -71,8 +68,8 @@ class Follower:
     def pages(self, timeout: float | None, *, brief: bool) -> Iterator[dict[str, Any]]:
         """Yield pages of records of ended jobs, until no job is pending.
 
-        A page is the reply of the collector to the message `ended`. With `brief`, the last page of a small group also
-        has the summary. Raises TimedOut, and the errors of `ask`.
+        A page is the reply of the collector to the message `ended`. With `brief`, records lack their long fields, and
+        the last page of a small group also has the summary. Raises TimedOut, and the errors of `ask`.
         """
         now = self._clock.monotonic
         began, after = now(), 0
@@ -107,8 +104,8 @@ class Follower:
     def ask(self, act: Callable[[PagletProxy], T], timeout: float | None, end: float) -> T:
         """Call `act` with the collector, and return its value. Retry until `end` while the collector is unreachable.
 
-        Raises TimedOut. Raises Unreachable if the collector's host was removed or has a new store, and Unknown if the
-        collector has ended.
+        Raises TimedOut (`timeout` is for its message). Raises Unreachable if the collector's host was removed or has a
+        new store, and Unknown if the collector has ended.
         """
         while True:
             try:

@@ -37,7 +37,8 @@ def job_specs(
         raise TypeError(f"states is {type_of(states)}: give a list of {_state_name(job_class)}, one for each job")
     listed = list(states)
     if len(listed) > MAX_GROUP_JOBS:
-        raise Invalid(f"a group of {len(listed):,} jobs is over the limit of {MAX_GROUP_JOBS:,}: submit several groups")
+        excess = f"a group of {len(listed):,} jobs is over the limit of {MAX_GROUP_JOBS:,}"
+        raise Invalid(excess, hint=["submit several groups"])
     for position, state in enumerate(listed, 1):
         if type(state) is not job_class.State:
             raise TypeError(_wrong_state(job_class, state, position))
@@ -50,7 +51,7 @@ def job_specs(
 
 
 def _completed(state: ComputeJobState, allow_home: bool, isolation: str) -> ComputeJobState:
-    """Return the state. Fields that it does not set get the arguments of the submission."""
+    """Return the state with the arguments of the submission for the fields that it does not set."""
     takes_home, takes_isolation = allow_home and state.allow_home_compute is False, isolation and state.isolation == ""
     if takes_home or takes_isolation:
         state = copy(state)

@@ -35,7 +35,7 @@ SYSTEM_FIELDS = (
     "compute_status",
     "compute_fresh",
 )
-"""The fields of the state that the host sets before each entry into the job's code."""
+"""The fields of the state that the host sets before it calls the job's code."""
 
 
 @dataclass(kw_only=True)
@@ -63,7 +63,7 @@ class ComputeJobState(PagletState):
         max_losses = 10                 Number of repeats after losses and restarts of hosts; failures do not count.
         isolation = ""                  "process" or "worker"; "": the `isolation` of the job's class.
 
-    The host sets these before each entry into the job's code:
+    The host sets these before it calls the job's code:
 
         home_host_name = ""             Name of the host where the job was submitted.
         home_host_url = ""              URL of that host.
@@ -73,7 +73,7 @@ class ComputeJobState(PagletState):
         compute_status = ""             Status of the job, such as RUNNING.
         compute_fresh = True            False if the attempt starts from a checkpoint.
 
-    Amounts are not enforced: a job that uses more than it asked for is not stopped.
+    A job that uses more cores, memory, disk or GPUs than it asked for is not stopped.
     """
 
     cpu_cores: int = 1
@@ -160,8 +160,8 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     isolation: ClassVar[str] = "process"
     """"worker" to let one process run jobs of this class one after the other. They share its imports and globals.
 
-    Each job leaves behind what it changed in modules. A job that leaves a thread, a child process, an open file or a
-    changed environment ends its process. Jobs that ask for a GPU have a process of their own.
+    Later jobs see what a job changed in modules. A job that leaves a thread, a child process, an open file or a changed
+    environment ends its process. Jobs that ask for a GPU have a process of their own.
     """
 
     _reported = False
@@ -222,7 +222,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     def after_compute_failure(self, error: BaseException) -> None:
         """Handle an exception of `run_compute_job`. If this method reports, that report is the outcome instead."""
 
-    # Reporting.
+    # Methods that report the outcome.
 
     def report_compute_success(self, result: Any = None) -> bool:
         """Store `result` (any value that a message carries) as the outcome of this attempt.
@@ -257,8 +257,8 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         Raises Invalid for a result that cannot be sent or a database that cannot be copied, and FileChanged for a
         database that keeps changing. These errors fail the job with cause `bad_result`. Nothing is reported after
         other errors: Invalid or FileChanged for another file that cannot be read, NoRoom for a file that can never fit
-        on this host, and Invalid for a name that some system does not allow or for a job without a collector (use
-        `upload_artifact`). After an error or False, the file is left in its place.
+        on this host, and Invalid for a name that some operating system does not allow or for a job without a collector
+        (use `upload_artifact`). After an error or False, the file is left in its place.
         """
         _check_result(result)
         file = {"path": path, "name": name, "move": move}
@@ -301,7 +301,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     # The method that the host calls to run a job.
 
     def compute_attempt(self) -> None:
-        """Run one attempt and report its outcome. The host calls this method in the process of the attempt."""
+        """Run one attempt and report its result. The host calls this; an exception fails the attempt."""
         if self.state.compute_status in FINAL:
             return
         if self.state.compute_fresh and self._overrides("on_creation"):

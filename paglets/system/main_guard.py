@@ -36,7 +36,7 @@ def check_guarded(classes: Iterable[type]) -> None:
 
 @lru_cache(maxsize=16)
 def _is_line_guarded(path: Path, line: int) -> bool:
-    """Return `is_guarded` for the file, or True if the file cannot be parsed.
+    """Return `is_guarded` for the file, or True if the file cannot be read or parsed.
 
     The first answer for a line is cached, because a running script keeps the code that it had at its start.
     """
@@ -59,7 +59,7 @@ def _top_frame() -> FrameType | None:
 def is_guarded(body: list[ast.stmt], line: int) -> bool:
     """Return True if the top-level statement at `line` submits only when the script is the main program.
 
-    That is assumed if the statement uses `__name__`, or if an earlier statement ends each import (`_ends_import`).
+    That is assumed if the statement uses `__name__`, or if one before it stops each import (`_ends_import`).
     """
     before = [statement for statement in body if statement.lineno <= line]
     return any(map(_has_name, before[-1:])) or any(map(_ends_import, before))

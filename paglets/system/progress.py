@@ -27,8 +27,8 @@ MOST_MESSAGE_CHARACTERS = 200
 class Progress:
     """The progress of a group.
 
-    `news` has the (job key, record) pairs of the jobs in the last page. `seconds` is the time from the creation of the
-    group until its last job ended, or None before that.
+    `pending` is -1 before the first page. `news` has the (job key, record) pairs of the jobs in the last page.
+    `seconds` is the time from the creation of the group until its last job ended, or None before that.
     """
 
     group_id: str
@@ -228,7 +228,7 @@ class ProgressBar(ProgressLines):
 
 
 def shown(group_id: str, progress: bool | None, now: Callable[[], float], *, is_read: bool = True) -> NoProgress:
-    """Return the progress display. If `progress` is None, it shows progress only if `is_read`: a user reads stderr."""
+    """Return the progress display. With `progress` None, it is shown if a user reads stderr (`is_read`)."""
     if not (is_read if progress is None else progress):
         return NoProgress(group_id)
     return ProgressBar(group_id, now) if draws_on(sys.stderr) else ProgressLines(group_id, now)

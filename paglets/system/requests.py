@@ -20,7 +20,7 @@ from paglets.slots.model import (
 )
 
 MOST = 1 << 62
-"""The maximum of an amount. Sums of larger amounts could overflow the 64-bit integers of SQLite."""
+"""The maximum of each number in a request. Sums of larger ones could overflow the 64-bit integers of SQLite."""
 
 _RULES = {
     "required_tags": "required_host_tags",
@@ -90,7 +90,7 @@ def _seconds(state: Any, name: str) -> float:
 
 
 def _texts(state: Any, name: str) -> tuple[str, ...]:
-    """Return the strings of a tuple or list in order, without duplicates."""
+    """Return the strings of the field `name` in order, without duplicates. Raises Invalid."""
     values = getattr(state, name)
     if isinstance(values, str):
         raise Invalid(f"{name} is {_shown(values)}: write ({values[:60]!r},), a tuple with a comma")

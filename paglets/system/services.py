@@ -80,8 +80,8 @@ class ServiceClient:
     def call(self, operation: str, request: Any, timeout_seconds: float | None = None) -> Any:
         """Call an operation and return its reply.
 
-        Raises TypeError for a request of another class, Invalid for a wrong field of the request or the reply, and the
-        errors of `PagletProxy.call`.
+        Raises NotHandled for an unknown operation, TypeError for a request of another class, Invalid for a wrong field
+        of the request or the reply, and the errors of `PagletProxy.call`.
         """
         wanted = self.contract.operation(operation)
         if type(request) is not wanted.request:
@@ -96,8 +96,8 @@ class ServiceClient:
 class ServicePaglet(Paglet[S], Generic[S]):
     """A paglet that offers a service: set `contract` and write a method for each operation.
 
-    While it exists, every host finds it under the name of the contract (`Context.lookup`,
-    `HostClient.lookup`). The method of operation `find-free` is `find_free(self, request) -> reply`.
+    While it exists, `Context.lookup` and `HostClient.lookup` find it by the name of the contract, from any host. The
+    method of operation `find-free` is `find_free(self, request) -> reply`.
     """
 
     contract: ClassVar[ServiceContract]

@@ -89,7 +89,7 @@ class Submission:
         clock: Clock | None = None,
         pause: Callable[[float], None] = system_pause,
     ) -> None:
-        """Follow the stored group that `view` describes. With `from_script`, messages are printed on stderr."""
+        """Follow the group that `view` describes; `refresh` reads it again. `from_script`: print messages on stderr."""
         self._view = view
         self._remarks = remarks
         self._from_script = from_script
@@ -147,10 +147,9 @@ class Submission:
     def wait_detached(self, timeout: float | None = None, *, progress: bool | None = None) -> bool:
         """Wait until `detached` is True, and return True.
 
-        Return False after `timeout` seconds. Return False at once if the group is COMPLETE. Also return False at once
-        if its host knows no other host; in that case add a host and call this again. `detached_reason` then gives the
-        reason; in a script, it is also printed on stderr. `progress`: see `drain`. Raises Unreachable if the collector
-        is lost.
+        Return False after `timeout` seconds. Return False at once if the group is COMPLETE, or if its host knows no
+        other host; in that case add a host and call this again. The reason for False is in `detached_reason`; a script
+        also prints it on stderr. `progress`: see `drain`. Raises Unreachable if the collector is lost.
         """
         with self._interruptible(), self._shown(progress) as shows:
             follower, look_at = self._follower.tells(shows.tell), self._clock.monotonic() + LOOK_SECONDS
@@ -304,8 +303,8 @@ def submit_compute_job_group(
 
     The same `group_id` with the same jobs is the same group, and nothing runs twice. Raises GroupExists for other jobs,
     GroupLost if its collector is lost with its host, TypeError for a state of another class, and ValueError for a
-    repeated or malformed `job_key` or a file that cannot be read: then nothing is stored. A state that asks for
-    impossible amounts becomes a failure with cause `invalid`. Warnings are also printed on stderr.
+    repeated or malformed `job_key` or a file that cannot be read: then nothing is stored. A state with a wrong value,
+    such as `cpu_cores=0`, becomes a failure with cause `invalid`. Warnings are also printed on stderr.
     """
     refuse_while_importing()
     if not isinstance(context_or_client, Submitter):

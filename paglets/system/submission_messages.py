@@ -26,7 +26,7 @@ STATUS_SECONDS = 5.0
 
 @runtime_checkable
 class GroupReader(CollectorFinder, Protocol):
-    """The methods of a HostClient that find a collector and return the state of a group. A script submits with them.
+    """The methods of a HostClient, with which a script submits, that find a collector and read the state of a group.
 
     A paglet has no such methods. It submits its group again, which changes nothing and returns the state.
     """
@@ -41,7 +41,7 @@ def say(*lines: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """A message about a group, with an optional hint. `next_command` has the arguments of `paglets` to run next."""
+    """A message about a group, with an optional hint. `next_command`: a command to suggest, without `paglets`."""
 
     text: str
     hint: str = ""
