@@ -1,4 +1,4 @@
-"""The rules that decide which reports become records, and the effects of cancel, loss and sightings on a job key.
+"""The rules for reports that become records, and the effects of cancels, losses and sightings on a job key.
 
 As long as a key has no record, the first success with a generation of at least its `floor` is accepted. A failure is
 accepted only from the newest generation. A cancel raises the floor. A loss does not, because a copy that counts as lost
@@ -51,15 +51,12 @@ def gone(job: ExpectedJob) -> ExpectedJob:
 
 
 def next_generation(job: ExpectedJob, now: float) -> ExpectedJob:
-    """Return the job with the next generation. Called when every host that may have its copy is lost."""
+    """Return the job with the next generation, because its newest copy is lost."""
     return replace(job, generation=job.generation + 1, since=now, sighting=None)
 
 
 def registered_again(job: ExpectedJob, generation: int) -> ExpectedJob:
-    """Return the job with this generation, or unchanged if its own is higher.
-
-    Called when its key is registered again.
-    """
+    """Return the job after its key was registered again with this generation. A higher one of its own is kept."""
     return replace(job, generation=max(job.generation, generation))
 
 

@@ -15,7 +15,7 @@ from paglets.core.text import counted
 
 ID_CHARACTERS = 10
 ID_TOKEN_BYTES = 7
-"""Number of bytes that contain the 50 bits of ten base32 characters."""
+"""Number of bytes in which the 50 bits of ten base32 characters fit."""
 
 
 def new_group_id(token: str) -> str:

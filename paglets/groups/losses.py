@@ -30,8 +30,8 @@ class CopyLocation:
 class PossibleHost:
     """A host that may have a copy.
 
-    `seconds_since_seen`: the time since its last direct contact with this host, without pauses of this host; infinite
-    if a user removed it permanently. `looks`: the number of consecutive replies that it has no such copy.
+    `seconds_since_seen`: the time since its last direct contact with the collector's host, without the time that the
+    latter did not run; infinite if a user removed it. `looks`: how often in a row it replied that it has no such copy.
     """
 
     host: HostRef

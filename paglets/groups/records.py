@@ -29,8 +29,8 @@ ReportKind = Literal["result", "failure"]
 class Sighting:
     """The state of a copy of a job as its host last reported it.
 
-    `residence`: `here` or `leaving`. `target`: the host to which a leaving copy moves. `since`: the time of the last
-    change of status or reason, in seconds since the epoch.
+    `residence`: `here` or `leaving`. `target`: the host to which a leaving copy moves. `never`: True if waiting is
+    useless. `since`: the time of the last change of status or reason, in seconds since the epoch.
     """
 
     agent_id: str
@@ -169,7 +169,7 @@ def job_warning(args: Mapping[str, Any]) -> JobWarning:
 
 
 def with_warnings(record: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
-    """Return the record with further warnings. Repeated warnings, and those after MAX_WARNINGS, are dropped."""
+    """Return the record with further warnings: each text once, and at most MAX_WARNINGS."""
     known = dict.fromkeys((*record.get("warnings", ()), *texts))
     return {**record, "warnings": list(known)[:MAX_WARNINGS]} if known else record
 
@@ -214,7 +214,7 @@ def record_of(report: Report, generation: int, reported_at: float) -> dict[str, 
 
 
 def without_artifact(report: Report) -> Report:
-    """Return the report without the artifacts in its result, because the artifacts of a duplicate are not kept."""
+    """Return the report without references to artifacts in its result. The artifacts of a duplicate are deleted."""
     if not isinstance(report, ResultReport):
         return report
     if _is_stored(report.result):

@@ -5,7 +5,7 @@ r"""The rows in which a collector stores its records. They are small, so that a 
 | `job/KEY` | `groups.records.ExpectedJob` |
 | `meta/KEY` | the metadata that `register_jobs` got for the key |
 | `result/KEY`, `failure/KEY` | the record, as in a summary |
-| `warning/KEY` | the warnings of an attempt without a record, and the attempt |
+| `warning/KEY` | the warnings of an attempt that has no record yet, and its numbers |
 | `ended/NUMBER` | a job key that has ended; numbers are in the order of the ends |
 | `duplicate/NUMBER` | a report that was not accepted |
 | `unexpected/KEY\nNUMBER` | a report for a key that is not registered, and the ids of its artifacts |
@@ -70,7 +70,7 @@ DESCRIPTIONS = "template/"
 """The prefix of the storage keys of job descriptions. Existing databases contain this older name."""
 
 UNREADABLE = (Invalid, BadRequest)
-"""Errors that are raised for a row which a user's subclass wrote in another format under one of these names."""
+"""The errors from reading a row that a user's subclass wrote in another format under one of these keys."""
 
 
 def description_key(key: str) -> str:

@@ -1,6 +1,6 @@
 """The summary of a group, and pages of its records. Both have a maximum size in bytes.
 
-Entries come from iterators, which are read only until the size is reached. So the summary of a huge group reads hardly
+Entries come from iterators, which are read only until the size is reached. So the summary of a huge group reads few
 more rows than it shows.
 """
 
@@ -37,7 +37,7 @@ Entry = tuple[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """The place of a collector, or its home, as shown to users. `agent_id`: the collector's id; None for a home."""
+    """The host of a collector, or its home. `agent_id`: of the collector; at home, of the submitting paglet or None."""
 
     host_name: str
     host_url: str
@@ -71,7 +71,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lists:
-    """The lists of a summary, as iterators that are sorted by job key."""
+    """The lists of a summary, sorted by job key. `duplicate_reports` are in the order of arrival."""
 
     pending_jobs: Iterable[dict[str, Any]]
     results: Iterable[Entry]
@@ -190,7 +190,7 @@ def _place(place: Location) -> dict[str, Any]:
 
 
 def pending_entry(job_key: str, job: ExpectedJob, home_name: str) -> dict[str, Any]:
-    """Return an entry of `pending_jobs`, made from the last sighting. Without one, its reason is `no_copy_seen`."""
+    """Return an entry of `pending_jobs` from the last sighting of a job. Without one, its reason is `no_copy_seen`."""
     sighting = job.sighting
     if sighting is None:
         return {
@@ -218,7 +218,7 @@ def pending_entry(job_key: str, job: ExpectedJob, home_name: str) -> dict[str, A
 
 
 def page(entries: Iterator[Any], most_entries: int, most_bytes: int = MAX_PAGE_BYTES) -> tuple[list[Any], bool]:
-    """Return the first entries up to the limit reached first, and True if there are more. Return at least one entry."""
+    """Return the first entries within both limits, at least one if there is any, and True if there are more."""
     taken: list[Any] = []
     room = most_bytes
     for entry in entries:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """The number of rows with the same `values`. `first`: the first of their keys."""
+    """The number of rows with the same `values`. `first`: the lowest of their keys."""
 
     values: tuple[Any, ...]
     count: int
