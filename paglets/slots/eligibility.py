@@ -28,9 +28,9 @@ class Judgement:
 
     `eligible`: True if the job may be sent to the host, to start or to wait. The following fields are empty in that
     case. `never`: True if the host can never run the job with its current configuration. `excess`: the highest ratio
-    asked / offered of a resource if the request is too large, else 0. `asks` and `offers`: texts of the amounts that
-    are too large. `is_home`: True if the host is the job's home. `tags`: all tags of the host. `lacking_tags`: the
-    required tags that the host does not have.
+    asked / offered of a resource if the request is too large, else 0. `asks` and `offers`: what is asked and offered of
+    the resources that do not suffice. `is_home`: True if the host is the job's home. `tags`: all tags of the host.
+    `lacking_tags`: the required tags that the host does not have.
     """
 
     host: HostRef
@@ -195,7 +195,7 @@ _REMEDIES = {
 
 
 def remedy(*codes: str) -> str:
-    """Return advice for the reason code that is nearest to running the job; "" if there is no advice."""
+    """Return the advice for the latest check among `codes`; "" if there is none. See `_CHECKS`."""
     known = [code for code in codes if code in _REMEDIES]
     return _REMEDIES[max(known, key=REASONS.index)] if known else ""
 

@@ -80,7 +80,10 @@ def queue_window(free_cores: int) -> int:
 
 
 class _Pass:
-    """A pass over the queue of waiting jobs, oldest job first."""
+    """A pass over the queue of waiting jobs, oldest job first.
+
+    `left`: what is free. `usable`: what is free and not reserved. `when_idle`: what is free without any lease.
+    """
 
     def __init__(self, free: FreeUnits, offered: Resources, leased: Resources, reserve_after_seconds: float) -> None:
         self.cores, self.gpus = list(free.cores), list(free.gpus)

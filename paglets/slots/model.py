@@ -10,10 +10,7 @@ from paglets.core.refs import HostRef
 from paglets.slots.addresses import addresses_of
 
 Isolation = Literal["process", "worker"]
-"""The separation of attempts. `process`: each attempt has a process of its own.
-
-`worker`: a warm worker runs jobs with the same code and resources one after the other.
-"""
+"""The separation of attempts (see `SlotRequest`)."""
 
 ISOLATIONS: tuple[Isolation, ...] = get_args(Isolation)
 
@@ -113,7 +110,7 @@ class Candidate:
 
 
 def check_request(request: SlotRequest) -> SlotRequest:
-    """Return `request` if its amounts and URLs are valid. Raises Invalid, which names the field."""
+    """Return `request` if its numbers and URLs are valid. Raises Invalid, which names the field."""
     amounts = {name: getattr(request.resources, name) for name in FIELDS}
     amounts |= {
         name: getattr(request, name)

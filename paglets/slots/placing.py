@@ -99,7 +99,7 @@ class _Share:
 
 
 _HostRules = tuple[PlacementRules, str, frozenset[str]]
-"""The values of a job that decide which hosts may get it: its rules, its home, and the hosts to avoid."""
+"""The values of a job that decide which hosts may get it: its rules, its home, and its avoided hosts."""
 
 
 def place(jobs: Sequence[UnplacedJob], candidates: Sequence[Candidate], *, mesh_version: str) -> Placements:
@@ -158,7 +158,7 @@ def _why_nowhere(job: UnplacedJob, candidates: Sequence[Candidate], mesh_version
             for candidate in candidates
         ]
     )
-    assert reason is not None, "judge() checks exactly rules and size"
+    assert reason is not None, "a host that judge() allows is in a tier and fits"
     return reason
 
 

@@ -1,7 +1,7 @@
 """Requests and replies of the service `compute-slots`, which every host offers to paglets.
 
 Fields are plain JSON values, because the host itself writes the records as tagged JSON. Nested objects are records of
-`paglets.api` (`JobView`, `PlacementCandidate`) as JSON.
+`paglets.api.slots` (`JobView`, `PlacementCandidate`) as JSON.
 """
 
 from __future__ import annotations
@@ -45,6 +45,6 @@ class CandidatesRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidatesReply:
-    """The reply to `candidates`. `verdicts`: JSON of `api.PlacementCandidate`, the best host first."""
+    """The reply to `candidates`. `verdicts`: a `PlacementCandidate` for each host, the best first."""
 
     verdicts: list[dict[str, Any]]

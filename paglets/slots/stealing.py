@@ -30,8 +30,8 @@ def choose_stolen(
     """Return the agent ids of at most `most_jobs` jobs that move to `thief`, oldest first.
 
     `waiting`: the oldest jobs of the victim's queue, oldest first. `free`: the thief's resources that are not promised
-    to other hosts. `would_start_next`: the number of first jobs that are not moved, because they start on the victim
-    before they could arrive at the thief.
+    to other hosts. `would_start_next`: how many of the first jobs stay, because they start on the victim before they
+    could arrive at the thief.
     """
     chosen: list[str] = []
     left = free
