@@ -25,8 +25,8 @@ def ask_all(
 ) -> None:
     """Send a request to all hosts, and call `merge` once with their answers, in the order of arrival.
 
-    `read` returns the answer in a response, or raises PagletsError: then that host has no answer, like a host that did
-    not respond. `merge` is called when no response is missing, or at the first answer that is `enough`. Use this
+    `read` returns the answer in a response, or raises PagletsError: then that host has no answer, like a host whose
+    request failed. `merge` is called when every request has ended, or at the first answer that is `enough`. Use this
     function only on the runner, on which it calls `read` and `merge`. Without hosts, it calls `merge` at once.
     """
     answers: list[T] = []

@@ -28,7 +28,7 @@ MAX_BROKEN_LINKS = 50
 class _Failed:
     """The failed connections to a host since its last reply. `error`: the error of the last one.
 
-    `times`: the number of failures while the host was online. `since`: the monotonic time of the first failure.
+    `times`: the number of failures while the host was online. `since`: the monotonic time of the first of these.
     `at`: the same time in seconds since the epoch.
     """
 
@@ -119,10 +119,7 @@ class ContactErrors:
 
 
 def broken_links(own: MeshHost, table: Table, wall: float) -> tuple[BrokenLink, ...]:
-    """Return the pairs of online hosts between which connections fail, as reported by the hosts.
-
-    At most MAX_BROKEN_LINKS are returned.
-    """
+    """Return at most MAX_BROKEN_LINKS pairs of online hosts between which connections fail, as the hosts report."""
     rows = {key: row.host for key, row in table.rows.items() if row.up and same_mesh(row.host, own)}
     online = {**rows, own.store_id: own}
     found = [

@@ -1,10 +1,10 @@
 """The gossip service of a host. It exchanges the membership table with other hosts.
 
-Every 2 s a host exchanges the rows of all online hosts, and of some offline hosts, with a random host. It does the same
-with the host that it has not seen for longest, after 3 s. So each row is refreshed before it expires, even if messages
-are lost. Important changes (a new host, a restart, a new URL or tag, a stop) are also pushed at once to all online
-hosts. Load travels with the heartbeats. A host also pushes its load to a few hosts, at most once a second, if it
-becomes full or idle, or if its queue fills or empties. These hosts use it to decide from which host to steal jobs.
+Every 2 s a host exchanges the rows of all online hosts, and of some offline hosts, with a random online host. It does
+so too with the host that it has not seen for longest, if that is over 3 s. So each row is refreshed before it expires,
+even if messages are lost. Important changes (a new host, a restart, a new URL or tag, a stop) are also pushed at once
+to all online hosts. Load travels with the heartbeats. A host also pushes its load to a few hosts, at most once a
+second, if it becomes full or idle, or if its queue fills or empties. From the loads, hosts decide where to steal jobs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from paglets.store.db import Store
 from paglets.wire.request import Request, Response, Transport, dump_json, parsed
 
 BEAT_SECONDS = 2.0
-"""Interval between heartbeats. Five heartbeats fit into ONLINE_SECONDS."""
+"""Mean interval between heartbeats. Five heartbeats fit into ONLINE_SECONDS."""
 
 FIRST_BEAT_SECONDS = 0.2
 """Delay of the first heartbeat, so that replies to the first pushes arrive before the first full exchange."""
@@ -150,7 +150,7 @@ class Gossiper:
         return self._mesh.last_seen_at(store_id)
 
     def last_gap(self) -> Gap:
-        """Return the last gap in which this host did not run. The first gap ends at its start and is infinite."""
+        """Return the last gap in which this host did not run. The first is infinite and ends when this host starts."""
         return self._mesh.last_gap()
 
     def candidates(self) -> tuple[Candidate, ...]:
@@ -193,7 +193,7 @@ class Gossiper:
     # The threads of the server call `receive` for requests from other hosts.
 
     def receive(self, told: Gossip, sender: str) -> Gossip:
-        """Merge the rows from the host `sender`, add it to the table, and return the reply. Raises Invalid."""
+        """Merge the rows that the host `sender` sent, its own included, and return the reply. Raises Invalid."""
         check_gossip(told, sender)
         if sender == self._mesh.own.store_id:
             return self._message(())

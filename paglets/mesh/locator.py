@@ -99,7 +99,8 @@ class Question:
 class Round:
     """A round of requests, one to each online host. Only the runner thread uses it.
 
-    `located`: the merged replies; None while the round is open.
+    `located`: the merged replies; None while the round is open. `ends_at`: its time limit; afterwards, the time until
+    which the replies are cached.
     """
 
     ends_at: float
@@ -136,8 +137,8 @@ class Locator:
     def locate(self, agent_ids: Iterable[str], done: Asked) -> None:
         """Ask all online hosts for paglets, and call `done` once with the result, on the runner thread.
 
-        The result has no row for paglets that no host knows, or whose host did not reply in 2 s. Its `answered` has the
-        store ids of the hosts that replied. May be called from any thread.
+        The result has no row for a paglet that no host knows or whose host did not reply in 2 s (see `merge`). May be
+        called from any thread.
         """
         self._asked.append(Question(agent_ids=frozenset(agent_ids), done=done))
         self._wake.wake(self.name)
@@ -154,7 +155,7 @@ class Locator:
         return min((r.ends_at for r in self._rounds.values() if r.ends_at > now), default=None)
 
     def _forget(self, now: float) -> None:
-        """Close overdue rounds. Remove expired answers from the cache, or all answers if there are too many."""
+        """Close overdue rounds. Drop cached answers that no question needs, if expired or if there are too many."""
         for late in {id(r): r for r in self._rounds.values()}.values():
             if late.located is None and now >= late.ends_at:
                 self._close(late, now)

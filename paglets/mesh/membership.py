@@ -3,7 +3,7 @@
 The table and this host's own row are immutable values. A lock protects their replacement, but readers need no lock.
 After the replacement, durable changes are written to the store. Heartbeats and load are not durable. So an idle host
 writes nothing, and a host can answer gossip while a long transaction holds the store. The time when a host went offline
-is also stored, for display. If the COMMIT fails, the table in memory is ahead of the stored one until the next
+is stored too, for display. If the COMMIT fails, the table in memory is ahead of the stored one until the next
 `refresh`.
 """
 
@@ -99,8 +99,8 @@ class MembershipService:
     def last_seen_at(self, store_id: str) -> float:
         """Return the monotonic time of the last sign of life of a host.
 
-        If this host did not run for a while after that (`Gap`), return the time when it went on. For a store id that is
-        not in the table, return the time when this host started or went on.
+        If this host did not run for a while after that (`Gap`), return the time when it resumed. For a store id that is
+        not in the table, return the time when this host started or resumed.
         """
         row = self.table.rows.get(store_id)
         heard = self._started_at if row is None else row.last_seen_at
@@ -114,7 +114,7 @@ class MembershipService:
     def seconds_since_contact(self, store_id: str) -> float:
         """Return the seconds between the last request or reply of a host and the last `refresh`.
 
-        If this host did not run for a while after that request or reply (`Gap`), count from the time when it went on.
+        If this host did not run for a while after that request or reply (`Gap`), count from the time when it resumed.
         """
         row = self.table.rows.get(store_id)
         spoke = self._started_at if row is None else row.last_contact_at
@@ -126,7 +126,7 @@ class MembershipService:
         return Gap(ended_at=self._clock.monotonic(), seconds=asleep) if asleep > GAP_SECONDS else self._last_gap
 
     def _asleep_seconds(self) -> float:
-        """Return how long this machine has slept since an arbitrary time."""
+        """Return the seconds that this machine has slept since some fixed time."""
         return self._clock.boottime() - self._clock.monotonic()
 
     def record_contact(self, store_id: str) -> None:

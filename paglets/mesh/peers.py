@@ -1,4 +1,4 @@
-"""The addresses given with `--peer`. Each is tried until a host answers, and again when that host goes offline."""
+"""The addresses given with `--peer`. Each is tried until a host answers, and again while that host is offline."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Peers:
     """The peers and the times of their next attempts. Only the runner thread changes them."""
 
     def __init__(self, entropy: Entropy, urls: Iterable[str], given: Iterable[str] = ()) -> None:
-        """Create a peer for each of `urls`. `given`: those that are on the command line of this process."""
+        """Create a peer for each of `urls`. `given`: those configured at this start, not only stored earlier."""
         self._entropy = entropy
         self._given = tuple(given)
         self._peers = {url: Peer(url=url) for url in urls}
@@ -58,7 +58,7 @@ class Peers:
         return tuple((peer.url, peer.problem) for peer in failed if peer.problem)
 
     def due(self, now: float, online: frozenset[str]) -> tuple[str, ...]:
-        """Return the URLs to try now. URLs of hosts in `online` (store ids, including this host's) are left out."""
+        """Mark the URLs to try now as `waiting`, and return them. Leave out those of hosts in `online` (store ids)."""
         wanted = [p for p in self._peers.values() if p.store_id not in online and not p.waiting and p.due_at <= now]
         for peer in wanted:
             self._peers[peer.url] = replace(peer, waiting=True)

@@ -199,7 +199,7 @@ def _merged(old: Row | None, host: MeshHost, now: float, direct: bool, offline: 
 
 
 def contact(table: Table, store_ids: Mapping[str, float]) -> Change:
-    """Record direct contacts. `store_ids`: the monotonic time of the last contact with each host, by store id."""
+    """Record direct contacts. `store_ids`: a map from store ids to the monotonic times of the last contacts."""
     rows = dict(table.rows)
     for store_id, at in store_ids.items():
         row = rows.get(store_id)

@@ -122,7 +122,7 @@ def views(
     offline_seconds: Callable[[str], float],
     contact_errors: Mapping[str, str],
 ) -> tuple[MeshHostView, ...]:
-    """Return views of all hosts: this host, then the others by name, then offline hosts that have lost their name.
+    """Return views of all hosts: this host, then the others by name, then offline hosts that are listed in `wrong`.
 
     `contact_errors`: the texts of contact errors, by store id.
     """
@@ -152,9 +152,9 @@ def _is_past(row: Row, wrong: Problems) -> bool:
 
 
 def no_routes(own: MeshHost, table: Table, wrong: Problems) -> Mapping[str, str]:
-    """Return a text for each host that this host cannot reach, by store id.
+    """Return a text for each offline host that this host cannot reach, by store id.
 
-    Neither of the two accepts connections, and no host that could forward requests is online.
+    Neither it nor this host accepts connections, and no host that could forward requests is online.
     """
     if own.reachable or own.store_id in wrong or any(host.reachable for host in online(own, table, wrong)):
         return {}
