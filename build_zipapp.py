@@ -43,7 +43,7 @@ from paglets.core.unpacking import content_of  # noqa: E402
 WHEELS = ROOT / "build" / "wheels"
 SHEBANG = b"#!/usr/bin/env python3\n"
 MOST_BYTES = 3_000_000
-"""The most bytes of the archive. People copy this file to each machine, some of them over slow lines."""
+"""The maximum size of the archive. People copy this file to each machine, some of them over slow lines."""
 
 DOCUMENTS = frozenset({"paglets/store/schema.sql"})
 """Files for developers that no program reads. They are not in the archive."""
@@ -71,8 +71,7 @@ def _psutil(platform: str, pip_platform: str, tags: str, sha256: str) -> Wheel:
     return Wheel(requirement=PSUTIL, name=name, sha256=sha256, platform=platform, pip_platform=pip_platform)
 
 
-# If the platform's name matches no file of the pinned release, pip silently takes an older release. The hash prevents
-# that.
+# If `pip_platform` matches no file of the pinned release, pip silently takes an older release. The hash prevents that.
 PSUTIL_WHEELS = (
     _psutil(
         "linux-x86_64-glibc",
@@ -133,7 +132,7 @@ TOMLI_W_WHEEL = Wheel(
 
 
 class BuildFailed(Exception):
-    """The archive cannot be built. The message says what is missing and what to do."""
+    """An archive that cannot be built. The message says why."""
 
 
 def main() -> int:
@@ -219,7 +218,7 @@ def psutil_files(wheels: dict[Wheel, bytes]) -> dict[str, bytes]:
         (extension,) = (name for name in members if name.endswith((".so", ".pyd")))
         platforms[wheel.platform] = {"sha256": wheel.sha256, "extension": extension}
         files[f"native/{wheel.platform}/{extension}.deflate"] = members[extension]
-        if not modules:  # those for Windows differ from the others only in their line ends
+        if not modules:  # The modules for Windows differ from these only in their line ends.
             modules = sorted(name for name in members if name.endswith((".py", "/LICENSE")))
             files |= {f"native/all/{name}.deflate": members[name] for name in modules}
     content = {"version": program_version(), "psutil": {"all": modules, "platforms": platforms}}
@@ -227,7 +226,7 @@ def psutil_files(wheels: dict[Wheel, bytes]) -> dict[str, bytes]:
 
 
 def compressed_members(wheel: bytes) -> dict[str, bytes]:
-    """Return the deflated bytes of each file of a zip file without recompression."""
+    """Return the bytes of each deflated file of a zip file, as they are stored."""
     members: dict[str, bytes] = {}
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         for member in archive.infolist():
@@ -247,7 +246,7 @@ def program_version() -> str:
     raise BuildFailed("paglets/program.py does not assign PROGRAM_VERSION")
 
 
-# Wheels
+# The wheels in the archive
 
 
 def fetch(wheel: Wheel) -> bytes:
@@ -296,7 +295,7 @@ def zipped(entries: dict[str, bytes]) -> bytes:
 
 
 def write_executable(output: Path, data: bytes) -> None:
-    """Replace `output` in one step. On POSIX a program that runs from the old file still has it whole."""
+    """Replace `output` in one step. On POSIX, a program that runs from the old file can still read it."""
     output.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}-")
     with os.fdopen(handle, "wb") as file:
