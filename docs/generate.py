@@ -1,8 +1,8 @@
 """Generator of parts of the documents: `python -m docs.generate`, in the root of the repository.
 
-A part stands between `<!-- generated: NAME -->` and `<!-- end: NAME -->`; everything else of a document is written by
-hand. `--check` writes nothing and fails where a document is not what the code says. A command that has no part yet
-gets one at the end of `commands.md`.
+A part is the text between `<!-- generated: NAME -->` and `<!-- end: NAME -->`. The rest of a document is written by
+hand. `--check` writes nothing, and fails if a document is out of date. A command that has no part yet gets one at the
+end of `commands.md`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PART = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end: (?P=na
 
 
 def parts() -> dict[str, str]:
-    """Return every part by its name, as Markdown that ends with a line break."""
+    """Return the Markdown of each part by its name. It ends with a line break."""
     return {**records.parts(), **errors.parts(), **schema.parts(), **settings.parts(), **commands.parts()}
 
 
@@ -29,12 +29,12 @@ def unused() -> set[str]:
 
 
 def updated(text: str, made: dict[str, str]) -> str:
-    """Return a document with new parts. Raises KeyError for a part that nothing generates."""
+    """Return the document `text` with the parts `made`. Raises KeyError for a part that nothing generates."""
     return PART.sub(lambda found: f"{found[1]}\n{made[found['name']]}\n{found[3]}", text)
 
 
 def with_all_commands(text: str, made: dict[str, str]) -> str:
-    """Return `commands.md` with a heading and a part for each command."""
+    """Return `text` (`commands.md`) with a heading and an empty part added for each command that has none."""
     for name in sorted(name for name in made if name.startswith(commands.PREFIX)):
         if f"<!-- generated: {name} -->" not in text:
             title = name.removeprefix(commands.PREFIX)
@@ -43,7 +43,7 @@ def with_all_commands(text: str, made: dict[str, str]) -> str:
 
 
 def documents() -> dict[Path, str]:
-    """Return the current text of each document by its path."""
+    """Return the text that each document should have, by its path."""
     made = parts()
     found = {}
     for path in sorted(DOCS.rglob("*.md")):
@@ -54,7 +54,7 @@ def documents() -> dict[Path, str]:
 
 
 def outdated() -> list[str]:
-    """Return the names of documents with old parts."""
+    """Return the file names of documents that are out of date."""
     return [path.name for path, text in documents().items() if path.read_text("utf-8") != text]
 
 

@@ -1,4 +1,4 @@
-"""The commands, from their parsers. The help of argparse itself differs between versions of Python."""
+"""The commands, from their parsers. The help that argparse prints differs between versions of Python."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _link(command: Command) -> str:
 
 
 def all_commands() -> list[Command]:
-    """Return all commands: top-level ones in the order of `COMMANDS`, the others in that of their definition."""
+    """Return all commands in the order of `COMMANDS`, subcommands in the order of their definition."""
     found = []
     for name, (module, _) in COMMANDS.items():
         found += _commands(name, importlib.import_module(module).parser())
@@ -83,7 +83,7 @@ def shown(command: Command) -> str:
 
 
 def _epilog(text: str) -> str:
-    """Return examples with a prompt, and any other text line by line."""
+    """Return examples with a prompt. Return any other text without indentation."""
     lines = [line.strip() for line in text.splitlines()]
     return "\n".join([f"$ {line}" for line in lines[1:]] if lines[0] == "examples:" else lines)
 

@@ -10,17 +10,17 @@ from docs.generator.markdown import code, doc_of, one_line, table
 from paglets.core import errors
 
 EXIT_MEANINGS = {
-    "EXIT_DONE": "done, and so it is",
-    "EXIT_FAILED": "a job failed, or the thing asked for is not so or not there",
+    "EXIT_DONE": "done, or the answer is yes",
+    "EXIT_FAILED": "a job failed, the answer is no, or something named does not exist",
     "EXIT_USAGE": "wrong usage: the command line, a configuration file or a value",
     "EXIT_NEVER": "no host of the mesh can ever run this",
     "EXIT_UNREACHABLE": "the host that must answer cannot be reached",
     "EXIT_NOT_ALLOWED": "not allowed: no key, or another key",
-    "EXIT_TIMED_OUT": "the time given for waiting is over; what was waited for goes on",
+    "EXIT_TIMED_OUT": "the time limit of a wait is over; what it waited for continues",
     "EXIT_CANCELLED": "cancelled",
     "EXIT_VERSIONS_DIFFER": "mesh version or protocol number differ",
-    "EXIT_UNDECIDED": "what a host had is damaged, older than it was, or another host's: a person must decide",
-    "EXIT_INTERRUPTED": "interrupted by Ctrl-C; nothing was cancelled by that",
+    "EXIT_UNDECIDED": "the data of a host is damaged, older than before, or another host's: a person must decide",
+    "EXIT_INTERRUPTED": "interrupted by Ctrl-C, which cancels nothing",
 }
 
 
@@ -42,7 +42,7 @@ def _about(cls: type) -> str:
 
 
 def _tree(cls: type[errors.PagletsError]) -> list[type[errors.PagletsError]]:
-    """Return the class and its subclasses in this program, without those of tests."""
+    """Return the class and all its subclasses that paglets defines."""
     below = [each for each in cls.__subclasses__() if each.__module__.startswith("paglets.")]
     return [cls] + [each for child in below for each in _tree(child)]
 

@@ -13,7 +13,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def code(text: object) -> str:
-    """Return a text as inline code that also works in a cell of a table."""
+    """Return a text as inline code, also for a cell of a table; "" for an empty text."""
     return f"`{str(text).replace('|', chr(92) + '|')}`" if str(text) else ""
 
 

@@ -1,4 +1,4 @@
-"""The keys of the `--json` output of each command, with a line each. Tests compare them with real output."""
+"""The keys of the `--json` output of each command, with a text for each. Tests compare them with real output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SLOTS = "as [Slots](protocol.md#slots)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """The output of a command. `keys` are in order. `note` says when this one of several outputs is printed."""
+    """The JSON of a command. `keys`: a text for each key, in order. `note`: when which of the keys are printed."""
 
     keys: dict[str, str]
     note: str = ""

@@ -26,8 +26,9 @@ FIRST = ("hosts", "paglets", "groups", "slots", "blobs")
 """Modules of `paglets.api` in the order of the document. Others follow."""
 
 SHARED_MODULES = (refs, envelope, model)
+"""Modules of records that occur in several others."""
+
 NOT_SENT = (model.Candidate, hosts.HostStatus, paglets.NewPaglet)
-"""Records that occur in several others."""
 
 SCALARS: dict[Any, str] = {
     str: "text",
@@ -71,7 +72,7 @@ def records_in(module: types.ModuleType) -> list[type]:
 
 
 def _home(cls: type) -> types.ModuleType | None:
-    """Return the file of a class. `__module__` may name the module that publishes it instead."""
+    """Return the module that defines a class. `__module__` may name the one that publishes it instead."""
     return refs if cls is refs.ArtifactRef else inspect.getmodule(cls)
 
 
@@ -132,7 +133,7 @@ def json_type(hint: Any, prefix: str = "") -> str:
 
 
 def frames() -> list[type]:
-    """Return the records of workers: those named by `go` and the operations, and those inside them."""
+    """Return the records of workers: Go, Deliver, the arguments of the operations, and the records inside them."""
     found: dict[type, None] = {}
     waiting = [*reversed(list(protocol.OPERATIONS.values())), protocol.Deliver, protocol.Go]
     while waiting:
@@ -168,6 +169,6 @@ def _first(cls: type) -> str:
 
 
 def _tail(module: types.ModuleType, begin: str = "") -> str:
-    """Return the docstring of a module from the text `begin` on, without its first line."""
+    """Return the docstring of a module without its first paragraph, from the text `begin` on."""
     text = inspect.cleandoc(module.__doc__ or "").split("\n\n", 1)[1]
     return text[text.index(begin) :] + "\n"

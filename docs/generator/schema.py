@@ -32,7 +32,7 @@ def statements(text: str) -> list[Statement]:
     lines: list[str] = []
     for line in text.splitlines():
         if not line.strip() and not lines:
-            comment = []  # what stands above an empty line is about the whole file
+            comment = []  # A comment above an empty line is about the whole file.
         elif line.startswith("--"):
             comment.append(line[2:].removeprefix(" "))
         elif line.strip():
