@@ -63,9 +63,9 @@ KINDS = (
 """The kinds of messages of a collector. The method of the same name handles each."""
 
 SMALL_GROUP_JOBS, SMALL_SUMMARY_BYTES = 16, 64 << 10
-"""The maximum size of a group, and of its summary, for a reply of `ended` that includes the summary.
+"""The maximum size of a group, and of its summary, for a reply to `ended` that includes the summary.
 
-The limits are low, because this reply must arrive within a short time-out.
+The limits are low, because this reply has a short time-out.
 """
 
 

@@ -141,10 +141,7 @@ def parse(cls: type[T], kind: str, args: Mapping[str, Any]) -> T:
 
 
 def _untagged(value: Any) -> Any:
-    """Return the items of a tagged tuple as a list. Return any other value unchanged.
-
-    A collector that runs inside the host gets tuples in this form.
-    """
+    """Return the items of a tagged tuple, as a collector inside the host gets it. Return other values unchanged."""
     if isinstance(value, dict) and len(value) == 1 and isinstance(value.get("$tuple"), list):
         return value["$tuple"]
     return value

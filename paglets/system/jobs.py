@@ -343,7 +343,8 @@ def second_report_text(report: Mapping[str, Any]) -> str:
 
 def unused_value_text(value: object, result: str) -> str:
     """Return the warning that `result` is used instead of the value that `run_compute_job` returned."""
-    return f"run_compute_job returned a value of type {type(value).__name__} that is not used: {result} counts"
+    kind = type(value).__name__
+    return f"run_compute_job returned a value of type {kind} that is not used: the result is that of {result}"
 
 
 def _check_result(result: object) -> None:

@@ -1,7 +1,6 @@
 """Check that a script submits jobs only when it runs as the main program.
 
-Job processes import the script for its classes. A submission at the top level of the script would run again in each of
-them.
+Job processes import the script for its classes. Each would run a submission at the top level of the script again.
 """
 
 from __future__ import annotations

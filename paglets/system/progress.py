@@ -120,7 +120,7 @@ class NoProgress:
         """Show the current counts. The base class shows nothing."""
 
     def waits(self, text: str) -> None:
-        """Show `text` in place of the counts: at once in a bar, at growing intervals in a display of lines."""
+        """Show `text`, the current counts or why there are none: a bar at once, lines at growing intervals."""
 
     def clear(self) -> None:
         """Clear the bar, so that other code can print."""

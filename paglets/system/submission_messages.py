@@ -51,8 +51,8 @@ class Remark:
 def remarks_on(view: GroupView, now: float, *, from_script: bool, trouble: Remark | None = None) -> tuple[Remark, ...]:
     """Return remarks on a submission. `now` is in seconds since the epoch.
 
-    `trouble` says why the counts of the group are unknown. A restarted paglet correctly submits its group again, so a
-    paglet gets no remark that the group existed before.
+    `trouble` says why the counts of the group are unknown. A restarted paglet submits its group again, as it should, so
+    it gets no remark that the group existed before.
     """
     found: list[Remark] = []
     if view.was_there and from_script:
@@ -133,11 +133,11 @@ def _interrupted_submission(group_id: str | None, sent: bool) -> list[str]:
 
 
 def without_collector(view: GroupView, reader: GroupReader, error: PagletsError) -> tuple[GroupView, Remark | None]:
-    """Return the view of a group whose collector did not answer a request.
+    """Return the view of a group whose collector did not answer a request, which failed with `error`.
 
     If another host has the collector now, the view has that host, and the status and counts from there. Otherwise, also
-    return a remark that says why the status is unknown. `error` is the error of the request. Raises GroupLost if the
-    collector is lost, because its host was forgotten or has another store now.
+    return a remark that says why the status is unknown. Raises GroupLost if the collector's host was removed or has
+    another store now.
     """
     try:
         found = moved_group(reader, view.collector, view.group_id)

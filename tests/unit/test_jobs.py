@@ -277,7 +277,7 @@ def test_the_returned_value_is_the_result() -> None:
 
 def test_a_payload_counts_and_the_returned_value_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     context = attempt(Returning)
-    text = "run_compute_job returned a value of type int that is not used: build_result_payload counts"
+    text = "run_compute_job returned a value of type int that is not used: the result is that of build_result_payload"
     assert (results(context), context.warned) == ([{"dataset": "x", "value": 0}], [text])
     assert capsys.readouterr().err == f"paglets: a: {text}\n"
 

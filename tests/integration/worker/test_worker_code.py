@@ -111,7 +111,7 @@ def test_a_warning_of_a_job_goes_to_its_collector_after_the_report(host: FakeHos
     assert [name for name, _ in told.asked] == ["report", "commit", "done"]
     assert (post.target, post.message.kind) == (target, "job_warning")
     assert post.message.args["job_key"] == "a"
-    assert "type int that is not used: the report counts" in post.message.args["text"]
+    assert "type int that is not used: the result is that of the report" in post.message.args["text"]
 
 
 @pytest.mark.parametrize(
