@@ -105,7 +105,7 @@ class Gossiper:
         self._push_at = self._load_at = float("-inf")
         self._load_unsent = False
 
-    # The methods below are the views, which do not change the table.
+    # Views, which do not change the table.
 
     def hosts(self) -> tuple[MeshHostView, ...]:
         """Return all hosts of the table with their problems: this host first, then the others by name."""
@@ -172,7 +172,7 @@ class Gossiper:
         """Return the pairs of online hosts between which connections fail, as reported by the hosts."""
         return broken_links(self._mesh.own, self._mesh.table, self._clock.wall())
 
-    # The methods below record signs of life, failures and removals of hosts.
+    # Records of signs of life, failures and removals of hosts.
 
     def record_contact(self, store_id: str) -> None:
         """Record an authenticated request from the host with this store id. May be called from any thread."""
@@ -371,7 +371,7 @@ class Gossiper:
         elif isinstance(error, (Unreachable, CallOutcomeUnknown)):
             self.record_failure(store_id)
 
-    # The methods below try the addresses from `--peer`.
+    # Attempts to reach the addresses from `--peer`.
 
     def _satisfied(self) -> frozenset[str]:
         own, rows = self._mesh.own, self._mesh.table.rows

@@ -26,7 +26,7 @@ LATE_SECONDS = ANSWER_SECONDS + 1.0
 """Time limit of a round of requests, in case the transport does not report their outcome."""
 
 REMEMBER_SECONDS = 1.0
-"""Time for which answers are cached. An old answer does no harm: that host then replies `moved` or `unknown`."""
+"""Time for which answers are cached. An old answer does no harm: its host then replies `moved` or `unknown`."""
 
 MAX_IDS = 1_000
 """Maximum number of paglet ids in one request. They take about 50 kB."""

@@ -27,7 +27,7 @@ GAP_SECONDS = 5.0
 """A tick that is late by more than this shows that this host was suspended or stopped. All timers then restart."""
 
 CLONE_SIGNS = 3
-"""A host reports a running copy of its store after this many rows with its store id, but from another start.
+"""Number of received rows with this host's store id, but from another start, that prove a running copy of its store.
 
 After a restore from a backup, a host receives one or two such rows."""
 

@@ -58,8 +58,8 @@ class Row:
 
     `last_seen_at`: the monotonic time of the last sign of life, direct or reported by another host. `last_contact_at`:
     the same for direct contact only. `was_seen`: False before the first sign of life; until then, both times are when
-    this host started, resumed or received the row. `was_in_mesh`: True if the host once was online and the only one
-    with its name, as seen by this host or by the sender of the row.
+    this host started, resumed or received the row. `was_in_mesh`: True if the host was once online and held its name,
+    as this host or the sender of the row saw it.
     """
 
     host: MeshHost
