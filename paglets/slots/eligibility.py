@@ -211,7 +211,7 @@ MAX_NAMES = 2
 """Maximum number of hosts to name for each reason. Further hosts are only counted."""
 
 MAX_CHARACTERS = 70
-"""Maximum characters of a reason, so that an output line with it fits into 100. A longer first part is not cut."""
+"""Maximum length of a reason, so that a line with it fits into 100 characters. A longer first part is not cut."""
 
 
 def placement_problem(judgements: Sequence[Judgement]) -> Reason | None:

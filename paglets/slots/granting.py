@@ -174,7 +174,7 @@ def grant(
     leased: Resources,
     reserve_after_seconds: float,
 ) -> Grants:
-    """Decide which of the oldest jobs in the queue (see `queue_window`) start. Jobs are checked oldest first.
+    """Decide which of the oldest jobs in the queue (see `queue_window`) start. The oldest is checked first.
 
     The oldest job that does not fit and has waited `reserve_after_seconds` gets a reservation: no younger job takes the
     reserved resources, so it starts when enough leases have ended. The pass stops when no core is left.
