@@ -1,8 +1,8 @@
 """Sightings of job copies, which the collector's host writes directly into the collector's storage.
 
 The host sends no messages for this, because it must not wait for a handler of the user. A handler in a process may have
-read a row before the host changes it, and then overwrite the change. If the handler ended the key, the end is kept.
-Otherwise the next status reconciliation or resubmission repeats the change.
+read a row before the host changes it, and then overwrite the change. If the handler ended the key, that is final.
+Otherwise the next reconciliation or resubmission repeats the change.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from paglets.groups.records import NO_COPY_SEEN, ExpectedJob, JobDescription, Ol
 from paglets.groups.rows import CollectorRows
 
 MAX_OLDER = 8
-"""Maximum number of older copies of a key that are stored besides the newest copy."""
+"""Maximum number of older copies of a job that are stored besides the newest copy."""
 
 
 def record_sighting(rows: CollectorRows, key: str, sighting: Sighting) -> acceptance.CancelCause | None:
