@@ -151,7 +151,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return self._counts()
 
     def register_jobs(self, message: Message) -> dict[str, Any]:
-        """Add new keys, and update the metadata of known ones. Process the reports that arrived before their keys."""
+        """Add or update keys (`Ledger.register`). Process the reports that arrived before their keys."""
         keys = new_keys(parse(Register, message.kind, message.args).jobs, message.kind)
         ledger = self._ledger()
         new = ledger.register(keys)

@@ -74,7 +74,7 @@ class View:
         return {**dict(zip(names, values, strict=True)), "count": found.count, "job_key": found.first}
 
     def listed(self, name: str, after: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the entries of one of `collector_messages.LISTS` behind `after`, each with its value for `after`."""
+        """Yield the entries of the list `name` (one of LISTS) after the row `after`, each as (its `after`, entry)."""
         if name == "pending_jobs":
             home = self._state.home_host_name
             # With this limit, a scan from the first key ends at the last pending key and reads no ended keys after it.

@@ -189,8 +189,8 @@ class Submission:
         """Wait until every job has a result or a failure; return the summary with all its records.
 
         Its `results` and `failures` map job keys to records. Wait for unreachable hosts, and name them on
-        stderr. Do not wait until the collector is home. `progress`: show progress on stderr, by default in a script and
-        never inside a paglet. Raises TimedOut; Unreachable or Unknown if the collector is lost; TooLarge.
+        stderr. Do not wait until the collector is home. `progress`: True to show progress on stderr; by default, only a
+        script does. Raises TimedOut; Unreachable or Unknown if the collector is lost; TooLarge.
         """
         with self._interruptible(), self._shown(progress) as shows:
             follower, end = self._follower.tells(shows.tell), self._follower.end(timeout)
@@ -245,7 +245,7 @@ class Submission:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Print the state of the jobs on Ctrl-C, which ends only the wait."""
+        """Print on Ctrl-C that only the wait has ended, and how to cancel the jobs."""
         try:
             yield
         except KeyboardInterrupt:
@@ -295,7 +295,7 @@ def submit_compute_job_group(
     results; by default another host if there is one. `return_home_when_complete`: move the results to the submitting
     host when all jobs have ended. `inputs` (name -> path): files for each job; `job_inputs` (job_key -> name -> path):
     files for single jobs. A job finds the files under these names in its scratch directory. `allow_home_compute=True`
-    has the effect of this field in each state. Otherwise jobs run on the submitting host only while it knows no other.
+    sets this field in each state. Otherwise jobs run on the submitting host only while it knows no other.
     `isolation`: "process" or "worker", for each state that sets none; None: that of the class.
 
     The code of the classes, and of classes in the states, is sent along: their modules, and what these import below the

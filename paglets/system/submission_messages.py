@@ -18,7 +18,7 @@ from paglets.core.text import as_advice, command_name, counted, duration_text
 from paglets.slots.eligibility import remedy
 
 MOST_REASONS = 3
-"""The maximum number of different reasons that one submission prints."""
+"""The maximum number of different errors, and of different obstacles, that one submission prints."""
 
 STATUS_SECONDS = 5.0
 """The time-out of a request for a group's status, in seconds. It is short, because no submission needs the status."""
