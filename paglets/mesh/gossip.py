@@ -125,7 +125,7 @@ class Gossiper:
         return view.find(self._mesh.own, self._mesh.table, self._mesh.problems(), name_or_url)
 
     def by_store(self, store_id: str) -> MeshHost | None:
-        """Return the host with this store id, online or not; None if it is unknown or belongs to another mesh."""
+        """Return the host with this store id, online or not; None if it is unknown or of another mesh version."""
         own = self._mesh.own
         row = self._mesh.table.rows.get(store_id)
         if store_id == own.store_id:

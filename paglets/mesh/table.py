@@ -91,8 +91,8 @@ class Mark(NamedTuple):
 NEVER_SEEN = Mark(-1, -1)
 
 LATE_BEATS = 20
-"""A row of a removed host is rejected if it is newer than the last known row by at most this many heartbeats (40 s),
-because it may only be late. A removed host that still runs is accepted again after this time."""
+"""A row of a host that a user removed is accepted only if it is more than this many heartbeats (40 s) newer than the
+last known row, because it may only be late. A removed host that still runs is accepted again after this time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,8 +169,8 @@ def no_route_text(name: str, own_name: str) -> str:
 def candidates(own: MeshHost, table: Table, wrong: Problems, awaited_peers: tuple[str, ...]) -> tuple[Candidate, ...]:
     """Return all hosts as candidates for placement, this host first. Hosts that have lost their name are left out.
 
-    `awaited_peers`: the URLs where a host is expected but none has replied yet. This host `is_only` if there is no such
-    URL and no other host, not even an offline host or one of another mesh version.
+    `awaited_peers`: the URLs where a host is expected but none has replied yet. `is_only` is set for this host if there
+    is no such URL and no other host, not even an offline host or one of another mesh version.
     """
     there = {host.store_id for host in online(own, table, wrong)}
     rows = [row for key, row in table.rows.items() if key not in wrong or not same_mesh(row.host, own)]
