@@ -16,7 +16,7 @@ ReportVerdict = Literal["accepted", "already_recorded", "below_floor", "not_newe
 
 
 def effective_generation(job: ExpectedJob, generation: int) -> int:
-    """Return the generation of a report. In a report, 0 means the newest generation of the job."""
+    """Return the `generation` of a report, or if it is 0, the newest generation of the job."""
     return generation or job.generation
 
 
