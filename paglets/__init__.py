@@ -97,12 +97,12 @@ _PLACES = {
     "CallOutcomeUnknown": ("paglets.core.errors", "CallOutcomeUnknown"),
     "__version__": ("paglets.program", "PROGRAM_VERSION"),
 }
-"""The module of each public name's object, and the object's name there. Messages and databases use these names."""
+"""By public name: the module and the name of its object, which messages and databases contain instead."""
 
 if not TYPE_CHECKING:  # a type checker that sees `__getattr__` accepts any attribute
 
     def __getattr__(name):
-        """Import the object of a public name. Raises AttributeError for any other name; Python then suggests one."""
+        """Import the object of a public name. Raises AttributeError for another name; Python suggests one like it."""
         import sys
         from importlib import import_module
 

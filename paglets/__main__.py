@@ -40,7 +40,7 @@ def main(argv=None):
         if not hasattr(package, "__archive__") or not str(error.name).startswith("paglets."):
             raise
         copy = os.path.dirname(os.path.dirname(os.path.abspath(str(package.__file__))))
-        sys.stderr.write("paglets: the unpacked copy of the program in " + copy + " lacks files: remove that folder\n")
+        sys.stderr.write("paglets: the unpacked program in " + copy + " lacks files\nhint: remove that folder\n")
         return 2
 
 

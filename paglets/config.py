@@ -42,14 +42,14 @@ FEW_MISTAKES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostOptions:
-    """The options of a host. None for an amount means all that the machine has; port 0 means any free port.
+    """The options of a host. None for a resource means all of the machine; port 0 means any free port.
 
     `bind_public` is "auto" or an address of this machine to listen on besides `host`. The default of `data_dir` is
     `PAGLETS_HOME/hosts/NAME`. `key_file` comes from a flag, `config_key_file` from the file. `pin_cpus` binds each job
     to its leased cores. `artifact_max_bytes` limits one stored artifact, `artifact_quota_bytes` all of them; 0 means no
     limit. Collectors on this host resubmit the jobs of a host that this host has not reached for
-    `host_lost_after_seconds`. A resubmitted job waits up to `input_wait_seconds` for inputs that no host has. A process
-    that has not ended `report_grace_seconds` after its report is killed.
+    `host_lost_after_seconds`. A resubmitted job waits up to `input_wait_seconds` for inputs that no host has. The
+    process of a job is killed if it still runs `report_grace_seconds` after the job's report.
     """
 
     name: str
@@ -159,7 +159,7 @@ def _noted(mistakes: list[str], place: str = "") -> Iterator[None]:
 
 
 def _refuse(mistakes: list[str]) -> None:
-    """Raise Invalid if there are mistakes. Its message has the first, its detail `mistakes` the first MOST_TOLD."""
+    """Raise Invalid if there are mistakes: with the first as message, and the first MOST_TOLD as detail `mistakes`."""
     if mistakes:
         more, left = len(mistakes) - 1, len(mistakes) - MOST_TOLD
         raise Invalid(

@@ -30,7 +30,7 @@ DEFLATED = ".deflate"
 """The suffix of files in the archive that contain raw deflate data."""
 
 OLDEST_PSUTIL = (5, 9)
-"""The oldest psutil that has wheels of the stable ABI. pyproject.toml requires the same version."""
+"""The oldest psutil with wheels for the stable ABI. pyproject.toml requires the same version."""
 
 
 def load_psutil() -> ModuleType | None:
@@ -121,7 +121,7 @@ def cache_folders(environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def unpacked(program: Program, files: Mapping[str, str], target: Path) -> Path:
-    """Unpack `files` into the folder `target`, unless that folder exists, and return `target`. Raises OSError.
+    """Unpack `files` into the folder `target`, unless it exists, and return `target`. Raises OSError, ImportError.
 
     `files` maps names in `target` to names of compressed files in the archive. Several processes may call this at once:
     each fills a temporary folder, the first one renames it to `target`, and the others use `target`.
@@ -172,7 +172,7 @@ def _import_from(folder: Path) -> ModuleType:
     return module
 
 
-# tomli_w
+# The function below imports tomli_w.
 
 
 def load_tomli_w() -> ModuleType:

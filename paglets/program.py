@@ -1,4 +1,4 @@
-"""The program as files: where its code is, its hash, the copy that a host runs from, and the commands of its children.
+"""The program as files: where its code is, its hash, and the commands that start its child processes.
 
 A process started from `paglets.pyz` imports its modules from an unpacked copy (`paglets.core.unpacking`). It
 reads nothing from the archive afterwards, so users may replace that file while a host runs. The children of a host
@@ -23,15 +23,15 @@ from paglets.core.unpacked import ARCHIVE_NAME, INSIDE, MANIFEST
 PROGRAM_VERSION = "0.1.0"
 
 PROTOCOL = 3
-"""The version of the protocol between hosts. Hosts work together if it is equal."""
+"""The version of the protocol between hosts. Hosts with different versions do not work together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
     """The code of a running paglets.
 
-    `path` is an unpacked copy, an archive, or the folder that has the package in a checkout or an installation. It can
-    be an entry of PYTHONPATH. `archive` is the archive with the same code, or None if there is none.
+    `path` can be an entry of PYTHONPATH: an unpacked copy, an archive, or the folder that has the package in a checkout
+    or an installation. `archive` is the archive with the same code, or None if there is none.
     """
 
     path: Path
@@ -62,7 +62,7 @@ def this_program() -> Program:
 
 
 def called_program() -> Program:
-    """Return the archive that the user started, or `this_program` if there is none.
+    """Return the program of the archive that the user started, else `this_program`.
 
     The archive can still be run after somebody removed the unpacked copy, from which this process imports.
     """
@@ -99,7 +99,7 @@ def _source_pieces(package: Path) -> Iterator[bytes]:
             yield path.read_bytes()
 
 
-# Children
+# The functions below start processes with the code of a program.
 
 
 def child_command(program: Program, *arguments: str, python: str = sys.executable) -> list[str]:

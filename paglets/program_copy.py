@@ -16,7 +16,7 @@ READ_BYTES = 1 << 20
 
 
 def unpack_problem(environment: Mapping[str, str]) -> str:
-    """Return why this process imports its modules from the archive itself; "" if it imports them from a copy.
+    """Return why this process imports its modules from the archive itself; "" if unknown, or if it uses a copy.
 
     To find the reason, this function tries again to unpack the archive.
     """
@@ -36,7 +36,7 @@ def unpack_problem(environment: Mapping[str, str]) -> str:
 class KeptCopy:
     """The unpacked copy that a host runs from. The archive in the copy is held open, to recreate the copy from it.
 
-    If the program is not an unpacked copy, the methods do nothing.
+    If the program is not an unpacked copy, both methods return "".
     """
 
     def __init__(self, program: Program) -> None:
@@ -66,7 +66,7 @@ class KeptCopy:
 
 
 def _reader(file: int) -> Callable[[], bytes]:
-    """Return a function that returns the next piece of an open file at each call. The first is at offset 0."""
+    """Return a function that returns the next piece of an open file at each call, from the start; at its end b""."""
     places = itertools.count(0, READ_BYTES)
     return lambda: os.pread(file, READ_BYTES, next(places))
 

@@ -130,7 +130,7 @@ def _bytes(value: Any) -> int:
     if isinstance(value, str):
         return parse_bytes(value)
     if type(value) is not int or value < 0:
-        raise Invalid(f'expected a number of bytes, as 1048576 or "24 GiB", got {shown(value)}')
+        raise Invalid(f'expected a number of bytes, such as 1048576 or "24 GiB", got {shown(value)}')
     return _within(value)
 
 
@@ -150,7 +150,7 @@ def _tags(value: Any) -> tuple[str, ...]:
     tags = _texts(value)
     for tag in tags:
         if "," in tag:
-            raise Invalid(f"{shown(tag)} has a comma: give each tag by itself, as --tag a --tag b")
+            raise Invalid(f"{shown(tag)} has a comma: write each tag separately, as --tag a --tag b")
     if len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG_CHARACTERS for tag in tags):
         raise Invalid(f"at most {MAX_TAGS} tags of {MAX_TAG_CHARACTERS} characters are allowed")
     return tags

@@ -60,9 +60,10 @@ class FakeSender:
 class FakeContext(FakeSender, Incomplete):  # type: ignore[misc]
     """A fake context of a job, or of a paglet that submits groups.
 
-    `reports`: the reported outcomes, of which only the first is accepted. `groups`: the submissions. `detached_after`:
-    the number of submissions, from the first, that return a group that is not detached. `blobs`: the published bytes,
-    by hash. `notes`: the level and text of each note for the user. `warned`: the warnings of a job.
+    `reports`: the reported outcomes, of which only the first is accepted. `groups`: the submissions. The first
+    `detached_after` submissions return a group that is not detached. `obstacles`: those of each returned group.
+    `blobs`: the published bytes, by hash. `notes`: the level and text of each note for the user. `warned`: the warnings
+    of a job. `unsent`: the paths given to `keep_unsent`.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
             "hosts.a.code_paths: the home directory '~nosuch",
         ),
         ("[mesh]\nkey_file = '~nosuchuser/x'", "mesh.key_file: the home directory '~nosuchuser' is not known"),
-        ("[hosts.a]\nmemory = 1.5", 'a whole number, 0 or more, or as "24 GiB", got 1.5'),
+        ("[hosts.a]\nmemory = 1.5", 'expected a number of bytes, such as 1048576 or "24 GiB", got 1.5'),
         ("[hosts.a]\ntags = ['']", "hosts.a.tags: expected text that is not empty"),
         ("[mesh]\ninput_wait = 0", "expected a number of seconds above 0, at most 315,360,000, got 0"),
         ("[mesh]\nhost_lost_after = 9", "expected a number of seconds from 10, at most 315,360,000, got 9"),
