@@ -57,8 +57,8 @@ class FilelessCounts:
 class GroupArtifacts:
     """The artifacts of a group, each with the key of its job, sorted by key.
 
-    `unreachable`: the errors of hosts that may have more artifacts. `missing`: the offline hosts, or none if each
-    result has a file. A finished job may have moved to such a host with its file.
+    `undelivered`: finished jobs that keep other files. `missing`: the offline hosts, to which finished jobs may have
+    moved with files; none if each result has a file. `unreachable`: the errors of hosts that may have more artifacts.
     """
 
     group_id: str
@@ -166,7 +166,10 @@ def _reported(client: HostClient, collector: ProxyRef, end: float) -> Iterator[t
 
 
 def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> ArtifactRef:
-    """Return the artifact that a job reported or its hook left. Raises Unknown if there is none, Invalid if several."""
+    """Return the artifact that a job reported or its hook left.
+
+    Raises Unknown or Unreachable if none is found, Invalid if there are several.
+    """
     found = {file.artifact_id: file for file in client.undelivered(group_id, job_key).files}
     try:
         reported = _reported_by(client, group_id, job_key)
@@ -178,7 +181,8 @@ def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> Artifact
     if len(found) > 1:
         ids = ", ".join(f"{file.artifact_id} ({file.name})" for file in list(found.values())[:MOST_NAMED_FILES])
         raise Invalid(
-            f"{group_id}/{job_key} has {len(found)} files: name one of {ids}",
+            f"{group_id}/{job_key} has {len(found)} files: {ids}",
+            hint=["name one of them by its id"],
             next=[f"`paglets artifacts get --group {group_id} DIR` fetches all files of the group"],
         )
     return next(iter(found.values()))
@@ -278,7 +282,7 @@ def _cut(text: str, most_bytes: int) -> str:
 def resolve_id(client: HostClient, text: str) -> str:
     """Return the id of the artifact that `text` names: an id, a prefix of an id, or GROUP/JOBKEY.
 
-    Raises Unknown if there is none, Invalid if there are several or `text` has another form.
+    Raises Unknown or Unreachable if none is found, Invalid if there are several or `text` has another form.
     """
     group_id, slash, job_key = text.partition("/")
     if slash:

@@ -50,8 +50,8 @@ def _unknown(message: str, near: str, hint: str) -> Unknown:
 def collector_of(client: HostClient, group_id: str, now: Callable[[], float] = time.monotonic) -> ProxyRef:
     """Return a reference to the collector of a group on its current host.
 
-    Waits until the collector answers, at most for the client's timeout. Raises Unreachable if the collector is moving,
-    or if its host is offline, was removed or has just stopped answering.
+    Waits until the collector answers, at most for the client's timeout. Raises Unknown like `group_of`, and Unreachable
+    if the collector is moving, or if its host is offline, was removed or has just stopped answering.
     """
     return find_collector(client, group_of(client, group_id).collector, group_id, tell=say, now=now)
 
@@ -59,8 +59,7 @@ def collector_of(client: HostClient, group_id: str, now: Callable[[], float] = t
 def summary_of(client: HostClient, group_id: str, lists: Collection[str] = LISTS) -> dict[str, Any]:
     """Return the summary of a group as tagged JSON. The lists that `lists` names are complete.
 
-    Raises Unreachable, with the last known counts, if the collector's host is offline. Raises TooLarge if the summary
-    exceeds 1 GiB.
+    Raises like `collector_caller`, and TooLarge if the summary exceeds 1 GiB.
     """
     ask = collector_caller(client, group_id)
     return whole_summary(ask, ask(Message("summary")), lists)
@@ -75,7 +74,7 @@ def summary_of_job(client: HostClient, group_id: str, job_key: str) -> dict[str,
 def collector_caller(client: HostClient, group_id: str) -> Callable[[Message], Any]:
     """Return a function that sends a message to the collector and returns the reply as tagged JSON.
 
-    The function raises Unreachable, with the last known counts, if the collector's host is offline.
+    Raises like `collector_of`. The function raises Unreachable, with the last known counts, if there is no answer.
     """
     collector = collector_of(client, group_id)
 

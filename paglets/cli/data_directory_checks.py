@@ -223,7 +223,7 @@ def _age(folder: _Folder, seen: DatabaseInfo) -> Check:
     """Check that the database is as new as `store.json` says."""
     boots = seen.boot_count
     if damage.is_outdated(damage.read_note(folder.path), seen.store_id, boots):
-        advice = "restore the newest files; a second start accepts the old ones, and newer data is lost"
+        advice = "restore the newest files: a second start accepts the old ones, and newer data is lost"
         found = f"older than the host's last run: it records only {counted(boots, 'start')}"
         return Check(name="", state=BAD, found=found, advice=advice)
     size = bytes_text(size_of(folder.database) + size_of(folder.path / damage.WAL))

@@ -218,4 +218,4 @@ def wait_for(look: Callable[[], T], what: str, seconds: float = WAIT_SECONDS) ->
         except PagletsError as error:
             last = f" (last error: {error.message})"
         time.sleep(LOOK_SECONDS)
-    raise TimedOut(f"waited {seconds:g} s for {what}{last}: is this machine very busy?")
+    raise TimedOut(f"waited {seconds:g} s for {what}{last}", hint=["repeat this when the machine is less busy"])

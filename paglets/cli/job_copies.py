@@ -37,7 +37,7 @@ def copies_of_group(client: HostClient, group_id: str) -> tuple[list[Entry], int
         answers, _ = client.mesh_slots(limit=MOST_JOBS, timeout=LOOK_SECONDS)
     full = [slots.host.name for slots in answers if len(slots.jobs) >= MOST_JOBS]
     for name in full:
-        say(f"{name} has {MOST_JOBS:,} jobs or more: later jobs of {group_id} are not shown")
+        say(f"{name} has {MOST_JOBS:,} jobs or more: some jobs of {group_id} may be missing")
     found = [_entry(job, slots.host.name) for slots in answers for job in slots.jobs if job.group_id == group_id]
     newest: dict[str, Entry] = {}
     for entry in sorted(found, key=lambda each: (each["generation"], each["attempt"])):

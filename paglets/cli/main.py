@@ -101,7 +101,7 @@ def _run(arguments: list[str]) -> int:
         return EXIT_DONE
     name = "version" if name in ("--version", "-V") else name
     if is_script(name):
-        raise Invalid("only --at and --python can precede a script; put the script's options after its name")
+        raise Invalid("only --at and --python can precede a script", hint=["put the script's options after its name"])
     if name not in COMMANDS:
         if os.path.isfile(name):
             here = f"paglets {shlex.quote(f'./{name}')} runs the file {name}"

@@ -21,7 +21,7 @@ from paglets.core.text import as_typed, duration_text, printable
 SHORTEST_COLUMN = 8
 
 NEVER_CUT = frozenset({"ID", "GROUP", "JOB", "HOST", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS"})
-"""The columns that are never cut: names that users copy into the next command, and amounts."""
+"""The columns that are never cut: names that users copy into the next command, and free resources."""
 
 
 def say(message: object) -> None:
@@ -42,7 +42,7 @@ def waiting_for_all(seconds: float) -> str:
 
 
 def adapt_commands(text: str) -> str:
-    """Replace `paglets ...` with the command the user types, and Python code with the equivalent option."""
+    """Replace `paglets` in commands with the command that the user types, and `with HostClient(URL)` with `--at`."""
     return as_typed(text).replace("with HostClient(URL)", "with --at URL")
 
 

@@ -2,7 +2,7 @@
 
 The process becomes the script's interpreter. If paglets is an archive, the script imports its unpacked copy.
 
-Imports delay the start of each script, so functions of this module import the modules that few calls need.
+Imports delay the start of each script, so modules that few calls need are imported inside functions.
 """
 
 from __future__ import annotations

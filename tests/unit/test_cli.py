@@ -85,7 +85,7 @@ def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[s
         (["jobs", "why"], "see `paglets jobs why --help`"),
         (["jobs", "queue", "--timeout", "0"], "is not a positive number of seconds"),
         (["jobs", "queue", "--js"], "unknown option --js: did you mean '--json'?; see `paglets jobs queue --help`"),
-        (["artifacts", "get"], "missing artifact: name an ID"),
+        (["artifacts", "get"], "missing artifact"),
         (["artifacts", "get", "art-x", "y", "--group", "g"], "--group takes a folder, not an artifact"),
         (["artifacts", "get", "--group", "g", "/nowhere/results"], "no folder /nowhere"),
         (["artifacts", "put", "x", "--expires", "7 days"], "'7 days' is not a duration"),

@@ -154,8 +154,8 @@ def find_artifacts(
 ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...], dict[str, str]]:
     """Return the artifacts on all hosts, an error for each host that did not answer, and the result of `owner_texts`.
 
-    `whose`: look up the owners; otherwise, the last value is {}. With `group_id`, only artifacts of that group's
-    collector and finished jobs are returned. The call takes at most `seconds`.
+    `owner`: only artifacts of this paglet. `group_id`: only artifacts of this group's collector and finished jobs.
+    `whose`: look up the owners; otherwise, the last value is {}. The call takes at most `seconds`. Raises Unknown.
     """
     if group_id:
         try:
@@ -229,7 +229,7 @@ def _get(options: argparse.Namespace) -> int:
             raise Invalid("--group takes a folder, not an artifact", hint=["paglets artifacts get --group GROUP DIR"])
         return _get_group(options, Path(options.artifact or "."))
     if options.artifact is None:
-        raise Invalid("missing artifact: name an ID, GROUP/JOBKEY or --group GROUP")
+        raise Invalid("missing artifact", hint=["name an ID, GROUP/JOBKEY or --group GROUP"])
     with client_of(options) as client:
         artifact = _existing(client, resolve_id(client, options.artifact))
         path = fetch(client, artifact, options.target or ".", move=options.move, force=options.force)
@@ -302,7 +302,8 @@ def _make_folder(folder: Path) -> None:
 def fetch(client: HostClient, artifact: ArtifactRef, target: str | Path, *, move: bool, force: bool) -> Path:
     """Download an artifact to `target` and return the path.
 
-    `force`: replace an existing file. Otherwise, raises Conflict if a file with other content exists.
+    `move`: then delete the artifact. `force`: replace an existing file. Otherwise, raises Conflict if a file with other
+    content exists.
     """
     if target == "-":
         raise Invalid("cannot write an artifact to stdout", hint=["name a file or folder"])

@@ -1,4 +1,4 @@
-"""`paglets completion`: print shell code that completes commands. For each word, it runs `paglets _complete`."""
+"""`paglets completion`: print shell code that completes commands. The code runs `paglets _complete` for each word."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ class CompletionSources:
 
 
 def candidates(words: list[str], known: CompletionSources) -> list[str]:
-    """Return completions of the last of `words`. They are the words after `paglets` on the command line.
+    """Return completions of the last of `words`, which are the words after `paglets` on the command line.
 
-    If there are none, the shell completes file names.
+    If the list is empty, the shell completes file names.
     """
     *before, last = (words[1:] if words[:1] == ["help"] and words[1:] else words) or [""]
     if before[-1:] == ["--at"]:

@@ -229,7 +229,7 @@ def _mesh_checks(options: argparse.Namespace, running: Sequence[Path]) -> Iterat
     home = paglets_home(os.environ)
     if running and not options.at and not os.environ.get("PAGLETS_AT") and not running_hosts(home):
         found = f"a host runs in {printable(running[0])}, but its run file in {printable(home / 'run')} is missing"
-        advice = "it recreates that file within seconds; if it does not, name the host by its URL: --at URL"
+        advice = "the host recreates that file within seconds; if not, name the host by its URL: --at URL"
         yield Check(name="host", state=WARNING, found=found, advice=advice)
         return
     try:
@@ -305,7 +305,8 @@ def _identity_and_skew(client: HostClient, view: MeshHostView) -> tuple[HostIden
 def host_check(view: MeshHostView, identity: HostIdentity | None, asked: HostIdentity, skew_seconds: float) -> Check:
     """Check one host.
 
-    `identity`: its answer, or None if it is offline. `skew_seconds`: the seconds by which its clock is ahead.
+    `identity`: its answer, or None. `asked`: the host whose program it should have. `skew_seconds`: how far its clock
+    is ahead.
     """
     name = f"host {view.host.name}"
     if view.problem:

@@ -89,7 +89,7 @@ def _with_section(path: Path, name: str, flags: dict[str, Any]) -> str:
     try:
         host_names(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise Invalid(f"cannot append a section to {printable(path)}: add it with an editor") from error
+        raise Invalid(f"cannot append a section to {printable(path)}", hint=["add it with an editor"]) from error
     return text
 
 

@@ -54,9 +54,9 @@ def _forget(options: argparse.Namespace) -> int:
     for line in lost[:MOST_NAMED]:
         say(lost_group_text(line))
     if lost:
-        more = f" (and {len(lost) - MOST_NAMED:,} more)" if len(lost) > MOST_NAMED else ""
+        more = f" ({len(lost) - MOST_NAMED:,} more groups are lost)" if len(lost) > MOST_NAMED else ""
         named = lost[0].group_id
-        put_next(f"paglets jobs groups {named} shows what other hosts still have of a group{more}")
+        put_next(f"paglets jobs groups {named} shows what other hosts have of the group{more}")
         put_next(f"paglets artifacts get --group {named} DIR fetches its files")
         put_next(f"paglets jobs cancel {named} clears it")
     for error in done.errors:
@@ -67,7 +67,7 @@ def _forget(options: argparse.Namespace) -> int:
 
 
 def lost_group_text(line: GroupLine) -> str:
-    """Return the message that a group lost its collector, with its last counts and its reports on other hosts."""
+    """Return the message that a group lost its collector, with its last counts and the number of waiting reports."""
     counts = "no counts known"
     if line.counted_at is not None:
         counts = f"last counts: {line.completed_count} done, {line.failed_count} failed of {line.expected_count}"

@@ -81,7 +81,7 @@ def _stop(options: argparse.Namespace) -> int:
 def _chosen(running: Sequence[RunningHost], name: str | None, *, everyone: bool) -> Sequence[RunningHost]:
     """Return the hosts to stop, possibly none. Raises Invalid if the choice is ambiguous."""
     if everyone and name:
-        raise Invalid(f"--all conflicts with the name {name!r}: use one of them")
+        raise Invalid(f"--all conflicts with the name {name!r}", hint=["use one of them"])
     if name:
         return [host for host in running if host.name == name]
     if len(running) > 1 and not everyone:

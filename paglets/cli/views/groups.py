@@ -92,7 +92,8 @@ def print_summary(
                 "status": summary["status"],
                 "jobs": counts_text(summary, cancelled),
                 "collector": summary["collector"]["host_name"],
-                "home": summary["home"]["host_name"] + (" (waiting for it)" if summary["waiting_for_home"] else ""),
+                "home": summary["home"]["host_name"]
+                + (" (the collector waits for it)" if summary["waiting_for_home"] else ""),
                 "created": ago(summary["created_at"], now),
                 "last report": ago(summary["last_report_at"], now),
                 "completed": "" if completed_at is None else ago(completed_at, now),

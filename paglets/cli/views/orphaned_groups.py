@@ -58,7 +58,7 @@ class OrphanedGroupReport:
 
     @property
     def elsewhere_count(self) -> int | None:
-        """The number of jobs that only the collector's host knows: jobs that have reported, and jobs on that host."""
+        """The number of jobs that only the collector's host knows: reported to it, or on it; None if unknown."""
         if self.expected_count is None:
             return None
         return max(0, self.expected_count - len(self.finished) - self.left.unfinished)

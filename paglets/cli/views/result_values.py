@@ -1,4 +1,4 @@
-"""Results of jobs as text. Plain values are printed in full, large and tagged values as their type and size."""
+"""Results of jobs as text. Large values are printed as their type and size."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ RATE_SECONDS = 8.0
 class ProgressLine:
     """A context manager that displays the progress of one transfer. At its end, the line on stderr is cleared.
 
-    It is called as a `client.pacing.Progress`.
+    The manager itself is the `client.pacing.Progress` of the transfer.
     """
 
     def __init__(self, name: str, *, out: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:

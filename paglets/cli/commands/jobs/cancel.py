@@ -79,10 +79,9 @@ def cancel(options: argparse.Namespace) -> int:
 def end_hooks(
     client: HostClient, groups: Mapping[str, list[str] | None], answers: Sequence[Answer]
 ) -> tuple[list[Answer], list[HooksEnded]]:
-    """End the finished jobs whose hooks failed, except in groups whose answer is an error other than Unknown.
+    """End the finished jobs whose hooks failed, and return the remaining answers and the ended jobs of each group.
 
-    Return the answers and, for each group, the ended jobs. If such jobs of a group were found, its Unknown error is not
-    among the answers.
+    Skip groups whose answer is an error other than Unknown. If a group has such jobs, drop its Unknown error.
     """
     rest: list[Answer] = []
     found: list[HooksEnded] = []
@@ -165,7 +164,7 @@ def _collector_left_mesh(client: HostClient, group_id: str) -> bool:
 
 
 def _refuse_to_drop(client: HostClient, group_id: str, keys: list[str] | None) -> None:
-    """Check that no finished result would be deleted, because there is no other copy of it. Raises Conflict."""
+    """Raise Conflict if finished results would be deleted. There is no other copy of them."""
     left = client.orphaned_group(group_id)
     counts = left.counts
     if keys is not None:

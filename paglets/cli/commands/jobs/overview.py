@@ -38,7 +38,7 @@ HOST_HEADERS = ("HOST", "CORES", "MEMORY", "DISK", "GPUS", "RUNNING", "QUEUED")
 TOP_HEADERS = ("HOST", "JOB", "ATTEMPT", "TIME", "CORES", "CPU", "RSS", "SCRATCH", "PROCESSES")
 
 
-# Status.
+# The functions below run `jobs status`.
 
 
 def status(options: argparse.Namespace) -> int:
@@ -76,7 +76,7 @@ def status_counts(reply: dict[str, Any]) -> dict[str, Any]:
     return {**{name: reply[name] for name in names}, **by}
 
 
-# History.
+# The functions below run `jobs history`.
 
 
 def history(options: argparse.Namespace) -> int:
@@ -120,7 +120,7 @@ def _ended_row(entry: dict[str, Any], now: float) -> tuple[object, ...]:
     )
 
 
-# Load.
+# The functions below run `jobs top`.
 
 
 def top(options: argparse.Namespace) -> int:
@@ -155,7 +155,7 @@ def by_cpu_use(answers: tuple[Slots, ...]) -> list[tuple[Slots, JobView]]:
 
 
 def cpu_share(job: JobView) -> float:
-    """Return the average number of cores that a job has used since its attempt started."""
+    """Return the average number of cores that a job has used since its attempt started; 0 if unknown."""
     return job.usage.cpu_seconds / job.running_seconds if job.usage and job.running_seconds else 0.0
 
 

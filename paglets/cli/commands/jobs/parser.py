@@ -128,7 +128,7 @@ def _add_cancel(commands: Commands) -> None:
     ending.add_argument(
         "--force",
         action="store_true",
-        help="if the collector is unreachable, make each reachable host end its jobs of the group",
+        help="if the collector is unreachable, make each host end its jobs of the group; if it is lost, drop results",
     )
     add_common(ending, lazy_handler("paglets.cli.commands.jobs.cancel", "cancel"))
 

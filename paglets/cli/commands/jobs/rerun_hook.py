@@ -18,7 +18,7 @@ def rerun(options: argparse.Namespace) -> int:
     """Rerun the failed hooks of the job `options.job`. Return EXIT_FAILED if one failed again."""
     group_id, slash, job_key = options.job.partition("/")
     if not slash:
-        raise Invalid(f"{options.job[:80]!r} is not a job: name it as GROUP/JOBKEY")
+        raise Invalid(f"{options.job[:80]!r} is not a job", hint=["name a job as GROUP/JOBKEY"])
     ends: list[dict[str, Any]] = []
     with client_of(options) as client:
         for hook in _failed(client, group_id, job_key, options.timeout or LOOK_SECONDS):

@@ -36,7 +36,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def find_details(client: HostClient, selector: str, seconds: float = LOOK_SECONDS) -> JobDetails:
-    """Return the details of a job, named by `GROUP/JOBKEY` or the id of a paglet. Raises Unknown.
+    """Return the details of a job, named by `GROUP/JOBKEY` or the id of a paglet. Raises Unknown, Unreachable.
 
     `seconds`: the timeout for each host's answer to a request to all hosts.
     """

@@ -68,7 +68,7 @@ def _follower(client: HostClient, group_id: str, shows: NoProgress) -> Follower:
 
 
 def _warn_of_unplaceable_jobs(client: HostClient, group_id: str) -> None:
-    """Print a warning if some pending jobs cannot run on any host of the mesh, because they would never end."""
+    """Print a warning if some pending jobs cannot run on any host of the mesh: the wait for them would not end."""
     with suppress(PagletsError):
         page = collector_caller(client, group_id)(Message("listed", {"name": "pending_jobs"}))
         never = sum(1 for job in page["entries"] if job.get("never"))

@@ -65,7 +65,7 @@ def why(options: argparse.Namespace) -> int:
 
 
 def explain(client: HostClient, selector: str) -> Explanation:
-    """Explain a group, a job (`GROUP/JOBKEY`) or a paglet (by id). Raises Unknown."""
+    """Explain a group, a job (`GROUP/JOBKEY`) or a paglet (by id). Raises Unknown, Unreachable."""
     group_id, slash, job_key = selector.partition("/")
     if slash:
         try:
@@ -98,9 +98,9 @@ def explain(client: HostClient, selector: str) -> Explanation:
 def with_hooks(
     client: HostClient, told: Explanation, group_id: str, job_key: str, kept: MeshUndelivered | None = None
 ) -> Explanation:
-    """Add the failed hooks of a finished job to its explanation, or if there are none, its pending hooks and moves.
+    """Return the explanation `told` with the failed hooks of the finished job, or else its pending hooks and moves.
 
-    `kept`: these hooks and moves; None: ask the hosts for them.
+    `kept`: these hooks and moves; None: ask the hosts for them, if the job has ended.
     """
     if kept is None and told.data.get("status") not in ENDED:
         return told

@@ -21,9 +21,9 @@ class MissingLog:
 
 
 def explain_missing_log(client: HostClient, job: str, unreachable: Sequence[PagletsError]) -> MissingLog:
-    """Return the reason why a job has no log. Raises Unknown, or Unreachable if the job's host is offline.
+    """Return the reason why a job has no log. `unreachable`: the errors of the hosts that did not answer.
 
-    `unreachable`: the errors of the hosts that did not answer.
+    Raises Unknown for an unknown job, Invalid for a group, Unreachable if a host that may have the log is offline.
     """
     group_id, slash, job_key = job.partition("/")
     if slash:

@@ -39,7 +39,7 @@ SHORTEST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 1.0
 
 LOOKS_FOR_MORE = 2
-"""The number of lookups without a new attempt after which a job counts as ended.
+"""The number of lookups in a row that find no new attempt and no copy, after which a job counts as ended.
 
 One lookup is not enough, because it may miss a job that is moving between hosts.
 """
@@ -77,7 +77,7 @@ def logs(options: argparse.Namespace) -> int:
 
 
 def _group_of(client: HostClient, name: str) -> GroupView | None:
-    """Return the group with this name, or None if no group with it is found."""
+    """Return the group with this name, or None if none is found."""
     if "/" in name or not GROUP_ID.fullmatch(name):
         return None
     try:
@@ -187,7 +187,7 @@ class Reader:
     def _kept(self, attempt: AttemptView) -> int:
         """Return EXIT_FAILED, and print a message, if the log of an ended attempt was removed.
 
-        A missing log was removed, because an attempt without output has a log, too.
+        `kept` is also True for an attempt without output, so False means that the log was removed.
         """
         if attempt.kept or not attempt.ended:
             return EXIT_DONE
@@ -257,7 +257,7 @@ class Reader:
             self._say_once(f"waiting: {found.unreachable[0].message}")
 
     def _may_start(self) -> bool:
-        """Return True if a job without known attempts may still start. Raises Unknown."""
+        """Print why a job has no attempt. Return True if it may still start. Raises errors that are not retryable."""
         try:
             found = explain_missing_log(self.client, self.job, ())
         except PagletsError as error:

@@ -1,4 +1,4 @@
-"""The search for the last lines of a log."""
+"""The search for the last lines of a log. A *gap* is a range of bytes that the host has deleted."""
 
 from __future__ import annotations
 
