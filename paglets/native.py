@@ -1,8 +1,8 @@
 """Import psutil and tomli_w, either installed or from the archive.
 
 An extension module cannot be imported from a zip file. So the psutil of this platform is unpacked once from the archive
-into a folder named by the hash of its wheel. paglets also works without psutil, but measures less. So a failure to
-load psutil raises no error: `psutil_problem` returns the reason.
+into a folder named by the hash of its wheel. paglets also works without psutil, but measures less; `psutil_problem`
+returns the reason.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class SignalGuard:
 class DemoMesh:
     """A mesh in a temporary folder, with its own PAGLETS_HOME and key.
 
-    At the end of the context, the hosts are ended. The folder is removed, unless `keep` is True.
+    At the end of the context, the hosts end. The folder is removed, unless `keep` is True.
     """
 
     def __init__(self, signals: SignalGuard, *, keep: bool) -> None:

@@ -121,7 +121,7 @@ def parser_of(name: str) -> Parser:
 
 
 def move_shared_options(arguments: list[str]) -> list[str]:
-    """Move shared options from the front to the end: `--at NAME jobs ps` becomes `jobs ps --at NAME`."""
+    """Move shared options before and after the first word to the end: `--at NAME jobs ps` -> `jobs ps --at NAME`."""
     words, last = list(arguments), []
     for place in (0, 1):
         while len(words) > place and words[place].partition("=")[0] in SHARED:

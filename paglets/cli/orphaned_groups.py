@@ -36,10 +36,9 @@ def find_orphaned_group(client: HostClient, group_id: str, error: PagletsError) 
 
 
 def _without_result(report: WaitingReport) -> WaitingReport:
-    """Return the report without its result, which may be large, and with sorted artifacts.
+    """Return the report without its result, which may be large. The file that the job reported becomes the first one.
 
-    The file that the job reported comes first. The other artifacts are large values of the result. They are kept,
-    because without a collector users can read them only as files.
+    The other artifacts are large values of the result: without a collector, users can read them only as files.
     """
     named = artifact_in(report.record.get("result"))
     files = tuple(sorted(report.artifacts, key=lambda each: named is None or each.artifact_id != named.artifact_id))

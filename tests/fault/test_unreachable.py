@@ -100,7 +100,7 @@ def test_it_runs_jobs_of_others_and_their_commands_show_them(nat: Mesh, tmp_path
         each["host"]["name"]: each for each in nat.paglets("mesh", "hosts", "--json", PAGLETS_AT="w2").json["hosts"]
     }
     assert hosts["laptop"]["host"]["reachable"] is False
-    assert "online, fetches" in nat.paglets("mesh", "hosts", PAGLETS_AT="w2").out
+    assert "online, pulls requests" in nat.paglets("mesh", "hosts", PAGLETS_AT="w2").out
     followed = tmp_path / "followed"
     follower = nat.spawn("logs", "-f", f"{submission.group_id}/job-00001", output=followed, PAGLETS_AT="w2")
     wait_until(lambda: "job-00001 read 1000 bytes" in followed.read_text(), what="the first line of the log")

@@ -70,7 +70,7 @@ VIEW = MeshHostView(host=MEMBER, online=True, seconds_since_seen=0.0)
             WARNING,
             "restarts; if it will not come back, `paglets mesh forget w1` removes it",
         ),
-        (replace(VIEW, host=replace(MEMBER, reachable=False)), IDENTITY, 0.0, GOOD, "online, fetches"),
+        (replace(VIEW, host=replace(MEMBER, reachable=False)), IDENTITY, 0.0, GOOD, "online, pulls requests"),
         (VIEW, IDENTITY, -7200.0, WARNING, "2 h behind"),
         (VIEW, replace(IDENTITY, build="cd"), 0.0, WARNING, "differs from that of w1"),
     ],

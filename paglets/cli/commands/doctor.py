@@ -245,7 +245,7 @@ def _mesh_checks(options: argparse.Namespace, running: Sequence[Path]) -> Iterat
 def mesh_checks(client: HostClient) -> Iterator[Check]:
     """Check the host that this command asks, then all hosts of its mesh.
 
-    For each host, check what the asked host reports about it, and whether it answers this machine.
+    Check what the asked host reports about each other host, and whether that host answers this machine.
     """
     asked = client.identity()
     yield Check(name="host", found=f"connected to {asked.name}, {client.host.url}")
@@ -323,7 +323,7 @@ def host_check(view: MeshHostView, identity: HostIdentity | None, asked: HostIde
     if trouble is not None:
         return Check(name=name, state=WARNING, found=trouble[0], advice=trouble[1])
     disk = bytes_text(identity.free.temp_storage_bytes)
-    online = "online" if view.host.reachable else "online, fetches its requests"
+    online = "online" if view.host.reachable else "online, pulls requests"
     found = f"{online}, {identity.program}, Python {identity.python}, {disk} of its disk free for jobs"
     if identity.templates:
         modules = counted(identity.templates, "preloaded job module")

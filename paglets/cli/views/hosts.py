@@ -106,5 +106,5 @@ def _state(view: MeshHostView, is_alone: bool) -> str:
         offline = f"offline for {duration_text(offline_seconds(view))}" if is_known else "not seen yet"
         state = "online" if view.online else offline
     if not view.host.reachable:
-        state += ", fetches"
+        state += ", pulls requests"
     return f"{state} (see below)" if view.problem else state

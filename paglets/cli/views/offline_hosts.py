@@ -28,8 +28,7 @@ def is_alone(views: Sequence[MeshHostView]) -> bool:
 LONG_OFFLINE_SECONDS = 86_400.0
 """The time after which commands mention an offline host only if they found nothing or cannot answer without it.
 
-A laptop that sleeps overnight returns within this time. After that, repeated mentions would only distract. `mesh hosts`
-and `doctor` always mention the host.
+A laptop that sleeps overnight returns within this time. `mesh hosts` and `doctor` always mention the host.
 """
 
 MOST_NAMED = 5
@@ -71,9 +70,9 @@ class MissingHosts:
         return f"no {things} on the hosts that answered" if self.lines() else f"there are no {things}"
 
     def say(self, *, is_empty: bool = False) -> None:
-        """Print the names of the hosts on stderr: first hosts that did not answer, then offline hosts.
+        """Print the errors of the hosts that did not answer, then the names of the offline hosts, on stderr.
 
-        Hosts that have been offline for long are printed only if nothing was found (`is_empty`).
+        Hosts that have been offline for long are named only if nothing was found (`is_empty`).
         """
         unheard = [error for error in self.errors if error.retryable]
         for error in self.errors if len(unheard) < 2 else (each for each in self.errors if each not in unheard):

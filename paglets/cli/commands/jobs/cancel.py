@@ -277,8 +277,8 @@ def exit_code(outcome: CancelOutcome | EndOutcome, views: Iterable[MeshHostView]
     """Return the exit code of one group.
 
     It is EXIT_FAILED for an unknown job key, EXIT_UNREACHABLE if a host that may have jobs of the group did not answer,
-    and EXIT_TIMED_OUT if jobs still run. After a cancellation without the collector, any unreachable host may have jobs
-    of the group. Hosts that have been offline for long according to `views` are then ignored.
+    and EXIT_TIMED_OUT if jobs still run. After a cancellation without the collector, any unreachable host may, except
+    those that `views` shows as offline for long.
     """
     if isinstance(outcome, CancelOutcome) and "unknown" in outcome.keys.values():
         return EXIT_FAILED

@@ -92,7 +92,7 @@ def _ask(options: argparse.Namespace, status: str | None) -> MeshJobs:
 def count_omitted(slots: Slots, status: str | None) -> int:
     """Return the number of jobs with this status (None: any) that a host has beyond the limit.
 
-    The number is the difference between the counts of the host and the jobs that it has listed.
+    It is the difference between the counts of the host and the jobs that it has listed.
     """
     unseen = max(0, slots.all_jobs - len(slots.jobs))
     running = slots.running_jobs - sum(job.status == "RUNNING" for job in slots.jobs)

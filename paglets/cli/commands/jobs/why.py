@@ -50,7 +50,7 @@ HELD_SECONDS = 3.0
 """The timeout for asking a host which jobs hold its resources. The explanation is useful without this answer."""
 
 Holders = Mapping[tuple[str, str], str]
-"""A text for each (host, reason code). It names the jobs that hold the lacking resource, or the offline host."""
+"""By (host, reason code): a text that names the jobs that hold the lacking resource, or says the host is offline."""
 
 
 def why(options: argparse.Namespace) -> int:
