@@ -90,7 +90,7 @@ def next_steps_text(group_id: str, entries: Sequence[Entry], error: PagletsError
 
 
 def kept_of(client: HostClient, group_id: str, job_key: str = "", seconds: float = LOOK_SECONDS) -> MeshUndelivered:
-    """Return the failed hooks and files of finished jobs, from the hosts that answer within `seconds`.
+    """Return failed hooks, files and pending moves of finished jobs, from the hosts that answer within `seconds`.
 
     A PagletsError is not raised but returned in `unreachable`, because callers can show the rest of their answer.
     """

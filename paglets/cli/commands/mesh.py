@@ -62,7 +62,7 @@ def _forget(options: argparse.Namespace) -> int:
     for error in done.errors:
         say(error)
     if done.unreachable:
-        say(f"offline hosts: {first_few(done.unreachable)}; run the same command when they are back")
+        say(f"not removed on offline hosts: {first_few(done.unreachable)}; run this again when they are back")
     return max((error.exit_code for error in done.errors), default=EXIT_DONE)
 
 

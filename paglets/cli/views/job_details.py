@@ -42,7 +42,7 @@ class JobDetails:
 
     `explanation`: the answer of `jobs why`. `is_here`: a host has a copy of the job, so code and inputs are known.
     `is_gone`: no online host has the artifact. `unreachable`: the errors of hosts that did not answer. `kept`: the
-    failed hooks of the finished job, and the files that it left on hosts.
+    failed hooks, files and pending moves of the finished job.
     """
 
     job: str

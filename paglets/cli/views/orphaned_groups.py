@@ -118,7 +118,8 @@ def print_orphaned_group(found: OrphanedGroupReport) -> None:
 def _jobs_text(found: OrphanedGroupReport) -> str:
     if found.expected_count is None or found.elsewhere_count is None:
         return "unknown: the home of the group is offline"
-    text = f"{len(found.finished):,} finished, {found.left.unfinished:,} unfinished here of {found.expected_count:,}"
+    there = f"{len(found.finished):,} finished and {found.left.unfinished:,} unfinished on online hosts"
+    text = f"{found.expected_count:,}: {there}"
     if not found.elsewhere_count:
         return text
     return f"{text}; {counted(found.elsewhere_count, 'job')} known only to the collector"
@@ -126,7 +127,7 @@ def _jobs_text(found: OrphanedGroupReport) -> str:
 
 def _counted_text(line: GroupLine | None, now: float) -> str:
     if line is None or line.counted_at is None:
-        return "never: the home of the group has received no counts"
+        return "never: no online host has counts of the group"
     return f"{ago(line.counted_at, now)}: {line.completed_count:,} done, {line.failed_count:,} failed"
 
 
