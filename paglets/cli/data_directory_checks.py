@@ -59,6 +59,7 @@ class _Folder:
 
     @property
     def immutable(self) -> bool:
+        """True if no host is known to run here, and the database has no WAL file."""
         return not self.holder.runs and is_checkpointed(self.database)
 
 

@@ -21,6 +21,7 @@ from paglets.settings import LOG_LEVELS, SETTINGS, user_path
 BACKGROUND_FLAG = "--background"
 
 REPEATED = {"peer": "peers", "tag": "tags", "property": "properties", "code_path": "code_paths"}
+"""The setting of each repeatable flag."""
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

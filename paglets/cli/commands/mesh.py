@@ -54,7 +54,8 @@ def _forget(options: argparse.Namespace) -> int:
     for line in lost[:MOST_NAMED]:
         say(lost_group_text(line))
     if lost:
-        more = f" ({len(lost) - MOST_NAMED:,} more groups are lost)" if len(lost) > MOST_NAMED else ""
+        rest = len(lost) - MOST_NAMED
+        more = f" ({counted(rest, 'more group is', 'more groups are')} lost)" if rest > 0 else ""
         named = lost[0].group_id
         put_next(f"paglets jobs groups {named} shows what other hosts have of the group{more}")
         put_next(f"paglets artifacts get --group {named} DIR fetches its files")
