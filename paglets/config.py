@@ -209,8 +209,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def checked_config(path: Path) -> dict[str, Any]:
     """Return the content of a TOML file as a dict, after a check of all keys and values.
 
-    Raises StartFailed for an unreadable file, and Invalid for mistakes in it. Both name the file. The detail `mistakes`
-    of Invalid lists the first MOST_TOLD mistakes.
+    Raises StartFailed for an unreadable file, and Invalid, with the details of `_refuse`, for mistakes in it.
     """
     tree = read_config(path)
     try:

@@ -237,9 +237,8 @@ def _left(end: float) -> float:
 def file_names(files: Iterable[tuple[str, str]]) -> list[str]:
     """Return the file name `KEY-NAME` for each pair of a job key and an artifact name.
 
-    A job key may contain any character. Characters that are unsafe in file names become `_`, and leading dots and
-    hyphens are removed. If that changes a name, or if two names differ only in case, digits from a hash of the key are
-    added.
+    Characters that are unsafe in file names become `_`, and leading dots and hyphens are removed. If that changes a
+    name, or if two names differ only in case, digits from a hash of the key are added.
     """
     named = [(key, name, f"{_UNSAFE.sub('_', key)}-{name}") for key, name in files]
     uses = Counter(plain.casefold() for _, _, plain in named)
