@@ -205,6 +205,10 @@ def tomli_w_files(wheel: bytes) -> dict[str, bytes]:
         return {f"vendor/{name}": archive.read(name) for name in wanted}
 
 
+UNUSED = ("psutil/_psaix.py", "psutil/_psbsd.py", "psutil/_pssunos.py")
+"""The modules of psutil for systems without an extension module in the archive. Only those systems import them."""
+
+
 def psutil_files(wheels: dict[Wheel, bytes]) -> dict[str, bytes]:
     """Return psutil: its modules and licence once, its extension module for each platform, and the list of both.
 
@@ -219,7 +223,7 @@ def psutil_files(wheels: dict[Wheel, bytes]) -> dict[str, bytes]:
         platforms[wheel.platform] = {"sha256": wheel.sha256, "extension": extension}
         files[f"native/{wheel.platform}/{extension}.deflate"] = members[extension]
         if not modules:  # The modules for Windows differ from these only in their line ends.
-            modules = sorted(name for name in members if name.endswith((".py", "/LICENSE")))
+            modules = sorted(name for name in members if name.endswith((".py", "/LICENSE")) and name not in UNUSED)
             files |= {f"native/all/{name}.deflate": members[name] for name in modules}
     content = {"version": program_version(), "psutil": {"all": modules, "platforms": platforms}}
     return files | {"archive.json": json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"}
