@@ -13,7 +13,7 @@ MAX_PULLED_BODY_BYTES = 32 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pull:
-    """A request for the requests that wait for the sender: `POST /v1/outbox/pull`.
+    """A pull, which asks a host for the requests that wait there for the sender: `POST /v1/outbox/pull`.
 
     The reply comes as soon as a request waits, or after `wait_seconds`. `at_work`: ids of pulled requests whose answers
     are not confirmed yet. Requests that the receiver has handed out and that are not in this list were lost in transit.

@@ -310,5 +310,5 @@ def _by_prefix(client: HostClient, prefix: str, nothing: Unknown) -> str:
         named = f"{', '.join(ids[:MOST_NAMED_IDS])}{more}"
         raise Invalid(f"{prefix} is a prefix of {len(ids)} ids: {named}", hint=["use a longer prefix"])
     if errors:
-        raise Unreachable(f"no reachable host has an artifact {prefix}; {errors[0].message}")
+        raise Unreachable(f"no reachable host has an artifact whose id begins with {prefix}; {errors[0].message}")
     raise Unknown(f"{nothing.message}{missing_hosts(client.hosts()).note()}", **nothing.details)

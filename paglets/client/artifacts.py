@@ -115,7 +115,10 @@ class ArtifactTransfers:
     def _with_bytes(
         self, source: UploadSource, progress: Progress, store: Callable[[], ArtifactRef | HostRef]
     ) -> ArtifactRef:
-        """Call `store` until it returns an artifact. If it returns a host, that host lacks the bytes: send them."""
+        """Call `store` until it returns an artifact. If it returns a host, that host lacks the bytes: send them.
+
+        Raises Conflict after SEND_ATTEMPTS calls.
+        """
         for _ in range(SEND_ATTEMPTS):
             stored = store()
             if isinstance(stored, ArtifactRef):

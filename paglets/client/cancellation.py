@@ -125,7 +125,7 @@ def wait_ended(
 
 
 class _Rounds:
-    """Rounds of requests to all hosts, until QUIET_ROUNDS in a row find no copy of a job or `timeout` seconds pass."""
+    """A limit for rounds of requests: QUIET_ROUNDS in a row without a copy of a job, or `timeout` seconds."""
 
     def __init__(self, mesh: MeshClient, timeout: float) -> None:
         self._mesh = mesh

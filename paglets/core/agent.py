@@ -14,6 +14,7 @@ from paglets.core.messages import ACTIVATE, CLONE, DEACTIVATE, Message, one_time
 from paglets.core.refs import ArtifactRef, FileRef, Kind, ProxyRef
 from paglets.core.signatures import HookEvent as HookEvent
 from paglets.core.signatures import call_method
+from paglets.core.text import with_article
 
 
 @dataclass(kw_only=True)
@@ -84,7 +85,8 @@ class Paglet(Generic[S]):
     def __init__(self, state: S, context: Context | None = None) -> None:
         """Initialise a paglet; only hosts call this. Raises TypeError if `context` is missing, as in a script."""
         if context is None:
-            raise TypeError(f"only hosts create a {type(self).__qualname__}: pass its class and a state to `create`")
+            named = with_article(type(self).__qualname__)
+            raise TypeError(f"only a host can create {named}: pass the class and a state to HostClient.create")
         self.state = state
         self.context = context
 

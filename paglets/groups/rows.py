@@ -84,7 +84,7 @@ def state_key(key: str) -> str:
 
 
 def job_row_key(key: object) -> str:
-    """Return the storage key of the row of a job key."""
+    """Return the storage key of a job's row."""
     return f"job/{key}"
 
 

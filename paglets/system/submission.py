@@ -348,7 +348,7 @@ def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView
     if view.was_there and isinstance(submitter, GroupReader) and not view.status:
         try:
             with report_if_slow(view.group_id, f"waiting for {view.collector.host.name}, which has its collector"):
-                # Probe the host first: a call to a host that hangs may wait longer than the time-out of the call.
+                # Probe the host first, because a call to a host that hangs may take longer than its timeout.
                 submitter.paglet(view.collector, timeout=STATUS_SECONDS)
                 view = counted_view(view, Submission(view, submitter, refresh)._counts())
         except PagletsError as error:

@@ -72,7 +72,7 @@ def rows(views: Iterable[PagletView], now: float) -> list[tuple[object, ...]]:
 
 
 def _row(view: PagletView, now: float) -> tuple[object, ...]:
-    """Return the row of one paglet. Only a paglet without a group shows its id: commands take GROUP and GROUP/JOB."""
+    """Return the table row of one paglet. The id is empty for a paglet of a group: commands take GROUP/JOBKEY there."""
     job = view.job
     reason = view.reason or ("" if job is None else wait_reason_text(job.reason, job.reason_text, never=job.never))
     return (

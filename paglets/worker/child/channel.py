@@ -54,7 +54,7 @@ class Channel:
         }
 
     def receive_go(self) -> Go:
-        """Wait for the first frame, `go`, and return it. All further frames are read on another thread."""
+        """Wait for the first frame, `go`, and return it. Frames that arrive later are read on another thread."""
         frames: list[dict[str, Any]] = []
         while not frames:
             frames = self._unpacker.feed(self._receive())

@@ -179,7 +179,10 @@ def _prepare_states(module: str) -> None:
 
 
 def _enter_missing_folder() -> None:
-    """Change to a folder that no longer exists, so that an import that needs the folder of its attempt fails."""
+    """Change to a new folder and remove it.
+
+    A module that needs the scratch directory of a job then fails to import, and its jobs get no template.
+    """
     folder = tempfile.mkdtemp()
     os.chdir(folder)
     os.rmdir(folder)

@@ -128,7 +128,7 @@ def _add_cancel(commands: Commands) -> None:
     ending.add_argument(
         "--force",
         action="store_true",
-        help="if the collector is unreachable, make each host end its jobs of the group; if it is lost, drop results",
+        help="end the jobs on each host if the collector is unreachable; drop waiting results if the collector is lost",
     )
     add_common(ending, lazy_handler("paglets.cli.commands.jobs.cancel", "cancel"))
 
