@@ -167,7 +167,7 @@ def test_the_process_that_has_a_data_directory_is_named(folder: Path) -> None:
         (lambda path: os.truncate(path / "paglets.db", 8192), "w1 database", "malformed"),
         (lambda path: newer(path / "paglets.db"), "w1 database", "this program knows"),
         (lambda path: rewound(path), "w1 database", "older than the host"),
-        (lambda path: of_another_host(path), "w1 database", "came from another host"),
+        (lambda path: of_another_host(path), "w1 database", "belongs to store"),
         (lambda path: full_of_photos(path / "paglets.db"), "w1 database", "has the tables photos"),
         (lambda path: (path / "work").symlink_to("/dev/full"), "w1 disk", "/work"),
         (lambda path: with_blob(path / "paglets.db"), "w1 blobs", "1 of 1 are damaged or missing"),
