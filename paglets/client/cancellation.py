@@ -125,7 +125,10 @@ def wait_ended(
 
 
 class _Rounds:
-    """A limit for rounds of requests: QUIET_ROUNDS in a row without a copy of a job, or `timeout` seconds."""
+    """The pauses between rounds of requests, and the decision to stop.
+
+    It stops after QUIET_ROUNDS rounds in a row that found no copy of a job, or after `timeout` seconds.
+    """
 
     def __init__(self, mesh: MeshClient, timeout: float) -> None:
         self._mesh = mesh

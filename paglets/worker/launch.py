@@ -188,5 +188,5 @@ class Launcher(Protocol):
         ...
 
     def close(self) -> None:
-        """End all processes and zygotes."""
+        """Request the end of all processes and zygotes."""
         ...

@@ -353,7 +353,7 @@ class Handled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryDone:
-    """`done`: the end of the entry. The child exits with code 0 after the reply, if it waits for one.
+    """`done`: the end of the entry. The child waits for the reply, unless it has reported an outcome and `is_empty`.
 
     If `fault` is set, the host drops `changes` and `intent`. `then_run`: True if the class overrides `run`, which then
     follows `creation`, `clone`, `arrival` or `activation`. `is_default`: True if the class does not override the

@@ -72,7 +72,7 @@ def rows(views: Iterable[PagletView], now: float) -> list[tuple[object, ...]]:
 
 
 def _row(view: PagletView, now: float) -> tuple[object, ...]:
-    """Return the table row of one paglet. The id is empty for a paglet of a group: commands take GROUP/JOBKEY there."""
+    """Return the table row of one paglet. A job or a collector of a group is shown without its id."""
     job = view.job
     reason = view.reason or ("" if job is None else wait_reason_text(job.reason, job.reason_text, never=job.never))
     return (

@@ -46,7 +46,7 @@ def _places(work_dir: str) -> tuple[Path, ...]:
 
 
 def _named_device(error: OSError) -> int | None:
-    """Return the device of the file that an error names, or of its folder if the file is missing.
+    """Return the device of the file that an error names, or of its nearest existing folder if the file is missing.
 
     Return None if the error names no file.
     """

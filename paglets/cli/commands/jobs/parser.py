@@ -128,7 +128,7 @@ def _add_cancel(commands: Commands) -> None:
     ending.add_argument(
         "--force",
         action="store_true",
-        help="end the jobs on each host if the collector is unreachable; drop waiting results if the collector is lost",
+        help="cancel without the collector, if it cannot be reached; if its host was removed, also drop kept results",
     )
     add_common(ending, lazy_handler("paglets.cli.commands.jobs.cancel", "cancel"))
 
