@@ -138,9 +138,9 @@ def options_of(given: argparse.Namespace, folder: Path, *, re_enters: bool = Fal
 def read_flags(given: argparse.Namespace, folder: Path, *, re_enters: bool = False) -> HostFlags:
     """Return the flags of a host and the content of the configuration file.
 
-    Raises Invalid or StartFailed if the file is invalid, or if it has sections of hosts but none for the host that
-    --config or --name asks for. `re_enters`: print no warnings, because the background process calls this again and
-    prints them.
+    Raises StartFailed if the file cannot be read, and Invalid if it has mistakes. If the file has sections of hosts but
+    none for this host, raise Invalid if --config or --name was given, and print a warning otherwise. `re_enters`: print
+    no warning, because the background process calls this function again and prints it.
     """
     name = name_of(given)
     path = user_path(given.config) if given.config else folder / CONFIG_NAME

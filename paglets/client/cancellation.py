@@ -125,9 +125,10 @@ def wait_ended(
 
 
 class _Rounds:
-    """The pauses between rounds of requests, and the decision to stop.
+    """A schedule for repeated rounds of requests, with pauses between the rounds.
 
-    It stops after QUIET_ROUNDS rounds in a row that found no copy of a job, or after `timeout` seconds.
+    The rounds end after QUIET_ROUNDS quiet ones in a row, or after `timeout` seconds. The caller decides whether a
+    round was quiet.
     """
 
     def __init__(self, mesh: MeshClient, timeout: float) -> None:
@@ -141,7 +142,7 @@ class _Rounds:
         return self._end - self._mesh.clock.monotonic()
 
     def go_on(self, *, is_quiet: bool) -> bool:
-        """Pause and return True if another round is needed. `is_quiet`: True if the last round found no copy."""
+        """Pause and return True if another round is needed. `is_quiet`: True if the last one found nothing left."""
         self._quiet = self._quiet + 1 if is_quiet else 0
         if self._quiet == QUIET_ROUNDS or self.left() <= self._pause_seconds:
             return False

@@ -32,7 +32,7 @@ def view_of(host: HostRef, views: Iterable[MeshHostView]) -> MeshHostView | None
 
 
 def offline_seconds(view: MeshHostView) -> float:
-    """Return how many seconds a host has been offline. Both fields may be too small, so return the larger one."""
+    """Return the larger of `offline_seconds` and `seconds_since_seen`, because each may be too small."""
     return max(view.offline_seconds, view.seconds_since_seen)
 
 

@@ -67,5 +67,6 @@ def _value(source: Downloader, stored: StoredValue) -> Any:
         except Unknown as error:
             return Unreadable(encode(stored), Unknown(f"the result was deleted: {error.message}", **error.details))
         if path.stat().st_size != stored.size_bytes:
-            raise Conflict(f"{stored.artifact_id} has {path.stat().st_size:,} bytes instead of {stored.size_bytes:,}")
+            sizes = f"{path.stat().st_size:,} bytes instead of {stored.size_bytes:,}"
+            raise Conflict(f"artifact {stored.artifact_id}, which holds a result, has {sizes}")
         return decode(loads(path.read_bytes()), "result", keep_missing=True)

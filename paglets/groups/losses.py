@@ -45,7 +45,7 @@ def is_here(found: CopyLocation | None) -> bool:
 
 
 def possible_hosts(copy: Sighting, found: CopyLocation | None) -> tuple[HostRef, ...]:
-    """Return the hosts that may have the copy. It counts as lost if each of them is lost or lacks it."""
+    """Return the hosts that may have the copy. The copy is lost if each of these hosts is lost or lacks the copy."""
     if found is not None and found.peer is not None:
         return (found.peer,)
     if copy.target is not None and copy.residence == "leaving":

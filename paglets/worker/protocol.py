@@ -353,7 +353,9 @@ class Handled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryDone:
-    """`done`: the end of the entry. The child waits for the reply, unless it has reported an outcome and `is_empty`.
+    """`done`: the end of the entry.
+
+    The child waits for the reply, unless `is_empty` is True and the child has already reported an outcome.
 
     If `fault` is set, the host drops `changes` and `intent`. `then_run`: True if the class overrides `run`, which then
     follows `creation`, `clone`, `arrival` or `activation`. `is_default`: True if the class does not override the

@@ -114,7 +114,7 @@ def test_bytes_that_are_not_those_of_the_name_are_refused() -> None:
     tree, _ = shelf.through(LARGE)
     shelf.stored["art-00000000"] = b"1"
 
-    with pytest.raises(Conflict, match="art-00000000 has 1 bytes instead of"):
+    with pytest.raises(Conflict, match="artifact art-00000000, which holds a result, has 1 bytes instead of"):
         load(shelf, {"result": decode(tree)})
 
 

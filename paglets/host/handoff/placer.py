@@ -151,8 +151,8 @@ class Placer:
         placements = policy.place(to_place, candidates, mesh_version=self._services.settings.mesh_version)
         fit = [job for job in jobs if job.agent_id in placements.hosts]
         moving = handoffs.small_collectors(tx)
-        # While a small collector moves, place jobs of its group only on its target host. On another host, a job could
-        # end before the collector arrives, and its report would have to wait.
+        # While a small collector moves (SMALL_COLLECTOR_BYTES), place jobs of that group only on its target host.
+        # A job elsewhere could end before the collector has arrived, and the report would have to wait.
         fit = [job for job in fit if moving.get(job.group_id or "") in (None, placements.hosts[job.agent_id].store_id)]
         placed = fit[: self._most]
         if len(placed) < len(fit):

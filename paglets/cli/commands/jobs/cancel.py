@@ -267,7 +267,7 @@ def _print(outcome: CancelOutcome, client: HostClient) -> None:
     for key in unknown[:MOST_NAMED]:
         say(unknown_job(client, outcome.group_id, key))
     if len(unknown) > MOST_NAMED:
-        say(f"group {outcome.group_id} has no job for {len(unknown) - MOST_NAMED:,} more of the given keys")
+        say(f"group {outcome.group_id}: {len(unknown) - MOST_NAMED:,} more of the given job keys are unknown")
     for name in outcome.unreachable:
         say(_unreachable_text(name))
     _say_still_running(outcome)

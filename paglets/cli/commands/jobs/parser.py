@@ -128,7 +128,7 @@ def _add_cancel(commands: Commands) -> None:
     ending.add_argument(
         "--force",
         action="store_true",
-        help="cancel without the collector, if it cannot be reached; if its host was removed, also drop kept results",
+        help="cancel without the collector; if its host was removed, also delete the results that wait for it",
     )
     add_common(ending, lazy_handler("paglets.cli.commands.jobs.cancel", "cancel"))
 

@@ -77,7 +77,7 @@ def logs(options: argparse.Namespace) -> int:
 
 
 def _group_of(client: HostClient, name: str) -> GroupView | None:
-    """Return the group with this name, or None if none is found."""
+    """Return the group with this id; None if there is none or the request fails."""
     if "/" in name or not GROUP_ID.fullmatch(name):
         return None
     try:
