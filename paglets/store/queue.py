@@ -273,8 +273,8 @@ def set_blocked(tx: Tx, agent_id: str, attempt: int, reason: str, text: str, now
 
 DEFAULT_REASONS = {
     "PLACING": ("placing", "it was submitted a moment ago; the collector of its group must be placed first"),
-    "WAITING_FOR_SLOT": ("queued", "it arrived a moment ago"),
-    "ASSIGNED": ("assigned", "a warm worker runs it next"),
+    "WAITING_FOR_SLOT": ("queued", "its host has not checked yet if a slot is free for it"),
+    "ASSIGNED": ("assigned", "it waits in a warm worker behind another job"),
 }
 """The reason and its text for a job with this status for which no reason is stored."""
 

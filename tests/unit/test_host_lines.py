@@ -10,10 +10,13 @@ from host_rig import Rig, host_ref, job, slot_request
 
 from paglets.core.refs import BlobRef
 from paglets.host.jobs.lines import AHEAD_SECONDS, MOST_AHEAD, MOST_ON_HOST, PATIENCE_SECONDS, Lines, most_ahead
+from paglets.host.jobs.scheduler import LOOK_AGAIN_SECONDS
 from paglets.host.records import recovery
 from paglets.host.records.run_repository import Run
 from paglets.slots.model import Resources
+from paglets.slots.states import FINAL
 from paglets.store import copies, residence
+from paglets.store.views import job_views
 from paglets.worker.frames import MAX_FRAME_BYTES
 from paglets.worker.host.worker_jobs import not_started
 from paglets.worker.launch import HOST_FILES_MISSING, ProcessExit, WorkerKey
@@ -256,6 +259,27 @@ def test_jobs_behind_a_long_one_are_taken_back_and_get_the_next_free_slot(rig: R
     add(rig, "c")
     assert statuses(rig)["c"] == "WAITING_FOR_SLOT"
     sane(rig)
+
+
+def test_the_reason_of_each_waiting_job_is_true_before_and_after_it_is_taken_back(rig: Rig) -> None:
+    with_line(rig, "a", "b", "c")
+    add(rig, "x", bundle=BUNDLES[1])
+    behind = ("assigned", "it waits in a warm worker behind another job")
+    busy = ("slots_busy", "0 of 1 cores are free, and older jobs come first")
+    assert reasons(rig) == {"a": ("", ""), "b": behind, "c": behind, "x": busy}
+    rig.run(PATIENCE_SECONDS * 1.1)
+    for agent_id in "bc":
+        rig.process(agent_id).exit(None, **_not_started())
+    rig.run()
+    unchecked = ("queued", "its host has not checked yet if a slot is free for it")
+    assert reasons(rig) == {"a": ("", ""), "b": unchecked, "c": unchecked, "x": busy}
+    rig.run(LOOK_AGAIN_SECONDS)
+    assert reasons(rig) == {"a": ("", "")} | dict.fromkeys("bcx", busy)
+
+
+def reasons(rig: Rig) -> dict[str, tuple[str, str]]:
+    views = rig.store.read(lambda tx: job_views(tx, host_ref("home"), rig.now(), 10))
+    return {view.job_key: (view.reason, view.reason_text) for view in views if view.status not in FINAL}
 
 
 def test_a_line_is_refilled_when_half_of_it_has_run(rig: Rig) -> None:
