@@ -29,6 +29,13 @@ ALONE = "alone"
 HAS_WORKERS = sys.platform == "linux"
 """True if this system has warm workers. On other systems, each attempt has a process of its own."""
 
+IDLE_SECONDS = 5.0
+"""Time after which a warm worker without a job ends, and a resident without a message.
+
+A script or a person that calls a paglet again usually does so within a few seconds. After that, the process would only
+use memory.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateSource:

@@ -19,13 +19,12 @@ from paglets.codec.strict_json import dumps, loads
 from paglets.core.errors import CallOutcomeUnknown, HandlerFailed, Moved, NotHandled, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import BlobRef, ProxyRef
-from paglets.host.jobs.residents import IDLE_SECONDS
 from paglets.host.messaging import mailbox
 from paglets.mesh.table import check_host
 from paglets.slots.eligibility import Reason
 from paglets.store import receiving, residence
 from paglets.wire.request import PendingResponse
-from paglets.worker.launch import HOST_FILES_MISSING, ProcessExit
+from paglets.worker.launch import HOST_FILES_MISSING, IDLE_SECONDS, ProcessExit
 from paglets.worker.protocol import (
     CallOut,
     Changes,

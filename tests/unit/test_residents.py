@@ -11,7 +11,6 @@ from paglets.core.errors import HandlerFailed
 from paglets.core.record import to_json
 from paglets.host.jobs.idle_processes import MIN_FREE_BYTES
 from paglets.host.jobs.residents import (
-    IDLE_SECONDS,
     LEAST_RESIDENTS,
     LEAVE_SECONDS,
     MAX_AGE_SECONDS,
@@ -22,6 +21,7 @@ from paglets.host.messaging.mailbox import MAX_ACTIVATIONS
 from paglets.host.records.run_repository import Run
 from paglets.slots.model import Resources
 from paglets.store import residence
+from paglets.worker.launch import IDLE_SECONDS
 from paglets.worker.protocol import Fault, Stamp
 from tests.fakes.processes import HandProcess
 

@@ -12,9 +12,8 @@ import pytest
 from paglets.api.slots import Usage
 from paglets.slots.model import Resources
 from paglets.worker.frames import Unpacker
-from paglets.worker.host.worker_jobs import IDLE_SECONDS
 from paglets.worker.host.worker_pool import FINISH, FINISH_SECONDS, WorkerPool
-from paglets.worker.launch import LaunchSpec, ProcessExit, WorkerKey
+from paglets.worker.launch import IDLE_SECONDS, LaunchSpec, ProcessExit, WorkerKey
 from paglets.worker.worker_protocol import Began, JobEnded, Withdrawn, WorkerLeaves, WorkerRecord, to_frame
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="warm workers need Linux")

@@ -12,14 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from paglets.host.messaging.mailbox import MAX_ACTIVATIONS, Mailbox
 from paglets.host.records.run_repository import Run
 from paglets.host.runtime.services import HostServices
+from paglets.worker.launch import IDLE_SECONDS
 from paglets.worker.protocol import Go
-
-IDLE_SECONDS = 5.0
-"""Seconds after which a resident without a message ends.
-
-A script or a person that calls a paglet again usually does so within a few seconds. After that, the process would only
-use memory.
-"""
 
 MAX_AGE_SECONDS = 60.0
 """The age in seconds from which a process no longer becomes a resident.

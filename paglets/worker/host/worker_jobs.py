@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paglets.api.slots import Usage
-from paglets.worker.launch import LaunchSpec, ProcessExit, WorkerKey
+from paglets.worker.launch import IDLE_SECONDS, LaunchSpec, ProcessExit, WorkerKey
 from paglets.worker.worker_protocol import Began, JobEnded, Withdrawn, WorkerRecord
-
-IDLE_SECONDS = 5.0
-"""Time after which a worker without a job ends. A resident waits as long for its next message."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
