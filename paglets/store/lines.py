@@ -24,19 +24,9 @@ def lengths(tx: Tx) -> dict[str, int]:
 
 def assign(tx: Tx, queued: QueuedJob, token: str, line: str, epoch: int, now: float) -> bool:
     """Set a waiting job to ASSIGNED, and store its run at the end of a line. Return False if the job has changed."""
-    changed = tx.run(
-        "UPDATE requests SET status = 'ASSIGNED', reason = '', reason_text = '', never = 0, reason_at = ?"
-        " WHERE agent_id = ? AND status = 'WAITING_FOR_SLOT' AND attempt = ? AND unwanted IS NULL",
-        now,
-        queued.agent_id,
-        queued.attempt,
-    )
-    if not changed:
+    if not queue.take_up(tx, queued, "ASSIGNED", token, epoch, now):
         return False
-    queue.start_run(tx, queued.agent_id, token, "attempt", epoch, queued.generation, queued.attempt + 1, now)
     join(tx, token, line)
-    tx.touch(queued.agent_id)
-    tx.wake("reconciliation")
     return True
 
 

@@ -295,19 +295,30 @@ def report_problem(tx: Tx, agent_id: str) -> str:
     return f"it has ended, and its report waits: {problem}" if problem else ""
 
 
-def grant(
-    tx: Tx, queued: QueuedJob, cores: Sequence[int], gpus: Sequence[int], token: str, epoch: int, now: float
-) -> bool:
-    """Set a waiting job to RUNNING, and store its lease and its run. Return False if the job has changed."""
+def take_up(tx: Tx, queued: QueuedJob, status: str, token: str, epoch: int, now: float) -> bool:
+    """Set a waiting job to RUNNING or ASSIGNED, and store its run. Return False if the job has changed."""
+    attempt = queued.attempt + 1
     changed = tx.run(
-        "UPDATE requests SET status = 'RUNNING', attempt = attempt + 1, reason = '', reason_text = '', never = 0,"
-        " reason_at = ?"
+        "UPDATE requests SET status = ?, attempt = ?, reason = '', reason_text = '', never = 0, reason_at = ?"
         " WHERE agent_id = ? AND status = 'WAITING_FOR_SLOT' AND attempt = ? AND unwanted IS NULL",
+        status,
+        attempt if status == "RUNNING" else queued.attempt,
         now,
         queued.agent_id,
         queued.attempt,
     )
-    if not changed:
+    if changed:
+        start_run(tx, queued.agent_id, token, "attempt", epoch, queued.generation, attempt, now)
+        tx.touch(queued.agent_id)
+        tx.wake("reconciliation")
+    return changed == 1
+
+
+def grant(
+    tx: Tx, queued: QueuedJob, cores: Sequence[int], gpus: Sequence[int], token: str, epoch: int, now: float
+) -> bool:
+    """Set a waiting job to RUNNING, and store its lease and its run. Return False if the job has changed."""
+    if not take_up(tx, queued, "RUNNING", token, epoch, now):
         return False
     tx.run("UPDATE job_states SET outcome = NULL WHERE agent_id = ? AND outcome IS NOT NULL", queued.agent_id)
     resources = queued.request.resources
@@ -322,9 +333,6 @@ def grant(
     )
     units = [("core", unit) for unit in cores] + [("gpu", unit) for unit in gpus]
     tx.run_many("INSERT INTO lease_units VALUES (?, ?, ?)", ((kind, unit, queued.agent_id) for kind, unit in units))
-    start_run(tx, queued.agent_id, token, "attempt", epoch, queued.generation, queued.attempt + 1, now)
-    tx.touch(queued.agent_id)
-    tx.wake("reconciliation")
     return True
 
 
