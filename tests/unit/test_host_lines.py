@@ -200,6 +200,15 @@ def test_only_the_unbroken_head_of_the_queue_is_sent_ahead(rig: Rig) -> None:
     assert (statuses(rig)["c"], statuses(rig)["d"]) == ("RUNNING", "WAITING_FOR_SLOT")
 
 
+def test_jobs_that_never_fit_do_not_stop_the_sending_of_younger_jobs(rig: Rig) -> None:
+    large = [f"0-{number:02}" for number in range(MOST_AHEAD)]
+    add(rig, *large, cpu_cores=2)
+    with_line(rig, "a", "b")
+    expected = dict.fromkeys(large, "WAITING_FOR_SLOT") | {"0": "COMPLETED", "a": "RUNNING", "b": "ASSIGNED"}
+    assert statuses(rig) == expected
+    sane(rig)
+
+
 @pytest.mark.parametrize("other", [{"isolation": "process"}, {"memory_bytes": 1 << 20}])
 def test_a_job_that_cannot_share_the_worker_waits(rig: Rig, other: dict[str, Any]) -> None:
     add(rig, "0")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from paglets.api.slots import Usage
 from paglets.core.errors import StoreTransient
@@ -213,12 +214,14 @@ class Scheduler:
         return Granted(run=run, cores=grant.cores, gpus=grant.gpus, go=go)
 
     def _send_ahead(self, tx: Tx, granted: list[Granted], now: float) -> list[Granted]:
-        """Send the oldest waiting jobs to the lines with room, up to the first job that fits in none of them."""
+        """Send the oldest waiting jobs to the lines with room, up to the first job that fits in none of them.
+
+        Pass over jobs that this host can never run, as `policy.grant` does.
+        """
         open_lines = self._runs.lines.with_room(lines.lengths(tx), (each.run for each in granted))
-        room = sum(line.room for line in open_lines)
-        waiting = () if room == 0 or self._awaited() else tuple(queue.waiting_for_slot(tx, room))
+        room = 0 if self._awaited() else sum(line.room for line in open_lines)
         made: list[Granted] = []
-        for job in waiting:
+        for job in self._oldest_that_fit(tx, room):
             shared = templates.sharing(tx, job.agent_id, self._paths)
             line = shortest(open_lines, shared.worker)
             epoch = residence.epoch_here(tx, job.agent_id)
@@ -230,6 +233,12 @@ class Scheduler:
                 ahead = _ahead(job, token, epoch, line.first, shared)
                 made.append(replace(ahead, go=run_repository.go_frame(tx, ahead.run, self._paths)))
         return made
+
+    def _oldest_that_fit(self, tx: Tx, most: int) -> tuple[QueuedJob, ...]:
+        """Return the oldest waiting jobs that this host could run if it were idle."""
+        waiting = queue.waiting_for_slot(tx, policy.queue_window(most))
+        offered = self._services.settings.offered
+        return tuple(islice((job for job in waiting if job.request.resources.fits(offered)), most))
 
     def free_units(self, tx: Tx, usage: dict[str, Usage]) -> policy.FreeUnits:
         """Return the resources that are neither leased nor used by other programs.
