@@ -20,7 +20,7 @@ class TemplateRecords:
         self._services = services
         self._allow_import = allow_import
         self._alive: set[str] = set()
-        self._delayed: list[Callable[[], None]] = []
+        self._delayed: dict[str, Callable[[], None]] = {}
 
     @property
     def count(self) -> int:
@@ -39,10 +39,11 @@ class TemplateRecords:
     # add a row, but not to remove one. A row that was not removed stays until the next start of the host.
 
     def retry(self) -> None:
-        """Try again to store the processes that could not be stored."""
-        delayed, self._delayed = self._delayed, []
-        for act in delayed:
-            act()
+        """Try again to store the processes that could not be stored and have not ended since."""
+        delayed, self._delayed = self._delayed, {}
+        for token, act in delayed.items():
+            if token in self._alive:
+                act()
 
     def _started(self, token: str, pid: int, start_time: float) -> None:
         self._alive.add(token)
@@ -54,7 +55,7 @@ class TemplateRecords:
 
     def _stored(self, token: str, result: object, again: Callable[[], None]) -> None:
         if isinstance(result, StoreTransient):
-            self._delayed.append(again)
+            self._delayed[token] = again
             return
         if isinstance(result, BaseException):
             raise result
