@@ -12,6 +12,7 @@ from paglets.api.slots import Usage
 from paglets.core.errors import PagletsError
 from paglets.worker import logs
 from paglets.worker.frames import Unpacker
+from paglets.worker.host.reactor import Writing
 from paglets.worker.host.sampler import Sample, SampledRun, larger
 from paglets.worker.host.send_queue import SendQueue
 from paglets.worker.host.zygote_link import ZygoteLink
@@ -62,8 +63,8 @@ class ChildLink:
         return self.spec.token
 
     @property
-    def wants_write(self) -> bool:
-        return bool(self._out) and self.channel is not None
+    def writing(self) -> Writing:
+        return self._out.writing if self.channel is not None else ""
 
     def connect(self) -> int:
         """Create the socket pair. Return the descriptor of the child's end. The caller closes it. Raises OSError."""

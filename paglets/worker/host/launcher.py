@@ -326,7 +326,7 @@ class ZygoteLauncher:
         if child.channel is None or child.pid is None:
             return
         if child.readable:
-            self._reactor.watch(child.channel, partial(self._on_child, child), writing=child.wants_write)
+            self._reactor.watch(child.channel, partial(self._on_child, child), writing=child.writing)
         else:
             self._reactor.unwatch(child.channel)
 

@@ -6,12 +6,18 @@ import selectors
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
+RETRY_SECONDS = 0.02
+"""Time between two calls of a handler that writes later. Most receivers read within a millisecond."""
+
 Handler = Callable[[int], None]
+
+Writing = Literal["", "ready", "later"]
+"""The time to write to a source: never, when it is writable, or within RETRY_SECONDS even if it is writable now."""
 
 
 class HasFileno(Protocol):
@@ -26,6 +32,7 @@ class Reactor:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._posted: deque[Callable[[], None]] = deque()
+        self._later: dict[HasFileno, Handler] = {}
         self._wake_reader, self._wake_writer = socket.socketpair()
         for end in (self._wake_reader, self._wake_writer):
             end.setblocking(False)
@@ -43,12 +50,15 @@ class Reactor:
     def _on_wake(self, mask: int) -> None:
         self._wake_reader.recv(1 << 16)
 
-    def watch(self, source: HasFileno, handler: Handler, *, writing: bool = False) -> None:
-        """Call `handler` whenever `source` is readable or, with `writing`, writable.
+    def watch(self, source: HasFileno, handler: Handler, *, writing: Writing = "") -> None:
+        """Call `handler` whenever `source` is readable or to be written.
 
         The argument of `handler` is a mask of READ and WRITE. A second call for the same source can change `writing`.
         """
-        events = READ | WRITE if writing else READ
+        self._later.pop(source, None)
+        if writing == "later":
+            self._later[source] = handler
+        events = READ | WRITE if writing == "ready" else READ
         key = self._selector.get_map().get(source)
         if key is None:
             self._selector.register(source, events, handler)
@@ -57,13 +67,20 @@ class Reactor:
 
     def unwatch(self, source: HasFileno) -> None:
         """Stop watching `source`, if it is watched. Call this before you close `source`."""
+        self._later.pop(source, None)
         if source in self._selector.get_map():
             self._selector.unregister(source)
 
     def poll(self, timeout_seconds: float | None) -> None:
-        """Wait for a ready source or the timeout. Call the handlers of ready sources, then the posted functions."""
+        """Wait for a ready source or the timeout. Call the handlers of sources, then the posted functions."""
+        later = dict(self._later)
+        if later:
+            timeout_seconds = RETRY_SECONDS if timeout_seconds is None else min(timeout_seconds, RETRY_SECONDS)
         for key, mask in self._selector.select(timeout_seconds):
             key.data(mask)
+        for source, handler in later.items():
+            if source in self._later:
+                handler(WRITE)
         while self._posted:
             self._posted.popleft()()
 

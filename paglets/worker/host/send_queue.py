@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from paglets.worker.host.reactor import Writing
 
 
 @dataclass(slots=True)
@@ -22,15 +25,24 @@ class SendQueue:
 
     def __init__(self) -> None:
         self._pieces: deque[_Piece] = deque()
+        self._is_refused = False
 
-    def __bool__(self) -> bool:
-        return bool(self._pieces)
+    @property
+    def writing(self) -> Writing:
+        """Return when to call `flush` again."""
+        if not self._pieces:
+            return ""
+        return "later" if self._is_refused else "ready"
 
     def add(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
         self._pieces.append(_Piece(memoryview(data), descriptors))
 
     def flush(self, channel: socket.socket) -> None:
-        """Send as much as the socket accepts. If the other side has ended, drop the rest."""
+        """Send as much as the socket accepts. If the other side has ended, drop the rest.
+
+        If too many descriptors of this user are in flight, keep the rest: the kernel accepts it when some have arrived.
+        """
+        self._is_refused = False
         try:
             while self._pieces:
                 first = self._pieces[0]
@@ -41,8 +53,10 @@ class SendQueue:
                     self._pieces.popleft()
         except BlockingIOError:
             return
-        except OSError:
-            self.drop()
+        except OSError as error:
+            self._is_refused = error.errno == errno.ETOOMANYREFS
+            if not self._is_refused:
+                self.drop()
 
     def drop(self) -> None:
         """Empty the queue, and close its descriptors."""

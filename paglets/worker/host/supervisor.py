@@ -182,7 +182,7 @@ class ZygoteSupervisor:
         self._watch(link)
 
     def _watch(self, link: ZygoteLink) -> None:
-        self._reactor.watch(link, partial(self._on_zygote, link), writing=link.wants_write)
+        self._reactor.watch(link, partial(self._on_zygote, link), writing=link.writing)
 
     def _on_zygote(self, link: ZygoteLink, mask: int) -> None:
         if mask & WRITE:

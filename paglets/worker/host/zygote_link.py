@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from paglets.core.errors import PagletsError
 from paglets.worker.frames import Unpacker, pack
 from paglets.worker.host.heartbeat import Heartbeat, HeartbeatTimeouts
+from paglets.worker.host.reactor import Writing
 from paglets.worker.host.send_queue import SendQueue
 from paglets.worker.launch import ALONE
 from paglets.worker.linux import marker_placeholder
@@ -111,7 +112,7 @@ class ForkedZygote:
 class ZygoteLink:
     """A zygote process and its control socket. No method but `kill_and_reap` blocks.
 
-    `wants_write`: True if frames wait for space in the socket. `problem`: the reason why `read` returned None.
+    `writing`: when to call `flush`, for the reactor. `problem`: the reason why `read` returned None.
     `is_alone`: True if the zygote serves a single run. `unanswered_starts`: the number of start requests without an
     answer. `ends_by`: the monotonic deadline for the end of the zygote; None if its end was not requested.
     """
@@ -136,8 +137,8 @@ class ZygoteLink:
         return self._process.pid
 
     @property
-    def wants_write(self) -> bool:
-        return bool(self._out)
+    def writing(self) -> Writing:
+        return self._out.writing
 
     def fileno(self) -> int:
         return self._control.fileno()
