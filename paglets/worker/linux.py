@@ -134,3 +134,12 @@ def use_cores(cores: tuple[int, ...]) -> None:
         usable = os.sched_getaffinity(0).intersection(cores)
         if usable:
             os.sched_setaffinity(0, usable)
+
+
+def own_memory() -> int:
+    """Return the bytes of memory that this process uses, in RAM and swap, without the pages of mapped files."""
+    with open("/proc/self/status", "rb") as file:
+        return 1024 * sum(int(line.split()[1]) for line in file if line.startswith(_NOT_OF_FILES))
+
+
+_NOT_OF_FILES = (b"RssAnon:", b"RssShmem:", b"VmSwap:")

@@ -107,7 +107,7 @@ class Go:
     """The first frame, with everything that a child needs to start.
 
     `system`: values that replace the fields of the same names in the state. `came_from`: for the entry `arrival`, the
-    name of the host that the paglet came from; otherwise "". `code_paths`: folders of the host with code for paglets.
+    name of the previous host; otherwise "". `code_paths`: folders of code on the host. `memory_bytes`: of the request.
     """
 
     stamp: Stamp
@@ -124,6 +124,7 @@ class Go:
     files: tuple[GoFile, ...] = ()
     collector: ProxyRef | None = None
     came_from: str = ""
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,11 @@ class Job(CollectingComputeJobPaglet[State]):
         elif do == "locked":
             KEPT.append(open(os.__file__))
             fcntl.flock(KEPT[-1], fcntl.LOCK_EX)
+        elif do == "memory":
+            KEPT.append(b"x" * (300 << 20))
+        elif do == "own memory":
+            self.kept = [b"x" * (300 << 20)]
+            self.kept.append(self.kept)
         elif do == "stdout":
             sys.stdout.close()
         elif do == "descriptor":
@@ -197,6 +202,7 @@ def test_an_idle_worker_ends(jobs: Jobs) -> None:
         ("file", "left an open file"),
         ("locked", "left an open file"),
         ("libraries", "left 65 files of installed libraries open"),
+        ("memory", "left 300"),
         ("stdout", "closed stdout"),
         ("descriptor", "closed or replaced the file descriptor of stdout"),
     ],
@@ -213,6 +219,15 @@ def test_a_job_that_leaves_something_behind_ends_its_worker(jobs: Jobs, act: str
 
 def test_a_library_may_keep_its_files_open(jobs: Jobs) -> None:
     jobs.submit(6, {0: "library", 1: "library", 3: "close"})
+    assert sorted(jobs.numbers()) == list(range(6))
+    assert len(jobs.processes()) == 1
+
+
+@pytest.mark.parametrize(("act", "asked"), [("memory", 350 << 20), ("own memory", 0)])
+def test_a_worker_may_keep_the_memory_that_its_jobs_ask_for_and_that_they_free(
+    jobs: Jobs, act: str, asked: int
+) -> None:
+    jobs.submit(6, {1: act}, memory_bytes=asked)
     assert sorted(jobs.numbers()) == list(range(6))
     assert len(jobs.processes()) == 1
 

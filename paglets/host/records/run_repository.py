@@ -184,6 +184,7 @@ def go_frame(tx: Tx, run: Run, ground: LaunchPaths) -> Go | None:
         files=tuple(_go_file(file, source, ground) for file, source in files.with_sources(tx, run.agent_id)),
         collector=_collector(request),
         came_from=_came_from(tx, run),
+        memory_bytes=0 if request is None else queue.request_of(request["request"]).resources.memory_bytes,
     )
 
 

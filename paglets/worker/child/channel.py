@@ -76,6 +76,7 @@ class Channel:
     def close(self) -> None:
         """End the connection of a job in a warm worker. Objects that outlive the job cannot send requests."""
         self._closed = True
+        self.on_message = lambda: None  # The old function keeps the paglet in memory.
         self._add_message(None)
 
     def request(self, operation: str, args: Any) -> Any:

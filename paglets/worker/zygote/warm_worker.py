@@ -22,10 +22,12 @@ from typing import Any
 
 from paglets.codec.class_names import import_module_of
 from paglets.core.errors import PagletsError
+from paglets.slots.amounts import bytes_text
 from paglets.worker.child.channel import READ_BYTES, Channel
 from paglets.worker.child.main import PagletProcess, add_to_path, code_folder, run_exit_functions, start_listener
 from paglets.worker.frames import Unpacker, pack
 from paglets.worker.launch import EXIT_HOST_GONE
+from paglets.worker.linux import own_memory
 from paglets.worker.observation import Observation, difference, observe
 from paglets.worker.processes import ProcTable
 from paglets.worker.protocol import Go
@@ -35,6 +37,8 @@ from paglets.worker.zygote.template_checks import source_refusal
 
 MAX_DESCRIPTORS = 2
 OUTPUTS = (1, 2)
+LEFT_MEMORY_BYTES = 256 << 20
+"""The memory that jobs may leave in a worker if they ask for less: a few imports and caches. No lease counts it."""
 LATE_SECONDS = 0.1
 """Time to wait for the end of a thread or child process that was still ending when its job returned."""
 
@@ -83,6 +87,7 @@ class WarmWorker:
         self._start = start
         self._generators = None if start is None else start.generators
         self._before: Observation | None = None
+        self._memory_before = 0
         self._not_libraries: tuple[str, ...] = ()
         self._jobs = 0
         self._table = ProcTable()
@@ -206,10 +211,12 @@ class WarmWorker:
         self._prepare(go)
         process = PagletProcess(job.channel, go)
         code = process.run()
+        has_failed = bool(code) or process.failed
+        del process  # The memory of the paglet is not left behind.
         job.channel.close()
         change = self._change() or _outside_change(go)
-        change = _flush() or self._changed_output() or change
-        if change or code or process.failed:
+        change = _flush() or self._changed_output() or change or self._left_memory(go)
+        if change or has_failed:
             self._tell(WorkerLeaves(token=job.token, difference=change))
             return code
         self._leave()
@@ -241,6 +248,7 @@ class WarmWorker:
             self._generators = _import_module(go)
         folders = (go.work_dir, *go.code_paths, *(() if go.code is None else (go.code.folder,)))
         self._not_libraries = tuple(os.path.realpath(folder) for folder in folders)
+        self._memory_before = self._memory_before or own_memory()
         before = self._before or self._observe()
         place = os.stat(".")
         self._before = replace(before, directory=(place.st_dev, place.st_ino))
@@ -272,6 +280,15 @@ class WarmWorker:
                 ignored_descriptors={*OUTPUTS, *self._received},
                 not_libraries=self._not_libraries,
             )
+
+    def _left_memory(self, go: Go) -> str:
+        """Return a text if jobs have left more memory than they ask for and than LEFT_MEMORY_BYTES; "" otherwise."""
+        limit = self._memory_before + max(go.memory_bytes, LEFT_MEMORY_BYTES)
+        if own_memory() <= limit:
+            return ""
+        gc.collect()
+        memory = own_memory()
+        return f"left {bytes_text(memory - self._memory_before)} in memory" if memory > limit else ""
 
     def _changed_output(self) -> str:
         """Return a text if the job has closed or replaced a descriptor of its output; "" otherwise.
