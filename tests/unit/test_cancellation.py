@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from paglets.api.calls import CallReply
 from paglets.api.groups import EndedCopies, GroupView, ReportCounts, UnfinishedCount, WaitingReports
 from paglets.api.hosts import Hosts, MeshHostView
 from paglets.api.undelivered import FailedHook
-from paglets.cli.commands.jobs.cancel import HooksEnded, by_group, cancel_each, end_hooks, exit_code
+from paglets.cli.commands.jobs.cancel import HooksEnded, by_group, cancel_each, end_hooks, exit_code, job_named
 from paglets.client.cancellation import CancelOutcome, EndOutcome, cancel_jobs, end_copies
 from paglets.client.host_client import HostClient
 from paglets.client.mesh_client import MeshClient
@@ -392,6 +393,37 @@ def test_force_ends_copies_of_an_unknown_group_and_a_mistyped_one_stays_unknown(
     for force in (True, False):
         (told,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0, force=force)
         assert isinstance(told, Unknown)
+
+
+@pytest.mark.parametrize(
+    ("selector", "named"),
+    [
+        ("words", "words"),
+        ("words/a", "words/a"),
+        ("store.1", "words/a"),
+        ("store.2", "store.2"),
+        ("collector", "collector"),
+        ("nobody", "nobody"),
+    ],
+)
+def test_a_job_may_be_named_by_its_id(selector: str, named: str) -> None:
+    class Client(Ends):
+        def group(self, group_id: str) -> Any:
+            if group_id != "words":
+                raise Unknown("no host knows it")
+
+        def paglet(self, agent_id: str) -> Any:
+            jobs = {"store.1": job_view("words"), "store.2": job_view(None), "collector": None}
+            if agent_id not in jobs:
+                raise Unknown("no host knows it")
+            return SimpleNamespace(job=jobs[agent_id])
+
+    client: Any = Client()
+    assert job_named(client, selector) == named
+
+
+def job_view(group_id: str | None) -> Any:
+    return SimpleNamespace(group_id=group_id, job_key="a", agent_id="store.2")
 
 
 def test_a_summary_of_a_collector_whose_host_began_anew_says_so(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import getpass
 import socket
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ from paglets.cli.output import notice_if_slow, print_json, say
 from paglets.cli.views.hooks import day
 from paglets.cli.views.offline_hosts import first_few, is_long_offline, warn_of_missing_hosts
 from paglets.cli.views.orphaned_groups import counts_text
+from paglets.cli.views.wait_reasons import job_name
 from paglets.client.cancellation import CancelOutcome, EndOutcome
 from paglets.client.collectors import FORGOTTEN
 from paglets.client.fan_out import ask_all, returning_errors
@@ -36,7 +38,7 @@ from paglets.core.errors import (
     Unreachable,
 )
 from paglets.core.record import to_json
-from paglets.core.refs import ProxyRef
+from paglets.core.refs import AGENT_ID, ProxyRef
 from paglets.core.terminal import put_line
 from paglets.core.text import counted, printable
 
@@ -54,7 +56,7 @@ def cancel(options: argparse.Namespace) -> int:
     """Cancel the groups and jobs in `options.jobs`, and return the highest of their exit codes."""
     reason = f"by {_user_and_machine()}" + (f": {options.reason}" if options.reason else "")
     with client_of(options) as client:
-        groups = by_group(options.jobs)
+        groups = by_group([job_named(client, selector) for selector in options.jobs])
         answers = cancel_each(client, groups, reason=reason, timeout=options.timeout, force=options.force)
         answers, hooks = end_hooks(client, groups, answers)
         outcomes = [answer for answer in answers if not isinstance(answer, PagletsError)]
@@ -189,6 +191,20 @@ def _nothing_cancelled(error: PagletsError, group_id: str) -> Unreachable:
             f"`paglets jobs cancel --force {group_id}` ends the jobs on all reachable hosts now",
         ],
     )
+
+
+def job_named(client: HostClient, selector: str) -> str:
+    """Return the GROUP/JOBKEY of a job that was named by its id. Return any other selector unchanged."""
+    if AGENT_ID.fullmatch(selector):
+        try:
+            client.group(selector)
+        except Unknown:
+            with suppress(PagletsError):
+                job = client.paglet(selector).job
+                return selector if job is None else job_name(job)
+        except PagletsError:
+            return selector  # The cancellation reports this error.
+    return selector
 
 
 def by_group(selectors: list[str]) -> dict[str, list[str] | None]:

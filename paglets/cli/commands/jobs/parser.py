@@ -123,7 +123,7 @@ def _add_cancel(commands: Commands) -> None:
         "jobs cancel words",
         "jobs cancel words/monday words/friday --reason 'wrong input'",
     )
-    ending.add_argument("jobs", nargs="+", metavar="GROUP|GROUP/JOBKEY", help="cancel this group, or this job")
+    ending.add_argument("jobs", nargs="+", metavar="GROUP|GROUP/JOBKEY|ID", help="cancel this group, or this job")
     ending.add_argument("--reason", default="", metavar="TEXT", help="store this text in the failure of each job")
     ending.add_argument(
         "--force",

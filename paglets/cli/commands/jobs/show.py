@@ -16,6 +16,7 @@ from paglets.cli.output import print_json, say
 from paglets.cli.views.explanation import Explanation
 from paglets.cli.views.job_details import CodeBundle, JobDetails, job_details_json, print_job_details
 from paglets.cli.views.job_records import artifact_in
+from paglets.cli.views.wait_reasons import job_name
 from paglets.client.host_client import HostClient
 from paglets.client.job_logs import JobAttempts
 from paglets.core.errors import PagletsError, Unknown, Unreachable
@@ -92,8 +93,7 @@ def _look_at_paglet(client: HostClient, agent_id: str, known: JobAttempts, secon
         # The copy no longer exists, but the group's collector knows the job.
         named = f"{last.group_id}/{last.job_key}"
         return _look_in_group(client, named, _attempts(client, named, seconds))
-    job = view.job
-    named = f"{job.group_id}/{job.job_key}" if job is not None and job.group_id else view.agent_id
+    named = agent_id if view.job is None else job_name(view.job)
     shown = _from_view(client, view, named, why.explain_paglet(client, view))
     return replace(shown, attempts=known.attempts, unreachable=known.unreachable)
 
