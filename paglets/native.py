@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 from paglets.core.errors import StartFailed
-from paglets.core.files import private_folder
+from paglets.core.files import private_folder, rename_unless_there
 from paglets.core.unpacked import MANIFEST, refuse_foreign
 from paglets.program import Program, this_program
 from paglets.wire.keys import paglets_home
@@ -135,7 +135,7 @@ def unpacked(program: Program, files: Mapping[str, str], target: Path) -> Path:
                 path = Path(temporary, name)
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(_inflated(program.read(f"{compressed}{DEFLATED}")))
-            _rename_unless_there(temporary, target)
+            rename_unless_there(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     refuse_foreign(str(target))
@@ -148,14 +148,6 @@ def _inflated(data: bytes) -> bytes:
     zlib = importlib.import_module("zlib")
     content: bytes = zlib.decompress(data, -15)  # raw deflate without a header, as in a zip file
     return content
-
-
-def _rename_unless_there(temporary: str, target: Path) -> None:
-    try:
-        os.rename(temporary, target)
-    except OSError:
-        if not target.is_dir():
-            raise
 
 
 def _import_from(folder: Path) -> ModuleType:

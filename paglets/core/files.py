@@ -28,3 +28,12 @@ def write_private(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def rename_unless_there(folder: Path | str, target: Path) -> None:
+    """Rename a folder, unless another process has made `target` first, which then has the same content."""
+    try:
+        os.rename(folder, target)
+    except OSError:
+        if not target.is_dir():
+            raise

@@ -21,6 +21,7 @@ from pathlib import Path
 from paglets.codec.bundle import MAX_BUNDLE_FILES, first_clash
 from paglets.core.content import sync_folder
 from paglets.core.errors import ImportFailed
+from paglets.core.files import rename_unless_there
 from paglets.core.refs import BlobRef, check_blob
 from paglets.core.text import placed
 from paglets.worker.protocol import GoCode
@@ -82,19 +83,10 @@ def _unpack(path: Path, bundle: BlobRef, folder: Path) -> None:
             _write(beside / name, data)
         for place, _, _ in os.walk(beside, topdown=False):
             sync_folder(Path(place))
-        _rename(beside, folder)
+        rename_unless_there(beside, folder)
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _rename(beside: Path, folder: Path) -> None:
-    try:
-        os.rename(beside, folder)
-    except OSError:
-        # Another process has unpacked the bundle first, and its folder has the same content.
-        if not folder.is_dir():
-            raise
 
 
 def _verified(path: Path, bundle: BlobRef) -> bytes:
