@@ -58,8 +58,3 @@ def pass_on(tx: Tx, agent_id: str, token: str, now: float) -> bool:
     tx.touch(job["agent_id"])
     tx.wake("reconciliation")
     return True
-
-
-def is_assigned(tx: Tx, agent_id: str) -> bool:
-    """Return True if the job waits in a line behind another job."""
-    return tx.value("SELECT 1 FROM requests WHERE agent_id = ? AND status = 'ASSIGNED'", agent_id) is not None

@@ -169,11 +169,6 @@ def waiting_for_slot(tx: Tx, most: int) -> Iterator[QueuedJob]:
     return (_queued(row) for row in rows)
 
 
-def has_status(tx: Tx, status: str) -> bool:
-    """Return True if a job on this host has that status. The cost does not depend on the number of jobs."""
-    return tx.value("SELECT 1 FROM requests WHERE status = ? LIMIT 1", status) is not None
-
-
 def count(tx: Tx, *statuses: str) -> int:
     marks = ",".join("?" * len(statuses))
     return int(tx.value(f"SELECT count(*) FROM requests WHERE status IN ({marks})", *statuses))

@@ -104,7 +104,7 @@ class Placer:
         self._forget_at = 0.0
 
     def tick(self, now: float) -> float | None:
-        placing = self._services.store.read(lambda tx: queue.has_status(tx, "PLACING"))
+        placing = self._services.store.read(lambda tx: queue.has_more_than(tx, 0, "PLACING"))
         if now >= self._forget_at or not placing:
             self._forget_at = now + FORGET_SECONDS
             self._forget_ended()

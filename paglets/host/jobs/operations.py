@@ -37,7 +37,7 @@ from paglets.host.records.lifecycle import hook_done, hook_failed, keep_files_on
 from paglets.host.records.outcomes import Attempt, Outcome
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
-from paglets.store import artifacts, files, jobs, kept_scratch, lines, paglets, posts
+from paglets.store import artifacts, files, jobs, kept_scratch, paglets, posts, queue
 from paglets.store.db import Tx
 from paglets.worker import protocol, requests
 from paglets.worker.protocol import BAD_RESULT, Changes, Fault, NewArtifact, RegisteredFile, Stamp
@@ -231,7 +231,7 @@ def _is_reply_only(run: AskingRun, args: protocol.Handled) -> bool:
 def _guarded(tx: Tx, run: AskingRun) -> Tx:
     if not run_repository.is_open(tx, run.stamp.token):
         raise Fenced("this run has ended, or a newer one replaced it")
-    if run.is_ahead and lines.is_assigned(tx, run.stamp.agent_id):
+    if run.is_ahead and queue.with_status(tx, "ASSIGNED", [run.stamp.agent_id]):
         raise StoreTransient("the end of the job before this one in its worker is not stored yet")
     return tx
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 from paglets.api.slots import Usage
@@ -67,7 +67,7 @@ class Granted:
 
 
 def _any_waiting(tx: Tx) -> bool:
-    return queue.has_status(tx, "WAITING_FOR_SLOT")
+    return queue.has_more_than(tx, 0, "WAITING_FOR_SLOT")
 
 
 class Scheduler:
@@ -201,16 +201,12 @@ class Scheduler:
         epoch = residence.epoch_here(tx, job.agent_id)
         if epoch is None or not queue.grant(tx, job, grant.cores, grant.gpus, token, epoch, now):
             return None
-        stamp = Stamp(
-            agent_id=job.agent_id, epoch=epoch, generation=job.generation, attempt=job.attempt + 1, token=token
-        )
-        run = _run(job, stamp, templates.sharing(tx, job.agent_id, self._paths))
-        run.cores = grant.cores
-        if run.worker is None:
-            return Granted(run=run, cores=grant.cores, gpus=grant.gpus)
-        run.line = token
-        lines.join(tx, token, token)
-        go = run_repository.go_frame(tx, run, self._paths)
+        run = _run(job, token, epoch, templates.sharing(tx, job.agent_id, self._paths))
+        run.cores, go = grant.cores, None
+        if run.worker is not None:
+            run.line = token
+            lines.join(tx, token, token)
+            go = run_repository.go_frame(tx, run, self._paths)
         return Granted(run=run, cores=grant.cores, gpus=grant.gpus, go=go)
 
     def _send_ahead(self, tx: Tx, granted: list[Granted], now: float) -> list[Granted]:
@@ -230,8 +226,10 @@ class Scheduler:
             token = self._services.entropy.token()
             if lines.assign(tx, job, token, line.first.line, epoch, now):
                 line.waiting, line.room = line.waiting + 1, line.room - 1
-                ahead = _ahead(job, token, epoch, line.first, shared)
-                made.append(replace(ahead, go=run_repository.go_frame(tx, ahead.run, self._paths)))
+                run = _run(job, token, epoch, shared)
+                run.line, run.is_ahead = line.first.line, True
+                go = run_repository.go_frame(tx, run, self._paths)
+                made.append(Granted(run=run, cores=line.first.cores, gpus=(), go=go))
         return made
 
     def _oldest_that_fit(self, tx: Tx, most: int) -> tuple[QueuedJob, ...]:
@@ -265,14 +263,8 @@ def _set_reason(tx: Tx, job: QueuedJob, reason: Reason, now: float) -> None:
         queue.set_reason(tx, job.agent_id, reason.code, reason.text, reason.never, now)
 
 
-def _ahead(job: QueuedJob, token: str, epoch: int, first: Run, shared: templates.Sharing) -> Granted:
+def _run(job: QueuedJob, token: str, epoch: int, shared: templates.Sharing) -> Run:
     stamp = Stamp(agent_id=job.agent_id, epoch=epoch, generation=job.generation, attempt=job.attempt + 1, token=token)
-    run = _run(job, stamp, shared)
-    run.line, run.is_ahead = first.line, True
-    return Granted(run=run, cores=first.cores, gpus=())
-
-
-def _run(job: QueuedJob, stamp: Stamp, shared: templates.Sharing) -> Run:
     return Run(
         stamp=stamp,
         entry="attempt",

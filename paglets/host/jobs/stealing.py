@@ -80,7 +80,7 @@ class WorkStealing:
     def _free(self, tx: Tx) -> Resources | None:
         """Return the free resources of this host; None if it has no free core or if local jobs wait for a slot."""
         free = self._scheduler.free_units(tx, self._runs.running()).amounts()
-        return None if free.cpu_cores == 0 or queue.has_status(tx, "WAITING_FOR_SLOT") else free
+        return None if free.cpu_cores == 0 or queue.has_more_than(tx, 0, "WAITING_FOR_SLOT") else free
 
     def _answered(self, result: Response | PagletsError) -> None:
         """Store the ids of the jobs that will arrive. If there are none, allow a request to another host at once."""

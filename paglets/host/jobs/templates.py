@@ -63,9 +63,4 @@ class TemplateRecords:
 
     def _ended(self, token: str) -> None:
         self._alive.discard(token)
-        self._services.runner.change(lambda tx: templates.remove(tx, token), _raise_unless_transient)
-
-
-def _raise_unless_transient(result: object) -> None:
-    if isinstance(result, BaseException) and not isinstance(result, StoreTransient):
-        raise result
+        self._services.runner.change(lambda tx: templates.remove(tx, token))
