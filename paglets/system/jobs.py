@@ -25,18 +25,6 @@ MOST_DETAILS = 2000
 MOST_PATH = 200
 """The maximum number of characters of a path in a warning, because the length of a warning is limited."""
 
-SYSTEM_FIELDS = (
-    "home_host_name",
-    "home_host_url",
-    "group_id",
-    "job_key",
-    "generation",
-    "attempt",
-    "compute_status",
-    "compute_fresh",
-)
-"""The fields of the state that the host sets before it calls the job's code."""
-
 
 @dataclass(kw_only=True)
 class ComputeJobState(PagletState):

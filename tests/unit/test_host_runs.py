@@ -23,6 +23,7 @@ from paglets.host.messaging import mailbox
 from paglets.mesh.table import check_host
 from paglets.slots.eligibility import Reason
 from paglets.store import receiving, residence
+from paglets.system.jobs import ComputeJobState
 from paglets.wire.request import PendingResponse
 from paglets.worker.launch import HOST_FILES_MISSING, IDLE_SECONDS, ProcessExit
 from paglets.worker.protocol import (
@@ -917,6 +918,10 @@ def test_what_ran_when_the_host_died_is_closed_and_begins_again() -> None:
     assert {process.spec.agent_id for process in second.launcher.processes} == {"p1", "j1"}
     assert second.process("j1").go.system["attempt"] == 2
     assert second.all("SELECT losses, failed_attempts FROM requests") == [(1, 0)]
+
+
+def test_the_fields_that_the_host_writes_exist_in_every_job(rig: Rig) -> None:
+    assert set(add_job(rig).go.system) <= set(ComputeJobState.__dataclass_fields__)
 
 
 def test_a_late_word_of_a_process_that_nobody_knows_is_dropped(rig: Rig) -> None:

@@ -19,7 +19,6 @@ from paglets.system.compute_slots import (
     ComputeJobPaglet,
     ComputeJobState,
 )
-from paglets.system.jobs import SYSTEM_FIELDS
 from paglets.testing.authors import FakeContext
 
 
@@ -242,10 +241,6 @@ def test_a_bare_str_for_tags_shows_how_to_write_it() -> None:
 def test_a_state_travels_with_all_its_fields() -> None:
     state = MyJobState(job_key="a", dataset="alpha", required_host_tags=("linux",), cpu_cores=2)
     assert tagged_json.decode_state(MyJobState, tagged_json.encode_state(state)) == state
-
-
-def test_the_fields_that_the_host_writes_exist_in_every_job() -> None:
-    assert set(SYSTEM_FIELDS) <= set(ComputeJobState.__dataclass_fields__)
 
 
 def test_the_types_of_a_state_are_known_under_its_public_path() -> None:
