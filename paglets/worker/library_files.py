@@ -38,7 +38,9 @@ def is_library_file(descriptor: int, target: str, not_libraries: Iterable[str]) 
         return False
     flags = next((int(line.split()[1], 8) for line in facts if line.startswith("flags:")), os.O_RDWR)
     is_only_read = flags & os.O_ACCMODE == os.O_RDONLY and not any(line.startswith("lock:") for line in facts)
-    return is_only_read and _is_below(target, library_folders()) and not _is_below(target, not_libraries)
+    if not is_only_read or not _is_below(target, library_folders()):
+        return False
+    return not _is_below(target, (os.path.realpath(folder) for folder in not_libraries))
 
 
 def _is_below(path: str, folders: Iterable[str]) -> bool:

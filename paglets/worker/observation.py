@@ -6,6 +6,7 @@ notice a change.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
 import resource
 import signal
@@ -23,6 +24,7 @@ MAX_LIBRARY_FILES = 64
 """The maximum number of files that installed libraries may keep open. The font cache of matplotlib holds as many."""
 
 _LIMITS = tuple(sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")}))
+_SIGNALS = tuple(int(number) for number in signal.valid_signals())
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
@@ -71,7 +73,8 @@ def observe(
         descriptors={number: target for number, target in targets.items() if number not in libraries},
         directory=(place.st_dev, place.st_ino),
         environment={name: value for name, value in os.environ.items() if name not in ignored_variables},
-        handlers={number: signal.getsignal(number) for number in signal.valid_signals()},
+        # `signal.getsignal` would make a member of an enum of each handler, which takes most of the time.
+        handlers={number: _signal.getsignal(number) for number in _SIGNALS},
         settings=_settings(),
         library_files=len(libraries),
     )
@@ -95,7 +98,7 @@ def _targets() -> dict[int, str]:
     targets = {}
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):
-            targets[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+            targets[int(name)] = os.readlink("/proc/self/fd/" + name)
     return targets
 
 

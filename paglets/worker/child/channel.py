@@ -76,8 +76,9 @@ class Channel:
     def close(self) -> None:
         """End the connection of a job in a warm worker. Objects that outlive the job cannot send requests."""
         self._closed = True
-        self.on_message = lambda: None  # The old function keeps the paglet in memory.
-        self._add_message(None)
+        # Do not call `on_message`: it would start a thread for messages in each job. It also keeps the paglet in memory.
+        self.on_message = lambda: None
+        self.inbox.put(None)
 
     def request(self, operation: str, args: Any) -> Any:
         """Send a request and return the reply. Raises the error in the reply, except Fenced, which ends this process.

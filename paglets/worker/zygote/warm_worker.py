@@ -27,7 +27,7 @@ from paglets.worker.child.channel import READ_BYTES, Channel
 from paglets.worker.child.main import PagletProcess, add_to_path, code_folder, run_exit_functions, start_listener
 from paglets.worker.frames import Unpacker, pack
 from paglets.worker.launch import EXIT_HOST_GONE
-from paglets.worker.linux import own_memory
+from paglets.worker.linux import has_children, own_memory
 from paglets.worker.observation import Observation, difference, observe
 from paglets.worker.processes import ProcTable
 from paglets.worker.protocol import Go
@@ -246,8 +246,7 @@ class WarmWorker:
         """Renew the random generators. Before the first job, import its module and observe the process."""
         if self._generators is None:
             self._generators = _import_module(go)
-        folders = (go.work_dir, *go.code_paths, *(() if go.code is None else (go.code.folder,)))
-        self._not_libraries = tuple(os.path.realpath(folder) for folder in folders)
+        self._not_libraries = (go.work_dir, *go.code_paths, *(() if go.code is None else (go.code.folder,)))
         self._memory_before = self._memory_before or own_memory()
         before = self._before or self._observe()
         place = os.stat(".")
@@ -274,7 +273,7 @@ class WarmWorker:
     def _observe(self) -> Observation:
         with self._changed:
             return observe(
-                len(self._table.children(os.getpid())),
+                len(self._table.children(os.getpid())) if has_children() else 0,
                 len(os.listdir("/proc/self/task")),
                 ignored_variables=ATTEMPT_VARIABLES,
                 ignored_descriptors={*OUTPUTS, *self._received},
