@@ -192,7 +192,8 @@ class Context(Protocol):
         `report` is {"success": True, "result": VALUE} or {"success": False, "cause", "message", "traceback"}.
         VALUE is any value that a message can carry; raises Invalid for any other. The optional key "file" with
         {"path", "name", "move"} sends a file as an artifact. VALUE is then a mapping, and the reference to the artifact
-        is added to it under the key `artifact`.
+        is added to it under the key `artifact`. If the optional key "is_last" is True, no code of the job runs after
+        this call, and the outcome may be committed later.
         """
         ...
 

@@ -158,6 +158,9 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     _returned: Any = None
     """The value that `run_compute_job` returned, until it is reported."""
 
+    _is_last = False
+    """True if no code of the job class runs after the report."""
+
     @classmethod
     def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
         """Return the job's requirements as JSON. paglets calls this before it creates the job. Raises Invalid."""
@@ -195,10 +198,12 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         if self._reported:
             return
         if self._returned is None or self._builds_payload():
-            self.report_compute_success(call_method(self, "build_result_payload"))
+            result = call_method(self, "build_result_payload")
         else:
-            returned, self._returned = self._returned, None
-            self.report_compute_success(returned)
+            result, self._returned = self._returned, None
+        overridden = (self._overrides(name) for name in ("after_compute_success", "report_compute_success"))
+        self._is_last = self._returned is None and not any(overridden)
+        self.report_compute_success(result)
 
     def _builds_payload(self) -> bool:
         return self._overrides("build_result_payload")
@@ -277,7 +282,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
                 self.context.keep_unsent(report["file"]["path"])
             self._warn(second_report_text(report))
             return False
-        accepted = self.context.report(report)
+        accepted = self.context.report({**report, "is_last": True} if self._is_last else report)
         self._reported = True
         return accepted
 

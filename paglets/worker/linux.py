@@ -19,9 +19,6 @@ OOM_SCORE = b"500"
 """Value of oom_score_adj for the process of a paglet. When memory runs out, the kernel kills that process before its
 host and zygote, but after any process that uses more than half of the machine's memory."""
 
-_WALL = 0x40000000
-"""An option of `waitid`: include children that send another signal than SIGCHLD when they end."""
-
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -63,9 +60,9 @@ def resume_when_parent_ends() -> bool:
 
 
 def has_children() -> bool:
-    """Return True if this process has a child, or one has ended and was not waited for."""
+    """Return True if this process has a child, which may have ended."""
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return False
     return True

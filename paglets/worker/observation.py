@@ -73,7 +73,7 @@ def observe(
         descriptors={number: target for number, target in targets.items() if number not in libraries},
         directory=(place.st_dev, place.st_ino),
         environment={name: value for name, value in os.environ.items() if name not in ignored_variables},
-        # `signal.getsignal` would make a member of an enum of each handler, which takes most of the time.
+        # `signal.getsignal` would spend most of the time on enums.
         handlers={number: _signal.getsignal(number) for number in _SIGNALS},
         settings=_settings(),
         library_files=len(libraries),

@@ -14,7 +14,8 @@ paglet, or `message`, which only handles messages. The host sends these frames, 
 
 The child sends requests `{"op", "id", "stamp", "args"}`. OPERATIONS lists `op` and the record of `args`. `stamp` is
 copied from `go`. If the stamp is out of date, the reply is the error `fenced`, and the child exits at once. A request
-without `id` gets no reply. After a report, a `done` that changes nothing is sent in this way.
+without `id` gets no reply. After a report, the child sends a `done` that changes nothing without `id`. A warm worker
+sends a report that ends its job in the field `report` of a `done` without `id`.
 
 If the reply to `handled` or `done` is an error, the host committed nothing of the request. The child then drops the
 changes and repeats the request once with that error as `fault`. `sys.exit(n)` in user code ends the process with exit
@@ -329,10 +330,7 @@ class StorageScan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoArguments:
-    """The record of operations without arguments.
-
-    The reply to `hosts` is `{"hosts": [HostInfo, ...]}`, and the reply to `storage_keys` is `{"keys": [...]}`.
-    """
+    """No arguments. The reply to `hosts` is `{"hosts": [HostInfo, ...]}`, that to `storage_keys` `{"keys": [...]}`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,13 +358,15 @@ class EntryDone:
 
     If `fault` is set, the host drops `changes` and `intent`. `then_run`: True if the class overrides `run`, which then
     follows `creation`, `clone`, `arrival` or `activation`. `is_default`: True if the class does not override the
-    method of this entry. `keep_scratch`: True if the scratch directory has a file that could not be sent.
+    method of this entry. `keep_scratch`: True if the scratch directory has a file that could not be sent. `report`: the
+    outcome of the attempt, if it was not reported before. All other fields then have their defaults.
     """
 
     then_run: bool = False
     is_default: bool = False
     keep_scratch: bool = False
     fault: Fault | None = None
+    report: Report | None = None
     changes: Changes = field(default_factory=Changes)
     intent: Intent = field(default_factory=Intent)
 

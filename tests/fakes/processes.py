@@ -50,6 +50,11 @@ class HandProcess:
         self._events.frame(self.spec.token, {"op": op, "id": self._asked, "stamp": tree, "args": to_json(args)})
         return self._asked
 
+    def tell(self, op: str, args: Any) -> None:
+        """Send a request that has no reply."""
+        tree = {"op": op, "stamp": to_json(self.go.stamp), "args": to_json(args)}
+        self._events.frame(self.spec.token, tree)
+
     def reply(self, number: int) -> dict[str, Any]:
         """Return the reply to this request. Fail if there is none yet."""
         (frame,) = [frame for frame in self.heard if frame.get("reply") == number]

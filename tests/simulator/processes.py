@@ -306,7 +306,12 @@ class Execution:
         if isinstance(wish.args, EntryDone):
             self.failed = wish.args.fault is not None
         frame = {"op": wish.op, "id": self._asked, "stamp": to_json(self.go.stamp), "args": to_json(wish.args)}
+        waits = not (isinstance(wish.args, EntryDone) and wish.args.report is not None)
+        if not waits:
+            del frame["id"], self._asking[self._asked]
         self._process.say(self._seams.frame(frame))
+        if not waits:
+            self._resume(routine, Answer())
 
     def _answered(self, frame: dict[str, Any]) -> None:
         routine = self._asking.pop(frame["reply"])

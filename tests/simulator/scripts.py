@@ -75,7 +75,13 @@ class SimScripts:
         yield from {**PLANS, **PLANS_OF_SOME}[plan[min(attempt, len(plan)) - 1]](self, go)
 
     def succeed(self, go: Go) -> Routine:
-        yield from self.report(go, {"key": go.state["key"], "attempt": go.stamp.attempt})
+        result = {"key": go.state["key"], "attempt": go.stamp.attempt}
+        if int(go.stamp.token[:2], 16) % 2:
+            # Report at the end, as the classes of paglets do in a warm worker.
+            self._witness.saw(Seen.LAST_REPORT)
+            yield Ask(op="done", args=EntryDone(report=Report(success=True, result=result)))
+            return
+        yield from self.report(go, result)
         yield from _done()
 
     def report(self, go: Go, result: Any) -> Routine:

@@ -46,6 +46,7 @@ class Seen(StrEnum):
     WORKER = "a warm worker ran its first job"
     WORKER_AGAIN = "a warm worker ran a further job"
     AHEAD = "a job waits in a worker for the end of another one"
+    LAST_REPORT = "a job reported with its end"
     TAKEN_BACK = "a job that waited in a worker is taken back"
     WORKER_LEFT = "a job left something behind and its worker ended"
     WORKER_DIED = "a warm worker died in a job"

@@ -185,6 +185,78 @@ def test_a_report_waits_until_the_end_of_the_job_before_is_stored(rig: Rig) -> N
     assert second.reply(number)["ok"] == {"accepted": True}
 
 
+LAST = EntryDone(report=Report(success=True, result=7))
+
+
+def test_a_report_that_comes_with_the_end_of_its_job_is_stored_with_it(rig: Rig) -> None:
+    first = with_line(rig, "a", "b")
+    first.tell("done", LAST)
+    first.exit(in_worker=True, next_token=token(rig, "b"), job_seconds=0.0)
+    rig.run()
+    assert statuses(rig) == {"0": "COMPLETED", "a": "COMPLETED", "b": "RUNNING"}
+    assert [message["args"]["result"] for message in rig.outbox() if message["args"]["job_key"] == "a"] == [7]
+    sane(rig)
+
+
+def test_the_end_of_a_job_waits_until_its_report_is_stored(rig: Rig) -> None:
+    """The report of the second job must wait for the end of the first one."""
+    first, second = with_line(rig, "a", "b"), rig.process("b")
+    second.tell("done", LAST)
+    second.exit(in_worker=True, job_seconds=0.0)
+    rig.run(1.5)
+    assert rig.value("SELECT count(*) FROM runs") == 2
+    first.tell("done", LAST)
+    first.exit(in_worker=True, next_token=second.spec.token, job_seconds=0.0)
+    rig.run(2.5)
+    assert statuses(rig) == {"0": "COMPLETED", "a": "COMPLETED", "b": "COMPLETED"}
+    sane(rig)
+
+
+def test_a_job_that_reported_but_gets_no_lease_runs_again(rig: Rig) -> None:
+    first, second = with_line(rig, "a", "b"), rig.process("b")
+    second.tell("done", LAST)
+    rig.run()
+    first.exit(3, in_worker=True)
+    second.exit(None, **_not_started())
+    rig.run(2.5)
+    assert statuses(rig) == {"0": "COMPLETED", "a": "FAILED_FINAL", "b": "RUNNING"}
+    assert rig.process("b") is not second
+    sane(rig)
+
+
+def test_a_job_that_reported_and_ended_runs_again_if_the_lease_does_not_reach_it(rig: Rig) -> None:
+    first, second = with_line(rig, "a", "b"), rig.process("b")
+    second.tell("done", LAST)
+    second.exit(in_worker=True, job_seconds=0.0)
+    rig.run()
+    rig.write(lambda tx: tx.run("DELETE FROM leases WHERE agent_id = 'a'"))
+    first.exit(in_worker=True, next_token=second.spec.token)
+    rig.run(2.5)
+    assert rig.process("b") is not second
+    assert statuses(rig)["b"] == "RUNNING"
+
+
+def test_a_job_whose_last_report_is_refused_fails(rig: Rig) -> None:
+    first = with_line(rig, "a")
+    missing = NewArtifact(artifact_id="a" * 64, name="x", blob=BlobRef(sha256="c" * 64, size_bytes=1), created_at=0.0)
+    first.tell("done", EntryDone(report=Report(success=True, stored=(missing,))))
+    first.exit(in_worker=True, job_seconds=0.0)
+    rig.run(1.5)
+    assert statuses(rig)["a"] == "FAILED_FINAL"
+    assert "its report was refused: " in rig.value("SELECT record FROM history ORDER BY id DESC LIMIT 1")
+    sane(rig)
+
+
+def test_a_last_report_of_a_job_that_was_replaced_ends_its_process(rig: Rig) -> None:
+    first = with_line(rig, "a")
+    rig.write(lambda tx: tx.run("DELETE FROM runs WHERE agent_id = 'a'"))
+    rig.launcher.is_stubborn = True
+    first.tell("done", LAST)
+    rig.run()
+    assert first.told_to_end
+    assert rig.outbox() == [message for message in rig.outbox() if message["args"]["job_key"] != "a"]
+
+
 def test_only_the_unbroken_head_of_the_queue_is_sent_ahead(rig: Rig) -> None:
     add(rig, "0")
     add(rig, "a", "b")

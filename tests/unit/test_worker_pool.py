@@ -380,6 +380,18 @@ def test_a_job_that_began_before_the_end_of_the_last_one_was_known_is_charged(ri
     assert rig.host.ends["c"].launcher_lost
 
 
+def test_all_jobs_that_ended_before_their_worker_get_the_lease_in_turn(rig: Rig) -> None:
+    worker = rig.line("a", "b", "c", "d")
+    rig.say(worker, JobEnded(token="a", cpu_seconds=1.0, rss_bytes=2))
+    for token in "bc":
+        rig.say(worker, Began(token=token, cpu_before=0.0))
+        rig.say(worker, JobEnded(token=token, cpu_seconds=1.0, rss_bytes=2))
+    rig.pool.ended(worker, ProcessExit(signal=9))
+    assert [rig.host.ends[token].next_token for token in "abc"] == ["b", "c", ""]
+    assert [rig.host.ends[token].exit_code for token in "abc"] == [0, 0, 0]
+    assert rig.host.ends["d"].launcher_lost
+
+
 def test_a_job_is_not_charged_for_the_time_limit_of_the_job_before_it(rig: Rig) -> None:
     worker = rig.line("a", "b")
     rig.pool.end("a")

@@ -114,7 +114,7 @@ class Lines:
         run.is_reporting = False
         if run.is_ahead and how.error:
             self._closed.add(run.line)
-            seconds = 0.0
+            run.is_unstored, seconds = False, 0.0  # Its report will not be stored, because it gets no lease.
         if how.job_seconds is not None:
             self._note(run.worker, how.job_seconds)
         if (after := self._runs.get(how.next_token)) is not None:
@@ -130,11 +130,11 @@ class Lines:
             del self._seconds[next(iter(self._seconds))]
 
     def passed_on(self, how: ProcessExit, closed: ClosedRun) -> None:
-        """Mark the next run in the worker of a closed run as begun if it has the lease now. Otherwise end it."""
+        """Mark the next run in the worker of a closed run as begun. End it if it did not get the lease."""
         after = self._runs.get(how.next_token)
-        if closed.has_passed_on and after is not None:
+        if after is not None:
             after.is_ahead = False
-        elif how.next_token:
+        if how.next_token and not (closed.has_passed_on and after is not None):
             self._launcher.end(how.next_token)
 
     def take_back(self, now: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from paglets.api.calls import CallReply
 from paglets.api.paglets import FindPaglets
@@ -32,35 +32,20 @@ from paglets.host.messaging.creation import PagletCreation
 from paglets.host.messaging.group_submission import GroupSubmission
 from paglets.host.network.directory import Directory
 from paglets.host.records import cloning, notes, outcomes, run_repository
-from paglets.host.records.delivery import Delivery
 from paglets.host.records.lifecycle import hook_done, hook_failed, keep_files_on_arrival, request_action
 from paglets.host.records.outcomes import Attempt, Outcome
+from paglets.host.records.run_repository import Run
 from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossiper
 from paglets.store import artifacts, files, jobs, kept_scratch, paglets, posts, queue
 from paglets.store.db import Tx
 from paglets.worker import protocol, requests
-from paglets.worker.protocol import BAD_RESULT, Changes, Fault, NewArtifact, RegisteredFile, Stamp
+from paglets.worker.protocol import BAD_RESULT, Changes, Fault, NewArtifact, RegisteredFile
 
 Done = Callable[[Any], None]
 
 MAX_SCAN = 10_000
 """The maximum number of storage entries in one reply. The next scan continues after the last key."""
-
-
-class AskingRun(Protocol):
-    """The run whose process requests an operation."""
-
-    stamp: Stamp
-    entry: str
-    started_at: float
-    work_dir: str
-    reported: bool
-    timeout_seconds: float
-    limit_seconds: float
-    delivered: tuple[str, Delivery] | None
-    line: str
-    is_ahead: bool
 
 
 class Operations:
@@ -86,7 +71,7 @@ class Operations:
         self._submission = submission
         self._gossip = gossip
 
-    def perform(self, run: AskingRun, name: str, args: Any, done: Done) -> None:
+    def perform(self, run: Run, name: str, args: Any, done: Done) -> None:
         if name == "done" and run.reported and args.is_empty:
             # The outcome is committed and `done` has no changes, so there is nothing to store.
             done(None)
@@ -105,7 +90,7 @@ class Operations:
             except PagletsError as error:
                 done(error)
 
-    def _reply_only(self, run: AskingRun, done: Done) -> None:
+    def _reply_only(self, run: Run, done: Done) -> None:
         """End a handler that changed nothing. No row is written, so its caller need not wait for a COMMIT."""
         try:
             self._services.store.read(lambda tx: _guarded(tx, run))
@@ -114,7 +99,7 @@ class Operations:
         else:
             done(HandlerEnd())
 
-    def _change(self, run: AskingRun, change: Callable[[Tx], Any], done: Done) -> None:
+    def _change(self, run: Run, change: Callable[[Tx], Any], done: Done) -> None:
         """Commit a change. Then release the run's pins on blobs that a committed row now refers to."""
 
         def committed(result: Any) -> None:
@@ -127,35 +112,35 @@ class Operations:
     def run_ended(self, token: str) -> None:
         self._blob_store.run_ended(token)
 
-    def _runtime(self, run: AskingRun) -> float:
+    def _runtime(self, run: Run) -> float:
         return self._services.clock.monotonic() - run.started_at
 
-    def call(self, run: AskingRun, args: protocol.CallOut, done: Done) -> None:
+    def call(self, run: Run, args: protocol.CallOut, done: Done) -> None:
         def answer(result: CallReply | PagletsError) -> None:
             done(result.value if isinstance(result, CallReply) else result)
 
         self._calls.start(args.target, args.message, args.timeout_seconds, answer)
 
-    def create(self, run: AskingRun, args: protocol.Create, done: Done) -> None:
+    def create(self, run: Run, args: protocol.Create, done: Done) -> None:
         agent_id = f"{run.stamp.token[:24]}-{args.nth}"
         self._change(run, lambda tx: self._creation.create(_guarded(tx, run), agent_id, args), done)
 
-    def submit(self, run: AskingRun, args: protocol.Submit, done: Done) -> None:
+    def submit(self, run: Run, args: protocol.Submit, done: Done) -> None:
         token = hashlib.sha256(f"{run.stamp.token} {args.nth}".encode()).hexdigest()
         self._change(run, lambda tx: self._submission.submit_tree(_guarded(tx, run), token, args.request), done)
 
-    def reserve_space(self, run: AskingRun, args: protocol.ReserveSpace, done: Done) -> None:
+    def reserve_space(self, run: Run, args: protocol.ReserveSpace, done: Done) -> None:
         folder = self._blob_store.staging(args.staged, args.size_bytes, run.stamp.token, on_disk=args.moved)
         done({"folder": folder})
 
-    def publish(self, run: AskingRun, args: protocol.Publish, done: Done) -> None:
+    def publish(self, run: Run, args: protocol.Publish, done: Done) -> None:
         self._blob_store.hold(run.stamp.token, check_blob(args.blob).sha256)
         self._blob_store.run_in_background(
             lambda: self._blob_store.publish(args.staged, args.blob),
             lambda result: done({} if result is None else result),
         )
 
-    def artifact_fetch(self, run: AskingRun, args: protocol.ArtifactFetch, done: Done) -> None:
+    def artifact_fetch(self, run: Run, args: protocol.ArtifactFetch, done: Done) -> None:
         def fetched(result: ArtifactRef | PagletsError) -> None:
             if isinstance(result, PagletsError):
                 done(result)
@@ -164,28 +149,28 @@ class Operations:
 
         self._blob_fetcher.fetch(check_artifact_id(args.artifact_id), fetched)
 
-    def artifact_delete(self, run: AskingRun, args: protocol.ArtifactDelete, done: Done) -> None:
+    def artifact_delete(self, run: Run, args: protocol.ArtifactDelete, done: Done) -> None:
         self._blob_fetcher.delete(check_artifact_id(args.artifact_id), done)
 
-    def hook_limit(self, run: AskingRun, args: requests.HookLimit, done: Done) -> None:
+    def hook_limit(self, run: Run, args: requests.HookLimit, done: Done) -> None:
         run.limit_seconds = check_seconds(args.seconds)
         run.timeout_seconds = self._runtime(run) + run.limit_seconds
         done({})
 
-    def hosts(self, run: AskingRun, args: protocol.NoArguments, done: Done) -> None:
+    def hosts(self, run: Run, args: protocol.NoArguments, done: Done) -> None:
         done({"hosts": [to_json(info) for info in self._creation.host_infos()]})
 
-    def resolve_host(self, run: AskingRun, args: protocol.Resolve, done: Done) -> None:
+    def resolve_host(self, run: Run, args: protocol.Resolve, done: Done) -> None:
         done(self._gossip.find(args.target))
 
-    def find(self, run: AskingRun, args: requests.Find, done: Done) -> None:
+    def find(self, run: Run, args: requests.Find, done: Done) -> None:
         self._directory.everywhere(FindPaglets(name=args.name, service=args.service), done)
 
-    def resolve_paglet(self, run: AskingRun, args: protocol.Resolve, done: Done) -> None:
+    def resolve_paglet(self, run: Run, args: protocol.Resolve, done: Done) -> None:
         done(self._services.store.read(lambda tx: self._creation.resolve_paglet(tx, args.target)))
 
 
-ASKS: dict[str, Callable[[Operations, AskingRun, Any, Done], None]] = {
+ASKS: dict[str, Callable[[Operations, Run, Any, Done], None]] = {
     "call": Operations.call,
     "create": Operations.create,
     "reserve_space": Operations.reserve_space,
@@ -205,7 +190,7 @@ ASKS: dict[str, Callable[[Operations, AskingRun, Any, Done], None]] = {
 class OperationContext:
     """The data that handlers of one operation need. `now`: epoch seconds. `runtime`: seconds since the run started."""
 
-    run: AskingRun
+    run: Run
     own: HostRef
     blob_store: BlobStore
     now: float
@@ -222,13 +207,13 @@ class OperationContext:
         )
 
 
-def _is_reply_only(run: AskingRun, args: protocol.Handled) -> bool:
+def _is_reply_only(run: Run, args: protocol.Handled) -> bool:
     """Return True if the handler of a call returned a value and requests no change and no action."""
     of_call = run.delivered is not None and run.delivered[1].call is not None
     return of_call and args == protocol.Handled(message_id=args.message_id, value=args.value)
 
 
-def _guarded(tx: Tx, run: AskingRun) -> Tx:
+def _guarded(tx: Tx, run: Run) -> Tx:
     if not run_repository.is_open(tx, run.stamp.token):
         raise Fenced("this run has ended, or a newer one replaced it")
     if run.is_ahead and queue.with_status(tx, "ASSIGNED", [run.stamp.agent_id]):
@@ -340,6 +325,18 @@ def _handled(tx: Tx, step: OperationContext, args: protocol.Handled) -> HandlerE
 
 
 def _done(tx: Tx, step: OperationContext, args: protocol.EntryDone) -> HandlerEnd:
+    if args.report is None:
+        end = _end_entry(tx, step, args)
+    else:
+        _report(tx, step, args.report)
+        end = HandlerEnd()
+    if step.run.is_unstored:
+        # Set these now, because the end of the run may be stored in the same transaction.
+        step.run.done, step.run.is_unstored = True, False
+    return end
+
+
+def _end_entry(tx: Tx, step: OperationContext, args: protocol.EntryDone) -> HandlerEnd:
     entry, fault = step.run.entry, args.fault
     if fault is None:
         _apply(tx, step, args.changes)

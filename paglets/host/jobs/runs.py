@@ -187,6 +187,7 @@ class Runs:
         if run.stamp.token not in self._by_token:
             return  # The run ended while the operation was delayed.
         run.is_reporting = run.is_reporting or name == "report"
+        run.is_unstored = run.is_unstored or (name == "done" and number is None)
         try:
             self._operations.perform(run, name, args, lambda result: self._performed(run, number, name, args, result))
         except OSError as error:
@@ -194,12 +195,15 @@ class Runs:
         except Exception as error:
             # Answer with the error, because the process would otherwise wait forever.
             self._answer(run, number, error)
+            run.is_unstored = False
             raise
 
     def _performed(self, run: Run, number: Any, name: str, args: Any, result: Any) -> None:
         result = backpressure.as_host_error(result)
         self._blocked.note(run, backpressure.blocked_by(run, name, args, result))
-        if backpressure.must_retry(run, name, result):
+        retries = backpressure.must_retry(run, name, result)
+        run.is_unstored = retries if number is None else run.is_unstored
+        if retries:
             # Let the process wait for its answer until a retry succeeds: a full disk of the host must not fail the job.
             self._delayed.append(partial(self._perform, run, number, name, args))
             return
@@ -209,6 +213,8 @@ class Runs:
         elif name == "done":
             run.done = not isinstance(result, BaseException)
             self._note_over(run, run.done)
+            if number is None and not run.done:
+                run.stop_reason = f"its report was refused: {to_wire_error(result).message}"
             if run.done and args.fault is not None and run.entry == "message" and run.delivered is not None:
                 # The class or the state could not be loaded. Fail the message: another process would fail as well.
                 self._handled(run, Handled(message_id=run.delivered[0], fault=args.fault), result)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from paglets.api.slots import Usage
 from paglets.codec.strict_json import loads
-from paglets.core.errors import BadRequest, Fenced
+from paglets.core.errors import BadRequest, Fenced, StoreTransient
 from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 from paglets.core.text import duration_text
@@ -38,6 +38,7 @@ class Run:
     `finished_at` is the time when the process reported or its code returned. `stop_reason` is the reason why the host
     stopped the process. `may_stay` is True if the process may wait for further messages. `idle_since` is the time when
     it began to wait for one. The process gets no message after `leaves_at`, because an action of its paglet is due.
+    `is_unstored` is True while the end of the code, for which the process does not wait, is not stored.
     `template`, `worker` and `alone` are as in `templates.Sharing`. `line` is the token of the first run of its line
     ("": it is in no line). `is_ahead` is True until the run before it has passed on its lease.
     """
@@ -60,6 +61,7 @@ class Run:
     blocked_by: str = ""
     blocked_at: float = 0.0
     start_error: str = ""
+    is_unstored: bool = False
     work_dir: str = ""
     delivered: tuple[str, Delivery] | None = None
     usage: Usage = field(default_factory=Usage)
@@ -245,7 +247,12 @@ class ClosedRun:
 
 
 def close_run(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now: float) -> ClosedRun:
-    """Close a run that has ended. Pass its lease on to the next run in its warm worker, if there is one."""
+    """Close a run that has ended. Pass its lease on to the next run in its warm worker, if there is one.
+
+    Raises StoreTransient if its outcome is not stored yet.
+    """
+    if run.is_unstored:
+        raise StoreTransient("the outcome of this run is not stored yet")
     has_passed_on = bool(how.next_token) and lines.pass_on(tx, run.agent_id, how.next_token, now)
     status = _close(tx, run, how, runtime, own, now)
     return ClosedRun(status=status, has_passed_on=has_passed_on, has_work=paglets.has_work(tx, run.agent_id, now))

@@ -28,6 +28,7 @@ class Channel:
 
     `inbox`: the messages to handle, and None after `finish` or `close`. `on_message`: called after each addition to
     `inbox`. `sending`: the lock for writes to the socket. `start_listener`: runs a function on a thread.
+    `is_of_worker`: True if the run is a job of a warm worker.
     """
 
     def __init__(
@@ -35,7 +36,10 @@ class Channel:
         connection: socket.socket,
         sending: AbstractContextManager[Any],
         start_listener: Callable[[Callable[[], None]], None],
+        *,
+        is_of_worker: bool = False,
     ) -> None:
+        self.is_of_worker = is_of_worker
         self.inbox: SimpleQueue[Deliver | None] = SimpleQueue()
         self.on_message: Callable[[], None] = lambda: None
         self._connection = connection
@@ -47,6 +51,7 @@ class Channel:
         self._stamp: Any = None
         self._forked = False
         self._closed = False
+        self._held = b""
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "reply": self._on_reply,
             "deliver": lambda frame: self._add_message(from_json(Deliver, frame["deliver"])),
@@ -89,7 +94,7 @@ class Channel:
         number = next(self._numbers)
         frame = pack({"op": operation, "id": number, "stamp": self._stamp, "args": to_json(args)})
         box = self._replies[number] = SimpleQueue()
-        self._send(frame)
+        self.send(frame)
         reply = box.get()
         if "error" not in reply:
             return reply.get("ok")
@@ -98,10 +103,15 @@ class Channel:
             self._leave(f"the host no longer accepts this run: {error.message}", EXIT_FENCED)
         raise error
 
-    def tell(self, operation: str, args: Any) -> None:
-        """Send a request that needs no reply. Raises Fenced like `request`."""
+    def hold(self, operation: str, args: Any) -> None:
+        """Keep the last request of this run, which needs no reply. Raises Fenced."""
         self._check_open()
-        self._send(pack({"op": operation, "stamp": self._stamp, "args": to_json(args)}))
+        self._held = pack({"op": operation, "stamp": self._stamp, "args": to_json(args)})
+
+    def take_held(self) -> bytes:
+        """Return the frame of `hold`, to be sent now, or b""."""
+        held, self._held = self._held, b""
+        return held
 
     def _check_open(self) -> None:
         if self._forked:
@@ -109,7 +119,8 @@ class Channel:
         if self._closed:
             raise Fenced("the job of this object has ended; only a job that runs can send requests to its host")
 
-    def _send(self, frame: bytes) -> None:
+    def send(self, frame: bytes) -> None:
+        """Send a packed frame. End this process if the host has ended."""
         try:
             with self._sending:
                 self._connection.sendall(frame)

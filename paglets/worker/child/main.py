@@ -67,6 +67,7 @@ def serve(connection: socket.socket, exit_functions: int | None = None) -> int:
     channel = Channel(connection, threading.Lock(), start_listener)
     child = PagletProcess(channel, channel.receive_go())
     code = child.run()
+    channel.send(channel.take_held())
     return run_exit_functions(code, in_time=exit_function_count() > registered_before)
 
 
@@ -216,7 +217,14 @@ class PagletProcess:
             self._handle_in_background()
         try:
             self._limit_hook()
+            self._context.reporting.can_defer = self._channel.is_of_worker
             self._call_method()
+            with self._context.changed:
+                last = self._context.reporting.last(self._context.has_unsent_file)
+                if last is not None:
+                    self._is_over = True
+                    self._channel.hold("done", last)
+                    return 0
             if self._go.entry == "dispatching":
                 self._context.files.refresh()
             self._call_deactivating(self._context.unit())
@@ -277,7 +285,7 @@ class PagletProcess:
     def _send_done(self, done: EntryDone) -> int:
         self.failed = done.fault is not None
         if done.is_empty and self._context.reporting.reported:
-            self._channel.tell("done", done)
+            self._channel.hold("done", done)
             return 0
         try:
             self._channel.request("done", done)

@@ -19,7 +19,17 @@ from paglets.worker.child.artifacts import ChildArtifacts, OutgoingArtifact
 from paglets.worker.child.faults import say
 from paglets.worker.child.storage import Request
 from paglets.worker.child.unit_of_work import StateKeeper, UnitOfWork
-from paglets.worker.protocol import BAD_RESULT, KEPT_DAYS, Changes, Fault, Go, NewArtifact, Report
+from paglets.worker.protocol import (
+    BAD_RESULT,
+    KEPT_DAYS,
+    Changes,
+    EntryDone,
+    Fault,
+    Go,
+    Intent,
+    NewArtifact,
+    Report,
+)
 
 LARGE_RESULT_NAME = "result.json"
 """Name of artifacts that hold a large result, or a large value of it."""
@@ -43,7 +53,8 @@ Store = Callable[[bytes], Any]
 class Reporting:
     """The reporting of an attempt's outcome. Only one report is accepted. `changed`: the lock of the state.
 
-    `reported`: True once the host has answered a report.
+    `reported`: True once the host has answered a report, or one is deferred. `can_defer`: True if the last report may
+    be sent with the end of the attempt.
     """
 
     def __init__(
@@ -62,6 +73,8 @@ class Reporting:
         self._changed = changed
         self._keeper = keeper
         self.reported = False
+        self.can_defer = False
+        self._deferred: Report | None = None
 
     def report(self, report: Mapping[str, Any]) -> bool:
         """Report the outcome of the attempt. Return True if the host accepts the report, False for a second report.
@@ -69,7 +82,7 @@ class Reporting:
         `report` is `{"success": True, "result": ...}` or `{"success": False, "cause": ..., "message": ...}`. The latter
         may also have `traceback` and `code`. The former may have `file`, a dict with `path`, `name` and `move` (see
         `core.context`). If a result exceeds MAX_INLINE_BYTES, it or its largest values become artifacts of the
-        collector.
+        collector. A report with `is_last` may be deferred.
 
         Raises Invalid with the detail `field` "result" if the result cannot be encoded, and the errors of
         `BlobPublisher.publish`. After an error nothing is reported, and the file is not moved.
@@ -83,11 +96,30 @@ class Reporting:
             outcome, sent = self._with_file(report)
         accepted = False
         try:
-            accepted = self._report(self._shrunk(outcome, has_file=sent is not None))
+            outcome = self._shrunk(outcome, has_file=sent is not None)
+            accepted = self._defer(report, outcome) or self._report(outcome)
         finally:
             if sent is not None:
                 sent.publication.commit() if accepted else sent.publication.rollback()
         return accepted
+
+    def _defer(self, report: Mapping[str, Any], outcome: Report) -> bool:
+        """Keep a report until `last`, unless the host can refuse its artifacts. Return True if it is kept."""
+        is_plain = outcome.success and outcome.artifact is None and not outcome.stored
+        if self.can_defer and report.get("is_last") and is_plain and self._go.collector is not None:
+            self.reported, self._deferred = True, outcome
+        return self._deferred is not None
+
+    def last(self, has_unsent_file: bool) -> EntryDone | None:
+        """Return the end of the attempt with the deferred report, if any. Send the report now if the end says more."""
+        outcome, self._deferred = self._deferred, None
+        if outcome is None:
+            return None
+        unit = self._unit()
+        if unit.changes_beside_state() == Changes() and unit.intent == Intent() and not has_unsent_file:
+            return EntryDone(report=replace(outcome, changes=self._changes(unit)))
+        self._report(outcome)
+        return None
 
     def _with_file(self, report: Mapping[str, Any]) -> tuple[Report, OutgoingArtifact]:
         """Publish the file of a report as an artifact. Return the report, which then refers to it, and the artifact."""

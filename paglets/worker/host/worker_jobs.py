@@ -105,7 +105,7 @@ def is_in_order(worker: Worker, job: WorkerJob, record: WorkerRecord | None) -> 
 def follower(worker: Worker) -> str:
     """Return the token of the job that gets the slot of a worker after its first job was removed; "" if none does."""
     job = worker.jobs[0] if worker.jobs else None
-    if job is None or (worker.is_ending and not (job.has_started and job is charged(worker))):
+    if job is None or (worker.is_ending and job.over is None and not (job.has_started and job is charged(worker))):
         return ""
     return job.token
 

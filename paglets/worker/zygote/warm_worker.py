@@ -153,7 +153,7 @@ class WarmWorker:
 
     def _add(self, frame: dict[str, Any], outputs: tuple[int, ...]) -> None:
         """Add a job. Give it back if the current job has so many open files that the outputs could not be received."""
-        channel = Channel(self._connection, self._sending, start_listener)
+        channel = Channel(self._connection, self._sending, start_listener, is_of_worker=True)
         job = ReceivedJob(frame=frame, outputs=outputs, channel=channel)
         if len(outputs) == len(OUTPUTS):
             self._waiting.append(job)
@@ -177,10 +177,11 @@ class WarmWorker:
             os.close(output)
         self._tell(Withdrawn(token=job.token))
 
-    def _tell(self, record: WorkerRecord) -> None:
+    def _tell(self, record: WorkerRecord, before: bytes = b"") -> None:
+        """Send a record after the frame `before`."""
         try:
             with self._sending:
-                self._connection.sendall(pack(to_frame(record)))
+                self._connection.sendall(before + pack(to_frame(record)))
         except OSError:
             os._exit(EXIT_HOST_GONE)
 
@@ -214,14 +215,15 @@ class WarmWorker:
         has_failed = bool(code) or process.failed
         del process  # The memory of the paglet is not left behind.
         job.channel.close()
-        change = self._change() or _outside_change(go)
+        change = self._change(job.channel) or _outside_change(go)
         change = _flush() or self._changed_output() or change or self._left_memory(go)
         if change or has_failed:
-            self._tell(WorkerLeaves(token=job.token, difference=change))
+            self._tell(WorkerLeaves(token=job.token, difference=change), job.channel.take_held())
             return code
         self._leave()
         memory = getrusage(RUSAGE_SELF).ru_maxrss * 1024
-        self._tell(JobEnded(token=job.token, cpu_seconds=_cpu_seconds() - cpu_before, rss_bytes=memory))
+        ended = JobEnded(token=job.token, cpu_seconds=_cpu_seconds() - cpu_before, rss_bytes=memory)
+        self._tell(ended, job.channel.take_held())
         return None
 
     def _enter(self, job: ReceivedJob, go: Go) -> None:
@@ -253,12 +255,13 @@ class WarmWorker:
         self._before = replace(before, directory=(place.st_dev, place.st_ino))
         self._generators.renew()
 
-    def _change(self) -> str:
+    def _change(self, channel: Channel) -> str:
         """Return the change that the job has left in this process (`observation.difference`); "" if there is none."""
         assert self._before is not None
         until = time.monotonic() + LATE_SECONDS
         after = self._observe()
         while (change := self._difference(after)) and time.monotonic() < until:
+            channel.send(channel.take_held())
             time.sleep(0.002)
             after = self._observe()
         # Libraries start their threads with the first computation, and keep them. So later jobs may have these threads.

@@ -312,3 +312,8 @@ class Warned(CollectingComputeJobPaglet[CollectingComputeJobState]):
     def run_compute_job(self) -> int:
         self.report_compute_success("mine")
         return 5
+
+
+class ReturnsItsKey(CollectingComputeJobPaglet[CollectingComputeJobState]):
+    def run_compute_job(self) -> str:
+        return self.state.job_key
