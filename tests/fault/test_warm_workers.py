@@ -322,9 +322,9 @@ def test_only_the_job_of_a_killed_worker_is_charged(jobs: Jobs) -> None:
     with suppress(psutil.NoSuchProcess):
         worker.kill()
     jobs.drain(6)
-    again = [number for number in range(6) if jobs.numbers().count(number) > 1]
-    assert len(again) <= 1
-    assert all(attempt == 1 for number, _, attempt in jobs.ran() if number not in again)
+    # The killed job is charged even if its code had not written its number yet.
+    again = {number for number in range(6) if jobs.numbers().count(number) > 1}
+    assert len(again | {number for number, _, attempt in jobs.ran() if attempt > 1}) <= 1
 
 
 def test_a_job_that_takes_too_long_ends_with_its_worker_alone(jobs: Jobs) -> None:
