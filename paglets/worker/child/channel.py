@@ -81,7 +81,7 @@ class Channel:
     def close(self) -> None:
         """End the connection of a job in a warm worker. Objects that outlive the job cannot send requests."""
         self._closed = True
-        # Do not call `on_message`: it would start a thread for messages in each job. It also keeps the paglet in memory.
+        # Do not call `on_message`: it would start a thread in each job. It also keeps the paglet in memory.
         self.on_message = lambda: None
         self.inbox.put(None)
 
