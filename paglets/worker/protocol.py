@@ -354,8 +354,6 @@ class Handled:
 class EntryDone:
     """`done`: the end of the entry.
 
-    The child waits for the reply, unless `is_empty` is True and the child has already reported an outcome.
-
     If `fault` is set, the host drops `changes` and `intent`. `then_run`: True if the class overrides `run`, which then
     follows `creation`, `clone`, `arrival` or `activation`. `is_default`: True if the class does not override the
     method of this entry. `keep_scratch`: True if the scratch directory has a file that could not be sent. `report`: the
